@@ -1,0 +1,187 @@
+"""What every checkpoint format is read into: sizes, named tensors, and what it says of its vocabulary.
+
+Knows shapes, not files: how bytes become tensors is the business of the readers beside this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stapes.errors import CheckpointError
+
+Array = npt.NDArray[Any]
+
+#: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): what exceeds this is not Whisper.
+LIMITS: dict[str, int] = {
+    "n_mels": 512, "n_audio_ctx": 1 << 16, "n_audio_state": 1 << 14, "n_audio_head": 256, "n_audio_layer": 256,
+    "n_vocab": 1 << 20, "n_text_ctx": 1 << 14, "n_text_state": 1 << 14, "n_text_head": 256, "n_text_layer": 256,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The sizes of one model; names as in OpenAI's checkpoints."""
+
+    n_mels: int  # mel bins of the input: 80, or 128 from large-v3 on
+    n_audio_ctx: int  # encoder positions of one window: 1500, 20 ms each
+    n_audio_state: int  # width of the encoder
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int  # ids that the decoder can give, specials and timestamps included
+    n_text_ctx: int  # decoder positions: 448
+    n_text_state: int  # width of the decoder; equal to n_audio_state in every published model
+    n_text_head: int
+    n_text_layer: int
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMITS[item.name]:
+                raise CheckpointError(f"{item.name} is {value!r}; a Whisper model has 1 to {LIMITS[item.name]}")
+        for side in ("audio", "text"):
+            state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
+            if state % head:
+                raise CheckpointError(f"n_{side}_state {state} is not a multiple of n_{side}_head {head}")
+        if self.n_audio_state != self.n_text_state:
+            raise CheckpointError(
+                f"encoder and decoder differ in width ({self.n_audio_state} and {self.n_text_state}); "
+                "no Whisper model does, and this engine cannot run one"
+            )
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the network has, positional embeddings included."""
+        return sum(int(np.prod(shape)) for shape in parameter_shapes(self).values())
+
+
+def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Give every tensor of a model by its canonical name (OpenAI's), with its shape.
+
+    Linear weights are (out, in), convolutions (out, in, width), embeddings (id, state).
+    """
+    d = spec.n_audio_state
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.conv1.weight": (d, spec.n_mels, 3),
+        "encoder.conv1.bias": (d,),
+        "encoder.conv2.weight": (d, d, 3),
+        "encoder.conv2.bias": (d,),
+        "encoder.positional_embedding": (spec.n_audio_ctx, d),
+        "decoder.token_embedding.weight": (spec.n_vocab, d),
+        "decoder.positional_embedding": (spec.n_text_ctx, d),
+    }
+    for name in ("encoder.ln_post", "decoder.ln"):
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (d,)
+    for side, n_layer, kinds in (
+        ("encoder", spec.n_audio_layer, ("attn",)),
+        ("decoder", spec.n_text_layer, ("attn", "cross_attn")),
+    ):
+        for layer in range(n_layer):
+            block = f"{side}.blocks.{layer}"
+            for kind in kinds:
+                for part in ("query", "key", "value", "out"):
+                    shapes[f"{block}.{kind}.{part}.weight"] = (d, d)
+                    if part != "key":  # keys have no bias: it would not change the softmax
+                        shapes[f"{block}.{kind}.{part}.bias"] = (d,)
+                shapes[f"{block}.{kind}_ln.weight"] = shapes[f"{block}.{kind}_ln.bias"] = (d,)
+            shapes[f"{block}.mlp.0.weight"], shapes[f"{block}.mlp.0.bias"] = (4 * d, d), (4 * d,)
+            shapes[f"{block}.mlp.2.weight"], shapes[f"{block}.mlp.2.bias"] = (d, 4 * d), (d,)
+            shapes[f"{block}.mlp_ln.weight"] = shapes[f"{block}.mlp_ln.bias"] = (d,)
+    return shapes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularyData:
+    """A vocabulary as a checkpoint states it, before it is checked against the model.
+
+    tokens: the bytes of the ordinary tokens; a token's index is its id and its merge rank.
+    special: ids of special tokens by name ("<|startoftranscript|>"), as far as the file names them.
+    """
+
+    tokens: tuple[bytes, ...]
+    special: Mapping[str, int] = field(default_factory=dict)
+
+
+class Tensors(Mapping[str, Array]):
+    """Named tensors, float16 or float32, read when asked for and mapped from the file where possible.
+
+    Every access checks the shape against the model's sizes: a reader only says where the numbers are.
+    """
+
+    def __init__(self, spec: ModelSpec, read: Mapping[str, Any], source: str) -> None:
+        """Take `read`: canonical name -> a function of no arguments that gives the array."""
+        self._shapes = parameter_shapes(spec)
+        self._read = read
+        self._source = source
+        if missing := sorted(self._shapes.keys() - read.keys()):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise CheckpointError(f"{source}: tensor {missing[0]}{more} is missing; the checkpoint is not whole")
+
+    def __getitem__(self, name: str) -> Array:
+        array: Array = self._read[name]()
+        if array.shape != self._shapes[name]:
+            raise CheckpointError(
+                f"{self._source}: {name} has shape {array.shape}; sizes of the model ask for {self._shapes[name]}"
+            )
+        if array.dtype not in (np.float16, np.float32):
+            raise CheckpointError(f"{self._source}: {name} is {array.dtype}; expected float16 or float32")
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One model, whatever file it came from."""
+
+    name: str  # what the user asked for, or the file's name
+    path: Path | None  # None: made in memory
+    format: str  # "huggingface", "openai", "ctranslate2", "ggml", "memory"
+    storage: str  # how the weights are stored: "float16", "float32", "int8", "q5_0", ...
+    spec: ModelSpec
+    tensors: Mapping[str, Array]
+    vocabulary: VocabularyData | None = None  # None: the format has none; the shipped one for this size is used
+    stated_alignment_heads: tuple[tuple[int, int], ...] | None = None  # None: the format does not say
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights that every format of the same model shares, quantised ones included.
+
+        It covers the last layer norm of encoder and decoder, which all formats keep in full.
+        """
+        digest = hashlib.sha256()
+        for name in ("encoder.ln_post", "decoder.ln"):
+            for part in ("weight", "bias"):
+                digest.update(np.ascontiguousarray(self.tensors[f"{name}.{part}"], dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of the decoder whose cross-attention follows the audio.
+
+        What the file says; else what is known of these weights; else the later half of the layers, as in the reference.
+        """
+        from stapes.checkpoint.heads import known_heads  # noqa: PLC0415 (the table needs this class)
+
+        stated = self.stated_alignment_heads or known_heads(self)
+        if stated:
+            for layer, head in stated:
+                if not (0 <= layer < self.spec.n_text_layer and 0 <= head < self.spec.n_text_head):
+                    raise CheckpointError(
+                        f"{self.name}: alignment head ({layer}, {head}) does not exist in a decoder of "
+                        f"{self.spec.n_text_layer} layers and {self.spec.n_text_head} heads"
+                    )
+            return stated
+        layers = range(self.spec.n_text_layer // 2, self.spec.n_text_layer)
+        return tuple((layer, head) for layer in layers for head in range(self.spec.n_text_head))
