@@ -1,0 +1,210 @@
+"""The contract between a network and everything above it.
+
+A backend encodes windows and steps decoder rows. It knows the network and nothing of Whisper's rules: which ids
+are special, what a timestamp is for, when a window is done. A step is one call whatever the number of rows, so that
+a native backend crosses into its own code once per model step.
+
+Memory: a window's memory (its cross-attention keys and values) and a row's memory (its self-attention keys and
+values) belong to the backend and are named by ids. A window lives until `release`, a row until `close`; rows must be
+closed before their window is released.
+
+Sameness: what a row gives depends on its own tokens, its window and the other rows *of that window* in the step, never
+on other windows: float sums run in the same order whatever the company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NewType, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stapes.checkpoint.base import ModelSpec
+
+FloatArray = npt.NDArray[np.float32]
+WindowId = NewType("WindowId", int)
+RowId = NewType("RowId", int)
+#: half-open: (first forbidden id, first allowed id after it)
+IdRange = tuple[int, int]
+#: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
+LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
+
+
+class IdRanges:
+    """A fixed set of ids as sorted, disjoint ranges; made once per job and shared by its steps."""
+
+    __slots__ = ("array", "ranges")
+
+    def __init__(self, ids: Sequence[int] = ()) -> None:
+        """Take ids in any order, repeated or not."""
+        ranges: list[IdRange] = []
+        for one in sorted(set(ids)):
+            if ranges and ranges[-1][1] == one:
+                ranges[-1] = (ranges[-1][0], one + 1)
+            else:
+                ranges.append((one, one + 1))
+        self.ranges: tuple[IdRange, ...] = tuple(ranges)
+        #: the same ids one by one, as an index array
+        self.array: npt.NDArray[np.int64] = np.array(sorted(set(ids)), dtype=np.int64)
+
+    def __contains__(self, one: int) -> bool:
+        return any(start <= one < stop for start, stop in self.ranges)
+
+    def __repr__(self) -> str:
+        return f"IdRanges({self.ranges})"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """Which ids may not come next, and whether the upper ids may outvote the lower ones.
+
+    permanent, now: forbidden ids; the two parts may overlap. `permanent` is the same object in every step of a job.
+    vote_from: with V, if the summed probability of ids >= V exceeds the largest probability of any id < V, all
+    ids < V are forbidden too; probabilities are those left after `permanent` and `now`. None: no vote.
+    """
+
+    permanent: IdRanges = field(default_factory=IdRanges)
+    now: tuple[IdRange, ...] = ()
+    vote_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Choose the most probable id; of equals the lowest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Draw one id for each number u in `uniforms` (0 <= u < 1) at `temperature` > 0.
+
+    The id is the first whose cumulated probability, in the order of ids, exceeds u.
+    """
+
+    temperature: float
+    uniforms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """Choose the n most probable ids, best first; of equals the lower id first. Forbidden ids fill up at -inf."""
+
+    n: int
+
+
+Choice = Best | Draw | Top
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask for the raw logits of `ids` after `position` (an index into this step's tokens)."""
+
+    position: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Raw logits of the ids asked for, and the log of the sum of the exponentials of all ids' logits."""
+
+    logits: FloatArray  # (ids,)
+    log_normaliser: float
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """The ids' probabilities among all ids."""
+        return np.exp(self.logits.astype(np.float64) - self.log_normaliser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowStep:
+    """What one row does in a step: take new tokens, then answer.
+
+    row: an open row; no row may stand twice in one step.
+    tokens: at least one new token; rows of a step may bring different numbers.
+    choice, constraint: how to choose the token after the last one given; without a choice, nothing is chosen.
+    probes: single logits wanted.   logits_at: positions (indices into `tokens`) whose whole logits are wanted.
+    attention: (layer, head) pairs whose cross-attention scores are wanted.
+    """
+
+    row: RowId
+    tokens: tuple[int, ...]
+    choice: Choice | None = None
+    constraint: Constraint = field(default_factory=Constraint)
+    probes: tuple[Probe, ...] = ()
+    logits_at: tuple[int, ...] = ()
+    attention: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """What one row gives back.
+
+    ids, logprobs: the chosen ids with their log-probabilities: log-softmax after the constraint, vote included,
+    never divided by a temperature.
+    logits: (positions, n_vocab) float32, or None.   attention: (pairs, tokens, n_audio_ctx) float32: scaled scores
+    before the softmax, or None.
+    """
+
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
+    logits: FloatArray | None = None
+    attention: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """What runs the network."""
+
+    name: str  # "numpy", ...
+    device: str  # "cpu", ...
+    precision: str  # "float32", ...
+    threads: int
+    weight_bytes: int  # memory of the weights as the backend holds them
+    window_bytes: int  # memory of one encoded window
+    row_bytes: int  # memory of one decoder row at full length
+
+
+class Backend(Protocol):
+    """What every backend offers. Calls come from one thread at a time."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The sizes of the model."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """What runs the network, and what it costs."""
+
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        """The backend's own log-mel, equal to `stapes.audio.mel.log10_mel` within 1e-5."""
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        """Encode windows: mel (windows, n_mels, 2 * n_audio_ctx) -> one id per window."""
+
+    def release(self, window: WindowId) -> None:
+        """Give back a window's memory."""
+
+    def open(self, window: WindowId) -> RowId:
+        """Open an empty row over a window."""
+
+    def fork(self, row: RowId) -> RowId:
+        """Open a row that holds the same tokens as another."""
+
+    def truncate(self, row: RowId, length: int) -> None:
+        """Forget a row's tokens from position `length` on."""
+
+    def length(self, row: RowId) -> int:
+        """How many tokens a row holds."""
+
+    def close(self, row: RowId) -> None:
+        """Give back a row's memory."""
+
+    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+        """Advance rows by their new tokens; results in the same order.
+
+        Raises BackendError if a row would exceed n_text_ctx, stands twice, or a token is outside the vocabulary.
+        """

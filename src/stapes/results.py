@@ -1,0 +1,128 @@
+"""What comes out: words, segments, transcripts, and what was decided on the way. Frozen; times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word with its time."""
+
+    text: str  # with its leading space and punctuation
+    start_s: float
+    end_s: float
+    probability: float  # mean over its tokens, 0 to 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the entry that openai/whisper puts into a segment's `words`."""
+        return {"word": self.text, "start": self.start_s, "end": self.end_s, "probability": self.probability}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of speech between two timestamps.
+
+    A segment without text, or as long as nothing, stays in the result with empty `text` and `tokens`, as in the
+    reference.
+    """
+
+    id: int  # 0, 1, 2, ... in one recording
+    seek: int  # where its window began, in frames of 10 ms
+    start_s: float
+    end_s: float
+    text: str  # with its leading space
+    tokens: tuple[int, ...]  # timestamps included
+    temperature: float  # of the try that was kept
+    avg_logprob: float  # of the whole window
+    compression_ratio: float  # of the whole window's text
+    no_speech_prob: float  # of the whole window
+    words: tuple[Word, ...] | None = None  # None: word times were not asked for
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the segment with openai/whisper's keys, in its order."""
+        values: dict[str, Any] = {
+            "id": self.id,
+            "seek": self.seek,
+            "start": self.start_s,
+            "end": self.end_s,
+            "text": self.text,
+            "tokens": list(self.tokens),
+            "temperature": self.temperature,
+            "avg_logprob": self.avg_logprob,
+            "compression_ratio": self.compression_ratio,
+            "no_speech_prob": self.no_speech_prob,
+        }
+        if self.words is not None:
+            values["words"] = [word.to_dict() for word in self.words]
+        return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """One decoding of a window at one temperature."""
+
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    refused: str | None  # why a hotter try was needed; None: accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowResult:
+    """What decoding one window gave, the last try's values."""
+
+    tokens: tuple[int, ...]  # sampled tokens, without end-of-text
+    text: str  # stripped
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    compression_ratio: float
+    tries: tuple[Try, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One step of the seek loop: which stretch was decoded, and what became of it."""
+
+    seek: int  # first frame, 10 ms each
+    n_frames: int  # content frames in the window, at most 3000
+    next_seek: int  # where the loop went on
+    skipped: bool  # taken for silence: no segment
+    result: WindowResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageGuess:
+    """Which language is spoken, with every candidate's probability, most probable first."""
+
+    language: str  # code
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """The probability of the language that was taken."""
+        return self.probabilities[self.language]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """A whole recording's text."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str  # code: as given or detected
+    duration_s: float  # of the recording
+    language_as_given: str | None = None  # what the caller wrote ("English"); None: detected
+    language_guess: LanguageGuess | None = None  # None: the language was given
+    windows: tuple[Window, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the dict that openai/whisper's transcribe() returns, key for key."""
+        return {
+            "text": self.text,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "language": self.language_as_given or self.language,
+        }
