@@ -1,0 +1,66 @@
+"""Whisper speech recognition: the reference's transcript, token for token, from one small install.
+
+    import stapes
+    engine = stapes.load("base")
+    print(engine.transcribe("talk.mp3").text)
+
+Read `stapes.engine` first.
+"""
+
+from __future__ import annotations
+
+from stapes.engine import Engine, Job, load
+from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
+from stapes.errors import (
+    AudioError,
+    AudioTooLongError,
+    BackendError,
+    CancelledError,
+    CheckpointError,
+    ModelNotFoundError,
+    OptionError,
+    OutputError,
+    StapesError,
+    StapesWarning,
+)
+from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
+from stapes.results import LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
+from stapes.scheduler import JobState, Progress
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "AudioTooLongError",
+    "BackendError",
+    "CancelledError",
+    "Capabilities",
+    "CheckpointError",
+    "Clips",
+    "Context",
+    "Engine",
+    "EngineInfo",
+    "EngineStatus",
+    "Job",
+    "JobState",
+    "LanguageGuess",
+    "ModelNotFoundError",
+    "OptionError",
+    "OutputError",
+    "Progress",
+    "Rules",
+    "Search",
+    "Segment",
+    "Speech",
+    "StapesError",
+    "StapesWarning",
+    "Thresholds",
+    "TranscribeOptions",
+    "Transcript",
+    "Try",
+    "Window",
+    "WindowResult",
+    "Word",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,104 @@
+"""Beam search with patience.
+
+Source: openai/whisper decoding.py at c0d2f62 (BeamSearchDecoder); patience: arXiv:2204.05424.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stapes.backends.base import Choice, RowId, RowResult, RowStep, Top
+from stapes.decoding.rows import Candidate, Hypothesis, SearchSetting, add32
+from stapes.options import Beam
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """A row's sequence with one more token."""
+
+    source: RowId
+    tokens: tuple[int, ...]
+    sum_logprob: float
+
+
+class BeamRows:
+    """The best `size` rows, extended together. Satisfies `SearchRows`."""
+
+    def __init__(self, setting: SearchSetting, beam: Beam) -> None:
+        self._setting = setting
+        self._beam = beam
+        self._live: list[Hypothesis] = []
+        self._finished: list[Candidate] = []
+        self._n_sampled = 0
+
+    @property
+    def first_choice(self) -> Choice:
+        """One more than the beam is wide, since one of them may be end-of-text."""
+        return Top(self._beam.size + 1)
+
+    @property
+    def done(self) -> bool:
+        """Whether enough rows have finished, or the rows are full."""
+        full = self._n_sampled >= self._setting.max_tokens
+        return self._n_sampled > 0 and (full or len(self._finished) >= self._beam.max_finished)
+
+    def begin(self, row: RowId, result: RowResult) -> None:
+        """Let the first tokens of one row become the beam: where all rows are equal, they are one."""
+        self._live = [Hypothesis(row, (), 0.0)]
+        self.accept([result])
+
+    def steps(self) -> list[RowStep]:
+        """One token per live row."""
+        return [one.step(self._setting.rules, self.first_choice) for one in self._live]
+
+    def accept(self, results: Sequence[RowResult]) -> None:
+        """Rank every row's continuations; the best that do not end live on, those that end before them finish."""
+        candidates = [
+            _Next(one.row, (*one.tokens, token), add32(one.sum_logprob, logprob))
+            for one, result in zip(self._live, results, strict=True)
+            for token, logprob in zip(result.ids, result.logprobs, strict=True)
+        ]
+        candidates.sort(key=lambda one: one.sum_logprob, reverse=True)  # stable: of equals the earlier row's wins
+        self._n_sampled += 1
+        survivors: list[_Next] = []
+        for one in candidates:
+            if one.tokens[-1] != self._setting.rules.eot:
+                survivors.append(one)
+                if len(survivors) == self._beam.size:
+                    break
+            elif len(self._finished) < self._beam.max_finished:
+                self._finished.append(Candidate(one.tokens[:-1], one.sum_logprob))
+        self._replace_rows(survivors)
+
+    def _replace_rows(self, survivors: list[_Next]) -> None:
+        """Give every survivor a row: its source's own where it is the first to ask, a fork of it after that."""
+        backend = self._setting.backend
+        taken: set[RowId] = set()
+        live: list[Hypothesis] = []
+        for one in survivors:
+            row = backend.fork(one.source) if one.source in taken else one.source
+            taken.add(one.source)
+            live.append(Hypothesis(row, one.tokens, one.sum_logprob))
+        for old in self._live:
+            if old.row not in taken:
+                backend.close(old.row)
+        self._live = live
+
+    def candidates(self) -> list[Candidate]:
+        """What has finished; if that is less than the beam is wide, the best live rows too."""
+        found = list(self._finished)
+        sums = np.array([one.sum_logprob for one in self._live], dtype=np.float32)
+        for i in np.argsort(sums)[::-1]:
+            if len(found) >= self._beam.size:
+                break
+            found.append(Candidate(self._live[i].tokens, self._live[i].sum_logprob))
+        return found
+
+    def close(self) -> None:
+        """Give all rows back."""
+        for one in self._live:
+            self._setting.backend.close(one.row)
+        self._live = []

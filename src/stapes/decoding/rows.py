@@ -1,0 +1,88 @@
+"""What the ways of searching have in common: rows that grow, and candidates that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from stapes.backends.base import Backend, Choice, RowId, RowResult, RowStep
+from stapes.decoding.rules import DecodingRules
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A row and what it has sampled. The last token is not in the row yet: the next step brings it."""
+
+    row: RowId
+    tokens: tuple[int, ...]
+    sum_logprob: float
+
+    def step(self, rules: DecodingRules, choice: Choice) -> RowStep:
+        """Say what this row does next."""
+        return RowStep(row=self.row, tokens=self.tokens[-1:], choice=choice, constraint=rules.constraint(self.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A finished row: its tokens without end-of-text, and the sum of their log-probabilities, end-of-text's included."""
+
+    tokens: tuple[int, ...]
+    sum_logprob: float
+
+
+class SearchRows(Protocol):
+    """One try at a window: rows that are stepped until the search is done."""
+
+    @property
+    def first_choice(self) -> Choice:
+        """How the first token is chosen, on a row that holds the prompt."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no row needs another step."""
+
+    def begin(self, row: RowId, result: RowResult) -> None:
+        """Take over a row that holds the prompt, and what was chosen after it."""
+
+    def steps(self) -> list[RowStep]:
+        """Say what the live rows do next."""
+
+    def accept(self, results: Sequence[RowResult]) -> None:
+        """Take the live rows' results, in the order of `steps`."""
+
+    def candidates(self) -> list[Candidate]:
+        """Give what was found, in the order in which equals win."""
+
+    def close(self) -> None:
+        """Give the rows back; may be called at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSetting:
+    """What every way of searching needs to know."""
+
+    backend: Backend
+    rules: DecodingRules
+    max_tokens: int  # sampled tokens, end-of-text included, after which a search ends
+
+
+def add32(total: float, logprob: float) -> float:
+    """Add in float32, as the reference sums its log-probabilities: ties then fall as they do there."""
+    return float(np.float32(total) + np.float32(logprob))
+
+
+def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:
+    """Give the candidate with the best score per length; the first of equals.
+
+    length_penalty: None divides by the number of tokens; else by ((5 + n) / 6) ** penalty (arXiv:1609.08144).
+    """
+
+    def score(one: Candidate) -> float:
+        length = len(one.tokens)
+        # The reference divides by zero for an empty row; one token's length keeps the order of sums.
+        return one.sum_logprob / (max(length, 1) if length_penalty is None else ((5 + length) / 6) ** length_penalty)
+
+    return max(candidates, key=score)

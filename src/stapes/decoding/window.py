@@ -1,0 +1,204 @@
+"""One window, from its prompt to its result: the first try, and hotter ones while the text is not good enough.
+
+A state machine: `steps` says what the backend is to do, `accept` takes what came of it; rows of many windows share a
+batch. Source: openai/whisper decoding.py (DecodingTask) and transcribe.py (decode_with_fallback) at c0d2f62.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.checkpoint.base import ModelSpec
+from stapes.decoding.beam import BeamRows
+from stapes.decoding.pick import PickRows
+from stapes.decoding.quality import compression_ratio, refusal
+from stapes.decoding.rows import SearchRows, SearchSetting, rank
+from stapes.decoding.rules import DecodingRules
+from stapes.errors import OptionError
+from stapes.options import Beam, Search, Thresholds, TranscribeOptions
+from stapes.results import Try, WindowResult
+from stapes.tokenizer import Tokenizer
+
+#: seconds that a window covers, in every Whisper model
+WINDOW_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSetting:
+    """What is the same for every window of a job."""
+
+    tokenizer: Tokenizer
+    rules: DecodingRules
+    search: Search
+    thresholds: Thresholds
+    start: tuple[int, ...]  # start of transcript, language, task, no-timestamps, as the options ask
+    prefix: tuple[int, ...]
+    sample_len: int
+    n_text_ctx: int
+
+    @classmethod
+    def make(
+        cls, spec: ModelSpec, tokenizer: Tokenizer, options: TranscribeOptions, language: str | None
+    ) -> WindowSetting:
+        """Put together what options and model say; language: a code, None for a model that knows English only.
+
+        Raises OptionError for a language that the model does not know, or a prefix that leaves no room.
+        """
+        start = tokenizer.start_sequence(language, options.speech.task)
+        if options.rules.without_timestamps:
+            start = (*start, tokenizer.special.no_timestamps)
+        half = spec.n_text_ctx // 2
+        sample_len = options.rules.sample_len or half
+        prefix = tokenizer.encode(" " + options.context.prefix.strip()) if options.context.prefix else []
+        # The reference's slice, to the letter: at the default length it keeps the whole prefix.
+        prefix = prefix[-(half - sample_len) :]
+        if 1 + (half - 1) + len(start) + len(prefix) > spec.n_text_ctx:
+            raise OptionError(
+                f"prefix has {len(prefix)} tokens; {spec.n_text_ctx - half - len(start)} fit beside a full prompt"
+            )
+        return cls(
+            tokenizer=tokenizer,
+            rules=DecodingRules.make(tokenizer, options.rules, WINDOW_SECONDS / spec.n_audio_ctx),
+            search=options.search,
+            thresholds=options.thresholds,
+            start=start,
+            prefix=tuple(prefix),
+            sample_len=sample_len,
+            n_text_ctx=spec.n_text_ctx,
+        )
+
+    def initial_tokens(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        """Give all tokens before the first sampled one.
+
+        prompt: ids of the text before the window; its last n_text_ctx // 2 - 1 are used.
+        """
+        before: tuple[int, ...] = ()
+        if prompt:
+            before = (self.tokenizer.special.sot_prev, *prompt[-(self.n_text_ctx // 2 - 1) :])
+        return (*before, *self.start, *self.prefix)
+
+    def max_tokens(self, n_initial: int) -> int:
+        """How many tokens may be sampled: the row stops once it holds more than the context."""
+        return min(self.sample_len, self.n_text_ctx - n_initial + 1)
+
+
+class WindowDecoder:
+    """Decodes one encoded window. The memory of the window belongs to the caller."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        window: WindowId,
+        setting: WindowSetting,
+        prompt: Sequence[int],
+        random_key: tuple[int, ...],
+    ) -> None:
+        """Take a window's memory and the text before it.
+
+        random_key: numbers that name this window in its job (seed, seek); draws depend on nothing else.
+        """
+        self._backend = backend
+        self._setting = setting
+        self._initial = setting.initial_tokens(prompt)
+        self._sot_position = len(self._initial) - len(setting.prefix) - len(setting.start)
+        self._random_key = random_key
+        self._no_speech_prob: float | None = None
+        self._tries: list[Try] = []
+        #: the prompt's row: every try forks from it
+        self._prompt_row: RowId | None = backend.open(window)
+        self._rows: SearchRows = self._new_rows()
+        self._begun = False
+        self.result: WindowResult | None = None
+
+    @property
+    def _temperature(self) -> float:
+        return self._setting.search.temperature[len(self._tries)]
+
+    def _new_rows(self) -> SearchRows:
+        setting = SearchSetting(self._backend, self._setting.rules, self._setting.max_tokens(len(self._initial)))
+        strategy = self._setting.search.at(self._temperature)
+        if isinstance(strategy, Beam):
+            return BeamRows(setting, strategy)
+        seed = np.random.SeedSequence((*self._random_key, len(self._tries)))
+        return PickRows(setting, strategy, np.random.Generator(np.random.PCG64(seed)))
+
+    def steps(self) -> list[RowStep]:
+        """Say what the backend is to do next; nothing once there is a result."""
+        if self.result is not None or self._prompt_row is None:
+            return []
+        if self._begun:
+            return self._rows.steps()
+        probes: tuple[Probe, ...] = ()
+        held = self._backend.length(self._prompt_row)
+        if not held:
+            probes = (Probe(self._sot_position, (self._setting.tokenizer.special.no_speech,)),)
+        return [
+            RowStep(
+                row=self._prompt_row,
+                tokens=self._initial[held:],
+                choice=self._rows.first_choice,
+                constraint=self._setting.rules.constraint(()),
+                probes=probes,
+            )
+        ]
+
+    def accept(self, results: Sequence[RowResult]) -> None:
+        """Take the results of `steps`, in its order."""
+        if self._begun:
+            self._rows.accept(results)
+        else:
+            self._begin(results[0])
+        if self._rows.done:
+            self._end_try()
+
+    def _begin(self, result: RowResult) -> None:
+        assert self._prompt_row is not None
+        if result.probes:
+            self._no_speech_prob = float(result.probes[0].probabilities[0])
+        self._rows.begin(self._backend.fork(self._prompt_row), result)
+        self._begun = True
+
+    def _end_try(self) -> None:
+        """Rank what was found; keep it, or go on to the next temperature."""
+        setting, temperature = self._setting, self._temperature
+        best = rank(self._rows.candidates(), setting.search.length_penalty)
+        self._rows.close()
+        text = setting.tokenizer.decode(best.tokens).strip()
+        assert self._no_speech_prob is not None
+        result = WindowResult(
+            tokens=best.tokens,
+            text=text,
+            avg_logprob=best.sum_logprob / (len(best.tokens) + 1),
+            no_speech_prob=self._no_speech_prob,
+            temperature=temperature,
+            compression_ratio=compression_ratio(text),
+        )
+        refused = refusal(result, setting.thresholds)
+        self._tries.append(Try(temperature=temperature, avg_logprob=result.avg_logprob,
+                               compression_ratio=result.compression_ratio, refused=refused))  # fmt: skip
+        if refused is None or len(self._tries) == len(setting.search.temperature):
+            self._finish(result)
+        else:
+            self._retry()
+
+    def _retry(self) -> None:
+        """Begin anew behind the prompt: its last token is stepped again, to choose after it."""
+        assert self._prompt_row is not None
+        self._backend.truncate(self._prompt_row, len(self._initial) - 1)
+        self._rows = self._new_rows()
+        self._begun = False
+
+    def _finish(self, result: WindowResult) -> None:
+        self.result = replace(result, tries=tuple(self._tries))
+        self.close()
+
+    def close(self) -> None:
+        """Give every row back; may be called at any time, and twice."""
+        self._rows.close()
+        if self._prompt_row is not None:
+            self._backend.close(self._prompt_row)
+            self._prompt_row = None

@@ -1,0 +1,99 @@
+"""What an engine says of itself: frozen descriptions, made from the checkpoint and the backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stapes.backends.base import BackendInfo
+from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.options import Task
+from stapes.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """The model, where it came from, and what runs it. Memory in bytes."""
+
+    model: str
+    path: Path | None
+    format: str  # "huggingface", "openai", "ctranslate2", "ggml", "memory"
+    storage: str  # how the checkpoint stores its weights
+    spec: ModelSpec
+    n_parameters: int
+    n_vocab: int
+    multilingual: bool
+    languages: tuple[str, ...]  # codes
+    backend: str
+    device: str
+    precision: str
+    threads: int
+    weight_bytes: int
+    window_bytes: int  # for each window being decoded
+    row_bytes: int  # for each decoder row at full length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a model can be asked for."""
+
+    tasks: tuple[Task, ...]
+    languages: tuple[str, ...]  # codes
+    language_detection: bool
+    word_times: bool
+    precisions: tuple[str, ...]
+
+    @property
+    def translates(self) -> bool:
+        """Whether the model was trained to translate into English."""
+        return "translate" in self.tasks
+
+    @classmethod
+    def of(cls, spec: ModelSpec, tokenizer: Tokenizer, precisions: tuple[str, ...]) -> Capabilities:
+        """Tell from sizes and vocabulary. A decoder cut down to fewer layers than the encoder has (turbo, distil)
+        was trained further on transcription alone.
+        """
+        translates = tokenizer.multilingual and spec.n_text_layer >= spec.n_audio_layer
+        return cls(
+            tasks=("transcribe", "translate") if translates else ("transcribe",),
+            languages=known_languages(tokenizer),
+            language_detection=tokenizer.multilingual,
+            word_times=False,
+            precisions=precisions,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatus:
+    """How many jobs there are."""
+
+    queued: int  # waiting for their first window
+    running: int
+    submitted: int  # since the engine was loaded
+
+
+def known_languages(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Codes of the languages that a model knows."""
+    return tuple(tokenizer.special.languages) if tokenizer.multilingual else ("en",)
+
+
+def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer) -> EngineInfo:
+    """Put together what is known of a model and of what runs it."""
+    return EngineInfo(
+        model=checkpoint.name,
+        path=checkpoint.path,
+        format=checkpoint.format,
+        storage=checkpoint.storage,
+        spec=checkpoint.spec,
+        n_parameters=checkpoint.spec.n_parameters,
+        n_vocab=checkpoint.spec.n_vocab,
+        multilingual=tokenizer.multilingual,
+        languages=known_languages(tokenizer),
+        backend=backend.name,
+        device=backend.device,
+        precision=backend.precision,
+        threads=backend.threads,
+        weight_bytes=backend.weight_bytes,
+        window_bytes=backend.window_bytes,
+        row_bytes=backend.row_bytes,
+    )

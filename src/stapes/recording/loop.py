@@ -1,0 +1,194 @@
+"""The seek loop of one recording, as a state machine: no model, no audio, no clock.
+
+`next` says what is needed, `accept` takes the answer:
+
+    while (request := loop.next()) is not None:
+        segments = loop.accept(answer(request))
+
+Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
+a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stapes.decoding.quality import is_silence
+from stapes.languages import LANGUAGES
+from stapes.options import TranscribeOptions
+from stapes.recording.segments import Piece, WindowGeometry, cut
+from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.tokenizer import Tokenizer
+
+FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
+#: above this temperature a window's text is too wild to be the next window's prompt
+_WILD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Tell the language of the recording's first 30 s. Answer: LanguageGuess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Decode `n_frames` frames from frame `seek` on, behind the text `prompt`. Answer: WindowResult."""
+
+    seek: int
+    n_frames: int
+    prompt: tuple[int, ...]
+
+
+Request = Detect | Decode
+Answer = LanguageGuess | WindowResult
+
+
+class SeekLoop:
+    """Where a recording's transcription stands: the window to decode next, the text so far."""
+
+    def __init__(
+        self,
+        *,
+        content_frames: int,
+        window_frames: int,
+        n_audio_ctx: int,
+        n_text_ctx: int,
+        tokenizer: Tokenizer,
+        options: TranscribeOptions,
+    ) -> None:
+        """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes."""
+        self._content_frames = content_frames
+        self._window_frames = window_frames
+        self._frames_per_timestamp = window_frames // n_audio_ctx
+        self._tokenizer = tokenizer
+        self._options = options
+        self._clips = _clips(options.clips.clip_timestamps, content_frames)
+        self._seek = self._clips[0][0] if self._clips else content_frames
+        prompt = options.context.initial_prompt
+        self._initial = [] if prompt is None else tokenizer.encode(" " + prompt.strip())
+        self._history: list[int] = list(self._initial)
+        self._reset = 0  # the prompt begins here in the history
+        self._prompt_limit = n_text_ctx // 2 - 1  # tokens of text that a prompt can hold
+        self._segments: list[Segment] = []
+        self._windows: list[Window] = []
+        self._guess: LanguageGuess | None = None
+        self._asked: Request | None = None
+
+    @property
+    def language(self) -> str | None:
+        """The language's code: as given, or as detected; None while it is not known."""
+        if self._guess is not None:
+            return self._guess.language
+        if not self._tokenizer.multilingual:
+            return next(iter(LANGUAGES))
+        return self._options.speech.language_code
+
+    @property
+    def seek(self) -> int:
+        """How far the loop has come, in frames."""
+        return min(self._seek, self._content_frames)
+
+    def next(self) -> Request | None:
+        """Say what is needed next; the same until it is answered. None: the recording is done."""
+        if self._asked is None:
+            self._asked = Detect() if self.language is None else self._next_window()
+        return self._asked
+
+    def accept(self, answer: Answer) -> list[Segment]:
+        """Take the answer to the last request; give the segments that came of it."""
+        asked, self._asked = self._asked, None
+        if isinstance(asked, Detect) and isinstance(answer, LanguageGuess):
+            self._guess = answer
+            return []
+        if isinstance(asked, Decode) and isinstance(answer, WindowResult):
+            return self._accept_window(asked, answer)
+        raise TypeError(f"{type(answer).__name__} does not answer {asked!r}")
+
+    def transcript(self, duration_s: float, warnings: tuple[str, ...] = ()) -> Transcript:
+        """Give everything found so far."""
+        return Transcript(
+            text=self._tokenizer.decode(self._history[len(self._initial) :]),
+            segments=tuple(self._segments),
+            language=self.language or "",
+            duration_s=duration_s,
+            language_as_given=self._options.speech.language,
+            language_guess=self._guess,
+            windows=tuple(self._windows),
+            warnings=warnings,
+        )
+
+    # Where to decode.
+
+    def _next_window(self) -> Decode | None:
+        while self._clips:
+            start, end = self._clips[0]
+            self._seek = max(self._seek, start)
+            if self._seek < end:
+                size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
+                return Decode(self._seek, size, tuple(self._prompt()))
+            del self._clips[0]
+            if self._clips:
+                self._seek = self._clips[0][0]
+        return None
+
+    def _prompt(self) -> list[int]:
+        if not self._options.context.carry_initial_prompt:
+            return self._history[max(self._reset, len(self._history) - self._prompt_limit) :]
+        rest = self._history[max(len(self._initial), self._reset) :]
+        # The reference's slice, to the letter: where no room is left, [-0:] takes everything.
+        return self._initial + rest[-(self._prompt_limit - len(self._initial)) :]
+
+    # What came of it.
+
+    def _accept_window(self, asked: Decode, result: WindowResult) -> list[Segment]:
+        if is_silence(result, self._options.thresholds):
+            return self._move_on(asked, result, asked.n_frames, skipped=True, segments=[])
+        geometry = WindowGeometry(
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            frames_per_timestamp=self._frames_per_timestamp,
+            timestamp_begin=self._tokenizer.special.timestamp_begin,
+        )
+        found = cut(result.tokens, geometry)
+        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(found.pieces)]
+        self._history.extend(token for segment in segments for token in segment.tokens)
+        if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
+            self._reset = len(self._history)
+        return self._move_on(asked, result, found.advance, skipped=False, segments=segments)
+
+    def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:
+        """Make a segment; one that is as long as nothing, or says nothing, stays with empty text and tokens."""
+        text = self._tokenizer.decode(token for token in piece.tokens if token < self._tokenizer.special.eot)
+        empty = piece.start_s == piece.end_s or not text.strip()
+        return Segment(
+            id=len(self._segments) + offset,
+            seek=seek,
+            start_s=piece.start_s,
+            end_s=piece.end_s,
+            text="" if empty else text,
+            tokens=() if empty else piece.tokens,
+            temperature=result.temperature,
+            avg_logprob=result.avg_logprob,
+            compression_ratio=result.compression_ratio,
+            no_speech_prob=result.no_speech_prob,
+            words=() if empty else None,
+        )
+
+    def _move_on(
+        self, asked: Decode, result: WindowResult, advance: int, *, skipped: bool, segments: list[Segment]
+    ) -> list[Segment]:
+        self._seek = asked.seek + advance
+        self._segments.extend(segments)
+        self._windows.append(
+            Window(seek=asked.seek, n_frames=asked.n_frames, next_seek=self._seek, skipped=skipped, result=result)
+        )
+        return segments
+
+
+def _clips(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
+    """Turn seconds (start, end, start, end, ...) into frames; a last start alone runs to the recording's end."""
+    points = [round(time * FRAMES_PER_SECOND) for time in times] or [0]
+    if len(points) % 2:
+        points.append(content_frames)
+    # An end past the recording would keep the reference decoding nothing for ever.
+    return [(start, min(end, content_frames)) for start, end in zip(points[::2], points[1::2], strict=True)]

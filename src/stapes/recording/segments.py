@@ -1,0 +1,87 @@
+"""One window's tokens -> segments, and how far to move on. Pure.
+
+Source: openai/whisper transcribe.py at c0d2f62, the middle of the seek loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: seconds per frame: 10 ms
+FRAME_SECONDS = 160 / 16000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowGeometry:
+    """Where a window lies."""
+
+    seek: int  # first frame of the window in the recording, 10 ms each
+    n_frames: int  # frames of content, at most 3000
+    frames_per_timestamp: int  # 2: timestamps are 20 ms apart
+    timestamp_begin: int
+
+    @property
+    def offset_s(self) -> float:
+        """Seconds from the recording's start to the window's."""
+        return float(self.seek * 160 / 16000)
+
+    def position(self, token: int) -> int:
+        """How many timestamp steps a timestamp lies behind the window's start."""
+        return token - self.timestamp_begin
+
+    def seconds(self, token: int) -> float:
+        """When a timestamp lies in the recording."""
+        return self.offset_s + self.position(token) * (self.frames_per_timestamp * 160 / 16000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A segment before it has its text."""
+
+    start_s: float
+    end_s: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a window's tokens say."""
+
+    pieces: tuple[Piece, ...]
+    advance: int  # frames to move on, always > 0
+
+
+def cut(tokens: Sequence[int], window: WindowGeometry) -> Cut:
+    """Cut one window's tokens at each pair of consecutive timestamps.
+
+    tokens: sampled ids without end-of-text.
+    A tail that ends in a lone timestamp is a piece too, and the loop moves on by the window. Any other tail is
+    dropped, and the loop goes back to the last pair. Without a pair, all is one piece.
+    """
+    is_time = [token >= window.timestamp_begin for token in tokens]
+    closed = is_time[-2:] == [False, True]
+    ends = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
+    if not ends:
+        return Cut(pieces=(_whole(tokens, window),), advance=window.n_frames)
+    if closed:
+        ends.append(len(tokens))
+    pieces = []
+    start = 0
+    for end in ends:
+        part = tuple(tokens[start:end])
+        pieces.append(Piece(start_s=window.seconds(part[0]), end_s=window.seconds(part[-1]), tokens=part))
+        start = end
+    advance = window.n_frames if closed else window.position(tokens[start - 1]) * window.frames_per_timestamp
+    # Only tokens that break the timestamp rules point nowhere; the reference would decode this window for ever.
+    return Cut(pieces=tuple(pieces), advance=advance if advance > 0 else window.n_frames)
+
+
+def _whole(tokens: Sequence[int], window: WindowGeometry) -> Piece:
+    """One piece from the window's start to its last timestamp, or to its end where that says nothing."""
+    times = [token for token in tokens if token >= window.timestamp_begin]
+    if times and window.position(times[-1]) != 0:
+        duration = window.position(times[-1]) * (window.frames_per_timestamp * 160 / 16000)
+    else:
+        duration = window.n_frames * 160 / 16000
+    return Piece(start_s=window.offset_s, end_s=window.offset_s + duration, tokens=tuple(tokens))

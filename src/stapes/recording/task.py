@@ -1,0 +1,144 @@
+"""One recording on its way through the model: its seek loop, and the window that is being decoded.
+
+The scheduler asks a task what it needs (a window encoded, or rows stepped) and brings it what came of that; many
+tasks share a batch. Knows nothing of other recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stapes.audio.mel import N_FRAMES, LogMel
+from stapes.audio.pcm import Recording
+from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep, WindowId
+from stapes.decoding.window import WindowDecoder, WindowSetting
+from stapes.options import TranscribeOptions
+from stapes.recording.language import language_guess, language_step
+from stapes.recording.loop import Decode, Detect, SeekLoop
+from stapes.results import Segment, Transcript
+from stapes.tokenizer import Tokenizer
+
+
+class RecordingTask:
+    """Drives one SeekLoop. Ends when `done`; `close` gives everything back at any moment."""
+
+    def __init__(
+        self, recording: Recording, backend: Backend, tokenizer: Tokenizer, options: TranscribeOptions
+    ) -> None:
+        """Take a recording, which the task closes. Raises OptionError if the options do not suit the model."""
+        spec = backend.spec
+        self._recording = recording
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._options = options
+        self._mel = LogMel(recording, spec.n_mels, kernel=backend.log10_mel)
+        self._loop = SeekLoop(
+            content_frames=self._mel.content_frames,
+            window_frames=N_FRAMES,
+            n_audio_ctx=spec.n_audio_ctx,
+            n_text_ctx=spec.n_text_ctx,
+            tokenizer=tokenizer,
+            options=options,
+        )
+        # A language that is to be detected is one that the model knows: any other option can be checked now.
+        self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
+        self._window: WindowId | None = None
+        self._detecting: RowId | None = None
+        self._decoder: WindowDecoder | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """The recording's length in seconds."""
+        return self._recording.duration_s
+
+    @property
+    def done_s(self) -> float:
+        """How far the loop has come, in seconds of audio."""
+        return self._loop.seek / 100
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole recording has been decoded."""
+        return self._loop.next() is None
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether the next thing to do is to encode what `mel` gives."""
+        return self._window is None and not self.done
+
+    def mel(self) -> FloatArray:
+        """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
+        request = self._loop.next()
+        if isinstance(request, Decode):
+            return self._mel.window(request.seek, request.n_frames)
+        return self._mel.opening()
+
+    def attach(self, window: WindowId) -> None:
+        """Take the memory of the window that was encoded from `mel`."""
+        self._window = window
+        self._begin()
+
+    def _begin(self) -> None:
+        request = self._loop.next()
+        assert self._window is not None
+        if isinstance(request, Detect):
+            self._detecting = self._backend.open(self._window)
+        elif isinstance(request, Decode):
+            self._decoder = WindowDecoder(
+                self._backend,
+                self._window,
+                self._setting,
+                request.prompt,
+                random_key=(self._options.search.seed, request.seek),
+            )
+
+    def steps(self) -> list[RowStep]:
+        """Say which rows are to be stepped; none while a window is needed."""
+        if self._detecting is not None:
+            return [language_step(self._detecting, self._tokenizer)]
+        return self._decoder.steps() if self._decoder is not None else []
+
+    def accept(self, results: Sequence[RowResult]) -> list[Segment]:
+        """Take the results of `steps`, in its order; give the segments of a window that this ends."""
+        if self._detecting is not None:
+            return self._accept_language(results[0])
+        assert self._decoder is not None
+        self._decoder.accept(results)
+        if self._decoder.result is None:
+            return []
+        result, self._decoder = self._decoder.result, None
+        self._release()
+        return self._loop.accept(result)
+
+    def _accept_language(self, result: RowResult) -> list[Segment]:
+        assert self._detecting is not None
+        self._backend.close(self._detecting)
+        self._detecting = None
+        self._loop.accept(language_guess(result.probes[0], self._tokenizer))
+        self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
+        request = self._loop.next()
+        if isinstance(request, Decode) and request.seek == 0 and request.n_frames == N_FRAMES:
+            self._begin()  # a first window full of sound is what was just encoded
+        else:
+            self._release()
+        return []
+
+    def transcript(self) -> Transcript:
+        """Give everything found so far."""
+        return self._loop.transcript(self._recording.duration_s, self._recording.warnings)
+
+    def _release(self) -> None:
+        if self._window is not None:
+            self._backend.release(self._window)
+            self._window = None
+
+    def close(self) -> None:
+        """Give rows, window and recording back; may be called at any time, and twice."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+        if self._detecting is not None:
+            self._backend.close(self._detecting)
+            self._detecting = None
+        self._release()
+        self._recording.close()

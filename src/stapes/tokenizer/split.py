@@ -1,0 +1,60 @@
+"""How a window's tokens fall into words.
+
+Source of the rules: openai/whisper tokenizer.py at c0d2f62 (split_to_word_tokens).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stapes.languages import WITHOUT_SPACES
+from stapes.tokenizer.tokenizer import Tokenizer
+
+_BROKEN = "\ufffd"  # what a decoder writes for bytes that end in the middle of a character
+
+
+@dataclass(frozen=True, slots=True)
+class WordTokens:
+    """One word, with its leading space, and the ids that spell it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+def split_words(tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> list[WordTokens]:
+    """Cut ids into words: at spaces and punctuation; in languages without spaces, wherever a character ends.
+
+    Bytes of one character are never parted, and no id is lost: the words' ids joined are `ids`, as long as the last
+    character is whole.
+    """
+    pieces = _characters(tokenizer, ids)
+    if language in WITHOUT_SPACES:
+        return pieces
+    words: list[WordTokens] = []
+    for piece in pieces:
+        special = piece.ids[0] >= tokenizer.special.eot
+        punctuation = piece.text.strip() in string.punctuation
+        if special or piece.text.startswith(" ") or punctuation or not words:
+            words.append(piece)
+        else:
+            words[-1] = WordTokens(words[-1].text + piece.text, words[-1].ids + piece.ids)
+    return words
+
+
+def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> list[WordTokens]:
+    """Cut ids wherever their bytes end with a whole character, or with one that is broken in the whole text too."""
+    whole = tokenizer.decode_with_timestamps(ids)
+    pieces: list[WordTokens] = []
+    current: list[int] = []
+    offset = 0
+    for one in ids:
+        current.append(one)
+        text = tokenizer.decode_with_timestamps(current)
+        broken_at = text.find(_BROKEN)
+        if broken_at < 0 or whole[offset + broken_at] == _BROKEN:
+            pieces.append(WordTokens(text, tuple(current)))
+            current = []
+            offset += len(text)
+    return pieces

@@ -1,0 +1,200 @@
+"""Transcript -> txt, vtt, srt, tsv, json: pure functions, and one driver that puts their text into files.
+
+The text is that of openai/whisper's writers byte for byte, with two deviations, where a file of the reference
+could not be read back:
+- A line break inside a segment's text becomes one space (a blank line would end a subtitle early, any line
+  break a row of tsv); json keeps it.
+- Dashes before `>` become one dash: the reference replaces `-->` once, so that `--->` ends as an arrow.
+Lines end in a bare line feed on every system.
+
+Knows nothing of models, nor of word times: those come with the issue on words.
+Source: openai/whisper utils.py, release 20250625 (the formats, not the code).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from stapes.errors import OptionError, OutputError
+from stapes.results import Segment, Transcript
+
+#: the name that stands for every format
+ALL_FORMATS: Final = "all"
+#: name of the files made from standard input
+STDIN_STEM: Final = "stdin"
+#: most bytes in a file's name on every usual file system
+_LONGEST_NAME: Final = 255
+
+_ARROW: Final = re.compile("-{2,}>")
+
+_WHY: Final[Mapping[int, str]] = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your quota on this disk is used up; free some space or choose another folder",
+    errno.EACCES: "no permission to write here; choose another folder",
+    errno.EPERM: "no permission to write here; choose another folder",
+    errno.EROFS: "this disk is read-only; choose another folder",
+    errno.ENOENT: "no such folder; make it first or choose another",
+    errno.ENOTDIR: "its folder is not a folder but a file; choose another folder",
+    errno.EISDIR: "a folder of this name is in the way; move it or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long for this disk; rename the recording",
+}
+
+
+def format_timestamp(seconds: float, *, always_hours: bool = False, decimal_mark: str = ".") -> str:
+    """Write a time as [HH:]MM:SS.mmm, rounded to milliseconds; hours from the first one on, or always."""
+    assert seconds >= 0, f"a time in a recording is not negative: {seconds}"
+    minutes, milliseconds = divmod(round(seconds * 1000.0), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds_text = f"{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
+    hours_text = f"{hours:02d}:" if hours or always_hours else ""
+    return f"{hours_text}{minutes:02d}:{seconds_text}"
+
+
+def to_txt(transcript: Transcript) -> str:
+    """One line per segment."""
+    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
+
+
+def to_vtt(transcript: Transcript) -> str:
+    """WebVTT: one cue per segment (https://www.w3.org/TR/webvtt1/)."""
+    cues = (
+        f"{format_timestamp(segment.start_s)} --> {format_timestamp(segment.end_s)}\n{_cue_text(segment)}\n\n"
+        for segment in transcript.segments
+    )
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def to_srt(transcript: Transcript) -> str:
+    """SubRip: one numbered subtitle per segment, hours always, a comma before the milliseconds."""
+
+    def time(seconds: float) -> str:
+        return format_timestamp(seconds, always_hours=True, decimal_mark=",")
+
+    return "".join(
+        f"{number}\n{time(segment.start_s)} --> {time(segment.end_s)}\n{_cue_text(segment)}\n\n"
+        for number, segment in enumerate(transcript.segments, start=1)
+    )
+
+
+def to_tsv(transcript: Transcript) -> str:
+    """Tab-separated start and end in milliseconds, and text, under a line of names; tabs become spaces."""
+    rows = (
+        f"{round(1000 * segment.start_s)}\t{round(1000 * segment.end_s)}\t{_tsv_text(segment)}\n"
+        for segment in transcript.segments
+    )
+    return "start\tend\ttext\n" + "".join(rows)
+
+
+def to_json(transcript: Transcript) -> str:
+    """`Transcript.to_dict()` as JSON: one line, ASCII, no line end."""
+    return json.dumps(transcript.to_dict())
+
+
+#: name (and file suffix) -> function, in the order in which `all` writes them
+WRITERS: Final[Mapping[str, Callable[[Transcript], str]]] = {
+    "txt": to_txt,
+    "vtt": to_vtt,
+    "srt": to_srt,
+    "tsv": to_tsv,
+    "json": to_json,
+}
+
+
+def one_line(text: str) -> str:
+    """Strip the text and put it on one line, whatever character breaks it."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _cue_text(segment: Segment) -> str:
+    return _ARROW.sub("->", one_line(segment.text))
+
+
+def _tsv_text(segment: Segment) -> str:
+    return one_line(segment.text).replace("\t", " ")
+
+
+def format_names(formats: str | Iterable[str]) -> tuple[str, ...]:
+    """Give the formats asked for, each once; "all" stands for every one.
+
+    Raises OptionError for an unknown one.
+    """
+    asked = (formats,) if isinstance(formats, str) else tuple(formats)
+    for name in asked:
+        if name not in WRITERS and name != ALL_FORMATS:
+            raise OptionError(
+                f"unknown output format {name!r}; give one of {', '.join(WRITERS)} or {ALL_FORMATS}"
+            )
+    return tuple(name for name in WRITERS if name in asked or ALL_FORMATS in asked)
+
+
+def output_stem(audio: str) -> str:
+    """Name a recording's files, without suffix: "in/a.b.mp3" -> "a.b", "-" -> "stdin"."""
+    return STDIN_STEM if audio == "-" else os.path.splitext(os.path.basename(audio))[0]  # noqa: PTH119, PTH122
+
+
+def write_files(
+    transcript: Transcript, formats: str | Iterable[str], folder: str | os.PathLike[str], stem: str
+) -> list[Path]:
+    """Write a transcript as `folder/stem.FORMAT` for each format, and return the paths.
+
+    Every file is first written whole under a temporary name beside its place; only when all are on the disk
+    are they renamed. If anything fails, what stood there before still stands, and no half is left.
+
+    Raises OutputError with the file, the cause and the way out; OptionError for an unknown format.
+    """
+    if not stem or Path(stem).name != stem or "\0" in stem:
+        raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
+    targets = {Path(folder, f"{stem}.{name}"): WRITERS[name](transcript) for name in format_names(formats)}
+    staged = {target: _temporary_path(target) for target in targets}
+    try:
+        for target, text in targets.items():
+            with _named(target):
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                _write_whole(staged[target], text)
+        for target, temporary in staged.items():
+            with _named(target):
+                os.replace(temporary, target)  # noqa: PTH105 (as the design says, and patched by the tests)
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):  # never there, or already renamed
+                temporary.unlink()
+    return list(targets)
+
+
+def _temporary_path(target: Path) -> Path:
+    suffix = f".tmp-{os.getpid()}"
+    name = target.name + suffix
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{zlib.crc32(os.fsencode(target.name)):08x}{suffix}"
+    return target.with_name(name)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
+    with path.open("wb") as file:
+        file.write(text.encode("utf-8", errors="replace"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names the file that was wanted."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{target}: {why_not_written(error)}") from error
+
+
+def why_not_written(error: OSError) -> str:
+    """Say in words why a file could not be written, and the way out."""
+    return _WHY.get(error.errno or 0) or f"cannot be written ({error.strerror or error})"
