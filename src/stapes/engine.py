@@ -228,7 +228,9 @@ class Engine:
         with self._lock:
             for job in list(self.scheduler.jobs):
                 self.scheduler.cancel(job)
-            self._closed = True
+            if not self._closed:
+                self._closed = True
+                self._backend.shut_down()
 
     def __enter__(self) -> Engine:
         return self

@@ -31,7 +31,7 @@ def _require(condition: bool, message: str) -> None:
         raise OptionError(message)
 
 
-def _finite(name: str, value: float | None, low: float = -math.inf, high: float = math.inf) -> None:
+def _finite(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
     if value is None:
         return
     _require(
@@ -46,13 +46,13 @@ def _between(low: float, high: float) -> str:
     return f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
 
 
-def _whole(name: str, value: int | None, low: int = 1) -> None:
+def _whole(name: str, value: Any, low: int = 1) -> None:
     if value is not None:
         whole = isinstance(value, int) and not isinstance(value, bool)
         _require(whole and value >= low, f"{name} must be a whole number of at least {low}, got {value!r}")
 
 
-def _flag(name: str, value: bool) -> None:
+def _flag(name: str, value: Any) -> None:
     _require(isinstance(value, bool), f"{name} must be True or False, got {value!r}")
 
 
@@ -150,9 +150,7 @@ class Search:
     def at(self, temperature: float) -> Strategy:
         """Give the strategy for one try: beams only at temperature 0, samples only above it."""
         if temperature > 0:
-            return Sample(
-                temperature=temperature, n_rows=self.best_of or 1, length_penalty=self.length_penalty
-            )
+            return Sample(temperature=temperature, n_rows=self.best_of or 1, length_penalty=self.length_penalty)
         if self.beam_size is None:
             return Greedy(length_penalty=self.length_penalty)
         return Beam(size=self.beam_size, patience=self.patience or 1.0, length_penalty=self.length_penalty)

@@ -169,7 +169,7 @@ class Scheduler:
         for job in waiting:
             try:
                 windows.append(job.mel())
-            except Exception as error:  # noqa: BLE001 (whatever is wrong with one recording is its own)
+            except Exception as error:  # whatever is wrong with one recording is its own
                 job.fail(error)
             else:
                 jobs.append(job)
@@ -193,13 +193,12 @@ class Scheduler:
             ends = np.cumsum(batch.counts).tolist()
             starts = [0, *ends[:-1]]
             shares = [
-                _bind(job.accept, answer[start:end])
-                for job, start, end in zip(batch.jobs, starts, ends, strict=True)
+                _bind(job.accept, answer[start:end]) for job, start, end in zip(batch.jobs, starts, ends, strict=True)
             ]
         for job, give in zip(batch.jobs, shares, strict=True):
             try:
                 give()
-            except Exception as error:  # noqa: BLE001 (a job's sink or text may fail; the others go on)
+            except Exception as error:  # a job's sink or text may fail; the others go on
                 job.fail(error)
         self._forget_ended()
 

@@ -129,9 +129,7 @@ def format_names(formats: str | Iterable[str]) -> tuple[str, ...]:
     asked = (formats,) if isinstance(formats, str) else tuple(formats)
     for name in asked:
         if name not in WRITERS and name != ALL_FORMATS:
-            raise OptionError(
-                f"unknown output format {name!r}; give one of {', '.join(WRITERS)} or {ALL_FORMATS}"
-            )
+            raise OptionError(f"unknown output format {name!r}; give one of {', '.join(WRITERS)} or {ALL_FORMATS}")
     return tuple(name for name in WRITERS if name in asked or ALL_FORMATS in asked)
 
 

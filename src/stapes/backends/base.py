@@ -203,6 +203,9 @@ class Backend(Protocol):
     def close(self, row: RowId) -> None:
         """Give back a row's memory."""
 
+    def shut_down(self) -> None:
+        """End threads and give all memory back; no call may follow."""
+
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Advance rows by their new tokens; results in the same order.
 

@@ -2,6 +2,8 @@
 
 Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
 nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
+Work is shared out by a pool of our own over fixed stretches of positions, heads, layers or rows, so that the number
+of threads changes no sum either.
 
 Source of the network: openai/whisper model.py at c0d2f62.
 """
@@ -10,20 +12,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stapes.audio.mel import log10_mel
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
-from stapes.backends.numpy_kernels import attend_all, convolve, gelu, layer_norm, linear, softmax
+from stapes.backends.numpy_kernels import attend_all, gelu, layer_norm, linear, softmax
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
+
+T = TypeVar("T")
+#: positions that one thread takes at a time: the same cut on every machine, so that sums are the same too
+_PART = 250
 
 
 @dataclass(slots=True)
@@ -48,7 +54,7 @@ class NumpyBackend:
     """Satisfies `stapes.backends.base.Backend`."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
-        """Take the weights as float32; threads: None leaves BLAS as NumPy found it."""
+        """Take the weights as float32; threads: None uses every core that the process may use."""
         self.spec: ModelSpec = checkpoint.spec
         self._weights = _Weights(checkpoint.tensors, self.spec)
         self._rows: dict[RowId, _Row] = {}
@@ -56,8 +62,7 @@ class NumpyBackend:
         self._ids = itertools.count()
         self._threads = threads or _usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
-        self._limits = _blas_limits()
-        self._all_threads = threads
+        self._blas = _blas_controller()
 
     @property
     def log10_mel(self) -> LogMelKernel:
@@ -87,9 +92,10 @@ class NumpyBackend:
         if mel.ndim != 3 or mel.shape[1:] != expected:
             raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
         ids = []
-        for one in mel:
-            ids.append(WindowId(next(self._ids)))
-            self._windows[ids[-1]] = self._cross_memory(self._encode_one(one))
+        with self._one_blas_thread():
+            for one in mel:
+                ids.append(WindowId(next(self._ids)))
+                self._windows[ids[-1]] = self._cross_memory(self._encode_one(one))
         return ids
 
     def release(self, window: WindowId) -> None:
@@ -100,23 +106,47 @@ class NumpyBackend:
 
     def _encode_one(self, mel: FloatArray) -> FloatArray:
         w, spec = self._weights, self.spec
-        with self._blas(self._all_threads):
-            x = convolve(np.ascontiguousarray(mel.T), w["conv1"], w["encoder.conv1.bias"], stride=1)
-            x = convolve(x, w["conv2"], w["encoder.conv2.bias"], stride=2)
-            x += w["encoder.positional_embedding"]
+        x = self._convolve(np.ascontiguousarray(mel.T), "conv1", stride=1)
+        x = self._convolve(x, "conv2", stride=2)
+        x += w["encoder.positional_embedding"]
         scale = np.float32((spec.n_audio_state // spec.n_audio_head) ** -0.5)
+        qkv = np.empty((len(x), 3 * spec.n_audio_state), np.float32)
+        heads = qkv.reshape(len(x), 3 * spec.n_audio_head, -1)
+        mixed = np.empty_like(x)
         for layer in range(spec.n_audio_layer):
             block = f"encoder.blocks.{layer}"
-            with self._blas(self._all_threads):
-                h = layer_norm(x, w[f"{block}.attn_ln.weight"], w[f"{block}.attn_ln.bias"])
-                query, key, value = np.split(linear(h, w[f"{block}.qkv"], w[f"{block}.qkv_bias"]), 3, axis=1)
-            # The heads share the cores: BLAS stays on one thread inside each.
-            with self._blas(1):
-                h = attend_all(query * scale, key, value, spec.n_audio_head, self._pool)
-            with self._blas(self._all_threads):
-                x += linear(h, w[f"{block}.attn.out.weight"], w[f"{block}.attn.out.bias"])
-                x += self._mlp(x, block)
+
+            def before(rows: slice, block: str = block) -> None:
+                h = layer_norm(x[rows], w[f"{block}.attn_ln.weight"], w[f"{block}.attn_ln.bias"])
+                qkv[rows] = linear(h, w[f"{block}.qkv"], w[f"{block}.qkv_bias"])
+                qkv[rows, : spec.n_audio_state] *= scale
+
+            def attend(head: int) -> None:
+                query, key, value = (part[:, head] for part in np.split(heads, 3, axis=1))
+                mixed.reshape(len(x), spec.n_audio_head, -1)[:, head] = attend_all(query, key, value)
+
+            def after(rows: slice, block: str = block) -> None:
+                x[rows] += linear(mixed[rows], w[f"{block}.attn.out.weight"], w[f"{block}.attn.out.bias"])
+                x[rows] += self._mlp(x[rows], block)
+
+            self._share(before, _parts(len(x)))
+            self._share(attend, range(spec.n_audio_head))
+            self._share(after, _parts(len(x)))
         return layer_norm(x, w["encoder.ln_post.weight"], w["encoder.ln_post.bias"])
+
+    def _convolve(self, x: FloatArray, name: str, stride: int) -> FloatArray:
+        """Convolve (time, in) with three taps, one zero on either side, then GELU -> (time / stride, out)."""
+        weight, bias = self._weights[name], self._weights[f"encoder.{name}.bias"]
+        padded = np.zeros((len(x) + 2, x.shape[1]), dtype=np.float32)
+        padded[1:-1] = x
+        out = np.empty((len(x) // stride, len(weight)), dtype=np.float32)
+
+        def part(rows: slice) -> None:
+            taps = [padded[tap + stride * rows.start : tap + stride * rows.stop : stride] for tap in range(3)]
+            out[rows] = gelu(linear(np.concatenate(taps, axis=1), weight, bias))
+
+        self._share(part, _parts(len(out)))
+        return out
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
@@ -127,14 +157,21 @@ class NumpyBackend:
             keys=np.empty((*shape, width, spec.n_audio_ctx), dtype=np.float32),
             values=np.empty((*shape, spec.n_audio_ctx, width), dtype=np.float32),
         )
-        with self._blas(self._all_threads):
-            for layer in range(spec.n_text_layer):
-                block = f"decoder.blocks.{layer}.cross_attn"
-                key = linear(encoded, w[f"{block}.key.weight"], None)
-                value = linear(encoded, w[f"{block}.value.weight"], w[f"{block}.value.bias"])
-                memory.keys[layer] = key.reshape(-1, spec.n_text_head, width).transpose(1, 2, 0)
-                memory.values[layer] = value.reshape(-1, spec.n_text_head, width).transpose(1, 0, 2)
+
+        def project(layer: int) -> None:
+            block = f"decoder.blocks.{layer}.cross_attn"
+            key = linear(encoded, w[f"{block}.key.weight"], None)
+            value = linear(encoded, w[f"{block}.value.weight"], w[f"{block}.value.bias"])
+            memory.keys[layer] = key.reshape(-1, spec.n_text_head, width).transpose(1, 2, 0)
+            memory.values[layer] = value.reshape(-1, spec.n_text_head, width).transpose(1, 0, 2)
+
+        self._share(project, range(spec.n_text_layer))
         return memory
+
+    def _share(self, work: Callable[[T], object], parts: Iterable[T]) -> None:
+        """Let the pool's threads share a piece of work."""
+        for _ in self._pool.map(work, parts):
+            pass
 
     def _mlp(self, x: FloatArray, block: str) -> FloatArray:
         w = self._weights
@@ -179,11 +216,20 @@ class NumpyBackend:
         """Give back a row's memory."""
         del self._rows[row]
 
+    def shut_down(self) -> None:
+        """End the pool's threads and forget everything."""
+        self._pool.shutdown()
+        self._rows.clear()
+        self._windows.clear()
+        self._weights.clear()
+
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Advance each row by its new tokens."""
         self._check(steps)
-        with self._blas(self._all_threads):
-            return [self._step_row(one) for one in steps]
+        with self._one_blas_thread():
+            if len(steps) == 1:
+                return [self._step_row(steps[0])]
+            return list(self._pool.map(self._step_row, steps))
 
     def _check(self, steps: Sequence[RowStep]) -> None:
         if len({one.row for one in steps}) != len(steps):
@@ -237,9 +283,7 @@ class NumpyBackend:
         """Attend to the window; also give the scores (heads, n, n_audio_ctx) before the softmax if wanted."""
         w = self._weights
         h = layer_norm(x, w[f"{block}.cross_attn_ln.weight"], w[f"{block}.cross_attn_ln.bias"])
-        (query,) = self._heads(
-            linear(h, w[f"{block}.cross_attn.query.weight"], w[f"{block}.cross_attn.query.bias"]), 1
-        )
+        (query,) = self._heads(linear(h, w[f"{block}.cross_attn.query.weight"], w[f"{block}.cross_attn.query.bias"]), 1)
         scores = query @ memory.keys[layer]
         scores *= np.float32(query.shape[-1] ** -0.5)
         kept = scores.copy() if wanted else None
@@ -272,9 +316,10 @@ class NumpyBackend:
             ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
         return RowResult(ids=ids, logprobs=logprobs, probes=probes, logits=whole, attention=attention)
 
-    def _blas(self, threads: int | None) -> AbstractContextManager[Any]:
-        """Hold BLAS to a number of threads for a while; None leaves it alone."""
-        return nullcontext() if threads is None else self._limits.limit(limits=threads, user_api="blas")
+    def _one_blas_thread(self) -> AbstractContextManager[Any]:
+        """Keep BLAS on the calling thread: our pool shares out the work, and its threads do not spin."""
+        limit: AbstractContextManager[Any] = self._blas.limit(limits=1, user_api="blas")
+        return limit
 
 
 class _Weights(dict[str, FloatArray]):
@@ -305,6 +350,11 @@ class _Weights(dict[str, FloatArray]):
                 self[f"{cross}.{part}"] = np.ascontiguousarray(tensors[f"{cross}.{part}"], dtype=np.float32)
 
 
+def _parts(n: int) -> Iterator[slice]:
+    """Cut n positions into stretches for the pool."""
+    return (slice(start, min(start + _PART, n)) for start in range(0, n, _PART))
+
+
 def _usable_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -312,7 +362,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _blas_limits() -> Any:
+def _blas_controller() -> Any:
     from threadpoolctl import ThreadpoolController  # noqa: PLC0415 (it looks through the loaded libraries: slow)
 
     return ThreadpoolController()

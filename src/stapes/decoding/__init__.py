@@ -1,0 +1,1 @@
+"""One window: the rules, the search, and when to try again."""

@@ -57,7 +57,8 @@ class PickRows:
 
     def steps(self) -> list[RowStep]:
         """One token per live row."""
-        choices = [Draw(self._temperature, (u,)) for u in self._uniforms] or [Best()]
+        draws: list[Choice] = [Draw(self._temperature, (u,)) for u in self._uniforms]
+        choices = draws or [Best()]
         return [
             one.step(self._setting.rules, choice)
             for one, choice in zip(self._rows, choices, strict=True)

@@ -27,7 +27,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished row: its tokens without end-of-text, and the sum of their log-probabilities, end-of-text's included."""
+    """A finished row: its tokens without end-of-text, and the sum of all log-probabilities, end-of-text's included."""
 
     tokens: tuple[int, ...]
     sum_logprob: float

@@ -1,0 +1,1 @@
+"""One recording: the seek loop, and what its windows' tokens become."""

@@ -14,7 +14,7 @@ from stapes.errors import CheckpointError, OptionError
 from stapes.languages import LANGUAGES
 from stapes.options import Task
 from stapes.tokenizer.special import SpecialIds, named_ids, special_ids
-from stapes.tokenizer.vocabulary import is_multilingual, n_timestamps, vocabulary_for
+from stapes.tokenizer.vocabulary import is_english_only, n_languages, n_timestamps, vocabulary_for
 
 if TYPE_CHECKING:
     import tiktoken
@@ -25,9 +25,7 @@ _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(
 # Signs that stand for sounds nobody speaks as text: brackets, speaker marks, music. Source: the set that
 # openai/whisper derives in tokenizer.py at c0d2f62 (non_speech_tokens); the ids are found anew in each vocabulary.
 _SIGNS = tuple('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
-_SIGN_GROUPS = ("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))") + (
-    "[[", "]]", "{{", "}}", "♪♪", "♪♪♪",
-)  # fmt: skip
+_SIGN_GROUPS = tuple("<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())
 # Their UTF-8 forms share the first two bytes, so where one is several tokens, its first token may be forbidden.
 _MUSIC_SIGNS = tuple("♩♪♫♬♭♮♯")
 
@@ -39,7 +37,7 @@ class Tokenizer:
         """Take the model's sizes and what its checkpoint says of the vocabulary; None: the shipped one."""
         data = vocabulary or vocabulary_for(spec)
         self.n_vocab = spec.n_vocab
-        self.multilingual = is_multilingual(spec)
+        self.multilingual = n_languages(spec, len(data.tokens)) > 0 and not is_english_only(data)
         self._tokens = data.tokens
         self._named = named_ids(len(data.tokens), spec.n_vocab, n_timestamps(spec), data.special)
         self.special: SpecialIds = special_ids(self._named)

@@ -26,12 +26,19 @@ def n_timestamps(spec: ModelSpec) -> int:
     return spec.n_audio_ctx + 1
 
 
-def is_multilingual(spec: ModelSpec) -> bool:
-    """Tell by the number of ids, as the reference does, whether a model knows languages besides English."""
-    n_other = len(BEFORE_LANGUAGES) + len(AFTER_LANGUAGES) + n_timestamps(spec)
-    return spec.n_vocab - len(shipped_tokens("multilingual")) - n_other >= FIRST_LANGUAGES
+def n_languages(spec: ModelSpec, n_ordinary: int) -> int:
+    """How many ids are left for languages, once all other tokens have theirs."""
+    return spec.n_vocab - n_ordinary - len(BEFORE_LANGUAGES) - len(AFTER_LANGUAGES) - n_timestamps(spec)
+
+
+def is_english_only(vocabulary: VocabularyData) -> bool:
+    """English-only models keep GPT-2's vocabulary; all others have their own."""
+    return vocabulary.tokens == shipped_tokens("english")
 
 
 def vocabulary_for(spec: ModelSpec) -> VocabularyData:
-    """Give the shipped vocabulary for a model whose checkpoint has none."""
-    return VocabularyData(tokens=shipped_tokens("multilingual" if is_multilingual(spec) else "english"))
+    """Give the shipped vocabulary for a model whose checkpoint has none; told by its size, as in the reference."""
+    multilingual = shipped_tokens("multilingual")
+    if n_languages(spec, len(multilingual)) >= FIRST_LANGUAGES:
+        return VocabularyData(tokens=multilingual)
+    return VocabularyData(tokens=shipped_tokens("english"))

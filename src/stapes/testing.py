@@ -1,0 +1,280 @@
+"""For tests, yours and ours: an engine without weights, a tiny random model, and sounds.
+
+    from stapes.testing import scripted_engine, tone
+    engine = scripted_engine(" Hello, world.")
+    assert engine.transcribe(tone(3.0)).text == " Hello, world."
+
+Everything here is deterministic and needs no file, no network and no weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from stapes.audio.mel import log10_mel
+from stapes.audio.pcm import SAMPLE_RATE
+from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
+from stapes.backends.choosing import choose, constrain, probe
+from stapes.backends.numpy import NumpyBackend
+from stapes.checkpoint.base import Array, Checkpoint, ModelSpec, VocabularyData, parameter_shapes
+from stapes.engine import Engine
+from stapes.errors import BackendError
+from stapes.languages import LANGUAGES
+from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.vocabulary import shipped_tokens
+
+#: (key of the window's sound, tokens of the row so far) -> logits (n_vocab,) for the next token
+Script = Callable[[int, tuple[int, ...]], FloatArray]
+VocabularyName = Literal["small", "multilingual", "english"]
+
+# Pieces that make a small vocabulary: every byte, a space before every sign and letter (as in the real ones, where a
+# word's first piece brings its space), the beginning of the music signs, and a few merges.
+_PIECES = (
+    *(f" {chr(code)}".encode() for code in range(ord("!"), ord("~") + 1)),
+    "♪".encode()[:2], " ♪".encode()[:3],
+    b"he", b"in", b"re", b"on", b"er", b"nd", b"or", b"ll", b" the", b" he", b" and", b" to",
+)  # fmt: skip
+_N_LANGUAGES = 99
+
+
+def small_vocabulary() -> VocabularyData:
+    """Give a vocabulary of 364 ordinary tokens: all bytes and some pieces of words."""
+    return VocabularyData(tokens=(*(bytes([byte]) for byte in range(256)), *_PIECES))
+
+
+def tiny_spec(vocabulary: VocabularyName = "small", *, n_mels: int = 80, n_vocab: int | None = None) -> ModelSpec:
+    """Give the sizes of a model small enough for any test: width 16, two heads, two layers a side.
+
+    n_vocab: None fits the vocabulary exactly, with 99 languages.
+    """
+    n_ordinary = len(_vocabulary(vocabulary).tokens)
+    return ModelSpec(
+        n_mels=n_mels, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
+        n_vocab=n_vocab or n_ordinary + 2 + _N_LANGUAGES + 6 + 1501,
+        n_text_ctx=448, n_text_state=16, n_text_head=2, n_text_layer=2,
+    )  # fmt: skip
+
+
+def _vocabulary(name: VocabularyName) -> VocabularyData:
+    return small_vocabulary() if name == "small" else VocabularyData(tokens=shipped_tokens(name))
+
+
+def random_checkpoint(
+    vocabulary: VocabularyName = "small", *, spec: ModelSpec | None = None, seed: int = 0
+) -> Checkpoint:
+    """Make a tiny model with random weights in memory, float16 as published weights are."""
+    spec = spec or tiny_spec(vocabulary)
+    random = np.random.default_rng(seed)
+    tensors: dict[str, Array] = {}
+    for name, shape in parameter_shapes(spec).items():
+        scale = 1.0 if "embedding" in name else 0.3
+        values = random.standard_normal(shape) * scale
+        if "ln" in name.split(".")[-2] and name.endswith("weight"):
+            values += 1.0
+        tensors[name] = values.astype(np.float16)
+    return Checkpoint(
+        name="random", path=None, format="memory", storage="float16", spec=spec, tensors=tensors,
+        vocabulary=_vocabulary(vocabulary),
+    )  # fmt: skip
+
+
+def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Engine:
+    """Make an engine that runs a tiny random model on the NumPy backend: nonsense, but by the real path."""
+    checkpoint = random_checkpoint(vocabulary, seed=seed)
+    return Engine(checkpoint, NumpyBackend(checkpoint, threads=1))
+
+
+def scripted_engine(script: str | Sequence[str] | Script = " Hello.") -> Engine:
+    """Make an engine whose model says what it is told.
+
+    script: a text for every window, texts for the recording's windows in turn (the last one repeats), or a function
+    that gives the logits.
+    """
+    spec = tiny_spec()
+    checkpoint = Checkpoint(
+        name="scripted", path=None, format="memory", storage="float32", spec=spec, tensors={},
+        vocabulary=small_vocabulary(),
+    )  # fmt: skip
+    tokenizer = Tokenizer(spec, checkpoint.vocabulary)
+    if not callable(script):
+        script = reciting(tokenizer, [script] if isinstance(script, str) else script)
+    return Engine(checkpoint, ScriptedBackend(spec, script))
+
+
+def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
+    """Make a script that says texts[i] in the i-th window that it hears (sounds are told apart, not counted twice).
+
+    Each window is one segment from 0.00 to 29.98 s.
+    """
+    special, heard = tokenizer.special, {}  # type: ignore[var-annotated]
+
+    def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
+        logits = np.full(tokenizer.n_vocab, -20.0, dtype=np.float32)
+        start = tokens.index(special.sot) if special.sot in tokens else len(tokens)
+        sampled = [one for one in tokens[start:] if one < special.eot or one >= special.timestamp_begin]
+        if tokens[start:] == (special.sot,):
+            logits[special.languages["en"]] = 0.0
+            return logits
+        number = heard.setdefault(sound, len(heard))
+        line = tokenizer.encode(texts[min(number, len(texts) - 1)])
+        recital = [special.timestamp_begin, *line, special.timestamp_begin + 1499, special.eot]
+        logits[recital[min(len(sampled), len(recital) - 1)]] = 0.0
+        return logits
+
+    return script
+
+
+def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> Script:
+    """Make a script that gives random logits, the same for the same sound and tokens: every branch gets its turn."""
+    special = tokenizer.special
+
+    def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
+        key = zlib.crc32(np.array((seed, sound & 0x7FFFFFFF, *tokens), dtype=np.int64).tobytes())
+        random = np.random.default_rng(key)
+        logits = random.standard_normal(tokenizer.n_vocab, dtype=np.float32) * np.float32(2.5)
+        # Ends and timestamps come often enough, silence now and then, and some windows are surer than others.
+        logits[special.eot] += random.uniform(0, 9) if random.random() < 1.5 / mean_length else 0.0
+        if random.random() < 1.0 / mean_length:
+            logits[special.timestamp_begin :] += np.float32(4.0)
+        logits[special.no_speech] += np.float32(9.0) if sound % 5 == 0 else np.float32(0.0)
+        logits[random.integers(0, tokenizer.n_vocab, size=2)] += np.float32(8.0 * ((sound >> 3) % 3))
+        return logits
+
+    return script
+
+
+class ScriptedBackend:
+    """A backend without a network: a script gives the logits. Satisfies `stapes.backends.base.Backend`.
+
+    Windows are told apart by their sound, never by the order in which they come.
+    """
+
+    def __init__(self, spec: ModelSpec, script: Script) -> None:
+        self.spec = spec
+        self._script = script
+        self._ids = itertools.count()
+        self._windows: dict[WindowId, int] = {}
+        self._rows: dict[RowId, tuple[WindowId, list[int]]] = {}
+        self.n_encoded = 0  # windows
+        self.n_steps = 0
+
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        """NumPy's log-mel."""
+        return log10_mel
+
+    @property
+    def info(self) -> BackendInfo:
+        """Next to nothing."""
+        return BackendInfo(
+            name="scripted", device="cpu", precision="float32", threads=1, weight_bytes=0, window_bytes=0, row_bytes=0
+        )
+
+    @property
+    def n_open(self) -> int:
+        """Windows and rows that were not given back."""
+        return len(self._windows) + len(self._rows)
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        """Remember each window's sound by its checksum."""
+        ids = [WindowId(next(self._ids)) for _ in mel]
+        self._windows.update(zip(ids, (zlib.crc32(one.tobytes()) for one in mel), strict=True))
+        self.n_encoded += len(ids)
+        return ids
+
+    def release(self, window: WindowId) -> None:
+        """Forget a window."""
+        if any(owner == window for owner, _ in self._rows.values()):
+            raise BackendError(f"window {window} still has open rows")
+        del self._windows[window]
+
+    def open(self, window: WindowId) -> RowId:
+        """Open an empty row."""
+        if window not in self._windows:
+            raise BackendError(f"window {window} is not here")
+        row = RowId(next(self._ids))
+        self._rows[row] = (window, [])
+        return row
+
+    def fork(self, row: RowId) -> RowId:
+        """Copy a row."""
+        window, tokens = self._rows[row]
+        new = self.open(window)
+        self._rows[new][1].extend(tokens)
+        return new
+
+    def truncate(self, row: RowId, length: int) -> None:
+        """Cut a row."""
+        tokens = self._rows[row][1]
+        if not 0 <= length <= len(tokens):
+            raise BackendError(f"row {row} holds {len(tokens)} tokens; cannot cut it to {length}")
+        del tokens[length:]
+
+    def length(self, row: RowId) -> int:
+        """How many tokens a row holds."""
+        return len(self._rows[row][1])
+
+    def close(self, row: RowId) -> None:
+        """Forget a row."""
+        del self._rows[row]
+
+    def shut_down(self) -> None:
+        """Nothing runs."""
+
+    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+        """Append the tokens, and ask the script wherever logits are wanted."""
+        self.n_steps += 1
+        if len({one.row for one in steps}) != len(steps):
+            raise BackendError("a row stands twice in one step")
+        return [self._step_row(one) for one in steps]
+
+    def _step_row(self, step: RowStep) -> RowResult:
+        window, tokens = self._rows[step.row]
+        before = len(tokens)
+        if not step.tokens or before + len(step.tokens) > self.spec.n_text_ctx:
+            raise BackendError(f"row {step.row} cannot take {len(step.tokens)} more tokens")
+        tokens.extend(step.tokens)
+
+        def logits(position: int) -> FloatArray:
+            return self._script(self._windows[window], tuple(tokens[: before + position + 1]))
+
+        ids: tuple[int, ...] = ()
+        logprobs: tuple[float, ...] = ()
+        if step.choice is not None:
+            allowed = logits(len(step.tokens) - 1)
+            ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
+        whole = np.stack([logits(position) for position in step.logits_at]) if step.logits_at else None
+        shape = (len(step.attention), len(step.tokens), self.spec.n_audio_ctx)
+        return RowResult(
+            ids=ids,
+            logprobs=logprobs,
+            probes=tuple(probe(logits(one.position), one) for one in step.probes),
+            logits=whole,
+            attention=np.zeros(shape, np.float32) if step.attention else None,
+        )
+
+
+def silence(duration_s: float) -> FloatArray:
+    """Give zeros (samples,) at 16 kHz."""
+    return np.zeros(round(duration_s * SAMPLE_RATE), dtype=np.float32)
+
+
+def tone(duration_s: float, hertz: float = 440.0, *, level: float = 0.3) -> FloatArray:
+    """Give a sine (samples,) at 16 kHz; level: its largest sample."""
+    time = np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
+    return (level * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+def noise(duration_s: float, seed: int = 0, *, level: float = 0.1) -> FloatArray:
+    """Give white noise (samples,) at 16 kHz; level: its standard deviation."""
+    random = np.random.default_rng(seed)
+    return random.standard_normal(round(duration_s * SAMPLE_RATE), dtype=np.float32) * np.float32(level)
+
+
+#: codes of the languages that `tiny_spec` models know
+LANGUAGE_CODES = tuple(LANGUAGES)[:_N_LANGUAGES]
