@@ -25,7 +25,10 @@ _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(
 # Signs that stand for sounds nobody speaks as text: brackets, speaker marks, music. Source: the set that
 # openai/whisper derives in tokenizer.py at c0d2f62 (non_speech_tokens); the ids are found anew in each vocabulary.
 _SIGNS = tuple('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
-_SIGN_GROUPS = tuple("<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())
+_SIGN_GROUPS = (
+    "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}",
+    "♪♪", "♪♪♪",
+)  # fmt: skip
 # Their UTF-8 forms share the first two bytes, so where one is several tokens, its first token may be forbidden.
 _MUSIC_SIGNS = tuple("♩♪♫♬♭♮♯")
 
