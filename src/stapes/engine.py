@@ -103,7 +103,7 @@ class Engine:
         Raises AudioError, OptionError.
         """
         job = self.submit(audio, **keywords)
-        for segment in job:
+        for segment in _given_up_with(job):
             if verbose:
                 start, end = format_timestamp(segment.start_s), format_timestamp(segment.end_s)
                 sys.stdout.write(f"[{start} --> {end}] {segment.text}\n")
@@ -112,9 +112,10 @@ class Engine:
     def stream(self, audio: AudioSource, **keywords: Any) -> Iterator[Segment]:
         """Give segments as they are decoded: a window's are given before the next window is encoded.
 
-        Takes what `submit` takes, and checks it now, before the first segment is asked for.
+        Takes what `submit` takes, and checks it now, before the first segment is asked for. Whoever stops asking
+        cancels the rest.
         """
-        return iter(self.submit(audio, **keywords))
+        return _given_up_with(self.submit(audio, **keywords))
 
     def detect_language(
         self, audio: AudioSource, *, sample_rate: int | None = None, max_duration_s: float | None = None
@@ -188,8 +189,11 @@ class Engine:
                 return False
             try:
                 answer = batch.run(self._backend)
-            except BackendError as error:
+            except Exception as error:  # the batch's jobs fail with it; all others go on
                 self.scheduler.fail(batch, error)
+            except BaseException:  # Ctrl-C in the middle of a step: its rows cannot be trusted any more
+                self.scheduler.fail(batch, CancelledError("interrupted"))
+                raise
             else:
                 self.scheduler.account(batch, answer)
             return True
@@ -258,6 +262,14 @@ class Engine:
             warnings.warn(
                 f"{name} knows English only; language {speech.language!r} has no effect", StapesWarning, stacklevel=4
             )
+
+
+def _given_up_with(job: Job) -> Iterator[Segment]:
+    """Give a job's segments; cancel it when nobody wants more."""
+    try:
+        yield from job
+    finally:
+        job.cancel()
 
 
 class Job:

@@ -202,7 +202,7 @@ class Scheduler:
                 job.fail(error)
         self._forget_ended()
 
-    def fail(self, batch: Batch, error: Exception) -> None:
+    def fail(self, batch: Batch, error: BaseException) -> None:
         """End the jobs of a batch that the backend could not run."""
         for job in batch.jobs:
             job.fail(error)

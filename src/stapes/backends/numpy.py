@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,13 +23,15 @@ import numpy as np
 from stapes.audio.mel import log10_mel
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
-from stapes.backends.numpy_kernels import attend_all, gelu, layer_norm, linear, softmax
+from stapes.backends.numpy_encoder import encode
+from stapes.backends.numpy_kernels import softmax
+from stapes.backends.numpy_weights import Weights
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
 
 T = TypeVar("T")
-#: positions that one thread takes at a time: the same cut on every machine, so that sums are the same too
-_PART = 250
+#: ids whose logits one thread computes at a time: the same cut on every machine
+_VOCABULARY_PART = 8192
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class NumpyBackend:
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         """Take the weights as float32; threads: None uses every core that the process may use."""
         self.spec: ModelSpec = checkpoint.spec
-        self._weights = _Weights(checkpoint.tensors, self.spec)
+        self._weights = Weights(checkpoint.tensors, self.spec)
         self._rows: dict[RowId, _Row] = {}
         self._windows: dict[WindowId, _Memory] = {}
         self._ids = itertools.count()
@@ -95,7 +97,7 @@ class NumpyBackend:
         with self._one_blas_thread():
             for one in mel:
                 ids.append(WindowId(next(self._ids)))
-                self._windows[ids[-1]] = self._cross_memory(self._encode_one(one))
+                self._windows[ids[-1]] = self._cross_memory(encode(one, self._weights, self.spec, self._share))
         return ids
 
     def release(self, window: WindowId) -> None:
@@ -103,50 +105,6 @@ class NumpyBackend:
         if any(row.window == window for row in self._rows.values()):
             raise BackendError(f"window {window} still has open rows")
         del self._windows[window]
-
-    def _encode_one(self, mel: FloatArray) -> FloatArray:
-        w, spec = self._weights, self.spec
-        x = self._convolve(np.ascontiguousarray(mel.T), "conv1", stride=1)
-        x = self._convolve(x, "conv2", stride=2)
-        x += w["encoder.positional_embedding"]
-        scale = np.float32((spec.n_audio_state // spec.n_audio_head) ** -0.5)
-        qkv = np.empty((len(x), 3 * spec.n_audio_state), np.float32)
-        heads = qkv.reshape(len(x), 3 * spec.n_audio_head, -1)
-        mixed = np.empty_like(x)
-        for layer in range(spec.n_audio_layer):
-            block = f"encoder.blocks.{layer}"
-
-            def before(rows: slice, block: str = block) -> None:
-                h = layer_norm(x[rows], w[f"{block}.attn_ln.weight"], w[f"{block}.attn_ln.bias"])
-                qkv[rows] = linear(h, w[f"{block}.qkv"], w[f"{block}.qkv_bias"])
-                qkv[rows, : spec.n_audio_state] *= scale
-
-            def attend(head: int) -> None:
-                query, key, value = (part[:, head] for part in np.split(heads, 3, axis=1))
-                mixed.reshape(len(x), spec.n_audio_head, -1)[:, head] = attend_all(query, key, value)
-
-            def after(rows: slice, block: str = block) -> None:
-                x[rows] += linear(mixed[rows], w[f"{block}.attn.out.weight"], w[f"{block}.attn.out.bias"])
-                x[rows] += self._mlp(x[rows], block)
-
-            self._share(before, _parts(len(x)))
-            self._share(attend, range(spec.n_audio_head))
-            self._share(after, _parts(len(x)))
-        return layer_norm(x, w["encoder.ln_post.weight"], w["encoder.ln_post.bias"])
-
-    def _convolve(self, x: FloatArray, name: str, stride: int) -> FloatArray:
-        """Convolve (time, in) with three taps, one zero on either side, then GELU -> (time / stride, out)."""
-        weight, bias = self._weights[name], self._weights[f"encoder.{name}.bias"]
-        padded = np.zeros((len(x) + 2, x.shape[1]), dtype=np.float32)
-        padded[1:-1] = x
-        out = np.empty((len(x) // stride, len(weight)), dtype=np.float32)
-
-        def part(rows: slice) -> None:
-            taps = [padded[tap + stride * rows.start : tap + stride * rows.stop : stride] for tap in range(3)]
-            out[rows] = gelu(linear(np.concatenate(taps, axis=1), weight, bias))
-
-        self._share(part, _parts(len(out)))
-        return out
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
@@ -160,8 +118,7 @@ class NumpyBackend:
 
         def project(layer: int) -> None:
             block = f"decoder.blocks.{layer}.cross_attn"
-            key = linear(encoded, w[f"{block}.key.weight"], None)
-            value = linear(encoded, w[f"{block}.value.weight"], w[f"{block}.value.bias"])
+            key, value = w.linear(encoded, f"{block}.key"), w.linear(encoded, f"{block}.value")
             memory.keys[layer] = key.reshape(-1, spec.n_text_head, width).transpose(1, 2, 0)
             memory.values[layer] = value.reshape(-1, spec.n_text_head, width).transpose(1, 0, 2)
 
@@ -172,12 +129,6 @@ class NumpyBackend:
         """Let the pool's threads share a piece of work."""
         for _ in self._pool.map(work, parts):
             pass
-
-    def _mlp(self, x: FloatArray, block: str) -> FloatArray:
-        w = self._weights
-        h = layer_norm(x, w[f"{block}.mlp_ln.weight"], w[f"{block}.mlp_ln.bias"])
-        h = gelu(linear(h, w[f"{block}.mlp.0.weight"], w[f"{block}.mlp.0.bias"]))
-        return linear(h, w[f"{block}.mlp.2.weight"], w[f"{block}.mlp.2.bias"])
 
     # Rows.
 
@@ -227,9 +178,11 @@ class NumpyBackend:
         """Advance each row by its new tokens."""
         self._check(steps)
         with self._one_blas_thread():
-            if len(steps) == 1:
-                return [self._step_row(steps[0])]
-            return list(self._pool.map(self._step_row, steps))
+            # A lone row stays on this thread: handing it over costs more than it gains.
+            advanced = list((self._pool.map if len(steps) > 1 else map)(self._advance, steps))
+            logits = self._all_logits(steps, [x for x, _ in advanced])
+        attention = (one for _, one in advanced)
+        return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
 
     def _check(self, steps: Sequence[RowStep]) -> None:
         if len({one.row for one in steps}) != len(steps):
@@ -244,51 +197,52 @@ class NumpyBackend:
             if not 0 <= min(one.tokens) <= max(one.tokens) < self.spec.n_vocab:
                 raise BackendError(f"row {one.row} brings an id outside 0 to {self.spec.n_vocab - 1}")
 
-    def _step_row(self, step: RowStep) -> RowResult:
-        row, w, spec = self._rows[step.row], self._weights, self.spec
+    def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
+        """Run a row's new tokens through all layers.
+
+        Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
+        """
+        row, w = self._rows[step.row], self._weights
         start, stop = row.length, row.length + len(step.tokens)
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
         scores: dict[int, FloatArray] = {}
-        wanted_layers = {layer for layer, _ in step.attention}
-        for layer in range(spec.n_text_layer):
+        for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
             x += self._attend_self(x, block, row, layer)
-            mix, cross_scores = self._attend_cross(x, block, self._windows[row.window], layer, layer in wanted_layers)
+            wanted = any(layer == one for one, _ in step.attention)
+            mix, seen = self._attend_cross(x, block, self._windows[row.window], layer, wanted)
             x += mix
-            if cross_scores is not None:
-                scores[layer] = cross_scores
-            x += self._mlp(x, block)
+            if seen is not None:
+                scores[layer] = seen
+            x += w.mlp(x, block)
         row.length = stop
-        attention = np.stack([scores[layer][head] for layer, head in step.attention]) if step.attention else None
-        return self._answer(step, x, attention)
+        return x, np.stack([scores[layer][head] for layer, head in step.attention]) if step.attention else None
 
     def _attend_self(self, x: FloatArray, block: str, row: _Row, layer: int) -> FloatArray:
         w = self._weights
         n, start, stop = len(x), row.length, row.length + len(x)
-        h = layer_norm(x, w[f"{block}.attn_ln.weight"], w[f"{block}.attn_ln.bias"])
-        query, key, value = self._heads(linear(h, w[f"{block}.qkv"], w[f"{block}.qkv_bias"]), 3)
+        query, key, value = self._heads(w.linear(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv"), 3)
         row.keys[layer, :, start:stop] = key
         row.values[layer, :, start:stop] = value
         scores = query @ row.keys[layer, :, :stop].transpose(0, 2, 1)
         scores *= np.float32(query.shape[-1] ** -0.5)
         if n > 1:  # a new token does not see those after it
             scores[:, np.triu(np.ones((n, stop), dtype=bool), k=start + 1)] = -np.inf
-        h = self._joined(softmax(scores) @ row.values[layer, :, :stop])
-        return linear(h, w[f"{block}.attn.out.weight"], w[f"{block}.attn.out.bias"])
+        mix = softmax(scores) @ row.values[layer, :, :stop]
+        return w.linear(self._joined(mix), f"{block}.attn.out")
 
     def _attend_cross(
         self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool
     ) -> tuple[FloatArray, FloatArray | None]:
         """Attend to the window; also give the scores (heads, n, n_audio_ctx) before the softmax if wanted."""
         w = self._weights
-        h = layer_norm(x, w[f"{block}.cross_attn_ln.weight"], w[f"{block}.cross_attn_ln.bias"])
-        (query,) = self._heads(linear(h, w[f"{block}.cross_attn.query.weight"], w[f"{block}.cross_attn.query.bias"]), 1)
+        (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
         scores = query @ memory.keys[layer]
         scores *= np.float32(query.shape[-1] ** -0.5)
         kept = scores.copy() if wanted else None
-        h = self._joined(softmax(scores) @ memory.values[layer])
-        return linear(h, w[f"{block}.cross_attn.out.weight"], w[f"{block}.cross_attn.out.bias"]), kept
+        mix = softmax(scores) @ memory.values[layer]
+        return w.linear(self._joined(mix), f"{block}.cross_attn.out"), kept
 
     def _heads(self, x: FloatArray, n_parts: int) -> FloatArray:
         """(n, parts * d) -> (parts, heads, n, width)."""
@@ -299,22 +253,28 @@ class NumpyBackend:
         """(heads, n, width) -> (n, d)."""
         return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
 
-    def _answer(self, step: RowStep, x: FloatArray, attention: FloatArray | None) -> RowResult:
-        """Turn the last layer's output (n, d) into what the step asked for; logits only where they are needed."""
-        w, last = self._weights, len(step.tokens) - 1
-        positions = {one.position for one in step.probes} | set(step.logits_at) | ({last} if step.choice else set())
-        logits: dict[int, FloatArray] = {}
-        for position in sorted(positions):
-            h = layer_norm(x[position : position + 1], w["decoder.ln.weight"], w["decoder.ln.bias"])
-            logits[position] = (h @ w["decoder.token_embedding.weight"].T)[0]
-        probes = tuple(probe(logits[one.position], one) for one in step.probes)
-        whole = np.stack([logits[position] for position in step.logits_at]) if step.logits_at else None
-        ids: tuple[int, ...] = ()
-        logprobs: tuple[float, ...] = ()
-        if step.choice is not None:
-            allowed = logits[last]
-            ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
-        return RowResult(ids=ids, logprobs=logprobs, probes=probes, logits=whole, attention=attention)
+    def _all_logits(self, steps: Sequence[RowStep], outputs: Sequence[FloatArray]) -> list[dict[int, FloatArray]]:
+        """Multiply with the vocabulary at the positions that are asked for, and only there.
+
+        outputs: a row's last layer (n, d).   Returns position -> logits (n_vocab,) for each row.
+        """
+        w = self._weights
+        embedding = w["decoder.token_embedding.weight"]
+        found: list[dict[int, FloatArray]] = [{} for _ in steps]
+        products = []
+        for logits, step, x in zip(found, steps, outputs, strict=True):
+            for position in sorted(_wanted_positions(step)):
+                logits[position] = np.empty(self.spec.n_vocab, np.float32)
+                h = w.norm(x[position : position + 1], "decoder.ln")[0]
+                products += [(logits[position], h, part) for part in range(0, self.spec.n_vocab, _VOCABULARY_PART)]
+
+        def multiply(product: tuple[FloatArray, FloatArray, int]) -> None:
+            logits, h, start = product
+            rows = slice(start, start + _VOCABULARY_PART)
+            np.matmul(embedding[rows], h, out=logits[rows])
+
+        self._share(multiply, products)
+        return found
 
     def _one_blas_thread(self) -> AbstractContextManager[Any]:
         """Keep BLAS on the calling thread: our pool shares out the work, and its threads do not spin."""
@@ -322,37 +282,22 @@ class NumpyBackend:
         return limit
 
 
-class _Weights(dict[str, FloatArray]):
-    """The tensors as float32, those that are multiplied together joined into one."""
-
-    def __init__(self, tensors: Mapping[str, Any], spec: ModelSpec) -> None:
-        super().__init__()
-        for name in tensors:
-            if not name.endswith(("query.weight", "query.bias", "conv1.weight", "conv2.weight")):
-                self[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
-        for name in ("conv1", "conv2"):  # (out, in, 3) -> (out, 3 * in)
-            weight = np.asarray(tensors[f"encoder.{name}.weight"], dtype=np.float32)
-            self[name] = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(len(weight), -1)
-        for side, n_layer in (("encoder", spec.n_audio_layer), ("decoder", spec.n_text_layer)):
-            for layer in range(n_layer):
-                self._join(f"{side}.blocks.{layer}", tensors)
-        self.n_bytes = sum(array.nbytes for array in self.values())
-
-    def _join(self, block: str, tensors: Mapping[str, Any]) -> None:
-        attn = f"{block}.attn"
-        query = np.asarray(tensors[f"{attn}.query.weight"], dtype=np.float32)
-        self[f"{block}.qkv"] = np.concatenate((query, self.pop(f"{attn}.key.weight"), self.pop(f"{attn}.value.weight")))
-        bias = np.asarray(tensors[f"{attn}.query.bias"], dtype=np.float32)
-        self[f"{block}.qkv_bias"] = np.concatenate((bias, np.zeros_like(bias), self.pop(f"{attn}.value.bias")))
-        cross = f"{block}.cross_attn.query"
-        if f"{cross}.weight" in tensors:
-            for part in ("weight", "bias"):
-                self[f"{cross}.{part}"] = np.ascontiguousarray(tensors[f"{cross}.{part}"], dtype=np.float32)
+def _wanted_positions(step: RowStep) -> set[int]:
+    """Tell after which of a row's new tokens logits are needed."""
+    last = {len(step.tokens) - 1} if step.choice is not None else set()
+    return last | {one.position for one in step.probes} | set(step.logits_at)
 
 
-def _parts(n: int) -> Iterator[slice]:
-    """Cut n positions into stretches for the pool."""
-    return (slice(start, min(start + _PART, n)) for start in range(0, n, _PART))
+def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray | None) -> RowResult:
+    """Turn logits by position into what the step asked for."""
+    probes = tuple(probe(logits[one.position], one) for one in step.probes)
+    whole = np.stack([logits[position] for position in step.logits_at]) if step.logits_at else None
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    if step.choice is not None:
+        allowed = logits[len(step.tokens) - 1]
+        ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
+    return RowResult(ids=ids, logprobs=logprobs, probes=probes, logits=whole, attention=attention)
 
 
 def _usable_cores() -> int:
