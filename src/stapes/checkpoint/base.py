@@ -19,10 +19,11 @@ from stapes.errors import CheckpointError
 
 Array = npt.NDArray[Any]
 
-#: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): what exceeds this is not Whisper.
+#: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): what exceeds this is none.
 LIMITS: dict[str, int] = {
-    "n_mels": 512, "n_audio_ctx": 1 << 16, "n_audio_state": 1 << 14, "n_audio_head": 256, "n_audio_layer": 256,
-    "n_vocab": 1 << 20, "n_text_ctx": 1 << 14, "n_text_state": 1 << 14, "n_text_head": 256, "n_text_layer": 256,
+    "n_mels": 512, "n_audio_ctx": 1 << 16, "n_audio_state": 1 << 14, "n_audio_head": 256,
+    "n_audio_layer": 256, "n_vocab": 1 << 20, "n_text_ctx": 1 << 14, "n_text_state": 1 << 14,
+    "n_text_head": 256, "n_text_layer": 256,
 }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ class Tensors(Mapping[str, Array]):
         array: Array = self._read[name]()
         if array.shape != self._shapes[name]:
             raise CheckpointError(
-                f"{self._source}: {name} has shape {array.shape}; sizes of the model ask for {self._shapes[name]}"
+                f"{self._source}: {name} has shape {array.shape}; its sizes ask for {self._shapes[name]}"
             )
         if array.dtype not in (np.float16, np.float32):
             raise CheckpointError(f"{self._source}: {name} is {array.dtype}; expected float16 or float32")
@@ -158,7 +159,8 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """A hash of the weights that every format of the same model shares, quantised ones included.
 
-        It covers the last layer norm of encoder and decoder, which all formats keep in full.
+        It covers the last layer norm of encoder and decoder, which all formats keep in full (only a file stored
+        in bfloat16 throughout has rounded them, and is not known again).
         """
         digest = hashlib.sha256()
         for name in ("encoder.ln_post", "decoder.ln"):
@@ -170,7 +172,8 @@ class Checkpoint:
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
         """(layer, head) of the decoder whose cross-attention follows the audio.
 
-        What the file says; else what is known of these weights; else the later half of the layers, as in the reference.
+        What the file says; else what is known of these weights; else the later half of the layers, as in the
+        reference.
         """
         from stapes.checkpoint.heads import known_heads  # noqa: PLC0415 (the table needs this class)
 
@@ -179,7 +182,7 @@ class Checkpoint:
             for layer, head in stated:
                 if not (0 <= layer < self.spec.n_text_layer and 0 <= head < self.spec.n_text_head):
                     raise CheckpointError(
-                        f"{self.name}: alignment head ({layer}, {head}) does not exist in a decoder of "
+                        f"{self.path or self.name}: alignment head ({layer}, {head}) does not exist in a decoder of "
                         f"{self.spec.n_text_layer} layers and {self.spec.n_text_head} heads"
                     )
             return stated

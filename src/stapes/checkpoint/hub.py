@@ -1,0 +1,169 @@
+"""The Hugging Face hub and its cache: what is here, and fetching what is not.
+
+huggingface_hub does the work (it resumes, verifies, and knows HF_HOME, HF_TOKEN, HF_HUB_OFFLINE,
+HF_ENDPOINT) and is imported when first needed. This file says which files are worth having: one copy of the
+weights, no pickle.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stapes.checkpoint.files import read_json_object
+from stapes.checkpoint.huggingface import INDEX, WEIGHTS, shard_names
+from stapes.errors import CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: Called with bytes so far and bytes in all, from any thread.
+DownloadProgress = Callable[[int, int], None]
+
+CT2_WEIGHTS = "model.bin"
+#: Small files beside the weights, where a model has them.
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "added_tokens.json",
+    "vocabulary.json",
+    "vocabulary.txt",
+)
+
+
+def weights_among(files: Iterable[str]) -> str | None:
+    """Choose the file that weights are read from (an index stands for its shards); None if there is none.
+
+    Names are exact on purpose: repositories also hold float32 duplicates (model.fp32-*.safetensors), pickles
+    (pytorch_model.bin), and other frameworks' files.
+    """
+    present = set(files)
+    return next((name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if name in present), None)
+
+
+def cached_folder(hub_id: str) -> Path | None:
+    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network."""
+    hub = _hub()
+
+    def cached(name: str) -> Path | None:
+        found = hub.try_to_load_from_cache(hub_id, name)
+        return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+    config = cached("config.json")
+    weights = weights_among(name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if cached(name))
+    if config is None or weights is None:
+        return None
+    folder = config.parent
+    index = folder / INDEX
+    needed = shard_names(read_json_object(index), index) if weights == INDEX else [weights]
+    return folder if all((folder / name).is_file() for name in needed) else None
+
+
+def download_folder(hub_id: str, *, progress: DownloadProgress | None = None) -> Path:
+    """Fetch a model into the hub's cache and give its folder; an earlier try is resumed.
+
+    progress: told of bytes; None shows the hub's own bars. Raises ModelNotFoundError where the hub has no
+    such model, refuses it, or cannot be reached.
+    """
+    hub = _hub()
+    try:
+        files = set(hub.HfApi().list_repo_files(hub_id))
+        weights = weights_among(files)
+        if weights is None or "config.json" not in files:
+            raise ModelNotFoundError(
+                f"{hub_id}: holds no {WEIGHTS}, {INDEX} or CTranslate2 {CT2_WEIGHTS} beside a config.json; "
+                "stapes reads no pickles from the hub: name another repository of this model"
+            )
+        wanted = [name for name in COMPANIONS if name in files]
+        if weights == INDEX:
+            index = Path(hub.hf_hub_download(hub_id, INDEX))
+            wanted += [INDEX, *shard_names(read_json_object(index), index)]
+        else:
+            wanted.append(weights)
+        bars = {"tqdm_class": _reporter(progress)} if progress else {}
+        return Path(hub.snapshot_download(hub_id, allow_patterns=wanted, **bars))
+    except CheckpointError:
+        raise
+    except Exception as exc:  # the hub's network library, and with it the errors, differs by version
+        raise _not_fetched(hub_id, exc) from exc
+
+
+def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
+    """Say why a model could not be fetched, and what to do."""
+    kinds = {kind.__name__ for kind in type(exc).__mro__}
+    if "GatedRepoError" in kinds:
+        why = f"its owner asks for your consent: give it on https://huggingface.co/{hub_id} and set HF_TOKEN"
+    elif "RepositoryNotFoundError" in kinds:
+        why = "the hub has no model of this name, or a private one: check the name, or set HF_TOKEN"
+    elif "OfflineModeIsEnabled" in kinds or _hub().constants.HF_HUB_OFFLINE:
+        why = "it is not in the cache and HF_HUB_OFFLINE is set: unset it, or give the path of a checkpoint"
+    else:
+        why = (
+            f"the hub could not be reached or broke off ({type(exc).__name__}: {str(exc)[:200]}): try again, "
+            "or give the path of a checkpoint"
+        )
+    return ModelNotFoundError(f"{hub_id}: not a path here, and not fetched from the hub: {why}")
+
+
+def cached_repositories() -> list[tuple[str, Path, int]]:
+    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes)."""
+    hub = _hub()
+    try:
+        repositories = hub.scan_cache_dir().repos
+    except (hub.errors.CacheNotFound, OSError):
+        return []
+    found = []
+    for repository in repositories:
+        if repository.repo_type == "model" and (folder := _whisper_folder(repository.repo_id)):
+            found.append((str(repository.repo_id), folder, int(repository.size_on_disk)))
+    return sorted(found)
+
+
+def _whisper_folder(hub_id: str) -> Path | None:
+    """Give a cached repository's folder if it is a Whisper; what is damaged or other is not listed."""
+    from stapes.checkpoint.sniff import looks_like_whisper  # noqa: PLC0415 (sniff knows the readers)
+
+    try:
+        folder = cached_folder(hub_id)
+    except (CheckpointError, ValueError):
+        return None
+    return folder if folder and looks_like_whisper(folder) else None
+
+
+def _hub() -> ModuleType:
+    return importlib.import_module("huggingface_hub")  # 0.3 s: only when a hub is asked
+
+
+def _reporter(progress: DownloadProgress) -> type[Any]:
+    """Make a progress bar class that draws nothing and tells `progress` of bytes."""
+    bar: Any = importlib.import_module("tqdm").tqdm  # comes with huggingface_hub
+
+    class Reporter(bar):  # type: ignore[misc]
+        """One of the hub's bars: it counts files or bytes; only bytes are passed on."""
+
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            self.counts_bytes = keywords.get("unit") == "B"
+            keywords.pop("name", None)  # the hub's own class has this keyword, tqdm has not
+            super().__init__(*arguments, **{**keywords, "disable": False, "file": _Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if self.counts_bytes:
+                progress(int(self.n), int(self.total or 0))
+            return shown
+
+    return Reporter
+
+
+class _Nowhere:
+    """A file that forgets."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        return

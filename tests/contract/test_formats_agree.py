@@ -1,0 +1,84 @@
+"""One model in four formats gives identical tensors: real weights, from the installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stapes.checkpoint.base import Checkpoint
+from stapes.checkpoint.find import find_checkpoint, installed_models
+from stapes.checkpoint.sniff import open_checkpoint
+from stapes.errors import CheckpointError
+from tests import writers_of_checkpoints as write
+
+pytestmark = pytest.mark.weights
+MODELS = {"base": ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)), "tiny.en": None}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def packaged(request: pytest.FixtureRequest) -> Checkpoint:
+    return find_checkpoint(request.param, download=False)
+
+
+@pytest.mark.parametrize("format", write.WRITERS)
+def test_one_model_in_every_format_gives_identical_tensors(packaged: Checkpoint, format: str, tmp_path: Path) -> None:
+    written = write.WRITERS[format](tmp_path / "model", packaged.tensors, packaged.spec)
+    try:
+        read = open_checkpoint(written)
+        assert (read.format, read.spec, read.storage) == (format, packaged.spec, "float16")
+        assert read.fingerprint == packaged.fingerprint
+        for name, tensor in packaged.tensors.items():
+            assert np.array_equal(read.tensors[name], tensor), name
+        if format in ("openai", "ggml"):  # these state no heads: the weights are known
+            assert read.stated_alignment_heads is None
+            assert read.alignment_heads == packaged.stated_alignment_heads
+    finally:
+        for path in [written] if written.is_file() else written.iterdir():
+            path.unlink()  # pytest would keep gigabytes
+
+
+def test_the_packages_state_vocabulary_and_heads(packaged: Checkpoint) -> None:
+    multilingual = packaged.name == "base"
+    assert packaged.vocabulary is not None
+    assert len(packaged.vocabulary.tokens) == 50257 - (not multilingual)
+    assert packaged.vocabulary.special["<|startoftranscript|>"] == 50258 - (not multilingual)
+    if heads := MODELS[packaged.name]:
+        assert packaged.alignment_heads == heads
+
+
+def test_q8_0_of_real_weights_lies_within_half_a_step(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    code = gguf.GGMLQuantizationType.Q8_0
+    packaged = find_checkpoint("tiny.en", download=False)
+    path = tmp_path / "model.bin"
+    path.write_bytes(
+        write.ggml_bytes(packaged.tensors, packaged.spec, "q8_0", lambda rows: gguf.quants.quantize(rows, code))
+    )
+    read = open_checkpoint(path)
+    assert read.alignment_heads == packaged.alignment_heads
+    name = "decoder.blocks.3.mlp.2.weight"
+    blocks = packaged.tensors[name].astype(np.float32).reshape(-1, 32)
+    # Half a step of max/127, and what rounding the step to float16 (11 bits) adds over 127 steps.
+    bound = np.abs(blocks).max(axis=1, keepdims=True) * (0.5 / 127 + 2.0**-11)
+    assert (np.abs(read.tensors[name].reshape(-1, 32) - blocks) <= bound).all()
+    path.unlink()
+
+
+def test_installed_packages_are_listed() -> None:
+    found = {model.name: model for model in installed_models() if model.source == "package"}
+    assert found.keys() >= MODELS.keys()
+    assert found["base"].size_bytes == 145_217_532
+
+
+def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def update(self, _: object) -> None: ...
+        def hexdigest(self) -> str:
+            return "0" * 64
+
+    monkeypatch.setattr(hashlib, "sha256", Other)
+    with pytest.raises(CheckpointError, match="--force-reinstall"):
+        find_checkpoint("tiny.en", download=False)
