@@ -1,0 +1,98 @@
+"""One engine in a process of its own: reads requests as JSON lines, answers with JSON lines.
+
+Run by the engine's own interpreter: `python -m benchmarks.worker ENGINE --model base --threads 2 ...`. The
+first line out says that the engine is loaded, or why not; then one line per file; the last one, after the
+input has ended, holds the peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from typing import Any, TextIO
+
+from benchmarks.adapters import ADAPTERS, Load, Transcribe, loader
+from benchmarks.machine import peak_memory_mb
+
+
+def main() -> None:
+    """Load, transcribe what is asked for, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", choices=sorted(ADAPTERS))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    # Answers go through a copy of standard output: whatever an engine prints must not come between them.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    transcribe = _open(arguments, answers)
+    if transcribe is not None:
+        for line in sys.stdin:
+            _answer(answers, _timed(transcribe, json.loads(line)))
+        _answer(answers, {"peak_memory_mb": peak_memory_mb()})
+
+
+def _answer(answers: TextIO, values: dict[str, Any]) -> None:
+    answers.write(json.dumps(values) + "\n")
+    answers.flush()
+
+
+def _open(arguments: argparse.Namespace, answers: TextIO) -> Transcribe | None:
+    """Load the engine and say so; None where that was not possible."""
+    started = time.perf_counter()
+    try:
+        load: Load = loader(arguments.engine)
+    except ImportError as error:
+        _answer(answers, {"error": f"not installed here ({error})"})
+        return None
+    imported = time.perf_counter()
+    try:
+        transcribe = load(
+            model=arguments.model,
+            checkpoint=arguments.checkpoint,
+            precision=arguments.precision,
+            threads=arguments.threads,
+        )
+    except Exception as error:
+        _answer(answers, {"error": f"{type(error).__name__}: {error}"})
+        return None
+    ready = {
+        "import_s": round(imported - started, 3),
+        "load_s": round(time.perf_counter() - imported, 3),
+        "python": platform.python_version(),
+        "versions": versions(arguments.engine),
+    }
+    _answer(answers, ready)
+    return transcribe
+
+
+def versions(engine: str) -> dict[str, str]:
+    """Give the versions of the engine and of what computes for it."""
+    found = {}
+    for package in ADAPTERS[engine].packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "from source"
+    return found
+
+
+def _timed(transcribe: Transcribe, request: dict[str, Any]) -> dict[str, Any]:
+    """Transcribe one file; the time includes reading and decoding it."""
+    started = time.perf_counter()
+    try:
+        text = transcribe(request["path"], request["language"])
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"seconds": round(time.perf_counter() - started, 4), "text": text}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Holds the house to its own rules: which way imports point, how long things are, what a start may cost."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+FILES = sorted((SOURCE / "stapes").rglob("*.py"))
+
+#: Rings from the innermost out; a module may import its own ring and those before it.
+RINGS: tuple[tuple[str, ...], ...] = (
+    ("stapes.results", "stapes.options", "stapes.languages", "stapes.errors", "stapes.writers"),
+    ("stapes.audio", "stapes.checkpoint"),
+    ("stapes.backends", "stapes.tokenizer"),
+    ("stapes.decoding",),
+    ("stapes.recording",),
+    ("stapes.scheduler",),
+    ("stapes.engine", "stapes.engine_info", "stapes.testing", "stapes"),
+    ("stapes.cli", "stapes.server", "stapes.__main__"),
+)
+#: Neighbours in one ring that may not know each other.
+STRANGERS = (
+    ("stapes.backends", "stapes.tokenizer"),
+    ("stapes.tokenizer", "stapes.backends"),
+    ("stapes.audio", "stapes.checkpoint"),
+    ("stapes.checkpoint", "stapes.audio"),
+)
+MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 400, 6
+#: From the first special token of the English vocabulary to the last timestamp of large-v3.
+TOKEN_IDS = range(50256, 51867)
+#: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
+TABLES_OF_WEIGHTS = {"stapes.checkpoint.heads"}
+BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl"}
+#: What nobody should wait for, or need, who only imports the package.
+HEAVY = (
+    "torch",
+    "av",
+    "huggingface_hub",
+    "rich",
+    "tiktoken",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "websockets",
+)
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path) for path in FILES}
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Give (line, module of ours) for every import, those inside functions and for types only included."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if inside(alias.name, "stapes"):
+                    yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            if inside(base, "stapes"):
+                for alias in node.names:
+                    full = f"{base}.{alias.name}"
+                    yield node.lineno, full if full in MODULES else base
+
+
+def ring(module: str) -> int:
+    """Give the number of a module's ring; the package itself stands where the engine does."""
+    for number, names in enumerate(RINGS):
+        if any(inside(module, name) for name in names if name != "stapes"):
+            return number
+    if module == "stapes":
+        return next(number for number, names in enumerate(RINGS) if "stapes" in names)
+    raise AssertionError(f"{module} stands in no ring: give it a place in the map, and here")
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@each_file
+def test_imports_point_down(path: Path) -> None:
+    own = module_name(path)
+    wrong = [f"line {line}: {other}" for line, other in imported(path) if ring(other) > ring(own)]
+    wrong += [
+        f"line {line}: {other}"
+        for line, other in imported(path)
+        for one, stranger in STRANGERS
+        if inside(own, one) and inside(other, stranger)
+    ]
+    assert not wrong, f"{own} imports what lies outside of it: {wrong}"
+
+
+@each_file
+def test_only_the_engine_chooses_a_backend(path: Path) -> None:
+    own = module_name(path)
+    # `testing` stands beside the engine: it makes engines of its own, without weights.
+    if own in ("stapes.engine", "stapes.testing") or inside(own, "stapes.backends"):
+        return
+    wrong = [
+        f"line {line}: {other}"
+        for line, other in imported(path)
+        if inside(other, "stapes.backends") and other not in ("stapes.backends", "stapes.backends.base")
+    ]
+    assert not wrong, f"{own} knows a concrete backend: {wrong}"
+
+
+def test_the_registry_of_backends_is_lazy() -> None:
+    for node in parsed(SOURCE / "stapes" / "backends" / "__init__.py").body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        for name in (module, *names):
+            assert not inside(name, "stapes.backends") or name == "stapes.backends.base", f"line {node.lineno}"
+
+
+@each_file
+def test_files_are_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE_LINES, f"{lines} lines; at most {MAX_FILE_LINES}"
+
+
+@each_file
+def test_functions_are_short(path: Path) -> None:
+    for function in functions(path):
+        lines = (function.end_lineno or function.lineno) - function.lineno + 1
+        assert lines <= MAX_FUNCTION_LINES, f"line {function.lineno}: {function.name} has {lines} lines"
+
+
+@each_file
+def test_functions_take_few_positional_parameters(path: Path) -> None:
+    for function in functions(path):
+        names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+        if names and names[0] in ("self", "cls"):
+            names = names[1:]
+        assert len(names) <= MAX_POSITIONAL, f"line {function.lineno}: {function.name} takes {len(names)}"
+
+
+@each_file
+def test_no_token_id_stands_in_the_code(path: Path) -> None:
+    if module_name(path) in TABLES_OF_WEIGHTS:
+        return
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            assert node.value not in TOKEN_IDS, (
+                f"line {node.lineno}: {node.value} belongs to one vocabulary: take ids from the tokenizer, sizes from "
+                "the checkpoint"
+            )
+
+
+@each_file
+def test_only_the_command_line_prints(path: Path) -> None:
+    if inside(module_name(path), "stapes.cli"):
+        return
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"line {node.lineno}: print()"
+
+
+def catches_everything(kind: ast.expr | None) -> bool:
+    if kind is None:
+        return True
+    if isinstance(kind, ast.Tuple):
+        return any(catches_everything(one) for one in kind.elts)
+    return isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")
+
+
+@each_file
+def test_no_error_is_swallowed(path: Path) -> None:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ExceptHandler) and catches_everything(node.type):
+            silent = all(
+                isinstance(one, ast.Pass | ast.Continue)
+                or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+                for one in node.body
+            )
+            assert not silent, f"line {node.lineno}: every error is caught and nothing is done about it"
+
+
+def test_importing_stapes_loads_nothing_heavy() -> None:
+    program = f"import sys, stapes; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(SOURCE), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@cache
+def project() -> dict[str, Any]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        values: dict[str, Any] = tomllib.load(file)["project"]
+    return values
+
+
+def requirement_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9_.-]", one, maxsplit=1)[0] for one in requirements}
+
+
+def test_the_base_install_brings_no_framework() -> None:
+    assert requirement_names(project()["dependencies"]) == BASE_REQUIREMENTS
+
+
+def test_every_dependency_has_its_reason_written_down() -> None:
+    reasons = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    wanted = requirement_names(project()["dependencies"])
+    for extra in project()["optional-dependencies"].values():
+        wanted |= requirement_names(extra) - {"stapes"}
+    assert not sorted(name for name in wanted if f"`{name}`" not in reasons)
+
+
+def tracked_files() -> list[Path]:
+    """Give what git tracks or would; without git, everything outside of hidden folders."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        listed = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+        listed = [name for name in listed if not name.startswith((".venv", ".git/")) and "__pycache__" not in name]
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+def private_texts() -> re.Pattern[str]:
+    """Make a pattern of this machine's paths and of options that name a package index."""
+    shared = {"bin", "data", "home", "mnt", "opt", "private", "root", "srv", "tmp", "usr", "var", "Users"}
+    folders = {str(path) for path in (ROOT, *ROOT.parents, Path.home()) if len(path.parts) > 2}
+    folders |= {f"/{ROOT.parts[1]}"} - {f"/{name}" for name in shared}
+    hosts = (
+        "index" + "-url",
+        "find" + "-links",
+        "python" + "hosted.org",
+        "/opt/" + "pypi",
+        "/opt/" + "wheels",
+    )
+    return re.compile("|".join([*(re.escape(one) + r"/" for one in sorted(folders)), *map(re.escape, hosts)]))
+
+
+def test_no_file_names_this_machine_or_a_package_index() -> None:
+    pattern = private_texts()
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in pattern.finditer(text)]
+    assert not found
