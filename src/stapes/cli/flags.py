@@ -1,0 +1,366 @@
+"""The flags of `stapes AUDIO...`: made from the option classes, plus those of the command itself.
+
+Names, defaults and meanings are those of the `whisper` command, but the default model is `base`, and that
+text goes to standard output unless -f or -o is given. Source: openai/whisper transcribe.py, release 20250625.
+Only reads words and gives a checked `Command`: knows no file, no model, and loads neither NumPy nor rich.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass
+from difflib import get_close_matches
+from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
+
+from stapes.cli.help import DESCRIPTION, EPILOG, USAGE, PageFormatter, version
+from stapes.cli.output import told_apart
+from stapes.errors import OptionError
+from stapes.options import COMMAND_PRESET, GROUPS, WORD_DEFAULTS, TranscribeOptions, option_fields
+from stapes.writers import ALL_FORMATS, WRITERS, format_names
+
+DEFAULT_MODEL: Final = "base"
+PRECISIONS: Final = ("float32", "auto")
+DEVICES: Final = ("auto", "cpu")
+SEE_HELP: Final = "stapes --help explains every flag"
+#: a finer ladder of temperatures than this is a slip of the finger
+_MOST_RUNGS: Final = 1000
+
+#: Flags of `whisper` that wait for word times: name -> (default, what it will do).
+WAITING: Final[Mapping[str, tuple[Any, str]]] = {
+    "word_timestamps": (WORD_DEFAULTS["word_timestamps"], "find the time of every word"),
+    "prepend_punctuations": (WORD_DEFAULTS["prepend_punctuations"], "marks that join the word after them"),
+    "append_punctuations": (WORD_DEFAULTS["append_punctuations"], "marks that join the word before them"),
+    "highlight_words": (False, "underline each word in srt and vtt as it is spoken"),
+    "max_line_width": (None, "most characters in a line of a subtitle"),
+    "max_line_count": (None, "most lines in a subtitle"),
+    "max_words_per_line": (None, "most words in a subtitle"),
+    "hallucination_silence_threshold": (
+        WORD_DEFAULTS["hallucination_silence_threshold"],
+        "skip a silence longer than so many seconds where text seems invented",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What one command line asks for."""
+
+    audio: tuple[str, ...]
+    model: str
+    model_dir: str | None
+    precision: str
+    device: str
+    threads: int | None  # None: as many as the machine has
+    formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
+    output_dir: str
+    verbose: bool | None
+    max_duration_s: float | None
+    options: TranscribeOptions
+
+
+def parse(words: Sequence[str]) -> Command:
+    """Read a command line, without the program's name.
+
+    Raises OptionError for anything that cannot be; SystemExit(0) after --help and --version.
+    """
+    values = read_words(words)
+    if not values["audio"]:
+        raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
+    _refuse_waiting(values)
+    threads, max_duration_s = values["threads"] or 0, values["max_duration"]
+    if threads < 0:
+        raise OptionError(f"--threads must be 0 (all) or more, got {threads}")
+    if max_duration_s is not None and not max_duration_s > 0:
+        raise OptionError(f"--max_duration must be more than 0 seconds, got {max_duration_s:g}")
+    to_files = values["output_format"] is not None or values["output_dir"] is not None
+    return Command(
+        audio=tuple(values["audio"]),
+        model=values["model"],
+        model_dir=values["model_dir"],
+        precision=_known("precision", values["precision"], PRECISIONS, "this version computes in float32"),
+        device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
+        threads=threads or None,
+        formats=format_names(values["output_format"] or ALL_FORMATS) if to_files else (),
+        output_dir=values["output_dir"] or ".",
+        verbose=values["verbose"],
+        max_duration_s=max_duration_s,
+        options=_transcribe_options(values),
+    )
+
+
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """Read flags, each by itself; what follows -- are recordings, whatever they begin with."""
+    words = join_spellings(words)
+    end = words.index("--") if "--" in words else len(words)
+    values = vars(build_parser().parse_intermixed_args(words[:end]))
+    return {**values, "audio": [*values["audio"], *words[end + 1 :]]}
+
+
+def _known(name: str, value: str, known: Sequence[str], why: str) -> str:
+    if value not in known:
+        raise OptionError(f"--{name} {value}: {why}; give {known[0]}, or leave --{name} out")
+    return value
+
+
+def _transcribe_options(values: Mapping[str, Any]) -> TranscribeOptions:
+    keywords = {item.name: values[item.name] for _, item in option_fields()}
+    increment = values["temperature_increment_on_fallback"]
+    if increment is not None:
+        keywords["temperature"] = temperature_ladder(keywords["temperature"], increment)
+    return TranscribeOptions.from_keywords(keywords)
+
+
+def temperature_ladder(first: float, increment: float) -> tuple[float, ...]:
+    """Give first, first + increment, ... up to 1.0, as numpy.arange(first, 1.0 + 1e-6, increment) does.
+
+    A first temperature above 1.0 stands alone (the reference stops with an error there).
+    """
+    if not increment > 0:
+        raise OptionError(
+            f"--temperature_increment_on_fallback must be more than 0, got {increment:g}; "
+            "None tries one temperature only"
+        )
+    rungs = (1.0 + 1e-6 - first) / increment
+    if rungs > _MOST_RUNGS:
+        raise OptionError(f"--temperature_increment_on_fallback {increment:g} is too small; the usual step is 0.2")
+    if not rungs > 0 or math.isinf(increment):
+        return (first,)
+    step = (first + increment) - first
+    return tuple(first + number * step for number in range(math.ceil(rungs)))
+
+
+def _refuse_waiting(values: Mapping[str, Any]) -> None:
+    for name, (default, _) in WAITING.items():
+        if values[name] and values[name] != default and not name.endswith("punctuations"):
+            raise OptionError(f"--{name}: this version has no word times yet; leave --{name} out")
+
+
+def join_spellings(words: Sequence[str]) -> list[str]:
+    """Turn dashes inside the flags' names into underscores, and tie values such as -1,50 to their flag.
+
+    argparse would take a value that begins with a dash for a flag of its own.
+    """
+    joined: list[str] = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*joined, *words[place:]]
+        if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--\w+", joined[-1]):
+            joined[-1] += f"={word}"
+        elif word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            joined.append(f"--{name.replace('-', '_')}{equals}{value}")
+        else:
+            joined.append(word)
+    return joined
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong word is an OptionError: one sentence, no page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            close = get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+            message = f"unknown flag {unknown[0]}" + (f"; did you mean {close[0]}?" if close else "")
+        raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP}")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help page or the version; argparse itself would not notice a full disk."""
+        with told_apart():
+            (file or sys.stdout).write(message)
+            (file or sys.stdout).flush()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser and its help page."""
+    parser = Parser(
+        prog="stapes",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=PageFormatter,
+        add_help=False,
+    )
+    parser.add_argument("audio", nargs="*", metavar="AUDIO", help=argparse.SUPPRESS)
+    _add_output(parser)
+    _add_model(parser)
+    for name, group in GROUPS.items():
+        _add_group(parser.add_argument_group(name.capitalize(), _first_line(group)), group)
+    _add_waiting(parser)
+    others = parser.add_argument_group("Others")
+    others.add_argument("--help", "-h", action="help", help="show this page")
+    others.add_argument("--version", action="version", version=f"stapes {version()}", help="show the version")
+    return parser
+
+
+def _first_line(group: type) -> str:
+    return textwrap.fill((group.__doc__ or "").partition("\n")[0], 76)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("Input and output").add_argument
+    add(
+        "--output_format",
+        "-f",
+        choices=[*WRITERS, ALL_FORMATS],
+        metavar="FORMAT",
+        help=f"write files: {', '.join(WRITERS)} or {ALL_FORMATS} (default: none, or {ALL_FORMATS} with -o)",
+    )
+    add(
+        "--output_dir",
+        "-o",
+        metavar="FOLDER",
+        help="write files into this folder, made if missing (default: none, or . with -f)",
+    )
+    add(
+        "--verbose",
+        type=boolean,
+        metavar="True|False",
+        help="True: each segment with its times, to standard output; False: no text before a recording is "
+        "done; left out: the plain text, line by line, or nothing where files are written",
+    )
+    add("--max_duration", type=number, metavar="SECONDS",
+        help="refuse a longer recording (default: None, any length)")  # fmt: skip
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("Model").add_argument
+    add(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="a name (tiny, base, small.en, large-v3, turbo, ...), a Hugging Face id, or the path of a "
+        f"folder, a .pt or a ggml .bin (default: {DEFAULT_MODEL})",
+    )
+    add(
+        "--model_dir",
+        metavar="FOLDER",
+        help="where models are looked for and kept (default: the cache of the Hugging Face hub)",
+    )
+    add(
+        "--device",
+        default=DEVICES[0],
+        help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})",
+    )
+    add(
+        "--precision",
+        default=PRECISIONS[0],
+        help=f"float32 or auto, the same here (default: {PRECISIONS[0]})",
+    )
+    add(
+        "--fp16",
+        type=boolean,
+        default=True,
+        metavar="True|False",
+        help="taken, without effect: as whisper on a CPU, this version computes in float32 (default: True)",
+    )
+    add("--threads", type=whole, default=0, metavar="N",
+        help="most cores to use; 0 uses all (default: 0)")  # fmt: skip
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "Word times", "Known, but this version cannot serve them yet: it takes the defaults only."
+    )
+    for name, (default, help_text) in WAITING.items():
+        kind: Any = bool if isinstance(default, bool) else str if isinstance(default, str) else int | None
+        if name == "hallucination_silence_threshold":
+            kind = float | None
+        convert, metavar = _KINDS[kind]
+        group.add_argument(f"--{name}", type=convert, default=default, metavar=metavar, help=_help(help_text, default))
+
+
+def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
+    hints = get_type_hints(group)
+    for item in (item for _, item in option_fields() if item.name in hints):
+        default = command_default(item)
+        _add_option(section, item, hints[item.name], default)
+        if item.name == "temperature":
+            section.add_argument(
+                "--temperature_increment_on_fallback",
+                type=number,
+                default=0.2,
+                metavar="X",
+                help="step from one temperature to the next, up to 1.0, while a window fails the thresholds; "
+                "None tries --temperature only (default: 0.2)",
+            )
+
+
+def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object, default: object) -> None:
+    help_text = _help(item.metadata["help"], default)
+    if item.name == "temperature":
+        help_text = _help("sampling temperature of the first try", default)
+        section.add_argument("--temperature", type=float, default=default, metavar="X", help=help_text)
+    elif getattr(kind, "__origin__", None) is Literal:
+        choices = get_args(kind)
+        section.add_argument(
+            f"--{item.name}", choices=choices, default=default, metavar="|".join(choices), help=help_text
+        )
+    else:
+        convert, metavar = _KINDS[kind]
+        metavar = {"s": "SECONDS", "ids": "IDS"}.get(item.metadata["unit"], metavar)
+        if item.name == "language":
+            convert, metavar = optional_text, "LANGUAGE"
+        section.add_argument(f"--{item.name}", type=convert, default=default, metavar=metavar, help=help_text)
+
+
+def command_default(item: Field[Any]) -> object:
+    """Give an option's default on the command line, as one would write it there."""
+    default: Any = COMMAND_PRESET.get(item.name, item.default)
+    if item.name == "temperature":
+        return default[0]
+    return ",".join(f"{one:g}" for one in default) if isinstance(default, tuple) else default
+
+
+def _help(text: str, default: object) -> str:
+    return f"{text} (default: {default})".replace("%", "%%")
+
+
+def boolean(text: str) -> bool:
+    """Read True or False as `whisper` does, and what others write for them."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"give True or False, got {text!r}")
+    return known[text.lower()]
+
+
+def whole(text: str) -> int | None:
+    """Read a whole number, or None."""
+    try:
+        return None if text == "None" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a whole number or None, got {text!r}") from None
+
+
+def number(text: str) -> float | None:
+    """Read a number, or None."""
+    try:
+        return None if text == "None" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a number or None, got {text!r}") from None
+
+
+def optional_text(text: str) -> str | None:
+    """Read a text that may be None."""
+    return None if text == "None" else text
+
+
+#: an option's type -> how its flag is read, and what stands for its value on the help page
+_KINDS: Final[Mapping[Any, tuple[Callable[[str], Any], str]]] = {
+    bool: (boolean, "True|False"),
+    int: (whole, "N"),
+    int | None: (whole, "N"),
+    float: (number, "X"),
+    float | None: (number, "X"),
+    str: (str, "TEXT"),
+    str | None: (str, "TEXT"),  # "None" is a word here, as in the reference
+    tuple[int, ...]: (str, "IDS"),
+    tuple[float, ...]: (str, "SECONDS"),
+}

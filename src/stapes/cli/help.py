@@ -1,0 +1,65 @@
+"""The help page's words and layout: 80 columns, examples first, one spelling per flag."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from typing import Final
+
+USAGE: Final = "stapes AUDIO... [flags]\n       stapes models [pull NAME]"
+
+DESCRIPTION: Final = """\
+Transcribes recordings with Whisper, on this machine.
+
+Examples:
+  stapes talk.mp3                       print the text
+  stapes talk.mp3 > talk.txt            keep the text
+  stapes talk.mp3 -f srt                write subtitles, talk.srt
+  stapes *.m4a interviews -o texts      many recordings, all formats, in texts/
+  stapes talk.mp3 --language German --task translate
+  stapes talk.mp3 --model large-v3 --verbose True
+  curl -s https://example.org/talk.mp3 | stapes -
+  stapes models                         which models are here
+  stapes models pull small              fetch one
+
+AUDIO is a sound or video file of any usual format, a folder (the recordings
+in it, not those in folders below it), a pattern such as '*.mp3', or - for
+standard input (its files are named stdin). Where a name begins with a dash or
+is "models", write ./ before it.
+
+Without -f or -o the plain text goes to standard output, one line per segment,
+one recording after the other, and no file is written. With them, files are
+written, named after the recordings. Everything else - progress, warnings,
+errors - goes to standard error.
+"""
+
+EPILOG: Final = """\
+All flags of the whisper command work here, and both spellings: --beam_size is
+--beam-size. A wrong recording does not stop the others.
+Ends with 0 when all is done, 2 when something failed or was asked for wrongly,
+130 when Ctrl-C stopped it.
+"""
+
+
+class PageFormatter(argparse.RawDescriptionHelpFormatter):
+    """At most 80 columns, help texts beside the flags where there is room."""
+
+    def __init__(self, prog: str) -> None:
+        width = max(50, min(80, shutil.get_terminal_size().columns))
+        super().__init__(prog, max_help_position=28, width=width)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Write "-f, --output_format FORMAT": short name first, the value once."""
+        names = ", ".join(sorted(action.option_strings, key=len))
+        return names if action.nargs == 0 else f"{names} {action.metavar or action.dest.upper()}"
+
+
+def version() -> str:
+    """Give the installed version, or that of the source tree."""
+    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 (only for --version)
+    from importlib.metadata import version as installed  # noqa: PLC0415
+
+    try:
+        return installed("stapes")
+    except PackageNotFoundError:
+        return "(not installed: running from its source)"

@@ -1,0 +1,110 @@
+"""From the words of a command line to recordings: folders and patterns opened up, doubles found.
+
+Looks at names only; whether a file holds sound is found out when it is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stapes.errors import AudioError, OutputError
+from stapes.writers import output_stem, why_not_written
+
+STDIN: Final = "-"
+
+#: what is taken for a recording in a folder; a file named on the command line may have any name
+AUDIO_SUFFIXES: Final = frozenset(
+    """
+    .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .caf .flac .flv .m4a .m4b .m4v .mka .mkv .mov .mp2
+    .mp3 .mp4 .mpeg .mpg .mpga .mts .oga .ogg .ogv .opus .spx .ts .w64 .wav .wave .webm .wma .wmv .wv
+    """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What there is to transcribe, in the order given, and what is wrong with the rest."""
+
+    sources: tuple[str, ...]
+    problems: tuple[AudioError, ...]
+
+
+def find_inputs(words: Sequence[str]) -> Inputs:
+    """Open up folders and patterns. A word that leads to nothing becomes a problem; the others go on."""
+    sources: list[str] = []
+    problems = []
+    for word in words:
+        try:
+            sources += _recordings_of(word)
+        except AudioError as error:
+            problems.append(error)
+    if sources.count(STDIN) > 1:
+        raise AudioError("standard input (-) can be read only once; give - once")
+    return Inputs(sources=tuple(sources), problems=tuple(problems))
+
+
+def _recordings_of(word: str) -> list[str]:
+    if word == STDIN:
+        return [word]
+    if os.path.isdir(word):  # noqa: PTH112 (pathlib raises where a folder above may not be read)
+        return _recordings_in(Path(word))
+    if os.path.lexists(word):
+        return [word]
+    if glob.has_magic(word):
+        # The shell expands patterns before us, but not on Windows, and not in quotes.
+        matches = sorted(path for path in glob.glob(word) if not Path(path).is_dir())  # noqa: PTH207
+        if matches:
+            return matches
+        raise AudioError(f"{word}: no file matches this pattern; check the spelling and the folder")
+    if "://" in word:
+        raise AudioError(f"{word}: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -")
+    raise AudioError(f"{word or repr(word)}: no such file; check the spelling and the folder")
+
+
+def _recordings_in(folder: Path) -> list[str]:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in AUDIO_SUFFIXES)
+    except OSError as error:
+        raise AudioError(f"{folder}: cannot be read ({error.strerror}); name its files one by one") from error
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    if not paths:
+        raise AudioError(f"{folder}: a folder without recordings; name the files, or a folder that holds them")
+    return [str(path) for path in paths]
+
+
+def check_names_differ(sources: Iterable[str]) -> None:
+    """Raise OutputError if the files of two recordings would have one name: one would replace the other."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        stem = output_stem(source)
+        # These systems take Talk and talk for one file.
+        key = stem.casefold() if sys.platform in ("win32", "darwin") else stem
+        if key in seen:
+            raise OutputError(
+                f"{seen[key]} and {source} would both be written to files named {stem!r}; "
+                "transcribe them apart, into two folders (-o)"
+            )
+        seen[key] = source
+
+
+def prepare_folder(folder: str) -> None:
+    """Make the folder for the results if it is missing, and try that files can be written there.
+
+    Raises OutputError with the cause and the way out.
+    """
+    import tempfile  # noqa: PLC0415 (not needed for --help)
+
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".stapes-"):
+            pass
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: {why_not_written(error)}") from error

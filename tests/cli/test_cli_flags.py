@@ -1,0 +1,253 @@
+"""Flags: those of the reference with their defaults, both spellings; classes and page stay together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.cli.flags import WAITING, build_parser, parse, read_words, temperature_ladder
+from stapes.errors import OptionError
+from stapes.options import COMMAND_PRESET, TranscribeOptions, default_of, option_fields
+
+ROOT = Path(__file__).parents[2]
+
+# Recorded from the parser of the `whisper` command, release 20250625: name -> (kind, default).
+REFERENCE: dict[str, tuple[str, Any]] = {
+    "model": ("text", "turbo"),
+    "model_dir": ("text", None),
+    "device": ("text", "cpu"),
+    "output_dir": ("text", "."),
+    "output_format": ("text", "all"),
+    "verbose": ("bool", True),
+    "task": ("text", "transcribe"),
+    "language": ("text", None),
+    "temperature": ("float", 0),
+    "best_of": ("optional int", 5),
+    "beam_size": ("optional int", 5),
+    "patience": ("float", None),
+    "length_penalty": ("float", None),
+    "suppress_tokens": ("text", "-1"),
+    "initial_prompt": ("text", None),
+    "carry_initial_prompt": ("bool", False),
+    "condition_on_previous_text": ("bool", True),
+    "fp16": ("bool", True),
+    "temperature_increment_on_fallback": ("optional float", 0.2),
+    "compression_ratio_threshold": ("optional float", 2.4),
+    "logprob_threshold": ("optional float", -1.0),
+    "no_speech_threshold": ("optional float", 0.6),
+    "word_timestamps": ("bool", False),
+    "prepend_punctuations": ("text", "\"'“¿([{-"),
+    "append_punctuations": ("text", "\"'.。,，!！?？:：”)]}、"),
+    "highlight_words": ("bool", False),
+    "max_line_width": ("optional int", None),
+    "max_line_count": ("optional int", None),
+    "max_words_per_line": ("optional int", None),
+    "threads": ("optional int", 0),
+    "clip_timestamps": ("text", "0"),
+    "hallucination_silence_threshold": ("optional float", None),
+}
+# What the issue sets otherwise: text goes to standard output unless -f or -o is given, the model is base, and
+# without a GPU to look for, the device chooses itself.
+OURS = {"model": "base", "output_dir": None, "output_format": None, "verbose": None, "device": "auto"}
+SAMPLES = {"bool": "True", "float": "0.5", "optional int": "3", "optional float": "0.5", "text": "x"}
+CHOICES = {"device": "cpu", "output_format": "srt", "task": "translate", "language": "German",
+           "suppress_tokens": "1,2", "clip_timestamps": "0,5"}  # fmt: skip
+
+
+def read(*words: str) -> dict[str, Any]:
+    return read_words(["talk.mp3", *words])
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_flag_of_the_reference_has_its_default(name: str) -> None:
+    default = OURS.get(name, REFERENCE[name][1])
+    found = read()[name]
+    if name in ("clip_timestamps", "suppress_tokens"):
+        found, default = found.rstrip(".0"), default.rstrip(".0")
+    assert found == default
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_flag_of_the_reference_is_taken_in_both_spellings(name: str) -> None:
+    kind, _ = REFERENCE[name]
+    sample = CHOICES.get(name, SAMPLES[kind])
+    values = [
+        read(*words)[name]
+        for spelling in (name, name.replace("_", "-"))
+        for words in ((f"--{spelling}", sample), (f"--{spelling}={sample}",))
+    ]
+    assert values[0] is not None
+    assert values == [values[0]] * 4
+    assert kind not in ("bool", "text") or values[0] == (sample if kind == "text" else True)
+    if kind.startswith("optional"):
+        assert read(f"--{name}", "None")[name] is None
+
+
+@pytest.mark.parametrize("word", ["True", "true", "yes", "1"])
+def test_words_for_true(word: str) -> None:
+    assert read("--verbose", word)["verbose"] is True
+    assert read("--verbose", {"True": "False", "true": "false", "yes": "no", "1": "0"}[word])["verbose"] is False
+
+
+def test_short_names() -> None:
+    values = read("-o", "out", "-f", "vtt")
+    assert (values["output_dir"], values["output_format"]) == ("out", "vtt")
+
+
+def test_recordings_and_flags_may_be_mixed() -> None:
+    command = parse(["a.mp3", "--model", "tiny", "b.mp3", "-f", "srt", "-", "--threads", "2"])
+    assert (command.audio, command.model, command.formats, command.threads) == (
+        ("a.mp3", "b.mp3", "-"), "tiny", ("srt",), 2
+    )  # fmt: skip
+
+
+def test_a_recording_may_begin_with_dashes() -> None:
+    assert parse(["--model", "tiny", "--", "--odd-name.mp3"]).audio == ("--odd-name.mp3",)
+
+
+def test_values_may_begin_with_a_dash() -> None:
+    command = parse(["talk.mp3", "--suppress-tokens", "-1,50", "--logprob_threshold", "-.5"])
+    assert command.options.rules.suppress_tokens == (-1, 50)
+    assert command.options.thresholds.logprob_threshold == -0.5
+
+
+def test_files_are_written_only_when_asked_for() -> None:
+    every = ("txt", "vtt", "srt", "tsv", "json")
+    cases = {(): ((), "."), ("-f", "srt"): (("srt",), "."), ("-o", "out"): (every, "out")}
+    for words, expected in cases.items():
+        command = parse(["talk.mp3", *words])
+        assert (command.formats, command.output_dir) == expected
+
+
+def test_the_commands_options_are_the_references() -> None:
+    ladder = {"temperature": tuple(np.arange(0, 1.0 + 1e-6, 0.2))}
+    expected = TranscribeOptions.from_keywords({**COMMAND_PRESET, **ladder})
+    assert parse(["talk.mp3"]).options == expected
+    assert parse(["talk.mp3"]).options.search.beam_size == 5
+
+
+@given(st.floats(0, 1.2), st.floats(0.002, 1.5) | st.sampled_from([0.1, 0.2, 0.25, 1 / 3]))
+def test_the_ladder_is_that_of_numpy(first: float, increment: float) -> None:
+    expected = tuple(float(one) for one in np.arange(first, 1.0 + 1e-6, increment)) or (first,)
+    assert temperature_ladder(first, increment) == expected
+
+
+def test_one_temperature_only() -> None:
+    assert parse(["a", "--temperature_increment_on_fallback", "None"]).options.search.temperature == (0.0,)
+    assert parse(["a", "--temperature", "1.5"]).options.search.temperature == (1.5,)
+
+
+def test_every_option_is_a_flag_with_the_commands_default() -> None:
+    options = parse(["talk.mp3"]).options
+    for group, item in option_fields():
+        assert item.name in read()
+        if item.name != "temperature":  # its own test stands above
+            wanted = COMMAND_PRESET.get(item.name, default_of(item.name))
+            assert getattr(getattr(options, group), item.name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "give at least one recording, for example: stapes talk.mp3"),
+        (["a", "--beam_size", "x"], "--beam_size: give a whole number or None, got 'x'"),
+        (["a", "--beam_size", "0"], "beam_size must be a whole number of at least 1"),
+        (["a", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
+        (["a", "--verbose", "maybe"], "--verbose: give True or False, got 'maybe'"),
+        (["a", "-f", "doc"], "invalid choice: 'doc'"),
+        (["a", "--task", "sing"], "invalid choice: 'sing'"),
+        (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
+        (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
+        (["a", "--device", "cuda"], "--device cuda: this version runs on the CPU; give auto"),
+        (["a", "--precision", "int8"], "--precision int8: this version computes in float32"),
+        (["a", "--threads", "-1"], "--threads must be 0 (all) or more, got -1"),
+        (["a", "--max-duration", "0"], "--max_duration must be more than 0 seconds"),
+        (["a", "--max-duration", "nan"], "--max_duration must be more than 0 seconds"),
+        (["a", "--patience", "2", "--beam_size", "None"], "patience needs a beam search"),
+        (["a", "--temperature_increment_on_fallback", "0"], "must be more than 0, got 0"),
+        (["a", "--temperature_increment_on_fallback", "-0.2"], "must be more than 0, got -0.2"),
+        (["a", "--temperature_increment_on_fallback", "nan"], "must be more than 0, got nan"),
+        (["a", "--temperature_increment_on_fallback", "1e-9"], "too small"),
+        (["a", "--clip_timestamps", "x"], "clip_timestamps must be seconds"),
+        (["a", "--word_timestamps", "True"], "--word_timestamps: this version has no word times yet"),
+        (["a", "--highlight-words", "True"], "--highlight_words: this version has no word times yet"),
+        (["a", "--max_line_width", "40"], "--max_line_width: this version has no word times yet"),
+        (["a", "--max_line_count", "2"], "--max_line_count: this version has no word times yet"),
+        (["a", "--max_words_per_line", "2"], "--max_words_per_line: this version has no word times yet"),
+        (["a", "--hallucination_silence_threshold", "2"], "this version has no word times yet"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(words: list[str], sentence: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(words)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_of_word_times_are_taken_at_their_defaults() -> None:
+    words = [word for name, (default, _) in WAITING.items() for word in (f"--{name}={default}",)]
+    assert parse(["a", *words]) == parse(["a"])
+    assert parse(["a", "--fp16", "False"]) == parse(["a"])
+
+
+def test_the_help_page_fits_80_columns_and_names_every_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    parser = build_parser()
+    page = parser.format_help()
+    assert max(len(line) for line in page.splitlines()) <= 80
+    for action in parser._actions:
+        assert action.help == argparse.SUPPRESS or action.help
+        assert all(f"{name} " in page or f"{name}\n" in page for name in action.option_strings[:1])
+    assert page.index("Examples:") < page.index("Input and output:") < page.index("Speech:")
+
+
+def test_the_page_of_options_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "tools" / "make_options_doc.py"))["render"]()
+    assert page == made, "run: python tools/make_options_doc.py"
+
+
+def test_help_and_flags_load_no_heavy_library() -> None:
+    program = (
+        "import sys, stapes.cli.main as m; assert m.main(['--help']) == 0; "
+        "heavy = {'av', 'tiktoken', 'huggingface_hub', 'rich', 'torch'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: stapes AUDIO")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("stapes ")
+
+
+@pytest.mark.reference
+def test_the_recorded_table_is_that_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = pytest.importorskip("whisper.transcribe", reason="needs openai-whisper")
+    parsers: list[argparse.ArgumentParser] = []
+
+    def take(parser: argparse.ArgumentParser) -> None:
+        parsers.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", take)
+    with pytest.raises(SystemExit):
+        reference.cli()
+    found = {action.dest: action.default for action in parsers[0]._actions}
+    recorded: dict[str, Any] = {name: default for name, (_, default) in REFERENCE.items()}
+    assert found == {**recorded, "audio": None, "help": argparse.SUPPRESS, "device": found["device"]}

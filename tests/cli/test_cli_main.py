@@ -1,0 +1,265 @@
+"""The command as a whole, with a scripted engine: what goes where, and how everything bad ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stapes.cli import main as command
+from stapes.errors import CheckpointError, ModelNotFoundError
+from tests.cli.scripted_engine import ScriptedEngine
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
+    """Give the one engine; loading a second is a failure."""
+    made = ScriptedEngine()
+    supply = iter([made])
+    monkeypatch.setattr(command, "load_engine", lambda _: next(supply))
+    return made
+
+
+@pytest.fixture
+def run(
+    engine: ScriptedEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Run the command among a few recordings; gives the exit code, standard output, standard error."""
+    recordings = {
+        "a.mp3": "Hello,\nworld.",
+        "b.wav": "Grüße",
+        "bad.mp3": "!not audio",
+        "half.mp3": "First\n!not audio",
+        "nameless.mp3": "!nameless error",
+        "bug.mp3": "!bug",
+        "warn.mp3": "!warning\n!library warning\n!noted\nText",
+        "stop.mp3": "One\n!interrupt\nTwo",
+        "notes.txt": "no recording",
+    }
+    for name, text in recordings.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def run_words(*words: str) -> tuple[int, list[str], list[str]]:
+        code = command.main(words)
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run_words
+
+
+def made_in(folder: Path) -> set[str]:
+    suffixes = {".txt", ".srt", ".vtt", ".tsv", ".json"}
+    return {path.name for path in folder.rglob("*") if path.suffix in suffixes or "tmp" in path.name} - {"notes.txt"}
+
+
+def test_plain_text_goes_to_standard_output_and_no_file_is_written(run: Run, tmp_path: Path) -> None:
+    assert run("a.mp3") == (0, ["Hello,", "world."], [])
+    assert made_in(tmp_path) == set()
+
+
+def test_several_recordings_follow_each_other_with_one_model(run: Run, engine: ScriptedEngine) -> None:
+    assert run("b.wav", "a.mp3") == (0, ["Grüße", "Hello,", "world."], [])
+    assert [job.source for job in engine.jobs] == ["b.wav", "a.mp3"]
+    assert engine.closed
+
+
+def test_files_are_written_and_standard_output_stays_empty(run: Run, tmp_path: Path) -> None:
+    assert run("a.mp3", "b.wav", "-f", "srt") == (0, [], [])
+    assert made_in(tmp_path) == {"a.srt", "b.srt"}
+    assert (tmp_path / "a.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:02,000\nHello,\n")
+
+
+def test_a_folder_alone_means_every_format_and_is_made(run: Run, tmp_path: Path) -> None:
+    assert run("a.mp3", "-o", "new/texts") == (0, [], [])
+    assert made_in(tmp_path / "new" / "texts") == {"a.txt", "a.vtt", "a.srt", "a.tsv", "a.json"}
+    assert json.loads((tmp_path / "new/texts/a.json").read_text())["text"] == " Hello, world."
+
+
+def test_verbose_true_shows_times_and_language_as_the_reference_does(run: Run, tmp_path: Path) -> None:
+    lines = ["[00:00.000 --> 00:02.000]  Hello,", "[00:02.000 --> 00:04.000]  world."]
+    code, out, err = run("a.mp3", "-f", "txt", "--verbose", "True")
+    assert (code, sorted(out), err) == (0, sorted([*lines, "Detected language: English"]), [])
+    assert made_in(tmp_path) == {"a.txt"}
+
+
+def test_verbose_false_gives_the_text_when_a_recording_is_done(run: Run, tmp_path: Path) -> None:
+    assert run("a.mp3", "half.mp3", "--verbose", "False") == (
+        2, ["Hello,", "world."], ["stapes: half.mp3: not a recording; convert it to wav or mp3 first"]
+    )  # fmt: skip
+    assert made_in(tmp_path) == set()
+
+
+def test_options_reach_the_engine(run: Run, engine: ScriptedEngine) -> None:
+    run("a.mp3", "--beam-size", "2", "--language", "de", "--max-duration", "60")
+    assert engine.options[0].search.beam_size == 2
+    assert engine.options[0].speech.language == "de"
+    assert engine.max_durations == [60.0]
+
+
+def test_folders_and_patterns_are_opened_up(run: Run, engine: ScriptedEngine, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    for name in ("2.MP3", "1.ogg", "notes.txt", "below/3.mp3"):
+        (folder / name).write_text("x")
+    (tmp_path / "[odd].mp3").write_text("x")
+    run("folder", "?.mp3", "[odd].mp3", "notes.txt")
+    assert [job.source for job in engine.jobs] == [
+        str(Path("folder", "1.ogg")), str(Path("folder", "2.MP3")), "a.mp3", "[odd].mp3", "notes.txt"
+    ]  # fmt: skip
+
+
+def test_standard_input_is_a_recording_named_stdin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", (tmp_path / "a.mp3").open())
+    assert run("-", "-f", "txt") == (0, [], [])
+    assert (tmp_path / "stdin.txt").read_text() == "Hello,\nworld.\n"
+    sys.stdin.close()
+
+
+def test_a_bad_recording_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("gone.mp3", "a.mp3", "bad.mp3", "half.mp3", "nameless.mp3", "b.wav", "-o", "out")
+    assert (code, out) == (2, [])
+    assert err == [
+        "stapes: gone.mp3: no such file; check the spelling and the folder",
+        "stapes: bad.mp3: not a recording; convert it to wav or mp3 first",
+        "stapes: half.mp3: not a recording; convert it to wav or mp3 first",
+        "stapes: nameless.mp3: the recording broke off",
+    ]
+    assert {name.partition(".")[0] for name in made_in(tmp_path)} == {"a", "b"}
+
+
+def test_a_fault_of_ours_costs_one_recording(run: Run) -> None:
+    code, out, err = run("bug.mp3", "b.wav")
+    assert (code, out) == (2, ["Grüße"])
+    assert err[0].startswith("Traceback")
+    assert err[-1] == "stapes: bug.mp3: ZeroDivisionError: a fault in stapes; please report the lines above"
+
+
+def test_warnings_are_lines_of_ours_each_once(run: Run) -> None:
+    assert run("warn.mp3") == (
+        0,
+        ["Text"],
+        [
+            "stapes: warning: warn.mp3: cut short; transcribed what is there",
+            "stapes: warning: warn.mp3: kept in the result",
+        ],
+    )
+
+
+def test_ctrl_c_ends_with_130_and_nothing_half_written(run: Run, engine: ScriptedEngine, tmp_path: Path) -> None:
+    assert run("a.mp3", "stop.mp3", "b.wav", "-f", "all") == (
+        130, [], ["stapes: stopped; finished files stay, none is half-written"]
+    )  # fmt: skip
+    assert {name.partition(".")[0] for name in made_in(tmp_path)} == {"a"}
+    assert engine.jobs[-1].cancelled
+    assert engine.closed
+
+
+def folder_in_the_way(tmp_path: Path, _: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").write_text("a file")
+
+
+def unwritable(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+
+
+def nothing(_: Path, __: pytest.MonkeyPatch) -> None:
+    pass
+
+
+Prepare = Callable[[Path, pytest.MonkeyPatch], None]
+
+
+@pytest.mark.parametrize(
+    ("words", "prepare", "sentence"),
+    [
+        (["gone.mp3"], nothing, "gone.mp3: no such file; check the spelling and the folder"),
+        (["x*.mp3"], nothing, "x*.mp3: no file matches this pattern; check the spelling and the folder"),
+        (
+            ["https://example.org/a.mp3"],
+            nothing,
+            "https://example.org/a.mp3: an address, not a file; fetch it first",
+        ),
+        (["-", "-"], nothing, "standard input (-) can be read only once; give - once"),
+        (
+            ["a.mp3", "./a.mp3", "-f", "srt"],
+            nothing,
+            "a.mp3 and ./a.mp3 would both be written to files named 'a'",
+        ),
+        (
+            ["a.mp3", "-o", "out"],
+            folder_in_the_way,
+            "out: a file of this name is in the way; choose another folder",
+        ),
+        (
+            ["a.mp3", "-o", "out/in"],
+            folder_in_the_way,
+            "its folder is not a folder but a file; choose another",
+        ),
+        (["a.mp3", "-o", "out"], unwritable, "out: no permission to write here; choose another folder"),
+        (["a.mp3", "--language", "xx"], nothing, "unknown language 'xx'; give a code such as 'en'"),
+        (
+            ["a.mp3", "--word_timestamps", "True"],
+            nothing,
+            "--word_timestamps: this version has no word times yet",
+        ),
+        ([], nothing, "give at least one recording, for example: stapes talk.mp3"),
+        (["models", "push"], nothing, "models push: write stapes models, or stapes models pull NAME"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(
+    run: Run, engine: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str],
+    prepare: Prepare, sentence: str,
+) -> None:  # fmt: skip
+    prepare(tmp_path, monkeypatch)
+    code, out, err = run(*words)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("stapes: ")
+    assert sentence in err[0]
+    assert engine.jobs == []
+    assert made_in(tmp_path) == set()
+
+
+def test_an_empty_folder_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("empty", "a.mp3")[2] == [
+        "stapes: empty: a folder without recordings; name the files, or a folder that holds them"
+    ]
+
+
+@pytest.mark.parametrize("error", [CheckpointError("x.pt: cut short"), ModelNotFoundError("no model 'huge'")])
+def test_a_model_that_cannot_be_loaded_ends_in_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: CheckpointError
+) -> None:
+    def refuse(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "load_engine", refuse)
+    assert run("a.mp3") == (2, [], [f"stapes: {error}"])
+
+
+def test_a_full_disk_costs_a_sentence_and_leaves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    code, out, err = run("a.mp3", "-f", "srt", "-o", "out")
+    assert (code, out) == (2, [])
+    assert err == [f"stapes: a.mp3: {Path('out', 'a.srt')}: the disk is full; free some space or choose another folder"]
+    assert made_in(tmp_path) == set()

