@@ -289,6 +289,11 @@ class Job:
         """How much of the recording is done."""
         return self._job.progress
 
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._job.language_guess
+
     def __iter__(self) -> Iterator[Segment]:
         """Give segments as windows end, working for all jobs meanwhile. Raises what made the job fail."""
         while True:

@@ -16,7 +16,7 @@ import numpy as np
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.errors import CancelledError
 from stapes.recording.task import RecordingTask
-from stapes.results import Segment, Transcript
+from stapes.results import LanguageGuess, Segment, Transcript
 
 #: windows encoded in one call, and windows in memory at once
 MAX_ENCODE, MAX_WINDOWS = 4, 16
@@ -59,6 +59,11 @@ class ScheduledJob:
         self.progress = Progress(0.0, task.duration_s)
         self.transcript: Transcript | None = None  # once done
         self.error: BaseException | None = None  # once failed or cancelled
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._task.language_guess
 
     @property
     def needs_window(self) -> bool:

@@ -1,0 +1,1 @@
+"""Any recording -> 16 kHz mono samples in bounded memory -> log-mel windows."""

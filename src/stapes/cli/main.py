@@ -151,7 +151,7 @@ class Recorder:
         )
         try:
             for segment in job:
-                self._tell_language(getattr(job, "language_guess", None))
+                self._tell_language(job.language_guess)
                 self._show(segment)
             transcript: Transcript = job.result()
         except BaseException:

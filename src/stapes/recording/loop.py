@@ -84,6 +84,11 @@ class SeekLoop:
         return self._options.speech.language_code
 
     @property
+    def language_guess(self) -> LanguageGuess | None:
+        """What was detected; None if nothing was, or not yet."""
+        return self._guess
+
+    @property
     def seek(self) -> int:
         """How far the loop has come, in frames."""
         return min(self._seek, self._content_frames)

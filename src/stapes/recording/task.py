@@ -15,7 +15,7 @@ from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.options import TranscribeOptions
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.loop import Decode, Detect, SeekLoop
-from stapes.results import Segment, Transcript
+from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.tokenizer import Tokenizer
 
 
@@ -55,6 +55,11 @@ class RecordingTask:
     def done_s(self) -> float:
         """How far the loop has come, in seconds of audio."""
         return self._loop.seek / 100
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._loop.language_guess
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,187 @@
+"""Decodes one audio stream to 16-bit mono at 16 kHz, block by block, as the `ffmpeg` command does.
+
+The command is `ffmpeg -i FILE -f s16le -ac 1 -acodec pcm_s16le -ar 16000 -`; where libav and its
+documentation leave a choice, this file does what version 5.1 was seen to do. It imports PyAV, so it is
+itself imported only when there is something to decode.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import EOFError as EndOfStream
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+
+from stapes.audio.convert import Converter
+from stapes.audio.formats import (
+    AUDIO_DECODERS,
+    DEMUXERS,
+    KNOWN_KINDS,
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+)
+from stapes.audio.promise import promised_duration_s
+from stapes.audio.source import ByteSource
+from stapes.errors import AudioError
+
+_GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS in libavformat/avformat.h
+_DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
+
+
+@dataclass
+class DecodeReport:
+    """What happened on the way: filled while `decode` runs."""
+
+    n_frames: int = 0  # decoded
+    n_damaged: int = 0  # refused by the decoder, and skipped
+    ended_early: str = ""  # what libav said where the file stopped making sense
+    promised_s: float | None = None  # see promise.py
+    foreign_file: str = ""  # another file that this one wanted opened, and was not
+
+    def notes(self, label: str, duration_s: float) -> Iterator[str]:
+        """What was odd, one sentence each. duration_s: what was decoded."""
+        if self.n_damaged:
+            yield f"{label}: {self.n_damaged} damaged frames were skipped; words may be missing there"
+        if self.foreign_file:
+            yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
+        promised_s = self.promised_s or 0.0
+        if promised_s - duration_s > _DURATION_SLACK_S:
+            yield f"{label}: cut short: {duration_s:.1f} s of the {promised_s:.1f} s that its header promises"
+        elif self.ended_early:
+            yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
+
+
+def decode(source: ByteSource, report: DecodeReport) -> Iterator[memoryview]:
+    """Yield the samples of the source's main audio stream: int16, mono, 16 kHz, native byte order.
+
+    Damaged frames are skipped and counted in the report.
+    Raises AudioError if there is no audio stream, or none that may be decoded.
+    """
+    container = _open(source, report)
+    with container:
+        source.raise_failure()
+        stream = _choose_stream(container, source.label)
+        report.promised_s = promised_duration_s(source, container, stream)
+        skip_samples = _unskipped_opus_samples(container, stream)
+        converter: Converter | None = None
+        for frame in _frames(container, stream, report):
+            _check_frame(frame, source.label)
+            if converter is None or not converter.fits(frame):
+                # On a change of format ffmpeg 5.1 rebuilds its filters and drops what the old ones held back.
+                converter = Converter(frame, skip_samples=skip_samples)
+                skip_samples = 0
+            yield from converter.convert(frame)
+        if converter is not None:
+            yield from converter.convert(None)
+    source.raise_failure()
+
+
+def _open(source: ByteSource, report: DecodeReport) -> InputContainer:
+    def open_nothing(address: str, _flags: int, _options: dict[str, str]) -> io.BytesIO:
+        report.foreign_file = address
+        return io.BytesIO()
+
+    # Tags in another encoding than UTF-8 are no reason to refuse a recording; PyAV 19 has no such argument.
+    tags: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    options = {
+        "format_whitelist": ",".join(sorted(DEMUXERS)),
+        "codec_whitelist": ",".join(sorted(AUDIO_DECODERS)),  # holds for probing too: no video decoder runs
+        "protocol_whitelist": "none",  # no protocol has this name
+    }
+    try:
+        container: InputContainer = av.open(source, mode="r", io_open=open_nothing, container_options=options, **tags)
+    except (FFmpegError, ValueError) as failure:
+        source.raise_failure()
+        raise AudioError(
+            f"{source.label}: not a kind of file that stapes reads ({KNOWN_KINDS}); "
+            "check that it is audio, or convert it first"
+        ) from failure
+    # Without it libav may read ahead through the whole file to invent timestamps that nobody here looks at.
+    container.flags &= ~_GENERATE_TIMESTAMPS
+    return container
+
+
+def _choose_stream(container: InputContainer, label: str) -> AudioStream:
+    """The stream that ffmpeg takes: one marked default before others, then most channels, then the first."""
+    streams = container.streams.audio
+    if not streams:
+        kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
+        raise AudioError(f"{label}: has no sound track (it holds {', '.join(kinds)}); choose a file with sound")
+    chosen = max(streams, key=_rank)
+    for other in container.streams:
+        if other is not chosen:
+            other.discard = Discard.all
+    context = _context_of(chosen)
+    if context is None or context.name not in AUDIO_DECODERS:
+        name = "unknown" if context is None else context.name
+        raise AudioError(f"{label}: stapes does not decode its audio codec ({name}); convert it to wav or flac first")
+    context.thread_count = 1  # frames come in order and errors where they belong
+    return chosen
+
+
+def _context_of(stream: AudioStream) -> AudioCodecContext | None:
+    context: AudioCodecContext | None = getattr(stream, "codec_context", None)  # None: libav has no decoder
+    return context
+
+
+def _rank(stream: AudioStream) -> tuple[bool, int]:
+    context = _context_of(stream)
+    channels = 0 if context is None else context.layout.nb_channels
+    return Disposition.default in stream.disposition, channels
+
+
+def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport) -> Iterator[AudioFrame]:
+    """Decoded frames in order; what libav refuses is counted and skipped, as ffmpeg does."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as failure:
+            # ffmpeg takes any error of the demuxer for the end, and flushes the decoder.
+            report.ended_early = failure.strerror or str(failure)
+            packet = None
+        flushing = packet is None or packet.size == 0
+        try:
+            frames = stream.codec_context.decode(None if flushing else packet)
+        except EndOfStream:
+            frames = []
+        except FFmpegError:
+            frames = []
+            report.n_damaged += 1
+        report.n_frames += len(frames)
+        yield from frames
+        if packet is None or report.ended_early:
+            return
+
+
+def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> int:
+    """How many samples at 48 kHz of an Opus encoder's run-in libav will leave; asked before decoding.
+
+    OpusHead says how many to skip, and Matroska says it again as CodecDelay, which older muxers got wrong by
+    the factor between 48 kHz and the source's rate. FFmpeg 5.1 believes OpusHead, later ones CodecDelay.
+    """
+    context = stream.codec_context
+    head = context.extradata or b""
+    if "matroska" not in container.format.name or not head.startswith(b"OpusHead") or len(head) < 12:
+        return 0
+    codec_delay = context.delay  # 0: there is none, and libav falls back on OpusHead
+    return max(0, int.from_bytes(head[10:12], "little") - codec_delay) if codec_delay else 0
+
+
+def _check_frame(frame: AudioFrame, label: str) -> None:
+    """Refuse what no recording of speech needs; look at what was decoded, never at the header."""
+    n_channels, rate = frame.layout.nb_channels, frame.sample_rate
+    if not 1 <= n_channels <= MAX_CHANNELS:
+        raise AudioError(f"{label}: {n_channels} channels; stapes reads 1 to {MAX_CHANNELS}, mix it down first")
+    if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioError(f"{label}: {rate} samples per second; stapes reads {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}")

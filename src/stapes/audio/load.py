@@ -1,0 +1,113 @@
+"""Any recording -> samples at 16 kHz mono, in bounded memory.
+
+Files are decoded as the reference's `ffmpeg` command decodes them; arrays stay float32, as in the reference.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from stapes.audio.arrays import check_array
+from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_array
+from stapes.audio.source import ByteSource, open_source
+from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
+
+if TYPE_CHECKING:
+    from stapes.audio.decode import DecodeReport
+
+AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic]
+MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; what is longer waits in a temporary file
+
+
+def load_audio(
+    source: AudioSource,
+    *,
+    sample_rate: int | None = None,
+    max_duration_s: float | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> Recording:
+    """Read a recording.
+
+    source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,) of
+    floats, or of int16, whose full scale is 32768. An array that is float32 at 16 kHz already is not copied.
+    sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
+    max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
+    memory_limit_bytes: samples above it are kept in a temporary file.
+    Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
+    `Recording.warnings`) where a file is damaged or cut short: what is there is kept.
+    """
+    if max_duration_s is not None and not max_duration_s > 0:
+        raise OptionError(f"max_duration_s must be above 0, got {max_duration_s}")
+    if isinstance(source, np.ndarray):
+        return _load_array(source, sample_rate or SAMPLE_RATE, max_duration_s, memory_limit_bytes)
+    if sample_rate is not None:
+        raise OptionError(f"sample_rate={sample_rate} is for arrays; a file says its own: leave it out")
+    opened = open_source(source)
+    try:
+        return _load_file(opened, max_duration_s, memory_limit_bytes)
+    finally:
+        opened.close()
+
+
+def _load_array(
+    array: npt.NDArray[np.generic], rate: int, max_duration_s: float | None, memory_limit_bytes: int
+) -> Recording:
+    samples = check_array(array, rate)
+    name = f"array of {array.size} samples"
+    if max_duration_s is not None and samples.size > max_duration_s * rate:
+        raise _too_long(name, max_duration_s)
+    if rate == SAMPLE_RATE:
+        return recording_of_array(name, samples)
+    from stapes.audio.convert import resample  # noqa: PLC0415 (PyAV takes a tenth of a second to import)
+
+    return _collect(resample(samples, rate), name, SampleWriter("f4", memory_limit_bytes=memory_limit_bytes))
+
+
+def _load_file(source: ByteSource, max_duration_s: float | None, memory_limit_bytes: int) -> Recording:
+    from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (as above)
+
+    report = DecodeReport()
+    writer = SampleWriter("i2", memory_limit_bytes=memory_limit_bytes)
+    limit = math.inf if max_duration_s is None else max_duration_s * SAMPLE_RATE
+    try:
+        for block in decode(source, report):
+            writer.write(block)
+            if writer.n_samples > limit:
+                raise _too_long(source.label, max_duration_s)
+        _refuse_if_unusable(source.label, report)
+        notes = tuple(report.notes(source.label, writer.n_samples / SAMPLE_RATE))
+        recording = writer.finish(source.label, warnings=notes)
+    except BaseException:
+        writer.discard()
+        raise
+    for note in recording.warnings:
+        warnings.warn(note, StapesWarning, stacklevel=4)
+    return recording
+
+
+def _collect(blocks: Iterable[memoryview], name: str, writer: SampleWriter) -> Recording:
+    try:
+        for block in blocks:
+            writer.write(block)
+        return writer.finish(name)
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _too_long(name: str, max_duration_s: float | None) -> AudioTooLongError:
+    return AudioTooLongError(f"{name}: longer than the {max_duration_s:g} s allowed; cut it, or raise the limit")
+
+
+def _refuse_if_unusable(label: str, report: DecodeReport) -> None:
+    """Give up where ffmpeg does: over two thirds of the frames cannot be decoded (-max_error_rate)."""
+    n_seen = report.n_frames + report.n_damaged
+    if report.n_damaged * 3 > n_seen * 2:
+        raise AudioError(f"{label}: {report.n_damaged} of {n_seen} frames cannot be decoded; the file is damaged")

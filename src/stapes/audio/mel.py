@@ -1,0 +1,216 @@
+"""Samples -> log-mel windows, with the numbers of openai/whisper's `log_mel_spectrogram(padding=480000)`.
+
+Frame f covers samples f * 160 - 200 to f * 160 + 199 of a signal that is reflected before its first sample
+and followed by 30 s of zero samples. Knows nothing of models: the caller says how many mel bins there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stapes.audio.pcm import SAMPLE_RATE, Samples
+
+N_FFT = 400  # samples of one frame: 25 ms
+HOP_LENGTH = 160  # samples from frame to frame: 10 ms
+N_FRAMES = 3000  # of a window: 30 s / 10 ms
+N_SAMPLES = N_FRAMES * HOP_LENGTH  # of a window: 480,000
+_N_BINS = N_FFT // 2 + 1  # frequencies of a real transform: 0 to 8000 Hz by 40 Hz
+_HALF_FFT = N_FFT // 2  # a frame is centred on its first hop
+_BLOCK_FRAMES = 64  # frames at a time: their spectra (64 x 201 x 8 bytes) stay in a core's cache
+# Frames of one matrix product. One shape for all makes a frame's bits independent of its neighbours, and is too
+# small for BLAS to wake other threads, which costs more than the product itself.
+_TILE_FRAMES = 8
+_KEPT_FRAMES = 2 * N_FRAMES  # a recording of up to two windows keeps its frames from the pass for the maximum
+
+Mel = npt.NDArray[np.float32]  # (n_mels, n_frames)
+Kernel = Callable[[Samples, npt.NDArray[np.float32]], Mel]
+
+
+class SampleReader(Protocol):
+    """What LogMel needs of a recording."""
+
+    @property
+    def n_samples(self) -> int:
+        """Length in samples at 16 kHz."""
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop, float32."""
+
+
+class LogMel:
+    """The log-mel spectrogram of one recording, computed on demand.
+
+    recording: read in blocks, never as a whole.   n_mels: 80, or 128 for large-v3.
+    kernel: computes `log10_mel`'s numbers; a backend may bring a faster one.
+    """
+
+    def __init__(self, recording: SampleReader, n_mels: int, *, kernel: Kernel | None = None) -> None:
+        self._recording = recording
+        self._filters = mel_filters(n_mels)
+        self._kernel = log10_mel if kernel is None else kernel
+        self._lock = threading.Lock()
+        self._maximum: np.float32 | None = None
+        self._kept: Mel | None = None
+
+    @property
+    def n_mels(self) -> int:
+        """Mel bins of a frame."""
+        return int(self._filters.shape[0])
+
+    @property
+    def content_frames(self) -> int:
+        """How many frames count as the recording's own; those behind belong to the 30 s of zero samples."""
+        return self._recording.n_samples // HOP_LENGTH
+
+    @property
+    def maximum(self) -> float:
+        """The largest log10 mel power of the recording and the zeros after it; one pass, on first use."""
+        return float(self._find_maximum())
+
+    def window(self, start_frame: int, n_frames: int) -> Mel:
+        """Normalised frames start_frame..start_frame + n_frames, then 0.0 up to 3000: float32 (n_mels, 3000).
+
+        The frames must lie inside the content and be at most 3000.
+        """
+        assert 0 <= n_frames <= N_FRAMES, n_frames
+        assert 0 <= start_frame <= self.content_frames - n_frames, (start_frame, n_frames)
+        window = np.zeros((self.n_mels, N_FRAMES), np.float32)
+        window[:, :n_frames] = self._normalise(self._log10_frames(start_frame, n_frames))
+        return window
+
+    def opening(self) -> Mel:
+        """Frames 0..2999 for language detection, float32 (n_mels, 3000): behind a short recording stands the
+        log-mel of its zero samples, not 0.0 as in `window`.
+        """
+        return self._normalise(self._log10_frames(0, N_FRAMES))
+
+    def _normalise(self, log10_power: Mel) -> Mel:
+        floor = self._find_maximum() - np.float32(8.0)  # 80 dB below the loudest
+        return (np.maximum(log10_power, floor) + np.float32(4.0)) / np.float32(4.0)
+
+    @property
+    def _sounding_frames(self) -> int:
+        """Frames that touch a sample of the recording; all later ones see zeros only."""
+        n_samples = self._recording.n_samples
+        return (n_samples + _HALF_FFT - 1) // HOP_LENGTH + 1 if n_samples else 0
+
+    def _find_maximum(self) -> np.float32:
+        with self._lock:
+            if self._maximum is None:
+                n_frames = self._sounding_frames
+                if n_frames <= _KEPT_FRAMES:
+                    self._kept = self._compute(0, n_frames)
+                    self._maximum = max(self._silence(), self._kept.max(initial=-np.inf))
+                else:
+                    blocks = range(0, n_frames, N_FRAMES)
+                    maxima = [self._compute(at, min(N_FRAMES, n_frames - at)).max() for at in blocks]
+                    self._maximum = max(self._silence(), *maxima)
+            return self._maximum
+
+    def _log10_frames(self, start_frame: int, n_frames: int) -> Mel:
+        """Frames of log10 power (n_mels, n_frames), silence where they lie behind the recording."""
+        self._find_maximum()
+        n_sounding = min(n_frames, max(0, self._sounding_frames - start_frame))
+        frames = np.full((self.n_mels, n_frames), self._silence(), np.float32)
+        if self._kept is not None:
+            frames[:, :n_sounding] = self._kept[:, start_frame : start_frame + n_sounding]
+        else:
+            frames[:, :n_sounding] = self._compute(start_frame, n_sounding)
+        return frames
+
+    def _compute(self, start_frame: int, n_frames: int) -> Mel:
+        if n_frames == 0:
+            return np.empty((self.n_mels, 0), np.float32)
+        start = start_frame * HOP_LENGTH - _HALF_FFT
+        samples = read_padded(self._recording, start, start + (n_frames - 1) * HOP_LENGTH + N_FFT)
+        return self._kernel(samples, self._filters)
+
+    def _silence(self) -> np.float32:
+        return np.float32(self._kernel(np.zeros(N_FFT, np.float32), self._filters)[0, 0])
+
+
+def read_padded(recording: SampleReader, start: int, stop: int) -> Samples:
+    """Samples start..stop (stop - start,): before 0 lies the reflection (sample 1 at -1), and zeros follow.
+
+    start: at least -200, as torch.stft(center=True) pads for 400 samples.
+    """
+    samples = np.zeros(stop - start, np.float32)
+    inside = recording.read(min(max(start, 0), recording.n_samples), min(max(stop, 0), recording.n_samples))
+    samples[max(0, -start) : max(0, -start) + inside.size] = inside
+    if start < 0:
+        mirrored = np.zeros(-start, np.float32)  # samples start..-1
+        mirror = recording.read(0, min(1 - start, recording.n_samples))[1:]
+        mirrored[-start - mirror.size :] = mirror[::-1]
+        samples[:-start] = mirrored[: stop - start]
+    return samples
+
+
+def log10_mel(samples: Samples, filters: npt.NDArray[np.float32]) -> Mel:
+    """log10 of the mel power of frames at every 160 samples, at least 1e-10.
+
+    samples: float32 ((n_frames - 1) * 160 + 400,).   filters: float32 (n_mels, 201).
+    Returns float32 (n_mels, n_frames). The NumPy twin of the backends' kernels.
+    """
+    n_frames = (samples.size - N_FFT) // HOP_LENGTH + 1
+    assert samples.size == (n_frames - 1) * HOP_LENGTH + N_FFT, samples.size
+    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
+    mel = np.empty((filters.shape[0], n_frames), np.float32)
+    power = np.zeros((_BLOCK_FRAMES, _N_BINS), np.float32)
+    for start in range(0, n_frames, _BLOCK_FRAMES):
+        block = frames[start : start + _BLOCK_FRAMES] * _hann_window()
+        spectrum = np.fft.rfft(block)  # complex64: float64 agrees no better with the reference's float32
+        power[: len(block)] = spectrum.real**2 + spectrum.imag**2
+        tiles = power.reshape(-1, _TILE_FRAMES, _N_BINS) @ filters.T  # (tiles, 8, n_mels)
+        mel[:, start : start + len(block)] = tiles.reshape(_BLOCK_FRAMES, -1)[: len(block)].T
+    np.maximum(mel, np.float32(1e-10), out=mel)
+    np.log10(mel, out=mel)
+    return np.maximum(mel, np.float32(-10.0), out=mel)  # NumPy's log10(1e-10) is -10.000001, the reference's -10
+
+
+@cache
+def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
+    """Slaney's mel filter bank, each triangle of unit area: float32 (n_mels, 201), read-only.
+
+    Source: M. Slaney, Auditory Toolbox (1998), `mfcc`; the numbers that librosa.filters.mel gives for 16 kHz.
+    """
+    hertz = np.linspace(0.0, SAMPLE_RATE / 2, _N_BINS)
+    edges = _hertz_of_mel(np.linspace(0.0, _mel_of_hertz(SAMPLE_RATE / 2), n_mels + 2))
+    widths = np.diff(edges)
+    slopes = edges[:, None] - hertz[None, :]  # (n_mels + 2, 201)
+    rising = -slopes[:-2] / widths[:-1, None]
+    falling = slopes[2:] / widths[1:, None]
+    # Rounded here and once more below, as librosa does: that makes the numbers equal to the last bit.
+    triangles = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    unit_area = 2.0 / (edges[2:] - edges[:-2])
+    filters: npt.NDArray[np.float32] = (triangles * unit_area[:, None]).astype(np.float32)
+    filters.flags.writeable = False
+    return filters
+
+
+# Slaney's scale: linear up to 1000 Hz (15 mel), then 27 mel for each factor of 6.4.
+_HERTZ_PER_MEL = 200.0 / 3.0
+_LINEAR_MEL = 1000.0 / _HERTZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def _mel_of_hertz(hertz: float) -> float:
+    assert hertz >= 1000.0, hertz
+    return float(_LINEAR_MEL + np.log(hertz / 1000.0) / _LOG_STEP)
+
+
+def _hertz_of_mel(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    bent = 1000.0 * np.exp(_LOG_STEP * (mel - _LINEAR_MEL))
+    return np.where(mel < _LINEAR_MEL, mel * _HERTZ_PER_MEL, bent)
+
+
+@cache
+def _hann_window() -> npt.NDArray[np.float32]:
+    """Hann's window, periodic: 400 values, the 401st would be the first again."""
+    phase = 2.0 * np.pi * np.arange(N_FFT) / N_FFT
+    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)

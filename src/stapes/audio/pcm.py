@@ -1,0 +1,180 @@
+"""Samples at 16 kHz mono, in memory up to a bound and in a temporary file above it.
+
+Knows nothing of where they came from.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stapes.errors import AudioError
+
+SAMPLE_RATE = 16_000  # Hz, what Whisper was trained on
+Samples = npt.NDArray[np.float32]  # (n,), 1.0 is full scale
+_FULL_SCALE = np.float32(32768.0)  # 2 ** 15: int16 / 32768, as the reference scales
+
+
+class Recording:
+    """The samples of one recording: mono, 16 kHz, readable in any order from any thread.
+
+    name: for messages.   warnings: what was odd while decoding, one sentence each.
+    `close` frees memory and temporary file; so does the garbage collector.
+    """
+
+    def __init__(self, name: str, storage: _MemoryStorage | _FileStorage, *, warnings: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.warnings = warnings
+        self.n_samples = storage.n_samples
+        self._storage: _MemoryStorage | _FileStorage | None = storage
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / SAMPLE_RATE
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop as float32 (stop - start,), 1.0 full scale; fewer where the recording ends.
+
+        May be a read-only view. Raises ValueError after `close`.
+        """
+        assert 0 <= start <= stop, (start, stop)
+        if self._storage is None:
+            raise ValueError(f"{self.name}: the recording is closed")
+        samples = self._storage.read(min(start, self.n_samples), min(stop, self.n_samples))
+        if samples.dtype == np.int16:
+            return samples.astype(np.float32) / _FULL_SCALE
+        return samples
+
+    def close(self) -> None:
+        """Free the samples; a second call does nothing."""
+        storage, self._storage = self._storage, None
+        if storage is not None:
+            storage.close()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Recording({self.name!r}, {self.duration_s:.2f} s)"
+
+
+class SampleWriter:
+    """Collects samples of one dtype (int16 or float32) block by block, and becomes a Recording.
+
+    memory_limit_bytes: above it all samples move to a temporary file, unlinked at once where the system can.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike, *, memory_limit_bytes: int) -> None:
+        self._dtype = np.dtype(dtype)
+        self._limit = memory_limit_bytes
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+        self._n_bytes = 0
+
+    @property
+    def n_samples(self) -> int:
+        """How many samples were written so far."""
+        return self._n_bytes // self._dtype.itemsize
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append whole samples in this machine's byte order. Raises AudioError if the disk is full."""
+        self._n_bytes += len(block)
+        if self._file is None and self._n_bytes > self._limit:
+            self._move_to_file()
+        if self._file is None:
+            self._memory += block
+        else:
+            self._write_to_file(block)
+
+    def finish(self, name: str, *, warnings: tuple[str, ...] = ()) -> Recording:
+        """The recording of everything written; the writer is used up."""
+        if self._file is None:
+            storage: _MemoryStorage | _FileStorage = _MemoryStorage(np.frombuffer(self._memory, self._dtype))
+        else:
+            self._write_to_file(b"", flush=True)
+            storage = _FileStorage(self._file, self._dtype, self.n_samples)
+        return Recording(name, storage, warnings=warnings)
+
+    def discard(self) -> None:
+        """Forget everything: decoding failed."""
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.close()
+
+    def _move_to_file(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="stapes-")  # noqa: SIM115 (the storage closes it)
+        self._write_to_file(self._memory)
+        self._memory = bytearray()
+
+    def _write_to_file(self, block: bytes | bytearray | memoryview, *, flush: bool = False) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(block)
+            if flush:
+                self._file.flush()
+        except OSError as failure:
+            raise AudioError(
+                f"no room for {self._n_bytes >> 20} MiB of samples in {tempfile.gettempdir()} ({failure}); "
+                "free some, or set TMPDIR to a larger disk"
+            ) from failure
+
+
+def recording_of_array(name: str, samples: Samples) -> Recording:
+    """A recording that reads from this float32 array (n,), without a copy: leave it unchanged meanwhile."""
+    return Recording(name, _MemoryStorage(samples))
+
+
+class _MemoryStorage:
+    def __init__(self, samples: npt.NDArray[Any]) -> None:
+        self._samples = samples.view()
+        self._samples.flags.writeable = False
+        self.n_samples = samples.size
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        return self._samples[start:stop]
+
+    def close(self) -> None:
+        self._samples = self._samples[:0].copy()
+
+
+class _FileStorage:
+    """Read with pread, not mapped: a mapping's cached pages would count as this process's memory."""
+
+    def __init__(self, file: IO[bytes], dtype: np.dtype[Any], n_samples: int) -> None:
+        self._file = file
+        self._dtype = dtype
+        self.n_samples = n_samples
+        self._lock = threading.Lock()  # only where the system has no pread
+        self.close = weakref.finalize(self, file.close)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        samples = np.empty(stop - start, self._dtype)
+        rest = samples.view(np.uint8).data
+        offset = start * self._dtype.itemsize
+        while rest:
+            block = self._read_at(offset, len(rest))
+            if not block:
+                raise OSError(f"the temporary file of samples ends at byte {offset}")
+            rest[: len(block)] = block
+            rest, offset = rest[len(block) :], offset + len(block)
+        return samples
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(size)
