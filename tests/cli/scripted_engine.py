@@ -42,6 +42,10 @@ class Job:
             self.on_progress(Progress(2.0 * number + 2, 2.0 * len(self.lines)))
             yield self.segments[-1]
 
+    @property
+    def language_guess(self) -> None:
+        return None
+
     def _event(self, name: str) -> None:
         if name == "not audio":
             raise AudioError(f"{self.source}: not a recording; convert it to wav or mp3 first")
