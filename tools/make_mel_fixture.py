@@ -32,7 +32,7 @@ def main() -> None:
             recorded[f"{n_samples}_{n_mels}"] = mel[::BIN_STEP, FRAMES]
     path = Path(__file__).resolve().parents[1] / "tests" / "data" / "mel_reference.npz"
     path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, **recorded)
+    np.savez_compressed(path, allow_pickle=False, **recorded)
     print(f"{path}: {path.stat().st_size} bytes")
 
 

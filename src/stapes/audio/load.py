@@ -88,7 +88,7 @@ def _load_file(source: ByteSource, max_duration_s: float | None, memory_limit_by
         writer.discard()
         raise
     for note in recording.warnings:
-        warnings.warn(note, StapesWarning, stacklevel=4)
+        warnings.warn(note, StapesWarning, stacklevel=3)
     return recording
 
 
