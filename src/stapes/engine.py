@@ -28,7 +28,7 @@ from stapes.options import TranscribeOptions
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.task import RecordingTask
 from stapes.results import LanguageGuess, Segment, Transcript
-from stapes.scheduler import JobState, Progress, ProgressSink, ScheduledJob, Scheduler
+from stapes.scheduler import Batch, JobState, Progress, ProgressSink, ScheduledJob, Scheduler
 from stapes.tokenizer import Tokenizer
 from stapes.writers import format_timestamp
 
@@ -103,19 +103,19 @@ class Engine:
         Raises AudioError, OptionError.
         """
         job = self.submit(audio, **keywords)
-        for segment in _given_up_with(job):
+        for segment in SegmentStream(job):
             if verbose:
                 start, end = format_timestamp(segment.start_s), format_timestamp(segment.end_s)
                 sys.stdout.write(f"[{start} --> {end}] {segment.text}\n")
         return job.result()
 
-    def stream(self, audio: AudioSource, **keywords: Any) -> Iterator[Segment]:
+    def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
         """Give segments as they are decoded: a window's are given before the next window is encoded.
 
         Takes what `submit` takes, and checks it now, before the first segment is asked for. Whoever stops asking
         cancels the rest.
         """
-        return _given_up_with(self.submit(audio, **keywords))
+        return SegmentStream(self.submit(audio, **keywords))
 
     def detect_language(
         self, audio: AudioSource, *, sample_rate: int | None = None, max_duration_s: float | None = None
@@ -168,14 +168,14 @@ class Engine:
     ) -> Job:
         """Put samples that are already loaded into the schedule; the engine closes them."""
         try:
-            task = RecordingTask(recording, self._backend, self._tokenizer, options)
+            with self._lock:
+                self._check_open()
+                job = ScheduledJob(RecordingTask(recording, self._backend, self._tokenizer, options), on_progress)
+                self.scheduler.admit(job)
+                self._n_submitted += 1
         except BaseException:
             recording.close()
             raise
-        job = ScheduledJob(task, on_progress)
-        with self._lock:
-            self.scheduler.admit(job)
-            self._n_submitted += 1
         return Job(self, job)
 
     # The heart.
@@ -185,18 +185,20 @@ class Engine:
         with self._lock:
             self._check_open()
             batch = self.scheduler.next_batch()
-            if batch is None:
-                return False
-            try:
-                answer = batch.run(self._backend)
-            except Exception as error:  # the batch's jobs fail with it; all others go on
-                self.scheduler.fail(batch, error)
-            except BaseException:  # Ctrl-C in the middle of a step: its rows cannot be trusted any more
-                self.scheduler.fail(batch, CancelledError("interrupted"))
-                raise
-            else:
-                self.scheduler.account(batch, answer)
-            return True
+            if batch is not None:
+                self._run(batch)
+            return batch is not None
+
+    def _run(self, batch: Batch) -> None:
+        try:
+            answer = batch.run(self._backend)
+        except Exception as error:  # the batch's jobs fail with it; all others go on
+            self.scheduler.fail(batch, error)
+        except BaseException:  # Ctrl-C in the middle of a step: its rows cannot be trusted any more
+            self.scheduler.fail(batch, CancelledError("interrupted"))
+            raise
+        else:
+            self.scheduler.account(batch, answer)
 
     def run(self) -> None:
         """Work until no job is left."""
@@ -264,12 +266,27 @@ class Engine:
             )
 
 
-def _given_up_with(job: Job) -> Iterator[Segment]:
-    """Give a job's segments; cancel it when nobody wants more."""
-    try:
-        yield from job
-    finally:
-        job.cancel()
+class SegmentStream(Iterator["Segment"]):
+    """A job's segments as they are decoded. Closing it, or dropping it, cancels what is left of the job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._segments = iter(job)
+
+    def __next__(self) -> Segment:
+        try:
+            return next(self._segments)
+        except BaseException:  # the end, a failure, or Ctrl-C: nobody waits any more
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancel the job, if it has not ended."""
+        self.job.cancel()
+
+    def __del__(self) -> None:
+        """Nobody can ask for more."""
+        self.close()
 
 
 class Job:

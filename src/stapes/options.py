@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from operator import index
+from typing import Any, ClassVar, Literal, get_args
 
 from stapes.errors import OptionError
 from stapes.languages import language_code
 
 Task = Literal["transcribe", "translate"]
-T = TypeVar("T")
 
+#: far beyond what makes sense; above them numbers overflow
+_HOTTEST, _MOST_PATIENCE = 1e6, 1e6
 #: a ladder of temperatures: each is tried when the one before it failed
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -31,7 +33,7 @@ def _require(condition: bool, message: str) -> None:
         raise OptionError(message)
 
 
-def _finite(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+def _number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
     if value is None:
         return
     _require(
@@ -134,8 +136,8 @@ class Search:
         _whole("beam_size", self.beam_size)
         _whole("best_of", self.best_of)
         _whole("seed", self.seed, low=0)
-        _finite("patience", self.patience, low=0)
-        _finite("length_penalty", self.length_penalty, low=0, high=1)
+        _number("patience", self.patience, low=0, high=_MOST_PATIENCE)
+        _number("length_penalty", self.length_penalty, low=0, high=1)
         if self.patience is not None and 0.0 in self.temperature:
             _require(self.beam_size is not None, "patience needs a beam search: give beam_size too")
         if self.beam_size is not None:
@@ -157,11 +159,14 @@ class Search:
 
 
 def _temperatures(value: Any) -> tuple[float, ...]:
-    ladder = (value,) if isinstance(value, (int, float)) else tuple(value)
+    try:
+        ladder = (value,) if isinstance(value, (int, float)) else tuple(value)
+    except TypeError:
+        raise OptionError(f"temperature must be a number or several, got {value!r}") from None
     _require(len(ladder) > 0, "temperature needs at least one value")
     for one in ladder:
-        _finite("temperature", one, low=0)
-        _require(math.isfinite(one), f"temperature must be finite, got {one!r}")
+        _require(one is not None, "temperature must be a number or several, got None among them")
+        _number("temperature", one, low=0, high=_HOTTEST)
     return tuple(float(one) for one in ladder)
 
 
@@ -181,7 +186,7 @@ class Rules:
         object.__setattr__(self, "suppress_tokens", _token_ids(self.suppress_tokens))
         _flag("suppress_blank", self.suppress_blank)
         _flag("without_timestamps", self.without_timestamps)
-        _finite("max_initial_timestamp", self.max_initial_timestamp, low=0, high=30)
+        _number("max_initial_timestamp", self.max_initial_timestamp, low=0, high=30)
         _whole("sample_len", self.sample_len, low=0)
 
 
@@ -191,7 +196,7 @@ def _token_ids(value: Any) -> tuple[int, ...]:
         return ()
     try:
         parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
-        ids = tuple(int(part) for part in parts)
+        ids = tuple(int(part) if isinstance(part, str) else index(part) for part in parts)
     except (TypeError, ValueError):
         raise OptionError(f"suppress_tokens must be ids such as '-1' or '50,1234', got {value!r}") from None
     _require(all(one >= -1 for one in ids), f"suppress_tokens has an id below -1: {value!r}")
@@ -233,7 +238,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _finite(item.name, getattr(self, item.name))
+            _number(item.name, getattr(self, item.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,8 +86,6 @@ class ScheduledJob:
     def accept(self, results: Sequence[RowResult]) -> None:
         """Take what its rows gave."""
         self.segments.extend(self._task.accept(results))
-        self._report()
-        self.finish_if_done()
 
     def finish_if_done(self) -> None:
         """End the job once nothing is left of its recording."""
@@ -101,9 +99,10 @@ class ScheduledJob:
             self.error = error
             self._end(JobState.CANCELLED if isinstance(error, CancelledError) else JobState.FAILED)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Tell whoever wants to know how far it has come."""
         progress = Progress(self._task.done_s, self._task.duration_s)
-        if progress != self.progress:
+        if not self.state.ended and progress != self.progress:
             self.progress = progress
             if self._on_progress is not None:
                 self._on_progress(progress)
@@ -163,10 +162,13 @@ class Scheduler:
 
     def next_batch(self) -> Batch | None:
         """Give the next unit of model work: windows to encode while there is room, else rows to step."""
-        waiting = [job for job in self.jobs if job.needs_window]
-        room = self._max_windows - (len(self.jobs) - len(waiting))
-        if waiting and room > 0 and (batch := self._encode_batch(waiting[: min(room, MAX_ENCODE)])):
-            return batch
+        while waiting := [job for job in self.jobs if job.needs_window]:
+            room = self._max_windows - (len(self.jobs) - len(waiting))
+            if room <= 0:
+                break
+            if batch := self._encode_batch(waiting[: min(room, MAX_ENCODE)]):
+                return batch
+            # None of these could give its window: they have failed, and others may be waiting.
         return self._decode_batch()
 
     def _encode_batch(self, waiting: list[ScheduledJob]) -> EncodeBatch | None:
@@ -200,11 +202,9 @@ class Scheduler:
             shares = [
                 _bind(job.accept, answer[start:end]) for job, start, end in zip(batch.jobs, starts, ends, strict=True)
             ]
-        for job, give in zip(batch.jobs, shares, strict=True):
-            try:
-                give()
-            except Exception as error:  # a job's sink or text may fail; the others go on
-                job.fail(error)
+        _for_each(batch.jobs, shares)
+        # Sinks come last, when every job has what is its own: they may cancel, or ask the engine for more.
+        _for_each(batch.jobs, [_report_and_finish(job) for job in batch.jobs])
         self._forget_ended()
 
     def fail(self, batch: Batch, error: BaseException) -> None:
@@ -219,3 +219,26 @@ class Scheduler:
 
 def _bind(give: Callable[..., None], value: object) -> Callable[[], None]:
     return lambda: give(value)
+
+
+def _report_and_finish(job: ScheduledJob) -> Callable[[], None]:
+    def report_and_finish() -> None:
+        job.report()
+        job.finish_if_done()
+
+    return report_and_finish
+
+
+def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]]) -> None:
+    """Make every job's call; one that raises ends its job alone. Ctrl-C waits until all have been made."""
+    interruption: BaseException | None = None
+    for job, call in zip(jobs, calls, strict=True):
+        try:
+            call()
+        except Exception as error:
+            job.fail(error)
+        except BaseException as error:
+            job.fail(CancelledError("interrupted"))
+            interruption = error
+    if interruption is not None:
+        raise interruption

@@ -9,7 +9,6 @@ Everything here is deterministic and needs no file, no network and no weights.
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -20,10 +19,10 @@ from stapes.audio.mel import log10_mel
 from stapes.audio.pcm import SAMPLE_RATE
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
+from stapes.backends.ledger import Ledger
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec, VocabularyData, parameter_shapes
 from stapes.engine import Engine
-from stapes.errors import BackendError
 from stapes.languages import LANGUAGES
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
@@ -157,9 +156,7 @@ class ScriptedBackend:
     def __init__(self, spec: ModelSpec, script: Script) -> None:
         self.spec = spec
         self._script = script
-        self._ids = itertools.count()
-        self._windows: dict[WindowId, int] = {}
-        self._rows: dict[RowId, tuple[WindowId, list[int]]] = {}
+        self.ledger: Ledger[int, list[int]] = Ledger(spec)  # a window's sound, a row's tokens
         self.n_encoded = 0  # windows
         self.n_steps = 0
 
@@ -178,70 +175,56 @@ class ScriptedBackend:
     @property
     def n_open(self) -> int:
         """Windows and rows that were not given back."""
-        return len(self._windows) + len(self._rows)
+        return len(self.ledger)
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Remember each window's sound by its checksum."""
-        ids = [WindowId(next(self._ids)) for _ in mel]
-        self._windows.update(zip(ids, (zlib.crc32(one.tobytes()) for one in mel), strict=True))
-        self.n_encoded += len(ids)
-        return ids
+        self.ledger.check_mel(mel)
+        self.n_encoded += len(mel)
+        return [self.ledger.add_window(zlib.crc32(one.tobytes())) for one in mel]
 
     def release(self, window: WindowId) -> None:
         """Forget a window."""
-        if any(owner == window for owner, _ in self._rows.values()):
-            raise BackendError(f"window {window} still has open rows")
-        del self._windows[window]
+        self.ledger.release(window)
 
     def open(self, window: WindowId) -> RowId:
         """Open an empty row."""
-        if window not in self._windows:
-            raise BackendError(f"window {window} is not here")
-        row = RowId(next(self._ids))
-        self._rows[row] = (window, [])
-        return row
+        return self.ledger.add_row(window, [])
 
     def fork(self, row: RowId) -> RowId:
         """Copy a row."""
-        window, tokens = self._rows[row]
-        new = self.open(window)
-        self._rows[new][1].extend(tokens)
-        return new
+        source = self.ledger.row(row)
+        return self.ledger.add_row(source.window, source.cache[: source.length], source.length)
 
     def truncate(self, row: RowId, length: int) -> None:
         """Cut a row."""
-        tokens = self._rows[row][1]
-        if not 0 <= length <= len(tokens):
-            raise BackendError(f"row {row} holds {len(tokens)} tokens; cannot cut it to {length}")
-        del tokens[length:]
+        self.ledger.truncate(row, length)
 
     def length(self, row: RowId) -> int:
         """How many tokens a row holds."""
-        return len(self._rows[row][1])
+        return self.ledger.row(row).length
 
     def close(self, row: RowId) -> None:
         """Forget a row."""
-        del self._rows[row]
+        self.ledger.close(row)
 
     def shut_down(self) -> None:
         """Nothing runs."""
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Append the tokens, and ask the script wherever logits are wanted."""
+        self.ledger.check_steps(steps)
         self.n_steps += 1
-        if len({one.row for one in steps}) != len(steps):
-            raise BackendError("a row stands twice in one step")
         return [self._step_row(one) for one in steps]
 
     def _step_row(self, step: RowStep) -> RowResult:
-        window, tokens = self._rows[step.row]
-        before = len(tokens)
-        if not step.tokens or before + len(step.tokens) > self.spec.n_text_ctx:
-            raise BackendError(f"row {step.row} cannot take {len(step.tokens)} more tokens")
-        tokens.extend(step.tokens)
+        row = self.ledger.row(step.row)
+        before, sound = row.length, self.ledger.window(row.window)
+        row.cache[before:] = step.tokens
+        row.length = len(row.cache)
 
         def logits(position: int) -> FloatArray:
-            return self._script(self._windows[window], tuple(tokens[: before + position + 1]))
+            return self._script(sound, tuple(row.cache[: before + position + 1])).copy()  # choosing changes it
 
         ids: tuple[int, ...] = ()
         logprobs: tuple[float, ...] = ()

@@ -132,3 +132,13 @@ def test_an_endless_pipe_ends(monkeypatch):
 def test_a_device_is_refused():
     with pytest.raises(AudioError, match=r"device|no such file"):
         load_audio("/dev/zero")
+
+
+def test_a_channel_layout_that_cannot_be_mixed_is_refused() -> None:
+    """Nine channels without a layout: libswresample knows no way to one."""
+    header = b"RIFF" + (36 + 1800).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    form = b"".join(
+        value.to_bytes(size, "little") for value, size in ((1, 2), (9, 2), (16000, 4), (288000, 4), (18, 2), (16, 2))
+    )
+    with pytest.raises(AudioError, match="9 channels"):
+        load_audio(header + form + b"data" + (1800).to_bytes(4, "little") + bytes(1800))

@@ -78,7 +78,7 @@ def decode(source: ByteSource, report: DecodeReport) -> Iterator[memoryview]:
             _check_frame(frame, source.label)
             if converter is None or not converter.fits(frame):
                 # On a change of format ffmpeg 5.1 rebuilds its filters and drops what the old ones held back.
-                converter = Converter(frame, skip_samples=skip_samples)
+                converter = _converter(frame, skip_samples, source.label)
                 skip_samples = 0
             yield from converter.convert(frame)
         if converter is not None:
@@ -176,6 +176,16 @@ def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> i
         return 0
     codec_delay = context.delay  # 0: there is none, and libav falls back on OpusHead
     return max(0, int.from_bytes(head[10:12], "little") - codec_delay) if codec_delay else 0
+
+
+def _converter(frame: AudioFrame, skip_samples: int, label: str) -> Converter:
+    try:
+        return Converter(frame, skip_samples=skip_samples)
+    except (FFmpegError, ValueError) as failure:
+        raise AudioError(
+            f"{label}: its {frame.layout.nb_channels} channels ({frame.layout.name}, {frame.format.name}) cannot be "
+            "mixed to one; mix it down first"
+        ) from failure
 
 
 def _check_frame(frame: AudioFrame, label: str) -> None:

@@ -49,7 +49,8 @@ def choose(logprobs: FloatArray, logits: FloatArray, choice: Choice) -> tuple[tu
     Returns the ids and their log-probabilities.
     """
     if isinstance(choice, Best):
-        ids = [int(logprobs.argmax())]
+        # Of the logits: rounding in the log-softmax can make two of them equal.
+        ids = [int(logits.argmax())]
     elif isinstance(choice, Draw):
         ids = _draw(logits, choice)
     else:

@@ -10,9 +10,8 @@ Source of the network: openai/whisper model.py at c0d2f62.
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ import numpy as np
 from stapes.audio.mel import log10_mel
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
+from stapes.backends.ledger import Ledger, Row
 from stapes.backends.numpy_encoder import encode
-from stapes.backends.numpy_kernels import softmax
-from stapes.backends.numpy_weights import Weights
+from stapes.backends.numpy_kernels import gelu, softmax
+from stapes.backends.numpy_weights import Share, Weights, alone
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.errors import BackendError
 
 T = TypeVar("T")
 #: ids whose logits one thread computes at a time: the same cut on every machine
@@ -35,11 +34,9 @@ _VOCABULARY_PART = 8192
 
 
 @dataclass(slots=True)
-class _Row:
+class _Cache:
     """The self-attention keys and values of one decoder row."""
 
-    window: WindowId
-    length: int
     keys: FloatArray  # (layers, heads, n_text_ctx, width)
     values: FloatArray
 
@@ -59,9 +56,7 @@ class NumpyBackend:
         """Take the weights as float32; threads: None uses every core that the process may use."""
         self.spec: ModelSpec = checkpoint.spec
         self._weights = Weights(checkpoint.tensors, self.spec)
-        self._rows: dict[RowId, _Row] = {}
-        self._windows: dict[WindowId, _Memory] = {}
-        self._ids = itertools.count()
+        self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
         self._threads = threads or _usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
         self._blas = _blas_controller()
@@ -90,21 +85,14 @@ class NumpyBackend:
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
-        expected = (self.spec.n_mels, 2 * self.spec.n_audio_ctx)
-        if mel.ndim != 3 or mel.shape[1:] != expected:
-            raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
-        ids = []
+        self.ledger.check_mel(mel)
         with self._one_blas_thread():
-            for one in mel:
-                ids.append(WindowId(next(self._ids)))
-                self._windows[ids[-1]] = self._cross_memory(encode(one, self._weights, self.spec, self._share))
-        return ids
+            memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
+        return [self.ledger.add_window(memory) for memory in memories]
 
     def release(self, window: WindowId) -> None:
         """Give back a window's memory."""
-        if any(row.window == window for row in self._rows.values()):
-            raise BackendError(f"window {window} still has open rows")
-        del self._windows[window]
+        self.ledger.release(window)
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
@@ -125,123 +113,137 @@ class NumpyBackend:
         self._share(project, range(spec.n_text_layer))
         return memory
 
-    def _share(self, work: Callable[[T], object], parts: Iterable[T]) -> None:
-        """Let the pool's threads share a piece of work."""
-        for _ in self._pool.map(work, parts):
-            pass
+    def _share(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
+        """Let the calling thread and the pool's share a piece of work; satisfies `Share`. Does not nest."""
+        left = iter(parts)  # threads take from one iterator: what is next is nobody else's
+
+        def take() -> None:
+            for part in left:
+                work(part)
+
+        helpers = [self._pool.submit(take) for _ in range(min(self._threads, len(parts)) - 1)]
+        try:
+            take()
+        finally:
+            for helper in helpers:
+                helper.result()
 
     # Rows.
 
     def open(self, window: WindowId) -> RowId:
         """Open an empty row over a window."""
-        if window not in self._windows:
-            raise BackendError(f"window {window} is not here")
+        return self.ledger.add_row(window, self._empty_cache())
+
+    def _empty_cache(self) -> _Cache:
         spec = self.spec
         shape = (spec.n_text_layer, spec.n_text_head, spec.n_text_ctx, spec.n_text_state // spec.n_text_head)
-        row = RowId(next(self._ids))
         # Memory that is never written is never taken: a short row costs what it holds.
-        self._rows[row] = _Row(window, 0, np.empty(shape, np.float32), np.empty(shape, np.float32))
-        return row
+        return _Cache(np.empty(shape, np.float32), np.empty(shape, np.float32))
 
     def fork(self, row: RowId) -> RowId:
         """Open a row that holds the same tokens as another."""
-        source = self._rows[row]
-        new = self.open(source.window)
-        target = self._rows[new]
-        target.length = source.length
-        target.keys[:, :, : source.length] = source.keys[:, :, : source.length]
-        target.values[:, :, : source.length] = source.values[:, :, : source.length]
-        return new
+        source, cache = self.ledger.row(row), self._empty_cache()
+        cache.keys[:, :, : source.length] = source.cache.keys[:, :, : source.length]
+        cache.values[:, :, : source.length] = source.cache.values[:, :, : source.length]
+        return self.ledger.add_row(source.window, cache, source.length)
 
     def truncate(self, row: RowId, length: int) -> None:
         """Forget a row's tokens from position `length` on."""
-        if not 0 <= length <= self._rows[row].length:
-            raise BackendError(f"row {row} holds {self._rows[row].length} tokens; cannot cut it to {length}")
-        self._rows[row].length = length
+        self.ledger.truncate(row, length)
 
     def length(self, row: RowId) -> int:
         """How many tokens a row holds."""
-        return self._rows[row].length
+        return self.ledger.row(row).length
 
     def close(self, row: RowId) -> None:
         """Give back a row's memory."""
-        del self._rows[row]
+        self.ledger.close(row)
 
     def shut_down(self) -> None:
         """End the pool's threads and forget everything."""
         self._pool.shutdown()
-        self._rows.clear()
-        self._windows.clear()
+        self.ledger.clear()
         self._weights.clear()
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Advance each row by its new tokens."""
-        self._check(steps)
+        self.ledger.check_steps(steps)
         with self._one_blas_thread():
-            # A lone row stays on this thread: handing it over costs more than it gains.
-            advanced = list((self._pool.map if len(steps) > 1 else map)(self._advance, steps))
-            logits = self._all_logits(steps, [x for x, _ in advanced])
-        attention = (one for _, one in advanced)
+            results = self._advance_all(steps)
+            logits = self._all_logits(steps, [x for x, _ in results])
+        attention = (one for _, one in results)
         return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
 
-    def _check(self, steps: Sequence[RowStep]) -> None:
-        if len({one.row for one in steps}) != len(steps):
-            raise BackendError("a row stands twice in one step")
-        for one in steps:
-            if one.row not in self._rows:
-                raise BackendError(f"row {one.row} is not here")
-            if not one.tokens:
-                raise BackendError(f"row {one.row} brings no token")
-            if self._rows[one.row].length + len(one.tokens) > self.spec.n_text_ctx:
-                raise BackendError(f"row {one.row} would exceed {self.spec.n_text_ctx} tokens")
-            if not 0 <= min(one.tokens) <= max(one.tokens) < self.spec.n_vocab:
-                raise BackendError(f"row {one.row} brings an id outside 0 to {self.spec.n_vocab - 1}")
+    def _advance_all(self, steps: Sequence[RowStep]) -> list[tuple[FloatArray, FloatArray | None]]:
+        """Share out the rows among the threads; a lone row's own work."""
+        if len(steps) == 1:
+            return [self._advance(steps[0], self._share)]
+        results: dict[RowId, tuple[FloatArray, FloatArray | None]] = {}
 
-    def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
+        def advance(step: RowStep) -> None:
+            results[step.row] = self._advance(step, alone)
+
+        self._share(advance, steps)
+        return [results[step.row] for step in steps]
+
+    def _advance(self, step: RowStep, share: Share) -> tuple[FloatArray, FloatArray | None]:
         """Run a row's new tokens through all layers.
 
         Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
         """
-        row, w = self._rows[step.row], self._weights
+        row, w = self.ledger.row(step.row), self._weights
         start, stop = row.length, row.length + len(step.tokens)
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
+        memory = self.ledger.window(row.window)
         scores: dict[int, FloatArray] = {}
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
-            x += self._attend_self(x, block, row, layer)
+            x += self._attend_self(x, block, row, layer, share)
             wanted = any(layer == one for one, _ in step.attention)
-            mix, seen = self._attend_cross(x, block, self._windows[row.window], layer, wanted)
+            mix, seen = self._attend_cross(x, block, memory, layer, wanted, share)
             x += mix
             if seen is not None:
                 scores[layer] = seen
-            x += w.mlp(x, block)
+            h = gelu(w.linear_in_halves(w.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0", share))
+            x += w.linear_in_halves(h, f"{block}.mlp.2", share)
         row.length = stop
         return x, np.stack([scores[layer][head] for layer, head in step.attention]) if step.attention else None
 
-    def _attend_self(self, x: FloatArray, block: str, row: _Row, layer: int) -> FloatArray:
+    def _attend_self(self, x: FloatArray, block: str, row: Row[_Cache], layer: int, share: Share) -> FloatArray:
         w = self._weights
         n, start, stop = len(x), row.length, row.length + len(x)
-        query, key, value = self._heads(w.linear(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv"), 3)
-        row.keys[layer, :, start:stop] = key
-        row.values[layer, :, start:stop] = value
-        scores = query @ row.keys[layer, :, :stop].transpose(0, 2, 1)
+        query, key, value = self._heads(w.linear_in_halves(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv", share), 3)
+        row.cache.keys[layer, :, start:stop] = key
+        row.cache.values[layer, :, start:stop] = value
+        scores = query @ row.cache.keys[layer, :, :stop].transpose(0, 2, 1)
         scores *= np.float32(query.shape[-1] ** -0.5)
         if n > 1:  # a new token does not see those after it
             scores[:, np.triu(np.ones((n, stop), dtype=bool), k=start + 1)] = -np.inf
-        mix = softmax(scores) @ row.values[layer, :, :stop]
+        mix = softmax(scores) @ row.cache.values[layer, :, :stop]
         return w.linear(self._joined(mix), f"{block}.attn.out")
 
     def _attend_cross(
-        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool
+        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool, share: Share
     ) -> tuple[FloatArray, FloatArray | None]:
         """Attend to the window; also give the scores (heads, n, n_audio_ctx) before the softmax if wanted."""
         w = self._weights
         (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
-        scores = query @ memory.keys[layer]
-        scores *= np.float32(query.shape[-1] ** -0.5)
-        kept = scores.copy() if wanted else None
-        mix = softmax(scores) @ memory.values[layer]
+        scale = np.float32(query.shape[-1] ** -0.5)
+        n_head, n, _ = query.shape
+        scores = np.empty((n_head, n, self.spec.n_audio_ctx), np.float32)
+        mix = np.empty_like(query)
+        kept = np.empty_like(scores) if wanted else None
+
+        def attend(heads: slice) -> None:
+            some = scores[heads]
+            np.matmul(query[heads], memory.keys[layer, heads], out=some)
+            some *= scale
+            if kept is not None:
+                kept[heads] = some
+            np.matmul(softmax(some), memory.values[layer, heads], out=mix[heads])
+
+        share(attend, (slice(0, n_head // 2), slice(n_head // 2, n_head)))
         return w.linear(self._joined(mix), f"{block}.cross_attn.out"), kept
 
     def _heads(self, x: FloatArray, n_parts: int) -> FloatArray:

@@ -5,26 +5,15 @@ Source: openai/whisper model.py at c0d2f62 (AudioEncoder).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
-
 import numpy as np
 
 from stapes.backends.base import FloatArray
 from stapes.backends.numpy_kernels import attend_all, gelu
-from stapes.backends.numpy_weights import Weights
+from stapes.backends.numpy_weights import Share, Weights
 from stapes.checkpoint.base import ModelSpec
 
-T = TypeVar("T")
 #: positions that one thread takes at a time: the same cut on every machine, so that sums are the same too
-_PART = 250
-
-
-class Share(Protocol):
-    """Lets threads share a piece of work, and waits until all of it is done."""
-
-    def __call__(self, work: Callable[[T], object], parts: Iterable[T]) -> None:
-        """Call `work` with every part."""
+_PART = 375
 
 
 def encode(mel: FloatArray, w: Weights, spec: ModelSpec, share: Share) -> FloatArray:
@@ -53,7 +42,8 @@ def _block(x: FloatArray, block: str, w: Weights, spec: ModelSpec, share: Share)
 
     def finish(rows: slice) -> None:
         x[rows] += w.linear(mixed[rows], f"{block}.attn.out")
-        x[rows] += w.mlp(x[rows], block)
+        h = gelu(w.linear(w.norm(x[rows], f"{block}.mlp_ln"), f"{block}.mlp.0"))
+        x[rows] += w.linear(h, f"{block}.mlp.2")
 
     share(project, _parts(len(x)))
     share(attend, range(spec.n_audio_head))
@@ -74,6 +64,6 @@ def _convolve(x: FloatArray, name: str, stride: int, w: Weights, share: Share) -
     return out
 
 
-def _parts(n: int) -> Iterator[slice]:
+def _parts(n: int) -> list[slice]:
     """Cut n positions into stretches for the threads."""
-    return (slice(start, min(start + _PART, n)) for start in range(0, n, _PART))
+    return [slice(start, min(start + _PART, n)) for start in range(0, n, _PART)]

@@ -20,6 +20,8 @@ _LOGIT = tuple(
 _LOGIT_END = np.float32(5.5**2)
 _GELU_BLOCK = 32768  # values: 128 KiB, three buffers of which stay in a core's cache
 _ATTENTION_BLOCK = 250  # queries: their scores against 1,500 keys fill 1.5 MB
+_LARGEST_SCORE = 80.0  # 1,500 times exp(80) is still a float32
+_SMALLEST_SUM = 1e-25  # below it, small weights would be lost to float32's smallest numbers
 
 
 def linear(x: FloatArray, weight: FloatArray, bias: FloatArray | None) -> FloatArray:
@@ -77,14 +79,30 @@ def attend_all(query: FloatArray, key: FloatArray, value: FloatArray) -> FloatAr
 
     query, key, value: (n, width), views allowed; query is already scaled. Returns (n, width).
     """
-    query, key, value = (np.ascontiguousarray(x) for x in (query, key, value))
+    query, key = np.ascontiguousarray(query), np.ascontiguousarray(key)
+    # A column of ones lets the product that mixes the values sum the weights too.
+    value = np.concatenate((value, np.ones((len(value), 1), np.float32)), axis=1)
     out = np.empty_like(query)
     for start in range(0, len(query), _ATTENTION_BLOCK):
         rows = slice(start, start + _ATTENTION_BLOCK)
-        scores = query[rows] @ key.T
-        scores -= scores.max(axis=1, keepdims=True)
-        np.exp(scores, out=scores)
-        total = scores.sum(axis=1, keepdims=True)
-        # Dividing the mix instead of the scores: 64 numbers a row instead of 1,500.
-        out[rows] = (scores @ value) / total
+        mixed = _mix(query[rows] @ key.T, value, safely=False)
+        if mixed is None:
+            mixed = _mix(query[rows] @ key.T, value, safely=True)
+        assert mixed is not None
+        np.divide(mixed[:, :-1], mixed[:, -1:], out=out[rows])
     return out
+
+
+def _mix(scores: FloatArray, value: FloatArray, *, safely: bool) -> FloatArray | None:
+    """Weigh the values with the exponentials of the scores, in place.
+
+    The scores' own size is safe in all but extreme windows; None asks for another try, `safely`: less each row's
+    maximum, which costs two more passes over them.
+    """
+    if safely:
+        scores -= scores.max(axis=1, keepdims=True)
+    elif scores.max() > _LARGEST_SCORE:
+        return None
+    np.exp(scores, out=scores)
+    mixed: FloatArray = scores @ value
+    return mixed if safely or mixed[:, -1].min() > _SMALLEST_SUM else None

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from stapes.backends.base import FloatArray
-from stapes.backends.numpy_kernels import gelu, layer_norm, linear
+from stapes.backends.numpy_kernels import layer_norm, linear
 from stapes.checkpoint.base import ModelSpec
+
+T = TypeVar("T")
+
+
+class Share(Protocol):
+    """Lets threads share a piece of work, and waits until all of it is done."""
+
+    def __call__(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
+        """Call `work` with every part."""
+
+
+def alone(work: Callable[[T], object], parts: Sequence[T]) -> None:
+    """Do all parts on the calling thread. Satisfies `Share`."""
+    for part in parts:
+        work(part)
 
 
 class Weights(dict[str, FloatArray]):
@@ -49,6 +64,19 @@ class Weights(dict[str, FloatArray]):
         """Apply the linear layer of that name to (n, in) -> (n, out)."""
         return linear(x, self[f"{name}.weight"], self.get(f"{name}.bias"))
 
-    def mlp(self, x: FloatArray, block: str) -> FloatArray:
-        """Apply a block's two linear layers with the GELU between them."""
-        return self.linear(gelu(self.linear(self.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")), f"{block}.mlp.2")
+    def linear_in_halves(self, x: FloatArray, name: str, share: Share) -> FloatArray:
+        """Do the same for a few positions, where reading the weights takes the time: two threads read faster."""
+        weight, bias = self[f"{name}.weight"], self.get(f"{name}.bias")
+        out = np.empty((len(x), len(weight)), np.float32)
+
+        def half(rows: slice) -> None:
+            if len(x) == 1:
+                np.matmul(weight[rows], x[0], out=out[0, rows])
+            else:
+                out[:, rows] = x @ weight[rows].T
+
+        middle = len(weight) // 2
+        share(half, (slice(0, middle), slice(middle, len(weight))))
+        if bias is not None:
+            out += bias
+        return out

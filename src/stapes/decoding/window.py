@@ -104,7 +104,8 @@ class WindowDecoder:
         self._backend = backend
         self._setting = setting
         self._initial = setting.initial_tokens(prompt)
-        self._sot_position = len(self._initial) - len(setting.prefix) - len(setting.start)
+        # The first one: with nothing suppressed, the text before may hold that id too, and the reference looks there.
+        self._sot_position = self._initial.index(setting.tokenizer.special.sot)
         self._random_key = random_key
         self._no_speech_prob: float | None = None
         self._tries: list[Try] = []

@@ -26,8 +26,7 @@ class WordTokens:
 def split_words(tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> list[WordTokens]:
     """Cut ids into words: at spaces and punctuation; in languages without spaces, wherever a character ends.
 
-    Bytes of one character are never parted, and no id is lost: the words' ids joined are `ids`, as long as the last
-    character is whole.
+    Bytes of one character are never parted, and no id is lost: the words' ids joined are `ids`.
     """
     pieces = _characters(tokenizer, ids)
     if language in WITHOUT_SPACES:
@@ -53,8 +52,10 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> list[WordTokens]:
         current.append(one)
         text = tokenizer.decode_with_timestamps(current)
         broken_at = text.find(_BROKEN)
-        if broken_at < 0 or whole[offset + broken_at] == _BROKEN:
+        if broken_at < 0 or whole[offset + broken_at : offset + broken_at + 1] == _BROKEN:
             pieces.append(WordTokens(text, tuple(current)))
             current = []
             offset += len(text)
+    if current:  # a character that the end cuts off
+        pieces.append(WordTokens(tokenizer.decode_with_timestamps(current), tuple(current)))
     return pieces

@@ -1,0 +1,119 @@
+"""Which windows and rows a backend holds: ids, checks and lifetimes, the same for every backend.
+
+What a window's or a row's memory is, the backend knows; that it is asked for what is there, this file sees to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from stapes.backends.base import FloatArray, RowId, RowStep, WindowId
+from stapes.checkpoint.base import ModelSpec
+from stapes.errors import BackendError
+
+Memory = TypeVar("Memory")
+Cache = TypeVar("Cache")
+
+
+@dataclass(slots=True)
+class Row(Generic[Cache]):
+    """One open decoder row."""
+
+    window: WindowId
+    length: int  # tokens that it holds
+    cache: Cache
+
+
+class Ledger(Generic[Memory, Cache]):
+    """Windows and rows by id. Every method raises BackendError for an id that is not here."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._ids = itertools.count()
+        self._windows: dict[WindowId, Memory] = {}
+        self._rows: dict[RowId, Row[Cache]] = {}
+
+    def __len__(self) -> int:
+        """How many windows and rows were not given back."""
+        return len(self._windows) + len(self._rows)
+
+    @property
+    def n_windows(self) -> int:
+        """How many windows are here."""
+        return len(self._windows)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows are open."""
+        return len(self._rows)
+
+    def add_window(self, memory: Memory) -> WindowId:
+        """Keep a window's memory."""
+        window = WindowId(next(self._ids))
+        self._windows[window] = memory
+        return window
+
+    def window(self, window: WindowId) -> Memory:
+        """Give a window's memory."""
+        if window not in self._windows:
+            raise BackendError(f"window {window} is not here")
+        return self._windows[window]
+
+    def release(self, window: WindowId) -> None:
+        """Forget a window; its rows must be closed."""
+        self.window(window)
+        if any(row.window == window for row in self._rows.values()):
+            raise BackendError(f"window {window} still has open rows")
+        del self._windows[window]
+
+    def add_row(self, window: WindowId, cache: Cache, length: int = 0) -> RowId:
+        """Keep a row over a window."""
+        self.window(window)
+        row = RowId(next(self._ids))
+        self._rows[row] = Row(window, length, cache)
+        return row
+
+    def row(self, row: RowId) -> Row[Cache]:
+        """Give a row."""
+        if row not in self._rows:
+            raise BackendError(f"row {row} is not here")
+        return self._rows[row]
+
+    def truncate(self, row: RowId, length: int) -> None:
+        """Shorten a row to `length` tokens."""
+        held = self.row(row).length
+        if not 0 <= length <= held:
+            raise BackendError(f"row {row} holds {held} tokens; cannot cut it to {length}")
+        self._rows[row].length = length
+
+    def close(self, row: RowId) -> None:
+        """Forget a row."""
+        self.row(row)
+        del self._rows[row]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+        self._windows.clear()
+
+    def check_mel(self, mel: FloatArray) -> None:
+        """Refuse log-mels that are not (windows, n_mels, 2 * n_audio_ctx)."""
+        expected = (self._spec.n_mels, 2 * self._spec.n_audio_ctx)
+        if mel.ndim != 3 or mel.shape[1:] != expected:
+            raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
+
+    def check_steps(self, steps: Sequence[RowStep]) -> None:
+        """Refuse a step before anything of it is done."""
+        if len({one.row for one in steps}) != len(steps):
+            raise BackendError("a row stands twice in one step")
+        for one in steps:
+            held = self.row(one.row).length
+            if not one.tokens:
+                raise BackendError(f"row {one.row} brings no token")
+            if held + len(one.tokens) > self._spec.n_text_ctx:
+                raise BackendError(f"row {one.row} would exceed {self._spec.n_text_ctx} tokens")
+            if not 0 <= min(one.tokens) <= max(one.tokens) < self._spec.n_vocab:
+                raise BackendError(f"row {one.row} brings an id outside 0 to {self._spec.n_vocab - 1}")
