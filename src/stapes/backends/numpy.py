@@ -2,8 +2,8 @@
 
 Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
 nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
-Work is shared out by a pool of our own over fixed stretches of positions, heads, layers or rows, so that the number
-of threads changes no sum either.
+The encoder's work is shared out by a pool of our own; the decoder's products are too small for that, and BLAS's own
+threads share them.
 
 Source of the network: openai/whisper model.py at c0d2f62.
 """
@@ -25,12 +25,10 @@ from stapes.backends.choosing import choose, constrain, probe
 from stapes.backends.ledger import Ledger, Row
 from stapes.backends.numpy_encoder import encode
 from stapes.backends.numpy_kernels import gelu, softmax
-from stapes.backends.numpy_weights import Share, Weights, alone
+from stapes.backends.numpy_weights import Weights
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 
 T = TypeVar("T")
-#: ids whose logits one thread computes at a time: the same cut on every machine
-_VOCABULARY_PART = 8192
 
 
 @dataclass(slots=True)
@@ -86,7 +84,7 @@ class NumpyBackend:
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
         self.ledger.check_mel(mel)
-        with self._one_blas_thread():
+        with self._blas_threads(1):
             memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
         return [self.ledger.add_window(memory) for memory in memories]
 
@@ -114,7 +112,7 @@ class NumpyBackend:
         return memory
 
     def _share(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
-        """Let the calling thread and the pool's share a piece of work; satisfies `Share`. Does not nest."""
+        """Let the calling thread and the pool's share a piece of work. It does not nest."""
         left = iter(parts)  # threads take from one iterator: what is next is nobody else's
 
         def take() -> None:
@@ -168,25 +166,13 @@ class NumpyBackend:
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Advance each row by its new tokens."""
         self.ledger.check_steps(steps)
-        with self._one_blas_thread():
-            results = self._advance_all(steps)
-            logits = self._all_logits(steps, [x for x, _ in results])
+        with self._blas_threads(self._threads):
+            results = [self._advance(one) for one in steps]
+            logits = [self._logits(one, x) for one, (x, _) in zip(steps, results, strict=True)]
         attention = (one for _, one in results)
         return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
 
-    def _advance_all(self, steps: Sequence[RowStep]) -> list[tuple[FloatArray, FloatArray | None]]:
-        """Share out the rows among the threads; a lone row's own work."""
-        if len(steps) == 1:
-            return [self._advance(steps[0], self._share)]
-        results: dict[RowId, tuple[FloatArray, FloatArray | None]] = {}
-
-        def advance(step: RowStep) -> None:
-            results[step.row] = self._advance(step, alone)
-
-        self._share(advance, steps)
-        return [results[step.row] for step in steps]
-
-    def _advance(self, step: RowStep, share: Share) -> tuple[FloatArray, FloatArray | None]:
+    def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
         """Run a row's new tokens through all layers.
 
         Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
@@ -199,21 +185,21 @@ class NumpyBackend:
         scores: dict[int, FloatArray] = {}
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
-            x += self._attend_self(x, block, row, layer, share)
+            x += self._attend_self(x, block, row, layer)
             wanted = any(layer == one for one, _ in step.attention)
-            mix, seen = self._attend_cross(x, block, memory, layer, wanted, share)
+            mix, seen = self._attend_cross(x, block, memory, layer, wanted)
             x += mix
             if seen is not None:
                 scores[layer] = seen
-            h = gelu(w.linear_in_halves(w.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0", share))
-            x += w.linear_in_halves(h, f"{block}.mlp.2", share)
+            h = gelu(w.linear(w.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0"))
+            x += w.linear(h, f"{block}.mlp.2")
         row.length = stop
         return x, np.stack([scores[layer][head] for layer, head in step.attention]) if step.attention else None
 
-    def _attend_self(self, x: FloatArray, block: str, row: Row[_Cache], layer: int, share: Share) -> FloatArray:
+    def _attend_self(self, x: FloatArray, block: str, row: Row[_Cache], layer: int) -> FloatArray:
         w = self._weights
         n, start, stop = len(x), row.length, row.length + len(x)
-        query, key, value = self._heads(w.linear_in_halves(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv", share), 3)
+        query, key, value = self._heads(w.linear(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv"), 3)
         row.cache.keys[layer, :, start:stop] = key
         row.cache.values[layer, :, start:stop] = value
         scores = query @ row.cache.keys[layer, :, :stop].transpose(0, 2, 1)
@@ -224,26 +210,15 @@ class NumpyBackend:
         return w.linear(self._joined(mix), f"{block}.attn.out")
 
     def _attend_cross(
-        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool, share: Share
+        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool
     ) -> tuple[FloatArray, FloatArray | None]:
         """Attend to the window; also give the scores (heads, n, n_audio_ctx) before the softmax if wanted."""
         w = self._weights
         (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
-        scale = np.float32(query.shape[-1] ** -0.5)
-        n_head, n, _ = query.shape
-        scores = np.empty((n_head, n, self.spec.n_audio_ctx), np.float32)
-        mix = np.empty_like(query)
-        kept = np.empty_like(scores) if wanted else None
-
-        def attend(heads: slice) -> None:
-            some = scores[heads]
-            np.matmul(query[heads], memory.keys[layer, heads], out=some)
-            some *= scale
-            if kept is not None:
-                kept[heads] = some
-            np.matmul(softmax(some), memory.values[layer, heads], out=mix[heads])
-
-        share(attend, (slice(0, n_head // 2), slice(n_head // 2, n_head)))
+        scores = query @ memory.keys[layer]
+        scores *= np.float32(query.shape[-1] ** -0.5)
+        kept = scores.copy() if wanted else None
+        mix = softmax(scores) @ memory.values[layer]
         return w.linear(self._joined(mix), f"{block}.cross_attn.out"), kept
 
     def _heads(self, x: FloatArray, n_parts: int) -> FloatArray:
@@ -255,32 +230,24 @@ class NumpyBackend:
         """(heads, n, width) -> (n, d)."""
         return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
 
-    def _all_logits(self, steps: Sequence[RowStep], outputs: Sequence[FloatArray]) -> list[dict[int, FloatArray]]:
+    def _logits(self, step: RowStep, x: FloatArray) -> dict[int, FloatArray]:
         """Multiply with the vocabulary at the positions that are asked for, and only there.
 
-        outputs: a row's last layer (n, d).   Returns position -> logits (n_vocab,) for each row.
+        x: the last layer's output (n, d).
+        Returns position -> logits (n_vocab,); -inf where only a choice is wanted and its constraint forbids the id.
         """
-        w = self._weights
-        embedding = w["decoder.token_embedding.weight"]
-        found: list[dict[int, FloatArray]] = [{} for _ in steps]
-        products = []
-        for logits, step, x in zip(found, steps, outputs, strict=True):
-            for position in sorted(_wanted_positions(step)):
-                logits[position] = np.empty(self.spec.n_vocab, np.float32)
-                h = w.norm(x[position : position + 1], "decoder.ln")[0]
-                products += [(logits[position], h, part) for part in range(0, self.spec.n_vocab, _VOCABULARY_PART)]
-
-        def multiply(product: tuple[FloatArray, FloatArray, int]) -> None:
-            logits, h, start = product
-            rows = slice(start, start + _VOCABULARY_PART)
-            np.matmul(embedding[rows], h, out=logits[rows])
-
-        self._share(multiply, products)
+        embedding = self._weights["decoder.token_embedding.weight"]
+        found: dict[int, FloatArray] = {}
+        for position in sorted(_wanted_positions(step)):
+            h = self._weights.norm(x[position : position + 1], "decoder.ln")[0]
+            allowed = _allowed_span(step, position, self.spec.n_vocab)
+            found[position] = np.full(self.spec.n_vocab, -np.inf, np.float32)
+            np.matmul(embedding[allowed], h, out=found[position][allowed])
         return found
 
-    def _one_blas_thread(self) -> AbstractContextManager[Any]:
-        """Keep BLAS on the calling thread: our pool shares out the work, and its threads do not spin."""
-        limit: AbstractContextManager[Any] = self._blas.limit(limits=1, user_api="blas")
+    def _blas_threads(self, n: int) -> AbstractContextManager[Any]:
+        """Let BLAS use n threads for a while: one where our pool shares out the work, all where it does not."""
+        limit: AbstractContextManager[Any] = self._blas.limit(limits=n, user_api="blas")
         return limit
 
 
@@ -288,6 +255,16 @@ def _wanted_positions(step: RowStep) -> set[int]:
     """Tell after which of a row's new tokens logits are needed."""
     last = {len(step.tokens) - 1} if step.choice is not None else set()
     return last | {one.position for one in step.probes} | set(step.logits_at)
+
+
+def _allowed_span(step: RowStep, position: int, n_vocab: int) -> slice:
+    """Cut off the lower and upper ids that the constraint forbids: a timestamp is often all that may come."""
+    if position in step.logits_at or any(position == one.position for one in step.probes):
+        return slice(0, n_vocab)
+    start = max((stop for first, stop in step.constraint.now if first == 0), default=0)
+    end = min((first for first, stop in step.constraint.now if stop >= n_vocab), default=n_vocab)
+    # Whole blocks of 16 ids, so that each id's sum runs as it does in the whole product.
+    return slice(start // 16 * 16, min(n_vocab, -(-end // 16) * 16)) if start < end else slice(0, 0)
 
 
 def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray | None) -> RowResult:

@@ -21,12 +21,6 @@ class Share(Protocol):
         """Call `work` with every part."""
 
 
-def alone(work: Callable[[T], object], parts: Sequence[T]) -> None:
-    """Do all parts on the calling thread. Satisfies `Share`."""
-    for part in parts:
-        work(part)
-
-
 class Weights(dict[str, FloatArray]):
     """The tensors as float32, those that are multiplied together joined into one."""
 
@@ -63,20 +57,3 @@ class Weights(dict[str, FloatArray]):
     def linear(self, x: FloatArray, name: str) -> FloatArray:
         """Apply the linear layer of that name to (n, in) -> (n, out)."""
         return linear(x, self[f"{name}.weight"], self.get(f"{name}.bias"))
-
-    def linear_in_halves(self, x: FloatArray, name: str, share: Share) -> FloatArray:
-        """Do the same for a few positions, where reading the weights takes the time: two threads read faster."""
-        weight, bias = self[f"{name}.weight"], self.get(f"{name}.bias")
-        out = np.empty((len(x), len(weight)), np.float32)
-
-        def half(rows: slice) -> None:
-            if len(x) == 1:
-                np.matmul(weight[rows], x[0], out=out[0, rows])
-            else:
-                out[:, rows] = x @ weight[rows].T
-
-        middle = len(weight) // 2
-        share(half, (slice(0, middle), slice(middle, len(weight))))
-        if bias is not None:
-            out += bias
-        return out
