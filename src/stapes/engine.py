@@ -80,6 +80,7 @@ class Engine:
         self._lock = threading.RLock()
         self._n_submitted = 0
         self._closed = False
+        self._running = False  # a batch is on its way through the backend
         self.scheduler = Scheduler(backend)
 
     # What people call.
@@ -190,6 +191,7 @@ class Engine:
             return batch is not None
 
     def _run(self, batch: Batch) -> None:
+        self._running = True
         try:
             answer = batch.run(self._backend)
         except Exception as error:  # the batch's jobs fail with it; all others go on
@@ -199,11 +201,26 @@ class Engine:
             raise
         else:
             self.scheduler.account(batch, answer)
+        finally:
+            self._running = False
 
     def run(self) -> None:
         """Work until no job is left."""
         while self.step():
             pass
+
+    def abandon(self, job: ScheduledJob) -> None:
+        """End a job that nobody waits for: now, or, in the middle of a step, before the next one.
+
+        Never waits: the garbage collector calls this, at any moment and from any thread.
+        """
+        job.abandoned = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._running:
+                    self.scheduler.cancel(job)
+            finally:
+                self._lock.release()
 
     def cancel(self, job: ScheduledJob) -> None:
         """End a job between two steps; a job that has ended stays as it is."""
@@ -286,7 +303,7 @@ class SegmentStream(Iterator["Segment"]):
 
     def __del__(self) -> None:
         """Nobody can ask for more."""
-        self.close()
+        self.job.abandon()
 
 
 class Job:
@@ -331,6 +348,10 @@ class Job:
         if self._job.transcript is None:
             raise CancelledError("the job was cancelled")
         return self._job.transcript
+
+    def abandon(self) -> None:
+        """End the job as soon as may be, without waiting."""
+        self._engine.abandon(self._job)
 
     def cancel(self) -> None:
         """End the job now: `result` and iteration raise CancelledError. Nothing happens if it has ended."""

@@ -55,6 +55,7 @@ class ScheduledJob:
         self._task = task
         self._on_progress = on_progress
         self.state = JobState.QUEUED
+        self.abandoned = False  # nobody waits for it: it is ended before the next step
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, task.duration_s)
         self.transcript: Transcript | None = None  # once done
@@ -162,6 +163,8 @@ class Scheduler:
 
     def next_batch(self) -> Batch | None:
         """Give the next unit of model work: windows to encode while there is room, else rows to step."""
+        for job in [job for job in self.jobs if job.abandoned]:
+            self.cancel(job)
         while waiting := [job for job in self.jobs if job.needs_window]:
             room = self._max_windows - (len(self.jobs) - len(waiting))
             if room <= 0:

@@ -22,7 +22,7 @@ def constrain(logits: FloatArray, constraint: Constraint) -> FloatArray:
         logits[start:stop] = -np.inf
     logprobs = log_softmax(logits)
     border = constraint.vote_from
-    if border is not None and log_sum_exp(logprobs[border:]) > logprobs[:border].max():
+    if border is not None and log_sum_exp(logprobs[border:]) > logprobs[:border].max(initial=-np.inf):
         logits[:border] = -np.inf
         return log_softmax(logits)
     return logprobs
@@ -30,7 +30,7 @@ def constrain(logits: FloatArray, constraint: Constraint) -> FloatArray:
 
 def log_sum_exp(values: FloatArray) -> np.float32:
     """Log of the summed exponentials of (n,); -inf where all are."""
-    highest = values.max()
+    highest = values.max(initial=-np.inf)
     if np.isneginf(highest):
         return np.float32(-np.inf)
     return np.float32(highest + np.log(np.exp(values - highest).sum(dtype=np.float32)))

@@ -1,0 +1,687 @@
+"""What every backend promises (backends/base.py), whatever computes it. A new backend joins `BACKENDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stapes.audio.mel import log10_mel, mel_filters
+from stapes.backends.base import (
+    Backend,
+    Best,
+    Choice,
+    Constraint,
+    Draw,
+    FloatArray,
+    IdRanges,
+    Probe,
+    RowId,
+    RowResult,
+    RowStep,
+    Top,
+    WindowId,
+)
+from stapes.backends.choosing import choose, constrain
+from stapes.backends.numpy import NumpyBackend
+from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.errors import BackendError
+from stapes.testing import ScriptedBackend, babbling, random_checkpoint, small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+
+#: logits and scores of the tiny models lie within a few units of 0, and float32 sums of 16 to 1,500 numbers in another
+#: order (a matrix times one column, or times many) differ by some 1e-6 of that
+TOLERANCE = 2e-5
+
+
+@cache
+def small_checkpoint() -> Checkpoint:
+    return random_checkpoint(seed=5)
+
+
+@cache
+def large_v3_checkpoint() -> Checkpoint:
+    """Make a model of large-v3's vocabulary and mel bins, and nothing else of its size."""
+    return random_checkpoint("multilingual", spec=tiny_spec("multilingual", n_mels=128, n_vocab=51866), seed=6)
+
+
+def numpy_backend(threads: int = 1) -> Backend:
+    return NumpyBackend(small_checkpoint(), threads=threads)
+
+
+def numpy_large_v3(threads: int = 1) -> Backend:
+    return NumpyBackend(large_v3_checkpoint(), threads=threads)
+
+
+def scripted() -> Backend:
+    spec = tiny_spec()
+    return ScriptedBackend(spec, babbling(1, Tokenizer(spec, small_vocabulary())))
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "numpy": numpy_backend,
+    "numpy-2-threads": lambda: numpy_backend(2),
+    "numpy-large-v3": numpy_large_v3,
+    "scripted": scripted,
+}
+NETWORKS = [name for name in BACKENDS if name != "scripted"]
+#: name -> the same backend with another number of threads
+THREADED: dict[str, Callable[[int], Backend]] = {"numpy": numpy_backend, "numpy-large-v3": numpy_large_v3}
+
+every_backend = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+every_network = pytest.mark.parametrize("backend", NETWORKS, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    made = BACKENDS[request.param]()
+    yield made
+    made.shut_down()
+
+
+def mels(spec: ModelSpec, n: int, seed: int = 0) -> FloatArray:
+    shape = (n, spec.n_mels, 2 * spec.n_audio_ctx)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(0.5)
+
+
+def window_of(backend: Backend, seed: int = 0) -> WindowId:
+    return backend.encode(mels(backend.spec, 1, seed))[0]
+
+
+def tokens_of(backend: Backend, n: int, seed: int = 0) -> tuple[int, ...]:
+    return tuple(np.random.default_rng(seed).integers(0, backend.spec.n_vocab, n).tolist())
+
+
+def ask(row: RowId, tokens: tuple[int, ...]) -> RowStep:
+    """Ask for something of everything."""
+    last = len(tokens) - 1
+    return RowStep(
+        row=row,
+        tokens=tokens,
+        choice=Top(4),
+        probes=(Probe(0, (3, 1)),),
+        logits_at=(last,),
+        attention=((1, 0), (0, 1)),
+    )
+
+
+def next_logits(backend: Backend, row: RowId, tokens: tuple[int, ...]) -> FloatArray:
+    (result,) = backend.step([RowStep(row=row, tokens=tokens, logits_at=(len(tokens) - 1,))])
+    assert result.logits is not None
+    logits: FloatArray = result.logits[0]
+    return logits
+
+
+def assert_same(one: RowResult, other: RowResult) -> None:
+    """To the last bit."""
+    assert (one.ids, one.logprobs) == (other.ids, other.logprobs)
+    for mine, its in zip(one.probes, other.probes, strict=True):
+        assert mine.logits.tobytes() == its.logits.tobytes()
+        assert mine.log_normaliser == its.log_normaliser
+    for a, b in ((one.logits, other.logits), (one.attention, other.attention)):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or a.tobytes() == b.tobytes()
+
+
+# What it says of itself.
+
+
+@every_backend
+def test_info_and_mel(backend: Backend) -> None:
+    info = backend.info
+    assert info.precision == "float32"
+    assert info.threads >= 1
+    assert min(info.weight_bytes, info.window_bytes, info.row_bytes) >= 0
+    samples = np.random.default_rng(0).standard_normal(160 * 20 + 400).astype(np.float32)
+    filters = mel_filters(backend.spec.n_mels)
+    assert np.abs(backend.log10_mel(samples, filters) - log10_mel(samples, filters)).max() <= 1e-5
+
+
+@every_network
+def test_memory_is_what_the_sizes_say(backend: Backend) -> None:
+    spec = backend.spec
+    assert backend.info.window_bytes == 2 * spec.n_text_layer * spec.n_audio_ctx * spec.n_text_state * 4
+    assert backend.info.row_bytes == 2 * spec.n_text_layer * spec.n_text_ctx * spec.n_text_state * 4
+    assert backend.info.weight_bytes >= 4 * spec.n_parameters
+
+
+# Company.
+
+
+@every_backend
+def test_rows_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
+    windows = backend.encode(mels(backend.spec, 2))
+    lengths = (1, 7, 2, 30, 1)
+    given_tokens = [tokens_of(backend, n, seed=n + i) for i, n in enumerate(lengths)]
+
+    def open_all() -> list[RowId]:
+        return [backend.open(windows[i % 2]) for i in range(len(lengths))]
+
+    for later in range(2):  # the first step brings a prompt, the second one token each
+        together, alone = open_all(), open_all()
+        for row, tokens in zip((*together, *alone), (*given_tokens, *given_tokens), strict=True):
+            if later:
+                backend.step([RowStep(row=row, tokens=tokens)])
+        steps = [tokens[-1:] if later else tokens for tokens in given_tokens]
+        company = backend.step([ask(row, tokens) for row, tokens in zip(together, steps, strict=True)])
+        for row, tokens, found in zip(alone, steps, company, strict=True):
+            assert_same(found, backend.step([ask(row, tokens)])[0])
+
+
+@every_network
+def test_windows_in_company_equal_windows_alone_to_the_last_bit(backend: Backend) -> None:
+    mel = mels(backend.spec, 3)
+    together = backend.encode(mel)
+    tokens = tokens_of(backend, 5)
+    for i, window in enumerate(together):
+        (alone,) = backend.encode(mel[i : i + 1])
+        (one,) = backend.step([ask(backend.open(window), tokens)])
+        (other,) = backend.step([ask(backend.open(alone), tokens)])
+        assert_same(one, other)
+
+
+@every_backend
+def test_windows_that_differ_give_other_numbers(backend: Backend) -> None:
+    first, second = backend.encode(mels(backend.spec, 2))
+    tokens = tokens_of(backend, 3)
+    assert not np.array_equal(
+        next_logits(backend, backend.open(first), tokens), next_logits(backend, backend.open(second), tokens)
+    )
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_the_number_of_threads_changes_nothing_that_counts(name: str) -> None:
+    """BLAS cuts a product for its threads; at the cuts sums may run in another order: a last bit, here and there."""
+    found = []
+    for threads in (1, 2):
+        backend = THREADED[name](threads)
+        windows = backend.encode(mels(backend.spec, 2))
+        steps = [ask(backend.open(window), tokens_of(backend, n, seed=n)) for window in windows for n in (1, 9, 40)]
+        found.append(backend.step(steps))
+        backend.shut_down()
+    for one, other in zip(*found, strict=True):
+        assert one.ids == other.ids
+        assert one.logits is not None
+        assert other.logits is not None
+        assert np.abs(one.logits - other.logits).max() <= 1e-5 * np.abs(one.logits).max()
+
+
+# One row's history.
+
+
+@every_backend
+def test_many_tokens_at_once_equal_one_by_one(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 12)
+    at_once, one_by_one = backend.open(window), backend.open(window)
+    (whole,) = backend.step([RowStep(row=at_once, tokens=tokens, logits_at=tuple(range(12)), attention=((0, 0),))])
+    assert whole.logits is not None
+    assert whole.attention is not None
+    for i, token in enumerate(tokens):
+        (single,) = backend.step([RowStep(row=one_by_one, tokens=(token,), logits_at=(0,), attention=((0, 0),))])
+        assert single.logits is not None
+        assert single.attention is not None
+        assert np.abs(single.logits[0] - whole.logits[i]).max() <= TOLERANCE
+        assert np.abs(single.attention[:, 0] - whole.attention[:, i]).max() <= TOLERANCE
+    assert backend.length(at_once) == backend.length(one_by_one) == 12
+
+
+@every_backend
+def test_a_fork_shares_the_past_and_goes_its_own_way(backend: Backend) -> None:
+    window, past = window_of(backend), tokens_of(backend, 6)
+    row, lone = backend.open(window), backend.open(window)
+    for one in (row, lone):
+        backend.step([RowStep(row=one, tokens=past)])
+    fork = backend.fork(row)
+    assert backend.length(fork) == 6
+    (mine,) = backend.step([ask(row, (1, 2))])
+    backend.step([RowStep(row=fork, tokens=(9, 8, 7))])  # leaves no trace in the row
+    assert (backend.length(row), backend.length(fork)) == (8, 9)
+    backend.truncate(fork, 6)
+    assert_same(backend.step([ask(fork, (1, 2))])[0], mine)
+    assert_same(backend.step([ask(lone, (1, 2))])[0], mine)
+    (again,) = backend.step([ask(row, (5,))])
+    backend.close(row)
+    assert_same(backend.step([ask(fork, (5,))])[0], again)  # and outlives it
+
+
+@every_backend
+def test_what_is_cut_off_is_forgotten(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 9)
+    row, fresh = backend.open(window), backend.open(window)
+    backend.step([RowStep(row=row, tokens=tokens)])
+    for length in (9, 5, 5, 1, 0):
+        backend.truncate(row, length)
+        assert backend.length(row) == length
+    found, expected = (backend.step([ask(one, tokens)])[0] for one in (row, fresh))
+    assert_same(found, expected)
+
+
+@every_backend
+def test_cutting_and_stepping_again_gives_the_same(backend: Backend) -> None:
+    row = backend.open(window_of(backend))
+    backend.step([RowStep(row=row, tokens=tokens_of(backend, 5))])
+    (first,) = backend.step([ask(row, (4,))])
+    backend.truncate(row, 5)
+    assert_same(backend.step([ask(row, (4,))])[0], first)
+
+
+@every_backend
+def test_a_row_holds_the_whole_context_and_no_more(backend: Backend) -> None:
+    n_ctx = backend.spec.n_text_ctx
+    row = backend.open(window_of(backend))
+    backend.step([RowStep(row=row, tokens=(1,) * n_ctx)])
+    assert backend.length(row) == n_ctx
+    with pytest.raises(BackendError, match=str(row)):
+        backend.step([RowStep(row=row, tokens=(1,))])
+    with pytest.raises(BackendError):
+        backend.step([RowStep(row=backend.open(window_of(backend)), tokens=(1,) * (n_ctx + 1))])
+
+
+# Refusals: the caller's mistakes are named, and change nothing.
+
+
+@every_backend
+def test_a_row_may_not_stand_twice(backend: Backend) -> None:
+    row = backend.open(window_of(backend))
+    with pytest.raises(BackendError, match="twice"):
+        backend.step([RowStep(row=row, tokens=(1,)), RowStep(row=row, tokens=(2,))])
+    assert backend.length(row) == 0
+
+
+@every_backend
+def test_a_step_brings_at_least_one_token(backend: Backend) -> None:
+    row = backend.open(window_of(backend))
+    with pytest.raises(BackendError, match="token"):
+        backend.step([RowStep(row=row, tokens=())])
+
+
+@every_backend
+@pytest.mark.parametrize("length", [-1, 4])
+def test_a_row_cannot_be_cut_to_what_it_does_not_hold(backend: Backend, length: int) -> None:
+    row = backend.open(window_of(backend))
+    backend.step([RowStep(row=row, tokens=(1, 2, 3))])
+    with pytest.raises(BackendError, match="3 tokens"):
+        backend.truncate(row, length)
+    assert backend.length(row) == 3
+
+
+@every_backend
+def test_windows_are_released_after_their_rows(backend: Backend) -> None:
+    window = window_of(backend)
+    row = backend.open(window)
+    fork = backend.fork(row)
+    backend.close(row)
+    with pytest.raises(BackendError, match="open rows"):
+        backend.release(window)
+    backend.step([RowStep(row=fork, tokens=(1,))])  # still alive
+    backend.close(fork)
+    backend.release(window)
+    with pytest.raises(BackendError):
+        backend.open(window)
+
+
+@every_backend
+def test_a_row_that_is_not_here_is_refused_before_anything_is_stepped(backend: Backend) -> None:
+    window = window_of(backend)
+    row, closed = backend.open(window), backend.open(window)
+    backend.close(closed)
+    with pytest.raises(BackendError, match=str(closed)):
+        backend.step([RowStep(row=row, tokens=(1,)), RowStep(row=closed, tokens=(1,))])
+    assert backend.length(row) == 0
+
+
+@every_backend
+@pytest.mark.parametrize("past_end", [True, False])
+def test_a_token_outside_the_vocabulary_is_refused(backend: Backend, past_end: bool) -> None:
+    row = backend.open(window_of(backend))
+    with pytest.raises(BackendError):
+        backend.step([RowStep(row=row, tokens=(1, backend.spec.n_vocab if past_end else -1))])
+    assert backend.length(row) == 0
+
+
+@every_backend
+def test_one_bad_row_leaves_the_others_as_they_were(backend: Backend) -> None:
+    window = window_of(backend)
+    good, full = backend.open(window), backend.open(window)
+    backend.step([RowStep(row=full, tokens=(1,) * backend.spec.n_text_ctx)])
+    with pytest.raises(BackendError):
+        backend.step([RowStep(row=good, tokens=(1,)), RowStep(row=full, tokens=(1,))])
+    assert backend.length(good) == 0
+
+
+@every_backend
+@pytest.mark.parametrize("change", [(0, 1, 0), (0, 0, 1), (0, 0, -1)])
+def test_a_mel_of_another_shape_is_refused(backend: Backend, change: tuple[int, int, int]) -> None:
+    shape = np.array((1, backend.spec.n_mels, 2 * backend.spec.n_audio_ctx)) + change
+    with pytest.raises(BackendError):
+        backend.encode(np.zeros(shape, np.float32))
+    with pytest.raises(BackendError):
+        backend.encode(np.zeros(shape[1:], np.float32))
+
+
+@every_backend
+@pytest.mark.parametrize("call", ["fork", "close", "length", "truncate", "release"])
+def test_what_is_not_here_is_a_backend_error_everywhere(backend: Backend, call: str) -> None:
+    gone = 12345
+    with pytest.raises(BackendError, match=str(gone)):
+        getattr(backend, call)(gone, *((0,) if call == "truncate" else ()))
+
+
+@every_network
+def test_memory_given_back_is_given_back(backend: Backend) -> None:
+    assert isinstance(backend, NumpyBackend)
+    for _ in range(3):
+        windows = backend.encode(mels(backend.spec, 2))
+        rows = [backend.open(windows[0]), backend.open(windows[1])]
+        rows.append(backend.fork(rows[0]))
+        for row in rows:
+            backend.close(row)
+        for window in windows:
+            backend.release(window)
+        assert (backend.ledger.n_rows, backend.ledger.n_windows) == (0, 0)
+
+
+def test_the_scripted_backend_counts_what_is_open() -> None:
+    backend = scripted()
+    assert isinstance(backend, ScriptedBackend)
+    window = window_of(backend)
+    row = backend.open(window)
+    assert backend.n_open == 2
+    backend.close(row)
+    backend.release(window)
+    assert (backend.n_open, backend.n_encoded) == (0, 1)
+
+
+# What is asked of a step.
+
+
+@every_backend
+def test_nothing_is_given_that_was_not_asked_for(backend: Backend) -> None:
+    (result,) = backend.step([RowStep(row=backend.open(window_of(backend)), tokens=(1, 2))])
+    assert result == RowResult()
+
+
+@every_backend
+def test_logits_come_from_the_positions_asked_for_in_their_order(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 6)
+    (whole,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, logits_at=tuple(range(6)))])
+    (some,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, logits_at=(5, 0, 5), choice=Best())])
+    assert whole.logits is not None
+    assert some.logits is not None
+    assert whole.logits.shape == (6, backend.spec.n_vocab)
+    assert whole.logits.dtype == np.float32
+    assert some.logits.tobytes() == whole.logits[[5, 0, 5]].tobytes()
+    assert some.ids == (int(whole.logits[5].argmax()),)
+
+
+@every_backend
+def test_probes_give_raw_logits_and_their_share_of_all(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 5)
+    ids = (7, 3, backend.spec.n_vocab - 1)
+    forbidding = Constraint(IdRanges(ids), now=((0, 100),))
+    (result,) = backend.step(
+        [
+            RowStep(
+                row=backend.open(window),
+                tokens=tokens,
+                choice=Best(),
+                constraint=forbidding,
+                probes=(Probe(4, ids), Probe(1, ids[:1])),
+                logits_at=(1, 4),
+            )
+        ]
+    )
+    assert result.logits is not None
+    for found, position, wanted in zip(result.probes, (1, 0), (ids, ids[:1]), strict=True):
+        raw = result.logits[position].astype(np.float64)
+        assert np.isfinite(found.logits).all()
+        assert found.logits.tobytes() == result.logits[position][list(wanted)].tobytes()
+        shares = np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum()
+        assert np.abs(found.probabilities - shares[list(wanted)]).max() <= 1e-5  # the normaliser is a float32 sum
+
+
+@every_backend
+def test_logits_are_raw_whatever_the_constraint(backend: Backend) -> None:
+    window = window_of(backend)
+    rows = [backend.open(window) for _ in range(2)]
+    constraint = Constraint(IdRanges((1, 2)), now=((5, 50),), vote_from=60)
+    (bound,) = backend.step(
+        [
+            RowStep(
+                row=rows[0], tokens=(1,), choice=Best(), constraint=constraint, logits_at=(0,), probes=(Probe(0, (1,)),)
+            )
+        ]
+    )
+    free = next_logits(backend, rows[1], (1,))
+    assert bound.logits is not None
+    assert np.isfinite(bound.probes[0].logits).all()
+    assert bound.logits[0].tobytes() == free.tobytes()
+
+
+@every_network
+def test_attention_scores_are_those_before_the_softmax(backend: Backend) -> None:
+    spec, tokens = backend.spec, tokens_of(backend, 4)
+    pairs = tuple((layer, head) for layer in range(spec.n_text_layer) for head in range(spec.n_text_head))
+    window = window_of(backend)
+    (whole,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, attention=pairs)])
+    (some,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, attention=(pairs[3], pairs[0]))])
+    assert whole.attention is not None
+    assert some.attention is not None
+    assert whole.attention.shape == (len(pairs), 4, spec.n_audio_ctx)
+    assert whole.attention.dtype == np.float32
+    assert some.attention.tobytes() == whole.attention[[3, 0]].tobytes()
+    scores = whole.attention.astype(np.float64)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    assert np.abs(weights.sum(axis=-1) - 1.0).max() < 1e-12
+    assert (scores < 0).any()  # not yet through a softmax
+    assert (scores > 1).any()
+    assert not np.array_equal(whole.attention[0], whole.attention[1])
+
+
+# Choosing: the twin against a plain reimplementation, and each backend against its own logits.
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The rules of choosing, written for slowness: lists, float64, one id at a time."""
+
+    logits: list[float]
+    constraint: Constraint
+
+    def allowed(self) -> list[bool]:
+        now = {one for start, stop in self.constraint.now for one in range(start, stop)}
+        return [one not in self.constraint.permanent and one not in now for one in range(len(self.logits))]
+
+    @staticmethod
+    def shares(logits: list[float], allowed: list[bool]) -> list[float]:
+        kept = [x for x, ok in zip(logits, allowed, strict=True) if ok]
+        if not kept:
+            return [0.0] * len(logits)
+        highest = max(kept)
+        weights = [np.exp(x - highest) if ok else 0.0 for x, ok in zip(logits, allowed, strict=True)]
+        return [float(one / sum(weights)) for one in weights]
+
+    def vote_margin(self) -> float | None:
+        """How far the timestamps lie ahead of the best other id, in log-probability."""
+        border = self.constraint.vote_from
+        if border is None:
+            return None
+        shares = self.shares(self.logits, self.allowed())
+        with np.errstate(divide="ignore"):
+            above, below = np.log(sum(shares[border:])), np.log(max(shares[:border]))
+        return None if np.isneginf(above) else float(above - below)
+
+    def allowed_after_vote(self) -> list[bool]:
+        margin, border = self.vote_margin(), self.constraint.vote_from
+        if margin is None or border is None or margin <= 0:
+            return self.allowed()
+        return [ok and one >= border for one, ok in enumerate(self.allowed())]
+
+    def choose(self, choice: Choice) -> tuple[list[int], list[float]]:
+        allowed = self.allowed_after_vote()
+        shares = self.shares(self.logits, allowed)
+        if isinstance(choice, Draw):
+            heated = self.shares([x / choice.temperature for x in self.logits], allowed)
+            ids = [self._drawn(heated, u) for u in choice.uniforms]
+        else:
+            best_first = sorted(
+                range(len(shares)), key=lambda one: (not allowed[one], -self.logits[one] if allowed[one] else 0, one)
+            )
+            ids = best_first[: choice.n if isinstance(choice, Top) else 1]
+        with np.errstate(divide="ignore"):
+            return ids, [float(np.log(shares[one])) for one in ids]
+
+    @staticmethod
+    def _drawn(shares: list[float], u: float) -> int:
+        total = 0.0
+        for one, share in enumerate(shares):
+            total += share
+            if total > u:
+                return one
+        return max((one for one, share in enumerate(shares) if share > 0), default=0)
+
+
+def as_logits(values: list[int]) -> FloatArray:
+    return (np.array(values) / 4).astype(np.float32)  # exact, and equal often
+
+
+logit_lists = st.lists(st.integers(-40, 40), min_size=2, max_size=24)
+choices: st.SearchStrategy[Choice] = st.one_of(
+    st.just(Best()),
+    st.builds(Top, st.integers(1, 30)),
+    st.builds(
+        Draw,
+        st.sampled_from([0.2, 0.5, 1.0, 2.0]),
+        # odd multiples of 1/512: never on the edge between two ids by more than chance
+        st.lists(st.integers(0, 255).map(lambda k: (2 * k + 1) / 512), min_size=1, max_size=4).map(tuple),
+    ),
+)
+
+
+@st.composite
+def constraints(draw: st.DrawFn, n_vocab: int) -> Constraint:
+    one = st.integers(0, n_vocab - 1)
+    ranges = st.tuples(one, one).map(lambda pair: (min(pair), max(pair)))
+    return Constraint(
+        IdRanges(draw(st.lists(one, max_size=4))),
+        now=tuple(draw(st.lists(ranges, max_size=3))),
+        vote_from=draw(st.none() | st.integers(1, n_vocab - 1)),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), logit_lists, choices)
+def test_the_twin_chooses_as_the_plain_rules_say(data: st.DataObject, values: list[int], choice: Choice) -> None:
+    logits = as_logits(values)
+    constraint = data.draw(constraints(len(values)))
+    plain = Plain(logits.tolist(), constraint)
+    margin = plain.vote_margin()
+    if margin is not None and abs(margin) < 1e-5:  # a tie of the vote: float32 may see it either way
+        return
+    expected_ids, expected = plain.choose(choice)
+    constrained = logits.copy()
+    ids, logprobs = choose(constrain(constrained, constraint), constrained, choice)
+    if isinstance(choice, Draw):
+        heated = plain.shares([x / choice.temperature for x in logits.tolist()], plain.allowed_after_vote())
+        edges = np.cumsum(heated)
+        if min(abs(edges - u).min() for u in choice.uniforms) < 1e-9:
+            return
+    assert list(ids) == expected_ids
+    assert logprobs == pytest.approx(expected, abs=1e-5)  # float32 sums of at most 24 numbers
+
+
+@given(logit_lists, st.integers(1, 30))
+def test_equals_come_lowest_id_first_and_forbidden_ids_last(values: list[int], n: int) -> None:
+    logits = as_logits([v % 3 for v in values])
+    forbidden = IdRanges(range(0, len(values), 2))
+    changed = logits.copy()
+    ids, logprobs = choose(constrain(changed, Constraint(forbidden)), changed, Top(n))
+    assert len(ids) == len(set(ids)) == min(n, len(values))
+    assert list(zip((-one for one in logprobs), ids, strict=True)) == sorted(
+        zip((-one for one in logprobs), ids, strict=True)
+    )
+    assert all((one in forbidden) == np.isneginf(logprob) for one, logprob in zip(ids, logprobs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("share_above", "outvoted"), [(0.29, False), (0.31, True)], ids=["text stands", "timestamps win"]
+)
+def test_timestamps_together_outvote_the_single_best_text(share_above: float, outvoted: bool) -> None:
+    """One text id has 0.3, three share the rest, ten timestamps share their sum: each of them alone would lose."""
+    rest = 1.0 - 0.3 - share_above
+    logits = np.log(np.array([0.3, *[rest / 3] * 3, *[share_above / 10] * 10])).astype(np.float32)
+    ids, logprobs = choose(constrain(logits, Constraint(vote_from=4)), logits, Best())
+    assert (ids[0] >= 4) == outvoted
+    if outvoted:
+        assert logprobs[0] == pytest.approx(np.log(0.1), abs=1e-6)  # normalised among timestamps alone
+
+
+def test_the_end_of_text_has_its_vote_against_timestamps() -> None:
+    eot, begin = 3, 4
+    logits = np.log(np.array([0.01, 0.01, 0.01, 0.5, 0.47])).astype(np.float32)
+    changed = logits.copy()
+    ids, _ = choose(constrain(changed, Constraint(vote_from=begin)), changed, Best())
+    assert ids == (eot,)
+
+
+@pytest.mark.parametrize("choice", [Best(), Top(3), Draw(1.0, (0.2, 0.9))], ids=lambda one: type(one).__name__)
+def test_where_all_is_forbidden_numbers_stay_numbers(choice: Choice) -> None:
+    logits = np.zeros(5, np.float32)
+    ids, logprobs = choose(constrain(logits, Constraint(now=((0, 5),), vote_from=2)), logits, choice)
+    assert all(0 <= one < 5 for one in ids)
+    assert all(np.isneginf(one) for one in logprobs)
+
+
+@given(st.floats(0.01, 4.0), st.integers(0, 2**31))
+def test_draws_fall_with_their_probabilities(temperature: float, seed: int) -> None:
+    logits = np.random.default_rng(seed).standard_normal(6).astype(np.float32)
+    uniforms = tuple(((np.arange(2000) + 0.5) / 2000).tolist())
+    changed = logits.copy()
+    ids, _ = choose(constrain(changed, Constraint()), changed, Draw(temperature, uniforms))
+    found = np.bincount(ids, minlength=6) / 2000
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    assert np.abs(found - weights / weights.sum()).max() <= 1 / 1000  # two edges, each within one of 2,000 draws
+
+
+@every_backend
+@pytest.mark.parametrize("choice", [Best(), Top(6), Draw(0.7, (0.1, 0.501, 0.999))], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("shape", ["anywhere", "opening", "closing", "text", "nothing is allowed"])
+def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend, choice: Choice, shape: str) -> None:
+    """shape: which ids are forbidden, as the rules of decoding do; a backend may leave out what cannot be chosen."""
+    n_vocab, window = backend.spec.n_vocab, window_of(backend)
+    begin = n_vocab - 1501
+    now = {
+        "anywhere": ((10, 90), (80, 120)),
+        "opening": ((5, 6), (0, begin), (begin + 51, n_vocab)),
+        "closing": ((0, 363), (begin, begin + 77)),
+        "text": ((begin, n_vocab),),
+        "nothing is allowed": ((0, 40), (17, n_vocab)),
+    }[shape]
+    constraint = Constraint(IdRanges(range(0, n_vocab, 3)), now=now, vote_from=begin if shape != "anywhere" else None)
+    for seed in range(3):
+        tokens = tokens_of(backend, 3, seed)
+        logits = next_logits(backend, backend.open(window), tokens)
+        (found,) = backend.step(
+            [RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint)]
+        )
+        ids, logprobs = choose(constrain(logits, constraint), logits, choice)
+        assert found.ids == ids
+        assert found.logprobs == pytest.approx(logprobs, abs=TOLERANCE)
+
+
+# IdRanges.
+
+
+@given(st.lists(st.integers(0, 60)))
+def test_id_ranges_hold_exactly_their_ids(ids: list[int]) -> None:
+    made = IdRanges(ids)
+    assert made.array.tolist() == sorted(set(ids))
+    assert [one for start, stop in made.ranges for one in range(start, stop)] == sorted(set(ids))
+    assert all(first[1] < second[0] for first, second in zip(made.ranges, made.ranges[1:], strict=False))
+    assert all((one in made) == (one in set(ids)) for one in range(62))

@@ -1,0 +1,108 @@
+"""Memory does not grow with the recording: windows come and go, and so does the log-mel."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from stapes.audio.load import load_audio
+from stapes.audio.mel import N_FRAMES, LogMel
+from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
+from stapes.engine import Engine
+from stapes.options import TranscribeOptions
+from stapes.scheduler import MAX_WINDOWS
+from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
+from stapes.tokenizer import Tokenizer
+
+CHECKPOINT = random_checkpoint()
+TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
+OPTIONS = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0})
+
+
+def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
+    """Take samples for mel bins: other numbers, the same shapes, no time."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
+    return frames[:, : len(filters)].T.astype(np.float32)
+
+
+class CountingBackend(ScriptedBackend):
+    """Counts what is open at most, and is quick."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_spec(), reciting(TOKENIZER, [" Word."]))
+        self.most_windows = self.most_rows = 0
+
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        return quick_mel
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        ids = super().encode(mel)
+        self.most_windows = max(self.most_windows, self.ledger.n_windows)
+        return ids
+
+    def open(self, window: WindowId) -> RowId:
+        row = super().open(window)
+        self.most_rows = max(self.most_rows, self.ledger.n_rows)
+        return row
+
+    def fork(self, row: RowId) -> RowId:
+        new = super().fork(row)
+        self.most_rows = max(self.most_rows, self.ledger.n_rows)
+        return new
+
+
+def hours(n_hours: float) -> FloatArray:
+    """Give a ramp that differs from window to window; no noise, to be quick."""
+    n_samples = round(n_hours * 3600 * 16000)
+    return (np.arange(n_samples, dtype=np.int32) % 48017).astype(np.int16)
+
+
+def test_a_recording_of_an_hour_and_a_half_holds_one_window_and_two_rows() -> None:
+    backend = CountingBackend()
+    engine = Engine(CHECKPOINT, backend)
+    # 172 MB of int16 samples: above the bound of the memory they wait in a temporary file
+    recording = load_audio(hours(1.5), memory_limit_bytes=1 << 20)
+    job = engine.submit_recording(recording, OPTIONS)
+    assert len(job.result().windows) == 180
+    assert (backend.most_windows, backend.most_rows) == (1, 2)  # the prompt's row, and the one that grows
+    assert backend.n_open == 0
+
+
+def test_many_long_recordings_hold_no_more_windows_than_the_bound() -> None:
+    backend = CountingBackend()
+    engine = Engine(CHECKPOINT, backend)
+    audio = hours(0.03)  # 108 s: four windows
+    jobs = [engine.submit(audio, options=OPTIONS) for _ in range(MAX_WINDOWS + 9)]
+    engine.run()
+    assert all(len(job.result().windows) == 4 for job in jobs)
+    assert backend.most_windows == MAX_WINDOWS
+    assert backend.most_rows <= 2 * MAX_WINDOWS
+    assert backend.n_open == 0
+
+
+@pytest.mark.parametrize("n_hours", [0.1, 0.5])
+def test_the_log_mel_of_a_recording_is_never_held_as_a_whole(n_hours: float) -> None:
+    recording = load_audio(hours(n_hours))
+    mel = LogMel(recording, 80, kernel=quick_mel)
+    tracemalloc.start()
+    try:
+        for start in range(0, mel.content_frames - N_FRAMES, 60 * N_FRAMES // 10):
+            mel.window(start, N_FRAMES)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # 30 s of samples are 1.9 MB in float32, 3,000 frames of 80 bins 1 MB; a whole half hour of them would be 58 MB
+    assert peak < 16 << 20
+    recording.close()
+
+
+def test_segments_that_were_taken_are_not_queued() -> None:
+    engine = Engine(CHECKPOINT, CountingBackend())
+    job = engine.submit(hours(0.1), options=OPTIONS)
+    longest = 0
+    for _ in job:
+        longest = max(longest, len(job._job.segments))
+    assert longest == 0

@@ -1,0 +1,292 @@
+"""Options: the reference's defaults, checked at birth, and never a guess at what was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.errors import OptionError
+from stapes.options import (
+    COMMAND_PRESET,
+    GROUPS,
+    WORD_DEFAULTS,
+    Beam,
+    Clips,
+    Context,
+    Greedy,
+    Rules,
+    Sample,
+    Search,
+    Speech,
+    Thresholds,
+    TranscribeOptions,
+    default_of,
+    option_fields,
+)
+
+#: Source: openai/whisper 20250625, transcribe.py (the signature) and decoding.py (DecodingOptions).
+REFERENCE_DEFAULTS: dict[str, Any] = {
+    "task": "transcribe",
+    "language": None,
+    "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    "beam_size": None,
+    "patience": None,
+    "best_of": None,
+    "length_penalty": None,
+    "suppress_tokens": (-1,),
+    "suppress_blank": True,
+    "without_timestamps": False,
+    "max_initial_timestamp": 1.0,
+    "sample_len": None,
+    "condition_on_previous_text": True,
+    "initial_prompt": None,
+    "carry_initial_prompt": False,
+    "prefix": None,
+    "compression_ratio_threshold": 2.4,
+    "logprob_threshold": -1.0,
+    "no_speech_threshold": 0.6,
+    "clip_timestamps": (0.0,),
+}
+NAMES = [item.name for _, item in option_fields()]
+
+not_whole: list[Any] = [True, 1.5, "3", -1, 0, [2]]
+not_number: list[Any] = [True, "0.5", math.nan, [1.0]]
+not_flag: list[Any] = [0, 1, "True", None]
+no_times: list[Any] = ["a", "0,b", 5.0, [None], [-1.0], [math.nan], [math.inf], "5,3", [1, 2, 9, 4]]
+no_ladder: list[Any] = [(), [], -0.1, math.nan, math.inf, (0.0, -1.0), "0.2", (0.0, True)]
+REFUSED: list[tuple[str, Any]] = [
+    *(("task", one) for one in ("sing", None, "", "Transcribe", 1)),
+    *(("language", one) for one in ("klingon", "", 7, ["en"])),
+    *(("temperature", one) for one in no_ladder),
+    *((name, one) for name in ("beam_size", "best_of") for one in not_whole),
+    *(("seed", one) for one in (True, 1.5, "3", -1)),
+    *(("sample_len", one) for one in (True, 1.5, "3", -1)),
+    *(("length_penalty", one) for one in (*not_number, -0.1, 1.1)),
+    *(("suppress_tokens", one) for one in ("a", "1,b", 5, [None], [-2], "-1,-3", object())),
+    *(
+        (name, one)
+        for name in ("suppress_blank", "without_timestamps", "condition_on_previous_text", "carry_initial_prompt")
+        for one in not_flag
+    ),
+    *(("max_initial_timestamp", one) for one in (*not_number, -0.5, 30.5)),
+    *((name, one) for name in ("initial_prompt", "prefix") for one in (7, b"x", ["x"])),
+    *(
+        (name, one)
+        for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold")
+        for one in not_number
+    ),
+    *(("clip_timestamps", one) for one in no_times),
+]
+
+
+def test_the_defaults_are_those_of_the_reference() -> None:
+    ours = {name: default_of(name) for name in NAMES}
+    assert ours.pop("seed") == 0  # the one option of our own
+    assert ours == REFERENCE_DEFAULTS
+
+
+def test_the_command_differs_as_the_whisper_command_does() -> None:
+    assert COMMAND_PRESET == {"beam_size": 5, "best_of": 5}
+    TranscribeOptions.from_keywords(COMMAND_PRESET)
+
+
+def test_every_option_has_its_line_of_help_and_a_name_of_its_own() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+    for _, item in option_fields():
+        assert item.metadata["help"].strip(), item.name
+        assert "unit" in item.metadata, item.name
+
+
+def test_there_is_no_default_of_an_option_that_is_not() -> None:
+    with pytest.raises(KeyError):
+        default_of("beam")
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED, ids=lambda one: str(one)[:24])
+def test_what_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=name.split("_", maxsplit=1)[0]):
+        TranscribeOptions.from_keywords({name: value})
+
+
+@pytest.mark.parametrize("value", [None, 1 + 2j, [None]])
+def test_what_is_no_temperature_at_all_is_an_option_error(value: Any) -> None:
+    with pytest.raises(OptionError, match="temperature"):
+        TranscribeOptions.from_keywords({"temperature": value})
+
+
+def test_endless_patience_is_an_option_error() -> None:
+    with pytest.raises(OptionError, match="patience"):
+        Search(beam_size=5, patience=math.inf)
+
+
+def test_half_an_id_is_an_option_error() -> None:
+    with pytest.raises(OptionError, match="suppress_tokens"):
+        Rules(suppress_tokens=[1.5])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "group", "name", "expected"),
+    [
+        ({"temperature": 0}, "search", "temperature", (0.0,)),
+        ({"temperature": 0.4}, "search", "temperature", (0.4,)),
+        ({"temperature": [0, 0.5]}, "search", "temperature", (0.0, 0.5)),
+        ({"suppress_tokens": "-1"}, "rules", "suppress_tokens", (-1,)),
+        ({"suppress_tokens": "1, 2,3,"}, "rules", "suppress_tokens", (1, 2, 3)),
+        ({"suppress_tokens": [5, -1]}, "rules", "suppress_tokens", (5, -1)),
+        ({"suppress_tokens": ""}, "rules", "suppress_tokens", ()),
+        ({"suppress_tokens": None}, "rules", "suppress_tokens", ()),
+        ({"suppress_tokens": []}, "rules", "suppress_tokens", ()),
+        ({"clip_timestamps": "0"}, "clips", "clip_timestamps", (0.0,)),
+        ({"clip_timestamps": "2.5,20,31"}, "clips", "clip_timestamps", (2.5, 20.0, 31.0)),
+        ({"clip_timestamps": [3, 3]}, "clips", "clip_timestamps", (3.0, 3.0)),
+        ({"clip_timestamps": "40,50,1,2"}, "clips", "clip_timestamps", (40.0, 50.0, 1.0, 2.0)),
+        ({"max_initial_timestamp": None}, "rules", "max_initial_timestamp", None),
+        ({"max_initial_timestamp": 0}, "rules", "max_initial_timestamp", 0),
+        ({"sample_len": 0}, "rules", "sample_len", 0),
+        ({"logprob_threshold": -math.inf}, "thresholds", "logprob_threshold", -math.inf),
+        ({"no_speech_threshold": None}, "thresholds", "no_speech_threshold", None),
+    ],
+)
+def test_what_the_reference_takes_is_taken(keywords: dict[str, Any], group: str, name: str, expected: Any) -> None:
+    value = getattr(getattr(TranscribeOptions.from_keywords(keywords), group), name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@given(st.lists(st.integers(0, 60000)))
+def test_ids_mean_the_same_as_text_and_as_a_list(ids: list[int]) -> None:
+    text = ",".join(map(str, ids))
+    assert Rules(suppress_tokens=text).suppress_tokens == tuple(ids)  # type: ignore[arg-type]
+    assert Rules(suppress_tokens=ids).suppress_tokens == tuple(ids)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(0, 1e6)))
+def test_clips_mean_the_same_as_text_and_as_a_list(times: list[float]) -> None:
+    times.sort()
+    text = ",".join(map(repr, times))
+    assert Clips(clip_timestamps=text) == Clips(clip_timestamps=times)  # type: ignore[arg-type]
+    assert Clips(clip_timestamps=times).clip_timestamps == tuple(times)  # type: ignore[arg-type]
+
+
+def test_a_language_may_be_a_name_and_stays_as_it_was_written() -> None:
+    speech = Speech(language=" Castilian")
+    assert (speech.language, speech.language_code) == (" Castilian", "es")
+    assert Speech().language_code is None
+
+
+# The ways of searching.
+
+
+@given(
+    temperature=st.floats(0, 2),
+    beam_size=st.none() | st.integers(1, 8),
+    best_of=st.none() | st.integers(1, 8),
+    length_penalty=st.none() | st.floats(0, 1),
+)
+def test_beams_search_at_zero_and_samples_above_it(
+    temperature: float, beam_size: int | None, best_of: int | None, length_penalty: float | None
+) -> None:
+    search = Search(beam_size=beam_size, best_of=best_of, length_penalty=length_penalty)
+    strategy = search.at(temperature)
+    assert strategy.temperature == temperature
+    assert strategy.length_penalty == length_penalty
+    if temperature > 0:
+        assert isinstance(strategy, Sample)
+        assert strategy.n_rows == (best_of or 1)
+    elif beam_size is None:
+        assert isinstance(strategy, Greedy)
+    else:
+        assert isinstance(strategy, Beam)
+        assert (strategy.size, strategy.patience, strategy.max_finished) == (beam_size, 1.0, beam_size)
+
+
+@pytest.mark.parametrize(("size", "patience", "finished"), [(5, 1.0, 5), (5, 2.0, 10), (3, 0.5, 2), (2, 1.3, 3)])
+def test_patience_says_how_many_rows_finish(size: int, patience: float, finished: int) -> None:
+    strategy = Search(beam_size=size, patience=patience).at(0.0)
+    assert isinstance(strategy, Beam)
+    assert strategy.max_finished == finished
+
+
+def test_patience_without_beams_is_refused_where_beams_would_be() -> None:
+    with pytest.raises(OptionError, match="beam_size"):
+        Search(patience=1.5)
+    Search(patience=1.5, temperature=(0.5,))  # nothing is searched with beams here
+
+
+def test_a_beam_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(OptionError, match="patience"):
+        Search(beam_size=1, patience=0.4)
+
+
+# Keywords.
+
+
+@given(st.sets(st.sampled_from(NAMES)))
+def test_giving_a_default_is_giving_nothing(names: set[str]) -> None:
+    keywords = {name: default_of(name) for name in names}
+    before = dict(keywords)
+    assert TranscribeOptions.from_keywords(keywords) == TranscribeOptions()
+    assert keywords == before
+
+
+def test_keywords_reach_their_groups() -> None:
+    keywords: dict[str, Any] = {
+        "task": "translate",
+        "language": "German",
+        "beam_size": 4,
+        "patience": 2.0,
+        "prefix": "So",
+        "sample_len": 9,
+        "logprob_threshold": None,
+        "clip_timestamps": (1.0, 2.0),
+    }
+    assert TranscribeOptions.from_keywords(keywords) == TranscribeOptions(
+        speech=Speech(task="translate", language="German"),
+        search=Search(beam_size=4, patience=2.0),
+        rules=Rules(sample_len=9),
+        context=Context(prefix="So"),
+        thresholds=Thresholds(logprob_threshold=None),
+        clips=Clips(clip_timestamps=(1.0, 2.0)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"beam_sise": 5}, "did you mean 'beam_size'"),
+        ({"zzzzzzzzz": 5}, "unknown option 'zzzzzzzzz'"),
+        ({"prompt": [1, 2]}, "initial_prompt"),
+        ({"word_timestamps": True}, "no word times yet"),
+        ({"hallucination_silence_threshold": 2.0}, "no word times yet"),
+        ({"verbose": True}, "verbose"),
+    ],
+)
+def test_what_is_unknown_or_waits_is_refused_with_a_way_out(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        TranscribeOptions.from_keywords(keywords)
+
+
+def test_word_options_at_their_defaults_are_taken() -> None:
+    assert TranscribeOptions.from_keywords(WORD_DEFAULTS) == TranscribeOptions()
+    # without word times there is nothing to attach punctuation to
+    assert TranscribeOptions.from_keywords({"append_punctuations": "."}) == TranscribeOptions()
+
+
+def test_option_errors_are_value_errors_too() -> None:
+    with pytest.raises(ValueError, match="task"):
+        Speech(task="sing")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("group", GROUPS.values(), ids=list(GROUPS))
+def test_groups_are_frozen_and_take_no_positions(group: Any) -> None:
+    value = group()
+    name = dataclasses.fields(value)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, None)
+    with pytest.raises(TypeError):
+        group(default_of(name))

@@ -1,0 +1,296 @@
+"""Many recordings: one bad job fails alone, cancelling leaves nothing open, windows in memory stay within bounds."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stapes.audio.pcm import Recording, recording_of_array
+from stapes.backends.base import FloatArray, WindowId
+from stapes.engine import Engine, Job
+from stapes.errors import BackendError, CancelledError, OptionError
+from stapes.options import TranscribeOptions
+from stapes.results import Segment, Transcript
+from stapes.scheduler import MAX_ENCODE, DecodeBatch, EncodeBatch, JobState, Progress, Scheduler
+from stapes.testing import Script, ScriptedBackend, babbling, noise, random_checkpoint, reciting, tiny_spec
+from stapes.tokenizer import Tokenizer
+
+CHECKPOINT = random_checkpoint()
+TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
+OPTIONS = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0})
+BABBLE = TranscribeOptions.from_keywords({"language": "en", "temperature": (0.0, 0.9), "sample_len": 6, "best_of": 2})
+
+
+class WatchingBackend(ScriptedBackend):
+    """Notes the most windows that were ever in memory, and how they were encoded."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        super().__init__(tiny_spec(), script or reciting(TOKENIZER, [" One."]))
+        self.most_windows = 0
+        self.encoded: list[int] = []
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        ids = super().encode(mel)
+        self.encoded.append(len(mel))
+        self.most_windows = max(self.most_windows, self.ledger.n_windows)
+        return ids
+
+
+class BrokenRecording(Recording):
+    """A recording whose disk fails at sample `breaks_at`."""
+
+    def __init__(self, samples: FloatArray, breaks_at: int) -> None:
+        good = recording_of_array("broken", samples)
+        assert good._storage is not None
+        super().__init__("broken", good._storage)
+        self._breaks_at = breaks_at
+
+    def read(self, start: int, stop: int) -> FloatArray:
+        if stop > self._breaks_at:
+            raise OSError("the disk is gone")
+        return super().read(start, stop)
+
+
+@cache
+def samples(duration_s: float, seed: int = 0) -> FloatArray:
+    return noise(duration_s, seed)
+
+
+def made(max_windows: int | None = None, script: Script | None = None) -> tuple[Engine, WatchingBackend]:
+    backend = WatchingBackend(script)
+    engine = Engine(CHECKPOINT, backend)
+    if max_windows is not None:
+        engine.scheduler = Scheduler(backend, max_windows)
+    return engine, backend
+
+
+def submit(engine: Engine, duration_s: float = 40.0, seed: int = 0) -> Job:
+    recording = recording_of_array("good", samples(duration_s, seed))
+    return engine.submit_recording(recording, OPTIONS)
+
+
+def submit_broken(engine: Engine, breaks_at: int = 0) -> Job:
+    return engine.submit_recording(BrokenRecording(samples(40.0), breaks_at), OPTIONS)
+
+
+@cache
+def alone(duration_s: float = 40.0) -> Transcript:
+    return submit(made()[0], duration_s).result()
+
+
+@cache
+def babbled_alone(duration_s: float) -> Transcript:
+    recording = recording_of_array("good", samples(duration_s))
+    return made(script=babbling(5, TOKENIZER))[0].submit_recording(recording, BABBLE).result()
+
+
+# One bad job.
+
+
+def test_audio_that_cannot_be_read_fails_its_job_alone() -> None:
+    engine, backend = made()
+    jobs = [submit(engine), submit_broken(engine), submit(engine)]
+    engine.run()
+    assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
+    assert jobs[0].result() == alone()
+    with pytest.raises(OSError, match="the disk is gone"):
+        jobs[1].result()
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(jobs[1])
+    assert backend.n_open == 0
+
+
+def test_audio_that_breaks_in_the_middle_keeps_the_segments_before() -> None:
+    engine, backend = made()
+    # longer than what is kept from the pass for the maximum, which reads all once
+    recording = BrokenRecording(samples(95.0), 10**9)
+    job = engine.submit_recording(recording, OPTIONS)
+    segments = iter(job)
+    first = next(segments)
+    recording._breaks_at = 0
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(segments)
+    assert first.text == " One."
+    assert job.state is JobState.FAILED
+    assert backend.n_open == 0
+
+
+@pytest.mark.parametrize(
+    "n_broken",
+    [
+        1,
+        MAX_ENCODE - 1,
+        MAX_ENCODE,
+    ],
+)
+def test_run_ends_only_when_no_job_is_left(n_broken: int) -> None:
+    engine, _ = made()
+    broken = [submit_broken(engine) for _ in range(n_broken)]
+    good = submit(engine)
+    engine.run()
+    assert [job.state for job in broken] == [JobState.FAILED] * n_broken
+    assert good.state is JobState.DONE
+
+
+def test_whoever_waits_gets_the_result_however_many_fail_before() -> None:
+    engine, _ = made()
+    for _ in range(2 * MAX_ENCODE + 1):
+        submit_broken(engine)
+    assert submit(engine).result() == alone()
+
+
+def test_a_sink_that_raises_fails_its_job_alone() -> None:
+    engine, backend = made()
+
+    def sink(_: Progress) -> None:
+        raise ValueError("full")
+
+    recording = recording_of_array("good", samples(40.0))
+    bad = engine.submit_recording(recording, OPTIONS, sink)
+    good = submit(engine)
+    engine.run()
+    assert (bad.state, good.state) == (JobState.FAILED, JobState.DONE)
+    assert [one.text for one in list_until_error(bad)] == [" One."]  # what was decoded is there
+    assert backend.n_open == 0
+
+
+def list_until_error(job: Job) -> list[Segment]:
+    found: list[Segment] = []
+    try:
+        for segment in job:
+            found.append(segment)
+    except ValueError:
+        pass
+    return found
+
+
+def test_a_backend_error_ends_the_jobs_of_its_batch() -> None:
+    engine, backend = made()
+    jobs = [submit(engine), submit(engine)]
+    engine.step()  # both windows are encoded
+
+    def refuse(_: object) -> list[object]:
+        raise BackendError("out of memory")
+
+    backend.step = refuse  # type: ignore[assignment, method-assign]
+    engine.step()
+    assert [job.state for job in jobs] == [JobState.FAILED] * 2
+    assert backend.n_open == 0
+
+
+# Bounds.
+
+
+@pytest.mark.parametrize("max_windows", [1, 2, 3, 5, 16])
+def test_no_more_windows_lie_in_memory_than_allowed(max_windows: int) -> None:
+    engine, backend = made(max_windows)
+    jobs = [submit(engine, duration_s) for duration_s in (5.0, 40.0, 61.0, 5.0, 31.0, 40.0, 5.0)]
+    engine.run()
+    assert all(job.state is JobState.DONE for job in jobs)
+    assert backend.most_windows == min(max_windows, len(jobs))
+    assert max(backend.encoded) <= min(max_windows, MAX_ENCODE)
+    assert backend.n_open == 0
+
+
+def test_jobs_that_came_first_are_served_first() -> None:
+    engine, _ = made(1)
+    jobs = [submit(engine, seed=seed) for seed in range(3)]
+    order = []
+    while engine.step():
+        order += [job for job in jobs if job.state is JobState.DONE and job not in order]
+    assert order == jobs
+
+
+def test_windows_are_encoded_before_rows_are_stepped_and_rows_step_together() -> None:
+    engine, _ = made()
+    for seed in range(MAX_ENCODE + 2):
+        submit(engine, seed=seed)
+    sizes = []
+    for _ in range(3):
+        batch = engine.scheduler.next_batch()
+        assert batch is not None
+        sizes.append((type(batch), len(batch.jobs)))
+        engine.scheduler.account(batch, batch.run(engine._backend))
+    assert sizes == [(EncodeBatch, MAX_ENCODE), (EncodeBatch, 2), (DecodeBatch, MAX_ENCODE + 2)]
+
+
+def test_a_job_without_content_is_done_when_it_comes() -> None:
+    engine, backend = made()
+    job = engine.submit_recording(recording_of_array("nothing", np.zeros(0, np.float32)), OPTIONS)
+    assert job.state is JobState.DONE
+    assert job.result().text == ""
+    assert engine.scheduler.next_batch() is None
+    assert backend.n_encoded == 0
+
+
+# Cancelling.
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([5.0, 40.0, 61.0]), st.none() | st.integers(0, 40)), min_size=1, max_size=5),
+       st.integers(1, 4))  # fmt: skip
+def test_cancelling_at_any_moment_leaves_nothing_open_and_the_others_alone(
+    wanted: list[tuple[float, int | None]], max_windows: int
+) -> None:
+    engine, backend = made(max_windows, babbling(5, TOKENIZER))
+    recordings = [recording_of_array("good", samples(duration_s)) for duration_s, _ in wanted]
+    jobs = [engine.submit_recording(recording, BABBLE) for recording in recordings]
+    step = 0
+    while True:
+        for job, (_, moment) in zip(jobs, wanted, strict=True):
+            if moment == step:
+                before = job.state
+                job.cancel()
+                assert job.state is (before if before.ended else JobState.CANCELLED)
+        if not engine.step():
+            break
+        step += 1
+    for job, (duration_s, moment) in zip(jobs, wanted, strict=True):
+        assert job.state.ended
+        if job.state is JobState.CANCELLED:
+            assert moment is not None
+            with pytest.raises(CancelledError):
+                job.result()
+        else:
+            assert job.result() == babbled_alone(duration_s)
+    assert backend.n_open == 0
+    assert engine.scheduler.jobs == []
+    for recording in recordings:  # closed too
+        with pytest.raises(ValueError, match="closed"):
+            recording.read(0, 1)
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_however_a_job_ends_its_audio_is_closed(end: str) -> None:
+    engine, _ = made()
+    recording = BrokenRecording(samples(40.0), 0 if end == "failed" else 10**9)
+    job = engine.submit_recording(recording, OPTIONS)
+    if end == "cancelled":
+        engine.step()
+        job.cancel()
+    engine.run()
+    assert job.state.value == end
+    recording._breaks_at = 10**9
+    with pytest.raises(ValueError, match="closed"):
+        recording.read(0, 1)
+
+
+def test_options_that_do_not_suit_the_model_close_the_audio_too() -> None:
+    engine, _ = made()
+    recording = recording_of_array("good", samples(5.0))
+    with pytest.raises(OptionError):
+        engine.submit_recording(recording, TranscribeOptions.from_keywords({"suppress_tokens": [10**6]}))
+    with pytest.raises(ValueError, match="closed"):
+        recording.read(0, 1)
+
+
+def test_ended_states_are_the_last_three() -> None:
+    assert [state for state in JobState if state.ended] == [JobState.DONE, JobState.FAILED, JobState.CANCELLED]
+
+
+def test_nothing_to_do_is_no_batch() -> None:
+    assert made()[0].scheduler.next_batch() is None

@@ -1,0 +1,279 @@
+"""Ids by name, never by number; text that nobody speaks; and words that lose nothing."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.checkpoint.base import VocabularyData
+from stapes.errors import CheckpointError, OptionError
+from stapes.languages import LANGUAGES
+from stapes.testing import VocabularyName, small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.special import named_ids, special_names
+from stapes.tokenizer.split import split_words
+from stapes.tokenizer.vocabulary import shipped_tokens
+
+#: name -> vocabulary, ids in all; the three kinds of published models and the one of the tests
+KINDS: dict[str, tuple[VocabularyName, int]] = {
+    "english": ("english", 51864),
+    "multilingual": ("multilingual", 51865),
+    "large-v3": ("multilingual", 51866),
+    "small": ("small", tiny_spec().n_vocab),
+}
+
+
+@cache
+def tokenizer(kind: str) -> Tokenizer:
+    """Make one from the sizes alone, as for a checkpoint without a vocabulary."""
+    vocabulary, n_vocab = KINDS[kind]
+    spec = tiny_spec(vocabulary, n_vocab=n_vocab)
+    return Tokenizer(spec, small_vocabulary() if kind == "small" else None)
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+published = pytest.mark.parametrize("kind", ["english", "multilingual", "large-v3"])
+
+
+# Ids of special tokens.
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [  # eot, sot, translate, transcribe, sot_lm, sot_prev, no_speech, no_timestamps, first timestamp, languages
+        ("english", (50256, 50257, 50357, 50358, 50359, 50360, 50361, 50362, 50363, 99)),
+        ("multilingual", (50257, 50258, 50358, 50359, 50360, 50361, 50362, 50363, 50364, 99)),
+        ("large-v3", (50257, 50258, 50359, 50360, 50361, 50362, 50363, 50364, 50365, 100)),
+    ],
+)
+def test_the_layout_gives_the_published_ids(kind: str, expected: tuple[int, ...]) -> None:
+    s = tokenizer(kind).special
+    found = (s.eot, s.sot, s.translate, s.transcribe, s.sot_lm, s.sot_prev, s.no_speech, s.no_timestamps,
+             s.timestamp_begin, len(s.languages))  # fmt: skip
+    assert found == expected
+
+
+@each_kind
+def test_languages_stand_behind_the_start_in_their_order(kind: str) -> None:
+    special = tokenizer(kind).special
+    assert list(special.languages) == list(LANGUAGES)[: len(special.languages)]
+    assert list(special.languages.values()) == list(range(special.sot + 1, special.sot + 1 + len(special.languages)))
+    assert special.timestamp_begin + 1501 == tokenizer(kind).n_vocab
+
+
+def test_what_the_checkpoint_states_goes_before_the_layout() -> None:
+    stated = {"<|startofprev|>": 380, "<|startoflm|>": 381}
+    layout = named_ids(364, 1972, 1501, {})
+    swapped = dict(zip(stated, (layout["<|startoflm|>"], layout["<|startofprev|>"]), strict=True))
+    assert named_ids(364, 1972, 1501, swapped) == {**layout, **swapped}
+
+
+@pytest.mark.parametrize("name", ["<|nospeech|>", "<|nocaptions|>"])
+def test_no_speech_is_no_captions_in_older_files(name: str) -> None:
+    layout = named_ids(364, 1972, 1501, {})
+    stated = {name: layout["<|nospeech|>"]}
+    assert named_ids(364, 1972, 1501, stated)["<|nospeech|>"] == layout["<|nospeech|>"]
+    moved = {"<|nospeech|>": layout["<|startoflm|>"], "<|startoflm|>": layout["<|nospeech|>"]}
+    renamed = {("<|nocaptions|>" if one == "<|nospeech|>" else one): at for one, at in moved.items()}
+    assert named_ids(364, 1972, 1501, renamed)["<|nospeech|>"] == layout["<|startoflm|>"]
+
+
+@given(st.sets(st.sampled_from(special_names(99, 1501))))
+def test_a_name_that_is_missing_falls_to_the_layout_never_to_0(missing: set[str]) -> None:
+    layout = named_ids(364, 364 + 2 + 99 + 6 + 1501, 1501, {})
+    stated = {name: one for name, one in layout.items() if name not in missing}
+    assert named_ids(364, 364 + 2 + 99 + 6 + 1501, 1501, stated) == layout
+    assert min(layout.values()) == 364
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"<|endoftext|>": 5000}, "has id 5000"),
+        ({"<|endoftext|>": -1}, "has id -1"),
+        ({"<|endoftext|>": 365}, "share one id"),
+    ],
+)
+def test_ids_that_cannot_be_are_a_damaged_checkpoint(stated: dict[str, int], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        named_ids(364, 1972, 1501, stated)
+
+
+@pytest.mark.parametrize("n_vocab", [364 + 8 + 1501 - 1, 364 + 8 + 1501 + 101])
+def test_room_for_fewer_than_no_or_more_than_all_languages_is_a_damaged_checkpoint(n_vocab: int) -> None:
+    with pytest.raises(CheckpointError, match="languages"):
+        named_ids(364, n_vocab, 1501, {})
+
+
+def test_a_token_that_stands_twice_is_a_damaged_checkpoint() -> None:
+    tokens = small_vocabulary().tokens
+    with pytest.raises(CheckpointError, match="twice"):
+        Tokenizer(tiny_spec(), VocabularyData(tokens=(*tokens[:-1], tokens[0])))
+
+
+# What opens a transcript.
+
+
+def test_a_multilingual_model_starts_with_language_and_task() -> None:
+    s = tokenizer("multilingual").special
+    assert tokenizer("multilingual").start_sequence("de", "translate") == (s.sot, s.languages["de"], s.translate)
+    assert tokenizer("multilingual").start_sequence(None, "transcribe") == (s.sot, s.languages["en"], s.transcribe)
+
+
+def test_an_english_only_model_starts_alone() -> None:
+    assert not tokenizer("english").multilingual
+    assert tokenizer("english").start_sequence("de", "translate") == (tokenizer("english").special.sot,)
+
+
+def test_a_language_that_came_later_is_an_option_error() -> None:
+    assert tokenizer("large-v3").start_sequence("yue", "transcribe")[1] == 50358
+    with pytest.raises(OptionError, match="cantonese"):
+        tokenizer("multilingual").start_sequence("yue", "transcribe")
+
+
+# What is never sampled.
+
+
+@pytest.mark.parametrize(("kind", "n"), [("multilingual", 82), ("large-v3", 82), ("english", 84)])
+def test_so_many_ids_are_not_speech(kind: str, n: int) -> None:
+    assert len(tokenizer(kind).non_speech) == n
+    assert len(set(tokenizer(kind).non_speech)) == n
+
+
+@published
+def test_signs_are_not_speech_and_words_are(kind: str) -> None:
+    one = tokenizer(kind)
+    for text in (" (", "[", " [", " ♪", "♪♪", " -", " '", "#", ">>", "((", "「"):
+        assert one.encode(text)[0] in one.non_speech, text
+    for text in (" are", " Because", " turn", "ending", "-", "'", ".", ",", "?", "!", " ", "'s"):
+        assert one.encode(text)[0] not in one.non_speech, text
+
+
+@each_kind
+def test_suppressing_nothing_switches_all_off_specials_included(kind: str) -> None:
+    assert tokenizer(kind).never_sampled(()) == ()
+
+
+@each_kind
+def test_any_suppressed_id_brings_the_specials_with_it(kind: str) -> None:
+    one = tokenizer(kind)
+    s = one.special
+    steering = {s.sot, s.translate, s.transcribe, s.sot_lm, s.sot_prev, s.no_speech}
+    assert set(one.never_sampled((-1,))) == steering | set(one.non_speech)
+    assert set(one.never_sampled((7, 9))) == steering | {7, 9}
+    assert set(one.never_sampled((7, -1))) == steering | {7} | set(one.non_speech)
+    free = {*s.languages.values(), s.no_timestamps, s.eot, *range(s.timestamp_begin, one.n_vocab)}
+    assert not free & set(one.never_sampled((-1,)))
+
+
+@each_kind
+def test_an_id_outside_the_vocabulary_is_an_option_error(kind: str) -> None:
+    n_vocab = tokenizer(kind).n_vocab
+    assert n_vocab - 1 in tokenizer(kind).never_sampled((n_vocab - 1,))
+    with pytest.raises(OptionError, match=str(n_vocab)):
+        tokenizer(kind).never_sampled((n_vocab,))
+
+
+# Text.
+
+
+@each_kind
+def test_names_of_special_tokens_are_text_like_any_other(kind: str) -> None:
+    one = tokenizer(kind)
+    for name in ("<|endoftext|>", "<|startoftranscript|>", "<|0.00|>", "<|en|>", "<|notimestamps|>"):
+        ids = one.encode(f" {name}")
+        assert max(ids) < one.special.eot
+        assert one.decode(ids) == f" {name}"
+
+
+@each_kind
+@given(text=st.text())
+def test_text_comes_back_from_its_ids(kind: str, text: str) -> None:
+    one = tokenizer(kind)
+    ids = one.encode(text)
+    assert all(0 <= token < one.special.eot for token in ids)
+    assert one.decode(ids) == text
+    assert one.decode_with_timestamps(ids) == text
+
+
+@each_kind
+def test_timestamps_are_written_only_where_they_are_asked_for(kind: str) -> None:
+    one = tokenizer(kind)
+    begin = one.special.timestamp_begin
+    ids = [begin, *one.encode(" a"), begin + 54, begin + 1500]
+    assert one.decode(ids) == " a"
+    assert one.decode_with_timestamps(ids) == "<|0.00|> a<|1.08|><|30.00|>"
+
+
+@each_kind
+def test_bytes_that_are_no_text_become_the_replacement_sign(kind: str) -> None:
+    one = tokenizer(kind)
+    assert one.decode(one.encode("é")[:1]) in ("é", "\ufffd")
+    whole = one.encode("\U0001f9bb")  # an ear, of several tokens in every vocabulary
+    assert len(whole) > 1
+    assert "\ufffd" in one.decode(whole[:-1])
+
+
+@each_kind
+def test_a_lone_space_is_the_blank(kind: str) -> None:
+    assert tokenizer(kind).decode(tokenizer(kind).blank) == " "
+
+
+# Which vocabulary.
+
+
+def test_a_model_without_a_vocabulary_takes_the_shipped_one_of_its_size() -> None:
+    assert tokenizer("english").encode(" hello") == Tokenizer(
+        tiny_spec("english"), VocabularyData(tokens=shipped_tokens("english"))
+    ).encode(" hello")
+    assert len(shipped_tokens("multilingual")) == 50257
+    assert len(shipped_tokens("english")) == 50256
+    assert tokenizer("multilingual").multilingual
+    assert tokenizer("large-v3").multilingual
+
+
+# Words.
+
+sentences = st.text() | st.lists(st.sampled_from([" the", " hello", ",", " ♪", "語", "é", "!", " it's", "\n"])).map(
+    "".join
+)
+
+
+@each_kind
+@given(text=sentences, language=st.sampled_from(["en", "de", "zh", "ja", None]))
+def test_words_lose_no_id_and_no_letter(kind: str, text: str, language: str | None) -> None:
+    one = tokenizer(kind)
+    ids = one.encode(text)
+    words = split_words(one, ids, language)
+    assert [token for word in words for token in word.ids] == ids
+    assert "".join(word.text for word in words) == text
+    assert all(word.ids for word in words)
+
+
+def test_words_are_cut_at_spaces_and_punctuation() -> None:
+    one = tokenizer("multilingual")
+    words = split_words(one, one.encode(" Hello, world! It's é."), "en")
+    assert [word.text for word in words] == [" Hello", ",", " world", "!", " It's", " é", "."]
+
+
+def test_without_spaces_every_character_is_a_word() -> None:
+    one = tokenizer("small")
+    assert [word.text for word in split_words(one, one.encode("語学です"), "ja")] == ["語", "学", "で", "す"]
+    assert [word.text for word in split_words(one, one.encode("語学です"), "en")] == ["語学です"]
+
+
+def test_timestamps_and_the_end_are_words_of_their_own() -> None:
+    one = tokenizer("multilingual")
+    s = one.special
+    ids = [s.timestamp_begin, *one.encode(" a b"), s.timestamp_begin + 50, s.eot]
+    words = split_words(one, ids, "en")
+    assert [word.text for word in words] == ["<|0.00|>", " a", " b", "<|1.00|>", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("data", [b"\xe2\x99", b"\xe2\x99\xe2\x99\xaa"])
+def test_words_of_broken_text_lose_no_id_either(data: bytes) -> None:
+    one = tokenizer("small")
+    assert [token for word in split_words(one, list(data), "en") for token in word.ids] == list(data)
