@@ -225,7 +225,7 @@ def test_models_languages_and_tasks_start_alike(n_vocab, task, language):
 
 
 def prompt_of(n: int) -> list[int]:
-    return np.random.default_rng(n).integers(0, 50256, size=n).tolist()
+    return [int(one) for one in np.random.default_rng(n).integers(0, 50256, size=n)]
 
 
 @pytest.mark.parametrize("n_prompt", [0, 1, 5, 222, 223, 224, 400])

@@ -113,4 +113,5 @@ def exact_mel(samples: FloatArray, n_mels: int) -> FloatArray:
     window = torch.hann_window(400, dtype=torch.float64).numpy()
     power = np.abs(np.fft.rfft(frames * window)) ** 2
     log10 = np.log10(np.maximum(mel_filters(n_mels).astype(np.float64) @ power.T, 1e-10))
-    return (np.maximum(log10, log10.max() - 8) + 4) / 4
+    mel: FloatArray = ((np.maximum(log10, log10.max() - 8) + 4) / 4).astype(np.float32)
+    return mel

@@ -17,7 +17,7 @@ from stapes.backends.base import FloatArray, RowStep, WindowId
 from stapes.backends.numpy import NumpyBackend
 from stapes.backends.numpy_kernels import gelu, layer_norm
 from stapes.engine import Engine
-from stapes.testing import noise, random_checkpoint, tiny_spec, tone
+from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
 from tests.reference.both import (
     ENGLISH,
     LARGE_V3,
@@ -42,7 +42,7 @@ ALL_HEADS = tuple((layer, head) for layer in range(2) for head in range(2))
 
 @cache
 def both_networks(n_vocab: int, n_mels: int, seed: int) -> tuple[NumpyBackend, Any]:
-    name = "english" if n_vocab == ENGLISH else "multilingual"
+    name: VocabularyName = "english" if n_vocab == ENGLISH else "multilingual"
     spec = tiny_spec(name, n_mels=n_mels, n_vocab=n_vocab)
     checkpoint = random_checkpoint(name, spec=spec, seed=seed)
     return NumpyBackend(checkpoint, threads=2), their_network(checkpoint)
@@ -65,7 +65,8 @@ def near(ours: Any, theirs: Any) -> bool:
 
 def their_logits(network: Any, mel: FloatArray, tokens: tuple[int, ...]) -> FloatArray:
     with torch.no_grad():
-        return network(torch.from_numpy(mel)[None], torch.tensor([tokens]))[0].numpy()
+        logits: FloatArray = network(torch.from_numpy(mel)[None], torch.tensor([tokens]))[0].numpy()
+    return logits
 
 
 def our_logits(backend: NumpyBackend, window: WindowId, parts: list[tuple[int, ...]]) -> FloatArray:

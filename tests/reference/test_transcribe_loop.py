@@ -125,7 +125,7 @@ def lawless(random: np.random.Generator, n_vocab: int, n_frames: int) -> list[in
     for _ in range(int(random.integers(0, 9))):
         kind = random.random()
         if kind < 0.5:
-            tokens.append(begin + int(random.choice([0, 1, 1500, random.integers(0, 1501)])))
+            tokens.append(begin + (0, 1, 1500, int(random.integers(0, 1501)))[random.integers(4)])
         elif kind < 0.6:
             tokens.append(int(random.integers(our_tokenizer(n_vocab).special.eot + 1, begin)))
         else:
@@ -197,7 +197,7 @@ def ladder(keywords: dict[str, Any]) -> list[float]:
     return list(value) if isinstance(value, tuple) else [value]
 
 
-def by_reference(script: Script, content_frames: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, Any]:
+def by_reference(script: Script, content_frames: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Any]:
     mel = torch.arange(1, content_frames + WINDOW_FRAMES + 1, dtype=torch.float32)[None]
     mel[:, content_frames:] = -1.0  # what lies behind the content is no content
     monkeypatch.setattr(whisper_transcribe, "log_mel_spectrogram", lambda *_, **__: mel)
@@ -205,7 +205,7 @@ def by_reference(script: Script, content_frames: int, monkeypatch: pytest.Monkey
     return whisper_transcribe.transcribe(model, "", fp16=False, **script.keywords), model
 
 
-def by_us(script: Script, content_frames: int) -> tuple[dict, bool]:
+def by_us(script: Script, content_frames: int) -> tuple[dict[str, Any], bool]:
     spec = spec_of(script.n_vocab)
     options = TranscribeOptions.from_keywords(script.keywords)
     loop = SeekLoop(
@@ -283,7 +283,7 @@ def random_clips(random: np.random.Generator, content_s: float) -> Any:
         return "0"
     n = int(random.integers(0, 6))
     times = np.sort(random.uniform(0, content_s + 1e-9, size=n)).round(int(random.integers(0, 5)))
-    times = np.minimum(times, content_s).tolist()
+    times = [min(float(time), content_s) for time in times]
     if n % 2 and random.random() < 0.3:
         times[-1] += 60.0  # a start behind the end
     if n == 4 and random.random() < 0.3:

@@ -15,7 +15,7 @@ from stapes.backends.base import FloatArray
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine import Engine
-from stapes.testing import noise, random_checkpoint, tiny_spec, tone
+from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
 from tests.reference.both import ENGLISH, LARGE_V3, MULTILINGUAL, their_network, whisper_transcribe
 
 pytest.importorskip("whisper")
@@ -36,7 +36,7 @@ def both_models(n_vocab: int, n_mels: int, seed: int) -> tuple[Engine, Any]:
 
 
 def talkative(n_vocab: int, n_mels: int, seed: int) -> Checkpoint:
-    name = "english" if n_vocab == ENGLISH else "multilingual"
+    name: VocabularyName = "english" if n_vocab == ENGLISH else "multilingual"
     spec = tiny_spec(name, n_mels=n_mels, n_vocab=n_vocab)
     return random_checkpoint(name, spec=spec, seed=seed)
 
