@@ -282,8 +282,8 @@ def random_clips(random: np.random.Generator, content_s: float) -> Any:
     if random.random() < 0.5:
         return "0"
     n = int(random.integers(0, 6))
-    times = np.sort(random.uniform(0, content_s + 1e-9, size=n)).round(int(random.integers(0, 5)))
-    times = [min(float(time), content_s) for time in times]
+    drawn = np.sort(random.uniform(0, content_s + 1e-9, size=n)).round(int(random.integers(0, 5)))
+    times = [min(float(time), content_s) for time in drawn]
     if n % 2 and random.random() < 0.3:
         times[-1] += 60.0  # a start behind the end
     if n == 4 and random.random() < 0.3:
