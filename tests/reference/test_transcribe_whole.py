@@ -64,10 +64,10 @@ def compare(model: tuple[int, int, int], seconds: float, **keywords: Any) -> dic
 M, E, V3 = (MULTILINGUAL, 80, 0), (ENGLISH, 80, 1), (LARGE_V3, 128, 2)
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "greedy": {},
-    "beam": {"beam_size": 3, "sample_len": 20},
-    "patient beam": {"beam_size": 2, "patience": 2.0, "length_penalty": 0.6, "sample_len": 20},
-    "prompt": {"initial_prompt": "Glossary: stapes, incus, malleus.", "language": "en"},
+    "greedy": {"sample_len": 60},
+    "beam": {"beam_size": 3, "sample_len": 16},
+    "patient beam": {"beam_size": 2, "patience": 2.0, "length_penalty": 0.6, "sample_len": 16},
+    "prompt": {"initial_prompt": "Glossary: stapes, incus, malleus.", "language": "en", "sample_len": 40},
     "carried prompt": {"initial_prompt": "Ada, Bob.", "carry_initial_prompt": True, "sample_len": 40},
     "long prompt": {"initial_prompt": "one two three " * 100, "language": "en", "sample_len": 40},
     "prefix": {"prefix": "So", "sample_len": 40},
@@ -87,6 +87,10 @@ ignored = pytest.mark.filterwarnings("ignore:.*(knows English only).*:stapes.err
 @pytest.mark.parametrize("model", [M, E, V3], ids=["multilingual", "english", "large-v3"])
 def test_transcripts_are_equal_with_any_options(model, name):
     assert compare(model, 52.4, **OPTIONS[name])["segments"]
+
+
+def test_transcripts_are_equal_at_full_length():
+    assert compare(M, 24.0)["segments"]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.004, 0.02, 0.5, 29.99, 30.0, 30.01, 70.0])

@@ -3,7 +3,7 @@
 Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
 nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
 The encoder's work is shared out by a pool of our own; the decoder's products are too small for that, and BLAS's own
-threads share them.
+threads share them while that helps (pace.py).
 
 Source of the network: openai/whisper model.py at c0d2f62.
 """
@@ -11,6 +11,7 @@ Source of the network: openai/whisper model.py at c0d2f62.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -25,7 +26,8 @@ from stapes.backends.choosing import choose, constrain, probe
 from stapes.backends.ledger import Ledger, Row
 from stapes.backends.numpy_encoder import encode
 from stapes.backends.numpy_kernels import gelu, softmax
-from stapes.backends.numpy_weights import Weights
+from stapes.backends.numpy_weights import ID_BLOCK, Weights
+from stapes.backends.pace import Pace
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class NumpyBackend:
         self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
         self._threads = threads or _usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
+        self._pace = Pace(self._threads)
         self._blas = _blas_controller()
 
     @property
@@ -166,9 +169,14 @@ class NumpyBackend:
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Advance each row by its new tokens."""
         self.ledger.check_steps(steps)
-        with self._blas_threads(self._threads):
+        # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
+        thin = all(len(one.tokens) == 1 for one in steps)
+        started = time.perf_counter()
+        with self._blas_threads(self._pace.n_threads if thin else 1):
             results = [self._advance(one) for one in steps]
             logits = [self._logits(one, x) for one, (x, _) in zip(steps, results, strict=True)]
+        if thin and steps:
+            self._pace.note((time.perf_counter() - started) / len(steps))
         attention = (one for _, one in results)
         return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
 
@@ -241,8 +249,9 @@ class NumpyBackend:
         for position in sorted(_wanted_positions(step)):
             h = self._weights.norm(x[position : position + 1], "decoder.ln")[0]
             allowed = _allowed_span(step, position, self.spec.n_vocab)
-            found[position] = np.full(self.spec.n_vocab, -np.inf, np.float32)
-            np.matmul(embedding[allowed], h, out=found[position][allowed])
+            logits = np.full(len(embedding), -np.inf, np.float32)
+            np.matmul(embedding[allowed], h, out=logits[allowed])
+            found[position] = logits[: self.spec.n_vocab]
         return found
 
     def _blas_threads(self, n: int) -> AbstractContextManager[Any]:
@@ -260,11 +269,11 @@ def _wanted_positions(step: RowStep) -> set[int]:
 def _allowed_span(step: RowStep, position: int, n_vocab: int) -> slice:
     """Cut off the lower and upper ids that the constraint forbids: a timestamp is often all that may come."""
     if position in step.logits_at or any(position == one.position for one in step.probes):
-        return slice(0, n_vocab)
+        return slice(0, -(-n_vocab // ID_BLOCK) * ID_BLOCK)
     start = max((stop for first, stop in step.constraint.now if first == 0), default=0)
     end = min((first for first, stop in step.constraint.now if stop >= n_vocab), default=n_vocab)
-    # Whole blocks of 16 ids, so that each id's sum runs as it does in the whole product.
-    return slice(start // 16 * 16, min(n_vocab, -(-end // 16) * 16)) if start < end else slice(0, 0)
+    # Whole blocks of ids, so that each id's sum runs as it does in the whole product.
+    return slice(start // ID_BLOCK * ID_BLOCK, -(-end // ID_BLOCK) * ID_BLOCK) if start < end else slice(0, 0)
 
 
 def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray | None) -> RowResult:

@@ -12,6 +12,8 @@ from stapes.backends.numpy_kernels import layer_norm, linear
 from stapes.checkpoint.base import ModelSpec
 
 T = TypeVar("T")
+#: The vocabulary is padded to whole blocks of ids: BLAS sums the rows left over at a cut in another order.
+ID_BLOCK = 32
 
 
 class Share(Protocol):
@@ -29,6 +31,9 @@ class Weights(dict[str, FloatArray]):
         for name in tensors:
             if not name.endswith(("query.weight", "query.bias", "conv1.weight", "conv2.weight")):
                 self[name] = np.ascontiguousarray(tensors[name], dtype=np.float32)
+        embedding = self["decoder.token_embedding.weight"]
+        padding = np.zeros((-len(embedding) % ID_BLOCK, embedding.shape[1]), np.float32)
+        self["decoder.token_embedding.weight"] = np.concatenate((embedding, padding))
         for name in ("conv1", "conv2"):  # (out, in, 3) -> (out, 3 * in)
             weight = np.asarray(tensors[f"encoder.{name}.weight"], dtype=np.float32)
             self[f"encoder.{name}.weight"] = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(len(weight), -1)
