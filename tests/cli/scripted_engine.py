@@ -6,6 +6,7 @@ the command `stapes` with that engine, for tests that need a process of their ow
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import warnings
@@ -134,4 +135,6 @@ def run() -> int:
 
 
 if __name__ == "__main__":
+    # A shell's background jobs are started with Ctrl-C ignored, and so would be whatever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run())

@@ -319,16 +319,24 @@ def defaults(**changed: Any) -> dict[str, Any]:
     }
 
 
+NO_THRESHOLDS = dict.fromkeys(("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"))
+
+
 @pytest.mark.parametrize("n_words", [1, 200, 222, 223, 224, 230, 446, 500])
 @pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("condition", [False, True])
 def test_prompts_are_cut_alike_around_their_limit(n_words, carry, condition, monkeypatch):
     keywords = defaults(
-        initial_prompt=" ".join(["word"] * n_words), carry_initial_prompt=carry, condition_on_previous_text=condition
+        initial_prompt=" ".join(["word"] * n_words),
+        carry_initial_prompt=carry,
+        condition_on_previous_text=condition,
     )
+    keywords |= NO_THRESHOLDS  # every window is kept, and its text goes on
     assert len(our_tokenizer(MULTILINGUAL).encode(" " + keywords["initial_prompt"])) == n_words
-    calls = compare(Script(n_words, MULTILINGUAL, "timeless", keywords), 15000, monkeypatch)
-    assert len(calls) > 4
+    calls = compare(Script(n_words, MULTILINGUAL, "timeless", keywords), 18000, monkeypatch)
+    assert len(calls) == 6
+    if condition and n_words <= 230:  # far beyond the limit, what is carried takes all the room
+        assert len({call.prompt for call in calls}) > 1
 
 
 @pytest.mark.parametrize(
@@ -369,8 +377,7 @@ def test_recordings_of_any_length_are_walked_alike(content_frames, monkeypatch):
     ids=["a clip's end behind the end", "a pair at 0.00 at the end"],
 )
 def test_where_the_reference_never_comes_back_we_move_on(kind, clips, expected, monkeypatch):
-    keywords = dict.fromkeys(("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"))
-    script = Script(0, MULTILINGUAL, kind, defaults(clip_timestamps=clips, **keywords))
+    script = Script(0, MULTILINGUAL, kind, defaults(clip_timestamps=clips) | NO_THRESHOLDS)
     monkeypatch.setitem(TOKENS, "nowhere", lambda *_: [our_tokenizer(MULTILINGUAL).special.timestamp_begin] * 2)
     with pytest.raises(EndlessError):
         by_reference(script, 4000, monkeypatch)
