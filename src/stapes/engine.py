@@ -18,13 +18,13 @@ from typing import Any
 from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends import backend_class
 from stapes.backends.base import Backend
+from stapes.backends.selecting import open_backend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.languages import LANGUAGES
-from stapes.options import TranscribeOptions
+from stapes.options import PRECISIONS, TranscribeOptions
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.task import RecordingTask
 from stapes.results import LanguageGuess, Segment, Transcript
@@ -32,7 +32,6 @@ from stapes.scheduler import Batch, JobState, Progress, ProgressSink, ScheduledJ
 from stapes.tokenizer import Tokenizer
 from stapes.writers import format_timestamp
 
-PRECISIONS = ("float32",)
 DEVICES = ("cpu",)
 
 
@@ -43,16 +42,19 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     download: bool = True,
+    backend: str = "auto",
 ) -> Engine:
     """Load a model.
 
     model: a name ("base", "large-v3", "turbo"), a hub id ("openai/whisper-small"), or a path to a Hugging Face or
     CTranslate2 folder, an OpenAI .pt or a ggml .bin.
     device: "cpu", or "auto", which is the same in this version.
-    precision: "float32", or "auto", which is the same in this version.
+    precision: "float32", exact; "bfloat16" and "int8", faster and nearly the same; "auto" picks the fastest that was
+    measured to be as good for this model on this machine, else float32 (docs/native.md).
     threads: cores to use; None uses those that the process may use.
     download: whether a model that is not here may be fetched from the hub.
-    Raises ModelNotFoundError, CheckpointError or OptionError.
+    backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
+    Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
     """
     from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
 
@@ -61,7 +63,7 @@ def load(
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
     checkpoint = find_checkpoint(model, download=download)
-    return Engine(checkpoint, backend_class("numpy")(checkpoint, threads=threads))
+    return Engine(checkpoint, open_backend(checkpoint, name=backend, precision=precision, threads=threads))
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -237,7 +239,7 @@ class Engine:
     @property
     def capabilities(self) -> Capabilities:
         """What this model can be asked for."""
-        return Capabilities.of(self._checkpoint.spec, self._tokenizer, PRECISIONS)
+        return Capabilities.of(self._checkpoint.spec, self._tokenizer, self._backend.info.precisions)
 
     def status(self) -> EngineStatus:
         """How many jobs there are, and in which state."""

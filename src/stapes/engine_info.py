@@ -27,6 +27,7 @@ class EngineInfo:
     backend: str
     device: str
     precision: str
+    isa: str | None  # the instruction set of the backend's kernels, where it has its own
     threads: int
     weight_bytes: int
     window_bytes: int  # for each window being decoded
@@ -92,6 +93,7 @@ def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer)
         backend=backend.name,
         device=backend.device,
         precision=backend.precision,
+        isa=backend.isa,
         threads=backend.threads,
         weight_bytes=backend.weight_bytes,
         window_bytes=backend.window_bytes,

@@ -16,6 +16,8 @@ from stapes.errors import OptionError
 from stapes.languages import language_code
 
 Task = Literal["transcribe", "translate"]
+#: what a model can be computed in; only the first is exact (docs/native.md)
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 #: far beyond what makes sense; above them numbers overflow
 _HOTTEST, _MOST_PATIENCE = 1e6, 1e6

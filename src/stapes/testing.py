@@ -19,7 +19,7 @@ from stapes.audio.mel import log10_mel
 from stapes.audio.pcm import SAMPLE_RATE
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
-from stapes.backends.ledger import Ledger
+from stapes.backends.ledger import Ledger, LedgerBackend
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec, VocabularyData, parameter_shapes
 from stapes.engine import Engine
@@ -147,7 +147,7 @@ def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> S
     return script
 
 
-class ScriptedBackend:
+class ScriptedBackend(LedgerBackend[int, list[int]]):
     """A backend without a network: a script gives the logits. Satisfies `stapes.backends.base.Backend`.
 
     Windows are told apart by their sound, never by the order in which they come.
@@ -183,10 +183,6 @@ class ScriptedBackend:
         self.n_encoded += len(mel)
         return [self.ledger.add_window(zlib.crc32(one.tobytes())) for one in mel]
 
-    def release(self, window: WindowId) -> None:
-        """Forget a window."""
-        self.ledger.release(window)
-
     def open(self, window: WindowId) -> RowId:
         """Open an empty row."""
         return self.ledger.add_row(window, [])
@@ -195,18 +191,6 @@ class ScriptedBackend:
         """Copy a row."""
         source = self.ledger.row(row)
         return self.ledger.add_row(source.window, source.cache[: source.length], source.length)
-
-    def truncate(self, row: RowId, length: int) -> None:
-        """Cut a row."""
-        self.ledger.truncate(row, length)
-
-    def length(self, row: RowId) -> int:
-        """How many tokens a row holds."""
-        return self.ledger.row(row).length
-
-    def close(self, row: RowId) -> None:
-        """Forget a row."""
-        self.ledger.close(row)
 
     def shut_down(self) -> None:
         """Nothing runs."""

@@ -169,7 +169,10 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
         (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
         (["a", "--device", "cuda"], "--device cuda: this version runs on the CPU; give auto"),
-        (["a", "--precision", "int8"], "--precision int8: this version computes in float32"),
+        (
+            ["a", "--precision", "int4"],
+            "--precision int4: this version does not know it; give auto, float32, bfloat16 or",
+        ),
         (["a", "--threads", "-1"], "--threads must be 0 (all) or more, got -1"),
         (["a", "--max-duration", "0"], "--max_duration must be more than 0 seconds"),
         (["a", "--max-duration", "nan"], "--max_duration must be more than 0 seconds"),

@@ -44,7 +44,7 @@ def _cases() -> list[Any]:
 
 @cache
 def _engine(model: str) -> stapes.Engine:
-    return stapes.load(model, download=False)
+    return stapes.load(model, precision="float32", download=False)
 
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")

@@ -8,7 +8,10 @@ from typing import Any
 from stapes.errors import OptionError
 
 #: name -> (module, class)
-REGISTRY: dict[str, tuple[str, str]] = {"numpy": ("stapes.backends.numpy", "NumpyBackend")}
+REGISTRY: dict[str, tuple[str, str]] = {
+    "native": ("stapes.backends.native", "NativeBackend"),
+    "numpy": ("stapes.backends.numpy", "NumpyBackend"),
+}
 
 
 def backend_class(name: str) -> Any:

@@ -165,6 +165,8 @@ class BackendInfo:
     weight_bytes: int  # memory of the weights as the backend holds them
     window_bytes: int  # memory of one encoded window
     row_bytes: int  # memory of one decoder row at full length
+    precisions: tuple[str, ...] = ("float32",)  # that it could compute in
+    isa: str | None = None  # the instruction set of its kernels, where it has its own
 
 
 class Backend(Protocol):

@@ -117,3 +117,44 @@ class Ledger(Generic[Memory, Cache]):
                 raise BackendError(f"row {one.row} would exceed {self._spec.n_text_ctx} tokens")
             if not 0 <= min(one.tokens) <= max(one.tokens) < self._spec.n_vocab:
                 raise BackendError(f"row {one.row} brings an id outside 0 to {self._spec.n_vocab - 1}")
+            self._check_questions(one)
+
+    def _check_questions(self, step: RowStep) -> None:
+        """Refuse positions, ids and heads that are not there: a native backend would read whatever lies behind."""
+        spec = self._spec
+        positions = (*step.logits_at, *(probe.position for probe in step.probes))
+        if any(not 0 <= position < len(step.tokens) for position in positions):
+            raise BackendError(f"row {step.row} asks for a position outside its {len(step.tokens)} new tokens")
+        ids = [one for probe in step.probes for one in probe.ids]
+        forbidden = step.constraint.permanent.array
+        if ids and not 0 <= min(ids) <= max(ids) < spec.n_vocab:
+            raise BackendError(f"row {step.row} asks for an id outside 0 to {spec.n_vocab - 1}")
+        if len(forbidden) and not 0 <= forbidden[0] <= forbidden[-1] < spec.n_vocab:
+            raise BackendError(f"row {step.row} forbids an id outside 0 to {spec.n_vocab - 1}")
+        border = step.constraint.vote_from
+        if border is not None and not 0 <= border <= spec.n_vocab:
+            raise BackendError(f"row {step.row} votes from id {border}, outside 0 to {spec.n_vocab}")
+        if any(not (0 <= layer < spec.n_text_layer and 0 <= head < spec.n_text_head) for layer, head in step.attention):
+            raise BackendError(f"row {step.row} asks for a head that is not there")
+
+
+class LedgerBackend(Generic[Memory, Cache]):
+    """The part of a backend that its ledger does: lengths and lifetimes."""
+
+    ledger: Ledger[Memory, Cache]
+
+    def release(self, window: WindowId) -> None:
+        """Give back a window's memory."""
+        self.ledger.release(window)
+
+    def truncate(self, row: RowId, length: int) -> None:
+        """Forget a row's tokens from position `length` on."""
+        self.ledger.truncate(row, length)
+
+    def length(self, row: RowId) -> int:
+        """How many tokens a row holds."""
+        return self.ledger.row(row).length
+
+    def close(self, row: RowId) -> None:
+        """Give back a row's memory."""
+        self.ledger.close(row)

@@ -10,7 +10,6 @@ Source of the network: openai/whisper model.py at c0d2f62.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,8 @@ import numpy as np
 from stapes.audio.mel import log10_mel
 from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
 from stapes.backends.choosing import choose, constrain, probe
-from stapes.backends.ledger import Ledger, Row
+from stapes.backends.cores import usable_cores
+from stapes.backends.ledger import Ledger, LedgerBackend, Row
 from stapes.backends.numpy_encoder import encode
 from stapes.backends.numpy_kernels import gelu, softmax
 from stapes.backends.numpy_weights import ID_BLOCK, Weights
@@ -49,7 +49,7 @@ class _Memory:
     values: FloatArray  # (layers, heads, n_audio_ctx, width)
 
 
-class NumpyBackend:
+class NumpyBackend(LedgerBackend[_Memory, _Cache]):
     """Satisfies `stapes.backends.base.Backend`."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
@@ -57,7 +57,7 @@ class NumpyBackend:
         self.spec: ModelSpec = checkpoint.spec
         self._weights = Weights(checkpoint.tensors, self.spec)
         self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
@@ -90,10 +90,6 @@ class NumpyBackend:
         with self._blas_threads(1):
             memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
         return [self.ledger.add_window(memory) for memory in memories]
-
-    def release(self, window: WindowId) -> None:
-        """Give back a window's memory."""
-        self.ledger.release(window)
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
@@ -147,18 +143,6 @@ class NumpyBackend:
         cache.keys[:, :, : source.length] = source.cache.keys[:, :, : source.length]
         cache.values[:, :, : source.length] = source.cache.values[:, :, : source.length]
         return self.ledger.add_row(source.window, cache, source.length)
-
-    def truncate(self, row: RowId, length: int) -> None:
-        """Forget a row's tokens from position `length` on."""
-        self.ledger.truncate(row, length)
-
-    def length(self, row: RowId) -> int:
-        """How many tokens a row holds."""
-        return self.ledger.row(row).length
-
-    def close(self, row: RowId) -> None:
-        """Give back a row's memory."""
-        self.ledger.close(row)
 
     def shut_down(self) -> None:
         """End the pool's threads and forget everything."""
@@ -286,13 +270,6 @@ def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray 
         allowed = logits[len(step.tokens) - 1]
         ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
     return RowResult(ids=ids, logprobs=logprobs, probes=probes, logits=whole, attention=attention)
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _blas_controller() -> Any:

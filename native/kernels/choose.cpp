@@ -1,0 +1,113 @@
+// Choosing the next id from logits: the twin of stapes/backends/choosing.py.
+#include <algorithm>
+#include <vector>
+
+#include "functions.h"
+#include "vec.h"
+
+namespace stapes::STAPES_ISA {
+namespace {
+
+constexpr float NEVER = -INFINITY;
+
+float highest_of(const float* x, int n) {
+    F32 high = set1(NEVER);
+    int i = 0;
+    for (; i + W <= n; i += W) high = max(load(x + i), high);
+    float found = largest(high);
+    for (; i < n; ++i) found = x[i] > found ? x[i] : found;
+    return found;
+}
+
+// The lowest index of the largest value.
+int index_of_highest(const float* x, int n) {
+    const float high = highest_of(x, n);
+    for (int i = 0; i < n; ++i)
+        if (x[i] == high) return i;
+    return 0;
+}
+
+void forbid(const Choosing& c) {
+    for (std::size_t i = 0; i < c.n_permanent; ++i) c.logits[c.permanent[i]] = NEVER;
+    for (std::size_t i = 0; i < c.n_now; ++i)
+        for (std::int32_t id = c.now[i].first; id < c.now[i].last; ++id) c.logits[id] = NEVER;
+}
+
+// The log of the summed exponentials of what is allowed, after the vote.
+float normalise(const Choosing& c) {
+    const float total = log_sum_exp(c.logits, c.n);
+    if (c.vote_from < 0) return total;
+    // Both sides as log-probabilities, as the twin compares them.
+    const float upper = log_sum_exp(c.logits + c.vote_from, c.n - c.vote_from) - total;
+    const float best_lower = highest_of(c.logits, c.vote_from) - total;
+    if (!(upper > best_lower)) return total;
+    for (int id = 0; id < c.vote_from; ++id) c.logits[id] = NEVER;
+    return log_sum_exp(c.logits, c.n);
+}
+
+void draw(const Choosing& c) {
+    const float high = highest_of(c.logits, c.n);
+    if (high == NEVER || std::isnan(high)) {
+        std::fill(c.ids, c.ids + c.n_chosen, 0);
+        return;
+    }
+    std::vector<double> cumulated(static_cast<std::size_t>(c.n));
+    double sum = 0.0;
+    int last = 0;
+    for (int id = 0; id < c.n; ++id) {
+        const double away = (static_cast<double>(c.logits[id]) - static_cast<double>(high)) / c.temperature;
+        const double weight = away < -746.0 ? 0.0 : std::exp(away);
+        if (weight > 0.0) last = id;
+        cumulated[static_cast<std::size_t>(id)] = sum += weight;
+    }
+    for (int i = 0; i < c.n_chosen; ++i) {
+        const auto found = std::upper_bound(cumulated.begin(), cumulated.end(), c.uniforms[i] * sum) - cumulated.begin();
+        c.ids[i] = std::min(static_cast<int>(found), last);
+    }
+}
+
+// The best first; of equals the lower id.
+void top(const Choosing& c, float total) {
+    const auto better = [](const std::pair<float, int>& a, const std::pair<float, int>& b) {
+        return a.first > b.first || (a.first == b.first && a.second < b.second);
+    };
+    std::vector<std::pair<float, int>> kept;  // sorted
+    const auto room = static_cast<std::size_t>(c.n_chosen);
+    kept.reserve(room + 1);
+    for (int id = 0; id < c.n; ++id) {
+        const std::pair<float, int> one{total == NEVER ? NEVER : c.logits[id] - total, id};
+        if (kept.size() == room && !better(one, kept.back())) continue;
+        kept.insert(std::upper_bound(kept.begin(), kept.end(), one, better), one);
+        if (kept.size() > room) kept.pop_back();
+    }
+    for (int i = 0; i < c.n_chosen; ++i) c.ids[i] = kept[static_cast<std::size_t>(i)].second;
+}
+
+}  // namespace
+
+float log_sum_exp(const float* x, int n) {
+    const float high = highest_of(x, n);
+    if (high == NEVER) return NEVER;
+    F32 sums = set1(0.0f);
+    int i = 0;
+    for (; i + W <= n; i += W) sums = sums + exp(load(x + i) - set1(high));
+    float rest[W] = {};
+    if (i < n) {
+        for (int j = 0; j < W; ++j) rest[j] = i + j < n ? x[i + j] : NEVER;
+        sums = sums + exp(load(rest) - set1(high));
+    }
+    return high + std::log(sum(sums));
+}
+
+void choose(const Choosing& c) {
+    forbid(c);
+    const float total = normalise(c);
+    switch (c.how) {
+        case Choosing::How::best: c.ids[0] = index_of_highest(c.logits, c.n); break;
+        case Choosing::How::draw: draw(c); break;
+        case Choosing::How::top: top(c, total); break;
+    }
+    for (int i = 0; i < c.n_chosen; ++i) c.logprobs[i] = total == NEVER ? NEVER : c.logits[c.ids[i]] - total;
+}
+
+}  // namespace stapes::STAPES_ISA

@@ -1,0 +1,159 @@
+// The kernels as the rest of the library calls them: one table of functions for each instruction set, chosen once.
+//
+// Kernels know arrays, shapes and types. Conventions, the same for all:
+// - Activations are rows; a row's stride is a whole number of panels (PANEL values), and what lies behind its last value
+//   is zero, so that no kernel needs a special case for a remainder. Every kernel keeps it so.
+// - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: a row's
+//   numbers do not depend on its company.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace stapes {
+
+// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps one.
+#define STAPES_ALWAYS_INLINE [[gnu::always_inline]] inline
+
+inline constexpr int PANEL = 32;  // output columns that are packed and computed together
+
+enum class Type : std::uint8_t { f32, f16, bf16, i8, i16 };
+
+// float16 as it lies in memory.
+enum class f16_bits : std::uint16_t {};
+
+STAPES_ALWAYS_INLINE constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::i8 ? 1 : 2; }
+
+STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+// A weight matrix (n outputs, k inputs), packed as [n / PANEL][k / g][PANEL][g]: g values of four bytes together, one
+// where `type` is f16 (float16-stored numbers that are multiplied as float32).
+struct Weights {
+    Type type;
+    int n;
+    int k;
+    const void* data;
+    const float* scales;              // i8: (n rounded up to PANEL) what one step means
+    const std::int32_t* corrections;  // i8: (n rounded up to PANEL) activation_zero times the sum of its integers
+
+    STAPES_ALWAYS_INLINE int n_panels() const { return round_up(n, PANEL) / PANEL; }
+    STAPES_ALWAYS_INLINE int group() const { return type == Type::i8 ? 4 : type == Type::bf16 ? 2 : 1; }
+    STAPES_ALWAYS_INLINE int n_groups() const { return (k + group() - 1) / group(); }
+    STAPES_ALWAYS_INLINE std::size_t panel_bytes() const {
+        return static_cast<std::size_t>(n_groups()) * PANEL * static_cast<std::size_t>(group() * size_of(type));
+    }
+};
+
+// The left operand of a product: rows of f32, bf16, or i8 with a scale for each row. A row of i16 lies there as two rows of
+// i8, its upper and its lower halves: integers of 16 bits for twice the multiplications, and no more reading of weights.
+struct Rows {
+    Type type;
+    const void* data;
+    std::size_t stride;   // bytes; of i16, from one half to the next
+    const float* scales;  // i8 and i16: what one step means, for each row
+};
+
+enum class Activation : std::uint8_t { none, gelu };
+
+// c[i, j] = activation(a[i] . w[j] + bias[j]) * factor + residual[i, j] for all rows and the panels first..last-1.
+struct Product {
+    Rows a;
+    int n_rows;
+    const Weights* w;
+    int first_panel, last_panel;
+    const float* bias;  // (n rounded up to PANEL), or null
+    Activation activation;
+    const float* residual;  // (n_rows, stride), or null; may be c itself
+    void* c;                // f32 or bf16
+    Type c_type;
+    std::size_t c_stride;  // values, of c and of residual
+    void* scratch;         // product_scratch bytes for each thread
+};
+STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) { return 4096 + static_cast<std::size_t>(k) * PANEL * 4; }
+
+// Keys and values of one head lie in blocks of PANEL positions:
+//   keys    [width / g][PANEL positions][g]          the right operand of query x keys
+//   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
+// in type f32 (g = 1) or bf16 (g = 2). Positions that were never written hold zeros.
+struct BlockShape {
+    Type type;
+    int width;
+    STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
+        return static_cast<std::size_t>(round_up(width, type == Type::bf16 ? 2 : 1)) * PANEL * static_cast<std::size_t>(size_of(type));
+    }
+    STAPES_ALWAYS_INLINE std::size_t value_bytes() const {
+        return static_cast<std::size_t>(round_up(width, PANEL)) * PANEL * static_cast<std::size_t>(size_of(type));
+    }
+};
+
+// Attention of some queries of one head: softmax(scale * q . K) . V.
+struct Attention {
+    BlockShape shape;
+    float scale;
+    const float* queries;  // (n_queries, query_stride)
+    std::size_t query_stride;
+    int n_queries;
+    const void* const* keys;    // blocks
+    const void* const* values;  // blocks
+    int n_keys;
+    int first_visible;  // query i sees keys 0 .. min(n_keys, first_visible + i) - 1
+    void* out;          // (n_queries, out_stride): `width` values are written
+    Type out_type;      // f32 or bf16
+    std::size_t out_stride;  // values
+    float* raw_scores;       // (n_queries, n_keys) scaled, before the softmax; or null
+    void* scratch;           // attention_scratch bytes for each thread
+};
+constexpr int ATTENTION_QUERIES = 48;   // queries at a time
+constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches
+STAPES_ALWAYS_INLINE constexpr std::size_t attention_scratch(int width) {
+    const auto wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
+    return static_cast<std::size_t>(ATTENTION_QUERIES) * (2 * wide + 2 * (ATTENTION_STRETCH + 16) + 2) * 4;
+}
+
+// What may come next, and how it is chosen; see stapes/backends/base.py (Constraint, Best, Draw, Top).
+struct Range { std::int32_t first, last; };  // half-open
+struct Choosing {
+    float* logits;  // (n,), changed: -infinity where forbidden
+    int n;
+    const std::int64_t* permanent;  // sorted forbidden ids
+    std::size_t n_permanent;
+    const Range* now;
+    std::size_t n_now;
+    int vote_from;  // -1: no vote
+    enum class How : std::uint8_t { best, draw, top } how;
+    double temperature;
+    const double* uniforms;
+    int n_chosen;      // of `ids` and `logprobs`
+    std::int32_t* ids;
+    float* logprobs;
+};
+
+struct Kernels {
+    const char* name;
+    int activation_zero;  // what is added to int8 activations when they are stored
+    void (*multiply)(const Product&);
+    // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.
+    void (*layer_norm)(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
+                       Type y_type, std::size_t y_stride);
+    // Rows of f32 -> i8 (127 steps) or i16 (127 * 256 steps) with a scale for each row: what one step means. d is rounded up
+    // to whole panels; y_stride counts bytes of i8, and a row of i16 takes two.
+    void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales);
+    // Rows of f32 -> bf16.
+    void (*narrow)(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
+    // Put n positions, from `position` (inside one block) on, of a head's keys or values (rows of f32) into a block.
+    void (*store_keys)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
+    void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
+    void (*attend)(const Attention&);
+    void (*choose)(const Choosing&);
+    // log of the sum of the exponentials of (n,).
+    float (*log_sum_exp)(const float* x, int n);
+    // Samples ((n_frames - 1) * 160 + 400,) -> log10 of max(mel power, 1e-10): (n_mels, n_frames) at out_stride values.
+    void (*log_mel)(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out, std::size_t out_stride);
+};
+
+// The instruction sets that this build holds and this processor can run, best first.
+const Kernels* const* usable_kernels(int* n);
+// One of them by its name; null if it is not there.
+const Kernels* kernels_by_name(const char* name);
+
+}  // namespace stapes

@@ -1,0 +1,150 @@
+// Matrix products with packed weights, and what is done to their sums before they are stored.
+#include "functions.h"
+#include "tile.h"
+
+namespace stapes::STAPES_ISA {
+namespace {
+
+// The standard normal distribution's logit is x times a polynomial in x squared; see stapes/backends/numpy_kernels.py,
+// whose numbers these are.
+STAPES_INLINE F32 gelu(F32 x) {
+    const F32 square = min(x * x, set1(5.5f * 5.5f));
+    F32 p = set1(8.569813695485928e-13f);
+    p = fma(p, square, set1(-1.434112828491152e-10f));
+    p = fma(p, square, set1(1.017622963672693e-08f));
+    p = fma(p, square, set1(-3.9867219925326935e-07f));
+    p = fma(p, square, set1(9.26130360312527e-06f));
+    p = fma(p, square, set1(-0.00011729241668945178f));
+    p = fma(p, square, set1(-4.9005800974555314e-05f));
+    p = fma(p, square, set1(0.07264959067106247f));
+    p = fma(p, square, set1(1.5957748889923096f));
+    return x / (set1(1.0f) + exp(set1(0.0f) - p * x));
+}
+
+// The largest tile's sums, as integers and as numbers, and room for the widened panel behind them.
+constexpr std::size_t SUMS_BYTES = 4096;
+static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES / 2 && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES / 2);
+
+STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
+    if (type == Type::f32) store(static_cast<float*>(row) + column, x);
+    else store_bf16(static_cast<std::uint16_t*>(row) + column, x);
+}
+
+// Integers become numbers; of 16-bit rows, the two halves' sums are put together.
+template <class Op>
+STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, int row, int column) {
+    const auto total = [&](const Byte* from) {
+        const I32 sum = Op::read(from);
+        return to_f32(ACTIVATION_ZERO == 0 ? sum : sum - load_i32(p.w->corrections + column));
+    };
+    const F32 scale = set1(p.a.scales[row]) * load(p.w->scales + column);
+    if (p.a.type == Type::i8) return total(sums) * scale;
+    return fma(total(sums), set1(256.0f), total(sums + n_columns * 4)) * scale;
+}
+
+// Turn a tile's sums into results: n_rows from `row` on, n_columns from `column` on (both of the whole matrix).
+template <class Op>
+void finish(const Product& p, const void* sums, int row, int n_rows, int column, int n_columns) {
+    constexpr bool quantized = std::is_same_v<typename Op::Sum, I32>;
+    const int halves = p.a.type == Type::i16 ? 2 : 1;
+    const std::size_t first = static_cast<std::size_t>(column - p.first_panel * PANEL);
+    for (int i = 0; i < n_rows; ++i) {
+        const std::size_t at = static_cast<std::size_t>(row + i) * p.c_stride;
+        void* c = static_cast<Byte*>(p.c) + at * static_cast<std::size_t>(size_of(p.c_type));
+        const float* residual = p.residual ? p.residual + at : nullptr;
+        for (int j = 0; j < n_columns; j += W) {
+            const Byte* from = static_cast<const Byte*>(sums) + (i * halves * n_columns + j) * 4;
+            F32 x;
+            if constexpr (quantized) x = number_of<Op>(p, from, n_columns, row + i, column + j);
+            else x = Op::read(from);
+            if (p.bias) x = x + load(p.bias + column + j);
+            if (p.activation == Activation::gelu) x = gelu(x);
+            if (residual) x = x + load(residual + first + static_cast<std::size_t>(j));
+            store_as(p.c_type, c, first + static_cast<std::size_t>(j), x);
+        }
+    }
+}
+
+Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
+    Tile t{};
+    t.a = static_cast<const Byte*>(p.a.data) + static_cast<std::size_t>(row * (p.a.type == Type::i16 ? 2 : 1)) * p.a.stride;
+    t.a_stride = p.a.stride;
+    t.b = b;
+    t.b_panel = p.w->panel_bytes();
+    t.n_segments = 1;
+    t.n_groups = t.groups_per_segment = p.w->n_groups();
+    t.out = sums;
+    return t;
+}
+
+// All rows against one panel at a time, each panel read from memory once.
+template <class Op>
+void multiply_panel(const Product& p, const void* panel, int index, void* sums) {
+    const int halves = p.a.type == Type::i16 ? 2 : 1, most = MAX_ROWS / halves;
+    for (int row = 0; row < p.n_rows; row += most) {
+        const int n_rows = p.n_rows - row < most ? p.n_rows - row : most;
+        for (int column = 0; column < PANEL; column += TILE_COLUMNS) {
+            Tile t = tile_of(p, &panel, row, sums);
+            t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
+            t.out_stride = TILE_COLUMNS;
+            run_rows<Op>(n_rows * halves, t);
+            finish<Op>(p, sums, row, n_rows, index * PANEL + column, TILE_COLUMNS);
+        }
+    }
+}
+
+const Byte* panel_at(const Product& p, int index) {
+    return static_cast<const Byte*>(p.w->data) + static_cast<std::size_t>(index) * p.w->panel_bytes();
+}
+
+// One or two rows (or halves): several panels at once, for enough sums to hide their latency. Returns the first panel not done.
+template <class Op, int ROWS>
+int multiply_wide(const Product& p, void* sums) {
+    constexpr int step = WIDE_COLUMNS / VECTORS_PER_PANEL;
+    int index = p.first_panel;
+    if constexpr (step > 0) {
+        for (; index + step <= p.last_panel; index += step) {
+            const void* panel = panel_at(p, index);
+            Tile t = tile_of(p, &panel, 0, sums);
+            t.out_stride = WIDE_COLUMNS * W;
+            run_tile<Op, ROWS, WIDE_COLUMNS>(t);
+            finish<Op>(p, sums, 0, p.n_rows, index * PANEL, WIDE_COLUMNS * W);
+        }
+    }
+    return index;
+}
+
+template <class Op>
+void multiply_as(const Product& p) {
+    void* sums = p.scratch;
+    int index = p.first_panel;
+    const int halves = p.n_rows * (p.a.type == Type::i16 ? 2 : 1);
+    if (halves == 1) index = multiply_wide<Op, 1>(p, sums);
+    if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, sums);
+    for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), index, sums);
+}
+
+// float16-stored weights for many rows: each panel becomes float32 once.
+void multiply_widened(const Product& p) {
+    float* widened = reinterpret_cast<float*>(static_cast<Byte*>(p.scratch) + SUMS_BYTES);
+    for (int index = p.first_panel; index < p.last_panel; ++index) {
+        const Byte* panel = panel_at(p, index);
+        const int n = p.w->k * PANEL;
+        for (int i = 0; i < n; i += W) store(widened + i, load_f16(panel + i * 2));
+        multiply_panel<OpF32>(p, widened, index, p.scratch);
+    }
+}
+
+}  // namespace
+
+void multiply(const Product& p) {
+    switch (p.w->type) {
+        case Type::f32: return multiply_as<OpF32>(p);
+        case Type::f16: return p.n_rows > MAX_ROWS ? multiply_widened(p) : multiply_as<OpF16>(p);
+        case Type::bf16: return multiply_as<OpBf16>(p);
+        case Type::i8: return multiply_as<OpI8>(p);
+        case Type::i16: return;  // no weights are
+    }
+}
+
+}  // namespace stapes::STAPES_ISA

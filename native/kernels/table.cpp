@@ -1,0 +1,29 @@
+// One instruction set's table of kernels.
+#include "functions.h"
+#include "vec.h"
+
+#define STAPES_TEXT_OF(name) #name
+#define STAPES_TEXT(name) STAPES_TEXT_OF(name)
+
+namespace stapes::STAPES_ISA {
+
+const Kernels& kernels();
+const Kernels& kernels() {
+    static constexpr Kernels table{
+        .name = STAPES_TEXT(STAPES_ISA),
+        .activation_zero = ACTIVATION_ZERO,
+        .multiply = multiply,
+        .layer_norm = layer_norm,
+        .quantize = quantize,
+        .narrow = narrow,
+        .store_keys = store_keys,
+        .store_values = store_values,
+        .attend = attend,
+        .choose = choose,
+        .log_sum_exp = log_sum_exp,
+        .log_mel = log_mel,
+    };
+    return table;
+}
+
+}  // namespace stapes::STAPES_ISA

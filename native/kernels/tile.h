@@ -1,0 +1,135 @@
+// The micro-kernel: a few rows of A times a few vectors of columns of B, every sum in a register of its own.
+//
+// One source for float32, float16-stored, bfloat16 and int8: they differ in how a vector of B is read and in one
+// multiply-add (Op). Sums run over the inner dimension in order, so that they do not depend on the tile's size.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "kernels.h"
+#include "vec.h"
+
+namespace stapes::STAPES_ISA {
+
+using Byte = std::uint8_t;
+
+inline constexpr int VECTORS_PER_PANEL = PANEL / W;
+inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;    // 24 or 12 sums; the rest holds B and one group of A
+inline constexpr int COLUMNS = 2;                                // vectors of B that a tall tile covers
+inline constexpr int WIDE_COLUMNS = 8;                           // ... and a single row: enough sums to hide their latency
+inline constexpr int TILE_COLUMNS = COLUMNS * W;
+
+struct OpF32 {
+    using Sum = F32;
+    static constexpr int B_GROUP = 4;  // bytes of one group of one column
+    static STAPES_INLINE Sum zero() { return set1(0.0f); }
+    static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
+    static STAPES_INLINE void write(void* p, Sum x) { store(static_cast<float*>(p), x); }
+    static STAPES_INLINE auto read_b(const Byte* p) { return load(reinterpret_cast<const float*>(p)); }
+    static STAPES_INLINE Sum dot(Sum sum, I32 a, F32 b) { return dot_f32(sum, a, b); }
+};
+
+struct OpF16 : OpF32 {
+    static constexpr int B_GROUP = 2;
+    static STAPES_INLINE auto read_b(const Byte* p) { return load_f16(p); }
+};
+
+struct OpBf16 : OpF32 {
+    static STAPES_INLINE auto read_b(const Byte* p) { return load_i32(p); }
+    static STAPES_INLINE Sum dot(Sum sum, I32 a, I32 b) { return dot_bf16(sum, a, b); }
+};
+
+struct OpI8 {
+    using Sum = I32;
+    static constexpr int B_GROUP = 4;
+    static STAPES_INLINE Sum zero() { return zero_i32(); }
+    static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
+    static STAPES_INLINE void write(void* p, Sum x) { store_i32(p, x); }
+    static STAPES_INLINE auto read_b(const Byte* p) { return load_i32(p); }
+    static STAPES_INLINE Sum dot(Sum sum, I32 a, I32 b) { return dot_i8(sum, a, b); }
+};
+
+// Calls f(0), f(1), ... f(N - 1) with constants: arrays indexed by them are taken apart into registers, where a loop's
+// would be spilled.
+template <int N, class F>
+STAPES_INLINE void unrolled(F&& f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+        (f(std::integral_constant<int, I>{}), ...);
+    }(std::make_integer_sequence<int, N>{});
+}
+
+struct Tile {
+    const Byte* a;
+    std::size_t a_stride;        // bytes
+    const void* const* b;        // where each segment of the inner dimension begins
+    std::size_t b_offset;        // bytes from there to the tile's first column
+    std::size_t b_panel;         // bytes from one panel to the next
+    int n_segments;
+    int groups_per_segment;
+    int n_groups;                // of all segments; the last may be cut short
+    void* out;                   // sums
+    std::size_t out_stride;      // sums
+    bool add;                    // begin with what is there
+};
+
+template <class Op, int ROWS, int VECTORS>
+void run_tile(const Tile& t) {
+    using Sum = typename Op::Sum;
+    constexpr auto column = [](int vector) constexpr { return vector % VECTORS_PER_PANEL * W * Op::B_GROUP; };
+    std::array<Sum, ROWS * VECTORS> sums;
+    Byte* const out = static_cast<Byte*>(t.out);
+    const std::size_t out_stride = t.out_stride * 4;
+    unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+        unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+            sums[row * VECTORS + vector] = t.add ? Op::read(out + row * out_stride + vector * W * 4) : Op::zero();
+        });
+    });
+    const Byte* a = t.a;
+    const std::size_t stride = t.a_stride;
+    int left = t.n_groups;
+    for (int segment = 0; segment < t.n_segments; ++segment) {
+        const Byte* b = static_cast<const Byte*>(t.b[segment]) + t.b_offset;
+        const int n = left < t.groups_per_segment ? left : t.groups_per_segment;
+        left -= n;
+        // Three rows share a pointer: an address can hold one and two times the stride.
+        const Byte *a0 = a, *a3 = a + 3 * stride, *a6 = a + 6 * stride, *a9 = a + 9 * stride;
+        for (int i = 0; i < n; ++i) {
+            using Vector = decltype(Op::read_b(b));
+            std::array<Vector, VECTORS> columns;
+            unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+                columns[vector] = Op::read_b(b + vector / VECTORS_PER_PANEL * t.b_panel + column(vector));
+            });
+            unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+                const Byte* base = row < 3 ? a0 : row < 6 ? a3 : row < 9 ? a6 : a9;
+                const I32 group = broadcast_group(base + row % 3 * stride);
+                unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+                    sums[row * VECTORS + vector] = Op::dot(sums[row * VECTORS + vector], group, columns[vector]);
+                });
+            });
+            b += PANEL * Op::B_GROUP;
+            a0 += 4;
+            if constexpr (ROWS > 3) a3 += 4;
+            if constexpr (ROWS > 6) a6 += 4;
+            if constexpr (ROWS > 9) a9 += 4;
+        }
+        a += static_cast<std::size_t>(n) * 4;
+    }
+    unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+        unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+            Op::write(out + row * out_stride + vector * W * 4, sums[row * VECTORS + vector]);
+        });
+    });
+}
+
+// run_tile for 1 to MAX_ROWS rows.
+template <class Op>
+STAPES_INLINE void run_rows(int n_rows, const Tile& t) {
+    using Run = void (*)(const Tile&);
+    static constexpr auto runs = []<int... I>(std::integer_sequence<int, I...>) {
+        return std::array<Run, sizeof...(I)>{run_tile<Op, I + 1, COLUMNS>...};
+    }(std::make_integer_sequence<int, MAX_ROWS>{});
+    runs[static_cast<std::size_t>(n_rows - 1)](t);
+}
+
+}  // namespace stapes::STAPES_ISA

@@ -1,0 +1,313 @@
+#include "decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace stapes {
+namespace {
+
+constexpr int ALONE = 4;         // tokens that are not worth sharing out
+constexpr int WIDE_PANELS = 4;   // panels that a single row takes together
+
+std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+}  // namespace
+
+Decoder::Space::Space(const Network& net, int n)
+    : n_tokens(n),
+      rows(net.kernels_, n, net.sizes_.n_state),
+      hidden_rows(net.kernels_, n, net.decoder_.front().mlp_in.weight.view().n),
+      x(size(n) * size(net.stride_) * sizeof(float)),
+      normalised(size(n) * size(net.stride_) * sizeof(float)),
+      projected(size(n) * 3 * size(net.stride_) * sizeof(float)),
+      mixed(size(n) * size(net.stride_) * sizeof(float)),
+      hidden(size(n) * hidden_rows.stride() * sizeof(float)) {}
+
+void Decoder::run(std::vector<Request*>& requests, Team& team) {
+    requests_ = requests;
+    std::stable_sort(requests_.begin(), requests_.end(), [](auto* a, auto* b) { return std::less<>{}(a->window, b->window); });
+    prepare(team);
+    float* x = space_->x.as();
+    const std::size_t stride = size(net_.stride_);
+    for (int layer = 0; layer < net_.sizes_.n_text_layer; ++layer) {
+        const Block& block = net_.decoder_[size(layer)];
+        normalise(block.attn_norm, block.qkv.rows, team);
+        multiply(space_->rows, block.qkv, nullptr, space_->projected.as(), 3 * stride, Activation::none, team);
+        attend_self(layer, team);
+        take(space_->mixed, space_->rows, block.attn_out.rows, team);
+        multiply(space_->rows, block.attn_out, x, x, stride, Activation::none, team);
+        normalise(block.cross_norm, block.cross_query.rows, team);
+        multiply(space_->rows, block.cross_query, nullptr, space_->projected.as(), stride, Activation::none, team);
+        attend_cross(layer, team);
+        take(space_->mixed, space_->rows, block.cross_out.rows, team);
+        multiply(space_->rows, block.cross_out, x, x, stride, Activation::none, team);
+        normalise(block.mlp_norm, block.mlp_in.rows, team);
+        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), Activation::gelu, team);
+        take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
+        multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
+    }
+    answer(team);
+}
+
+void Decoder::prepare(Team& team) {
+    first_tokens_.clear();
+    n_tokens_ = 0;
+    for (Request* one : requests_) {
+        first_tokens_.push_back(n_tokens_);
+        n_tokens_ += static_cast<int>(one->tokens.size());
+    }
+    // Some room to spare, but not that of a batch of prompts for ever after.
+    if (!space_ || space_->n_tokens < n_tokens_ || space_->n_tokens > 8 * n_tokens_ + 64)
+        space_ = std::make_unique<Space>(net_, n_tokens_ + 8);
+    const int widest = net_.decoder_.front().mlp_in.weight.view().n;
+    while (static_cast<int>(scratches_.size()) < net_.n_threads_)
+        scratches_.push_back(std::make_unique<Scratch>(std::max(widest, net_.stride_), net_.sizes_.n_state / net_.sizes_.n_text_head));
+    for (Request* one : requests_) own_blocks(*one);
+    team.share(static_cast<int>(requests_.size()), [&](int part, int) { embed(*requests_[size(part)], first_tokens_[size(part)]); });
+}
+
+// Room for the new tokens, in blocks that no other row reads.
+void Decoder::own_blocks(Request& request) {
+    auto& blocks = request.row->blocks;
+    const BlockShape shape{net_.attention_type_, net_.sizes_.n_state / net_.sizes_.n_text_head};
+    const int last = request.length + static_cast<int>(request.tokens.size()) - 1;
+    blocks.resize(size(round_up(request.length, PANEL) / PANEL));  // what was cut off is not kept
+    for (int i = request.length / PANEL; i <= last / PANEL; ++i) {
+        const bool fresh = i >= static_cast<int>(blocks.size());
+        if (fresh) blocks.emplace_back();
+        auto& block = blocks[size(i)];
+        if (!fresh && block.use_count() == 1) continue;
+        auto made = std::make_shared<KeyValues>(shape, net_.sizes_.n_text_layer, net_.sizes_.n_text_head, 1);
+        if (!fresh) std::memcpy(made->memory.bytes(), block->memory.bytes(), made->memory.n_bytes());
+        block = std::move(made);
+    }
+}
+
+void Decoder::embed(Request& request, int first_token) {
+    const std::size_t stride = size(net_.stride_);
+    for (std::size_t i = 0; i < request.tokens.size(); ++i) {
+        float* x = space_->x.as() + (size(first_token) + i) * stride;
+        const float* position = net_.text_positions_.as() + (size(request.length) + i) * stride;
+        net_.embedding_.weight.unpack(request.tokens[i], x);
+        for (int dim = 0; dim < net_.sizes_.n_state; ++dim) x[dim] += position[dim];
+    }
+}
+
+void Decoder::normalise(const Norm& norm, Type type, Team& team) {
+    const auto rows = [&](int first, int n) { space_->rows.normalise(space_->x.as(), norm, first, n, type, space_->normalised.as()); };
+    if (n_tokens_ > ALONE) return team.share(n_tokens_, [&](int part, int) { rows(part, 1); });
+    rows(0, n_tokens_);
+}
+
+void Decoder::take(const Memory& from, Operand& to, Type type, Team& team) {
+    if (n_tokens_ > ALONE) return team.share(n_tokens_, [&](int part, int) { to.take(from.as(), part, 1, type); });
+    to.take(from.as(), 0, n_tokens_, type);
+}
+
+void Decoder::multiply(const Operand& from, const Linear& layer, const float* residual, float* c, std::size_t c_stride, Activation activation, Team& team) {
+    const Weights w = layer.weight.view();
+    const int panels = w.n_panels();
+    int chunk = std::max(1, panels / (2 * team.size()));
+    if (chunk >= WIDE_PANELS) chunk = chunk / WIDE_PANELS * WIDE_PANELS;
+    team.share((panels + chunk - 1) / chunk, [&](int part, int thread) {
+        Product p = product_of(from.rows(layer.rows), n_tokens_, w, layer, scratch(thread));
+        p.first_panel = part * chunk;
+        p.last_panel = std::min(panels, p.first_panel + chunk);
+        p.activation = activation;
+        p.residual = residual ? residual + p.first_panel * PANEL : nullptr;
+        p.c = c + p.first_panel * PANEL;
+        p.c_stride = c_stride;
+        kernels_.multiply(p);
+    });
+}
+
+void Decoder::attend_self(int layer, Team& team) {
+    const int n_heads = net_.sizes_.n_text_head, width = net_.sizes_.n_state / n_heads;
+    const std::size_t stride = size(net_.stride_), padded = size(round_up(net_.sizes_.n_state, PANEL));
+    team.share(static_cast<int>(requests_.size()) * n_heads, [&](int part, int thread) {
+        Request& request = *requests_[size(part / n_heads)];
+        const int head = part % n_heads, n = static_cast<int>(request.tokens.size());
+        const std::size_t token = size(first_tokens_[size(part / n_heads)]);
+        const float* query = space_->projected.as() + token * 3 * stride + head * width;
+        const BlockShape shape{net_.attention_type_, width};
+        std::vector<const void*> keys, values;
+        for (auto& block : request.row->blocks) {
+            keys.push_back(block->keys(layer, head, 0));
+            values.push_back(block->values(layer, head, 0));
+        }
+        for (int done = 0; done < n;) {
+            const int position = request.length + done, count = std::min(n - done, PANEL - position % PANEL);
+            const float* from = query + size(done) * 3 * stride;
+            KeyValues& block = *request.row->blocks[size(position / PANEL)];
+            kernels_.store_keys(shape, from + padded, 3 * stride, count, position % PANEL, block.keys(layer, head, 0));
+            kernels_.store_values(shape, from + 2 * padded, 3 * stride, count, position % PANEL, block.values(layer, head, 0));
+            done += count;
+        }
+        Attention call{};
+        call.shape = shape;
+        call.scale = 1.0f / std::sqrt(static_cast<float>(width));
+        call.queries = query;
+        call.query_stride = 3 * stride;
+        call.n_queries = n;
+        call.keys = keys.data();
+        call.values = values.data();
+        call.n_keys = request.length + n;
+        call.first_visible = request.length + 1;
+        call.out = space_->mixed.as() + token * stride + head * width;
+        call.out_type = Type::f32;
+        call.out_stride = stride;
+        call.scratch = scratch(thread).attention.bytes();
+        kernels_.attend(call);
+    });
+}
+
+float* Decoder::raw_scores_of(const Request& request, int layer, int head) {
+    const std::size_t n = request.tokens.size() * size(net_.sizes_.n_audio_ctx);
+    for (std::size_t i = 0; i < request.attention.size(); ++i)
+        if (request.attention[i] == std::pair{layer, head}) return const_cast<float*>(request.attention_scores.data()) + i * n;
+    return nullptr;
+}
+
+void Decoder::attend_cross(int layer, Team& team) {
+    // Rows of one window read its keys together; a row whose scores are wanted stands for itself.
+    std::vector<Group> groups;
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+        Request& one = *requests_[i];
+        const int n = static_cast<int>(one.tokens.size());
+        const bool joins = i > 0 && requests_[i - 1]->window == one.window && one.attention.empty() && requests_[i - 1]->attention.empty();
+        if (joins) groups.back().n_tokens += n;
+        else groups.push_back({one.window, first_tokens_[i], n, nullptr});
+    }
+    const int n_heads = net_.sizes_.n_text_head;
+    team.share(static_cast<int>(groups.size()) * n_heads, [&](int part, int thread) {
+        Group group = groups[size(part / n_heads)];
+        const auto at = std::lower_bound(first_tokens_.begin(), first_tokens_.end(), group.first_token) - first_tokens_.begin();
+        group.raw_scores = raw_scores_of(*requests_[static_cast<std::size_t>(at)], layer, part % n_heads);
+        attend_cross_head(layer, part % n_heads, group, scratch(thread));
+    });
+}
+
+void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch& scratch) {
+    Window& window = *group.window;
+    std::vector<const void*> keys(size(window.n_blocks)), values(keys.size());
+    for (int i = 0; i < window.n_blocks; ++i) {
+        keys[size(i)] = window.keys(layer, head, i);
+        values[size(i)] = window.values(layer, head, i);
+    }
+    const std::size_t stride = size(net_.stride_), at = size(group.first_token) * stride + size(head * window.shape.width);
+    Attention call{};
+    call.shape = window.shape;
+    call.scale = 1.0f / std::sqrt(static_cast<float>(window.shape.width));
+    call.queries = space_->projected.as() + at;
+    call.query_stride = stride;
+    call.n_queries = group.n_tokens;
+    call.keys = keys.data();
+    call.values = values.data();
+    call.n_keys = call.first_visible = net_.sizes_.n_audio_ctx;
+    call.out = space_->mixed.as() + at;
+    call.out_type = Type::f32;
+    call.out_stride = stride;
+    call.raw_scores = group.raw_scores;
+    call.scratch = scratch.attention.bytes();
+    kernels_.attend(call);
+}
+
+// Ids that may come: everything below and above the span is forbidden.
+static Range allowed_span(const Request& request, int n_vocab) {
+    Range span{0, n_vocab};
+    for (const Range& one : request.now) {
+        if (one.first == 0) span.first = std::max(span.first, one.last);
+        if (one.last >= n_vocab) span.last = std::min(span.last, one.first);
+    }
+    return span.first < span.last ? span : Range{0, 0};
+}
+
+void Decoder::answer(Team& team) {
+    wanted_.clear();
+    std::vector<std::size_t> first_wanted;
+    Range span{net_.sizes_.n_vocab, 0};
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+        Request& one = *requests_[i];
+        first_wanted.push_back(wanted_.size());
+        const bool whole = !one.logits_at.empty() || !one.probe_positions.empty();
+        if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
+        for (const int position : one.probe_positions) wanted_.push_back({i, position});
+        for (const int position : one.logits_at) wanted_.push_back({i, position});
+        const Range allowed = whole ? Range{0, net_.sizes_.n_vocab} : one.chooses ? allowed_span(one, net_.sizes_.n_vocab) : Range{0, 0};
+        if (allowed.first < allowed.last) span = {std::min(span.first, allowed.first), std::max(span.last, allowed.last)};
+    }
+    if (wanted_.empty()) return;
+    const std::size_t n = wanted_.size(), stride = size(net_.stride_);
+    logits_stride_ = size(round_up(net_.sizes_.n_vocab, PANEL) + PANEL);
+    if (!wanted_rows_ || wanted_x_.n_bytes() != n * stride * sizeof(float)) {
+        wanted_x_ = Memory(n * stride * sizeof(float));
+        logits_ = Memory(n * logits_stride_ * sizeof(float));
+        wanted_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
+        wanted_normalised_ = Memory(n * stride * sizeof(float));
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t token = size(first_tokens_[wanted_[i].request] + wanted_[i].position);
+        std::memcpy(wanted_x_.as() + i * stride, space_->x.as() + token * stride, stride * sizeof(float));
+    }
+    wanted_rows_->normalise(wanted_x_.as(), net_.text_norm_, 0, static_cast<int>(n), net_.embedding_.rows, wanted_normalised_.as());
+    if (span.first < span.last) multiply_vocabulary(span.first / PANEL, (span.last + PANEL - 1) / PANEL, team);
+    // What was not multiplied cannot be chosen.
+    const std::size_t first = span.first < span.last ? size(span.first / PANEL * PANEL) : logits_stride_;
+    const std::size_t last = span.first < span.last ? size(round_up(span.last, PANEL)) : logits_stride_;
+    team.share(static_cast<int>(requests_.size()), [&](int part, int thread) {
+        const std::size_t end = size(part) + 1 < first_wanted.size() ? first_wanted[size(part) + 1] : n;
+        for (std::size_t i = first_wanted[size(part)]; i < end; ++i) {
+            float* logits = logits_.as() + i * logits_stride_;
+            std::fill(logits, logits + std::min(first, logits_stride_), -std::numeric_limits<float>::infinity());
+            std::fill(logits + std::min(last, logits_stride_), logits + logits_stride_, -std::numeric_limits<float>::infinity());
+        }
+        answer_one(size(part), first_wanted[size(part)], scratch(thread));
+    });
+}
+
+void Decoder::multiply_vocabulary(int first_panel, int last_panel, Team& team) {
+    const Weights w = net_.embedding_.weight.view();
+    const int panels = last_panel - first_panel;
+    const int chunk = std::max(WIDE_PANELS, panels / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
+    team.share((panels + chunk - 1) / chunk, [&](int part, int thread) {
+        Product p = product_of(wanted_rows_->rows(net_.embedding_.rows), static_cast<int>(wanted_.size()), w, net_.embedding_, scratch(thread));
+        p.first_panel = first_panel + part * chunk;
+        p.last_panel = std::min(last_panel, p.first_panel + chunk);
+        p.c = logits_.as() + p.first_panel * PANEL;
+        p.c_stride = logits_stride_;
+        kernels_.multiply(p);
+    });
+}
+
+void Decoder::answer_one(std::size_t index, std::size_t at, Scratch&) {
+    Request& request = *requests_[index];
+    const auto n_vocab = size(net_.sizes_.n_vocab);
+    const float* chosen = logits_.as() + at * logits_stride_;
+    if (request.chooses) ++at;
+    for (const auto& ids : request.probe_ids) {
+        const float* logits = logits_.as() + at++ * logits_stride_;
+        std::vector<float> values;
+        for (const std::int32_t id : ids) values.push_back(logits[id]);
+        request.probe_logits.push_back(std::move(values));
+        request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, net_.sizes_.n_vocab));
+    }
+    for (std::size_t i = 0; i < request.logits_at.size(); ++i) {
+        const float* logits = logits_.as() + at++ * logits_stride_;
+        request.logits.insert(request.logits.end(), logits, logits + n_vocab);
+    }
+    if (!request.chooses) return;
+    Choosing& c = request.choosing;
+    c.logits = const_cast<float*>(chosen);
+    c.n = net_.sizes_.n_vocab;
+    c.now = request.now.data();
+    c.n_now = request.now.size();
+    c.uniforms = request.uniforms.data();
+    request.ids.resize(size(c.n_chosen));
+    request.logprobs.resize(size(c.n_chosen));
+    c.ids = request.ids.data();
+    c.logprobs = request.logprobs.data();
+    kernels_.choose(c);
+}
+
+}  // namespace stapes

@@ -1,0 +1,43 @@
+// Weights as the kernels multiply them: packed once, when a model is loaded.
+#pragma once
+
+#include "../kernels/kernels.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace stapes {
+
+// The nearest bfloat16; ties to even, NaN stays NaN.
+std::uint16_t bf16_of(float x);
+
+// A matrix of weights, (n outputs, k inputs), filled by stretches of outputs.
+class Matrix {
+  public:
+    Matrix() = default;
+    // zero: what the kernels add to int8 activations.
+    Matrix(Type type, int n, int k, int zero);
+
+    // Pack rows (n_rows, k) of `source`, from output `first` on.
+    void pack(int first, int n_rows, const float* source, Team& team);
+    void pack(int first, int n_rows, const f16_bits* source, Team& team);
+    // Read one output's weights back: k values.
+    void unpack(int output, float* values) const;
+
+    Weights view() const;
+    std::size_t n_bytes() const { return packed_.n_bytes() + scales_.n_bytes() + corrections_.n_bytes(); }
+
+  private:
+    template <class Source>
+    void pack_rows(int first, int n_rows, const Source* source, Team& team);
+    template <class Source>
+    void pack_row(int output, const Source* source);
+    template <class Source>
+    void quantize_row(int output, const Source* source);
+    std::size_t place(int output, int input) const;
+
+    Type type_ = Type::f32;
+    int n_ = 0, k_ = 0, zero_ = 0;
+    Memory packed_, scales_, corrections_;
+};
+
+}  // namespace stapes

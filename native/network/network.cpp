@@ -1,0 +1,155 @@
+#include "network.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "decoder.h"
+#include "encoder.h"
+
+namespace stapes {
+
+namespace {
+
+// What a linear layer is multiplied in where the precision is int8. Each exception was measured (docs/experiments.md).
+struct Kind {
+    Type weights, rows;
+};
+
+Kind kind_of(const std::string& name) {
+    // The convolutions are little work, the vocabulary's errors go straight into the logits, and what comes out of the
+    // encoder's GELUs is too uneven for 8 bits.
+    const bool encoder = name.starts_with("encoder.");
+    if (name.starts_with("encoder.conv") || name == "decoder.embedding" || (encoder && name.ends_with("mlp_out")))
+        return {Type::bf16, Type::bf16};
+    if (encoder || name.ends_with("cross_key") || name.ends_with("cross_value")) return {Type::i8, Type::i8};
+    // A decoder step waits for weights: activations of 16 bits cost it next to nothing.
+    return {Type::i8, Type::i16};
+}
+
+}  // namespace
+
+KeyValues::KeyValues(BlockShape block_shape, int n_layers, int heads, int blocks)
+    : shape(block_shape),
+      n_heads(heads),
+      n_blocks(blocks),
+      memory(static_cast<std::size_t>(n_layers) * static_cast<std::size_t>(heads) * static_cast<std::size_t>(blocks) *
+             (block_shape.key_bytes() + block_shape.value_bytes())) {}
+
+std::byte* KeyValues::keys(int layer, int head, int block) {
+    const std::size_t index = (static_cast<std::size_t>(layer) * static_cast<std::size_t>(n_heads) + static_cast<std::size_t>(head)) *
+                                  static_cast<std::size_t>(n_blocks) + static_cast<std::size_t>(block);
+    return memory.bytes() + index * (shape.key_bytes() + shape.value_bytes());
+}
+
+Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels, int n_threads)
+    : sizes_(sizes),
+      precision_(precision),
+      kernels_(kernels),
+      n_threads_(n_threads),
+      // A panel more than the values need: rows a power of two apart would share one set of the cache.
+      stride_(round_up(sizes.n_state, PANEL) + PANEL),
+      lease_(n_threads),
+      attention_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
+      encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),
+      decoder_(static_cast<std::size_t>(sizes.n_text_layer)) {
+    linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}};
+    norms_ = {{"encoder.norm", &audio_norm_}, {"decoder.norm", &text_norm_}};
+    for (const bool audio : {true, false}) {
+        auto& blocks = audio ? encoder_ : decoder_;
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            const std::string prefix = (audio ? "encoder." : "decoder.") + std::to_string(i) + ".";
+            Block& b = blocks[i];
+            linears_[prefix + "qkv"] = &b.qkv;
+            linears_[prefix + "attn_out"] = &b.attn_out;
+            linears_[prefix + "mlp_in"] = &b.mlp_in;
+            linears_[prefix + "mlp_out"] = &b.mlp_out;
+            norms_[prefix + "attn_norm"] = &b.attn_norm;
+            norms_[prefix + "mlp_norm"] = &b.mlp_norm;
+            if (audio) continue;
+            linears_[prefix + "cross_query"] = &b.cross_query;
+            linears_[prefix + "cross_key"] = &b.cross_key;
+            linears_[prefix + "cross_value"] = &b.cross_value;
+            linears_[prefix + "cross_out"] = &b.cross_out;
+            norms_[prefix + "cross_norm"] = &b.cross_norm;
+        }
+    }
+}
+
+Network::~Network() = default;
+
+Linear& Network::linear(const std::string& name) {
+    const auto found = linears_.find(name);
+    if (found == linears_.end()) throw std::invalid_argument("no linear layer is called " + name);
+    return *found->second;
+}
+
+Norm& Network::norm(const std::string& name) {
+    const auto found = norms_.find(name);
+    if (found == norms_.end()) throw std::invalid_argument("no layer norm is called " + name);
+    return *found->second;
+}
+
+void Network::make_linear(const std::string& name, int n, int k, Type stored) {
+    Linear& made = linear(name);
+    const Kind kind = kind_of(name);
+    const Type type = precision_ == Precision::int8 ? kind.weights : attention_type_;
+    made.weight = Matrix(type == Type::f32 ? stored : type, n, k, kernels_.activation_zero);
+    made.rows = precision_ == Precision::int8 ? kind.rows : attention_type_;
+    made.bias = Memory();
+}
+
+std::size_t Network::weight_bytes() const {
+    std::size_t total = audio_positions_.n_bytes() + text_positions_.n_bytes();
+    for (const auto& [name, linear] : linears_) total += linear->weight.n_bytes() + linear->bias.n_bytes();
+    for (const auto& [name, norm] : norms_) total += norm->weight.n_bytes() + norm->bias.n_bytes();
+    return total;
+}
+
+std::size_t Network::window_bytes() const {
+    const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
+    return static_cast<std::size_t>(sizes_.n_text_layer) * static_cast<std::size_t>(sizes_.n_text_head) *
+           static_cast<std::size_t>(round_up(sizes_.n_audio_ctx, PANEL) / PANEL) * (shape.key_bytes() + shape.value_bytes());
+}
+
+std::size_t Network::row_bytes() const {
+    const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
+    return static_cast<std::size_t>(sizes_.n_text_layer) * static_cast<std::size_t>(sizes_.n_text_head) *
+           static_cast<std::size_t>(round_up(sizes_.n_text_ctx, PANEL) / PANEL) * (shape.key_bytes() + shape.value_bytes());
+}
+
+std::shared_ptr<Window> Network::encode(const float* mel) {
+    if (!encoding_) encoding_ = std::make_unique<Encoder>(*this);
+    Team team(n_threads_);
+    auto window = fresh_window();
+    encoding_->run(mel, *window, team);
+    return window;
+}
+
+// Memory that nobody holds any more is used again: fresh memory costs the system as much time as a layer costs us.
+std::shared_ptr<Window> Network::fresh_window() {
+    const auto is_free = [](const auto& one) { return one.use_count() == 1; };
+    const auto found = std::find_if(windows_.begin(), windows_.end(), is_free);
+    auto window = found != windows_.end() ? *found : nullptr;
+    std::erase_if(windows_, is_free);
+    if (!window) {
+        const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
+        window = std::make_shared<Window>(shape, sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
+        windows_.push_back(window);
+    }
+    return window;
+}
+
+void Network::step(std::vector<Request*>& requests) {
+    if (requests.empty()) return;
+    if (!decoding_) decoding_ = std::make_unique<Decoder>(*this);
+    Team team(n_threads_);
+    decoding_->run(requests, team);
+}
+
+std::shared_ptr<Row> Network::fork(const Row& row, int length) const {
+    auto made = std::make_shared<Row>(row);
+    made->blocks.resize(static_cast<std::size_t>(round_up(length, PANEL) / PANEL));
+    return made;
+}
+
+}  // namespace stapes

@@ -1,0 +1,78 @@
+// Activations on their way into a product: normalised, and in the type that the product takes.
+#pragma once
+
+#include "network.h"
+
+namespace stapes {
+
+// Scratch of one thread.
+struct Scratch {
+    Scratch(int widest, int head_width) : product(product_scratch(widest)), attention(attention_scratch(head_width)) {}
+    Memory product, attention;
+};
+
+// The left operand of products of up to n_rows rows of d values, in the type that the product takes.
+class Operand {
+  public:
+    Operand(const Kernels& kernels, int n_rows, int d)
+        : kernels_(kernels),
+          d_(d),
+          stride_(static_cast<std::size_t>(round_up(d, PANEL) + PANEL)),
+          data_(static_cast<std::size_t>(n_rows) * stride_ * sizeof(float)),
+          scales_(static_cast<std::size_t>(n_rows) * sizeof(float)) {}
+
+    std::size_t stride() const { return stride_; }
+
+    // Layer norm of x's rows first..first+n-1 (stride as here); of x itself where it is to be quantised, in place.
+    void normalise(const float* x, const Norm& norm, int first, int n, Type type, float* between) {
+        const std::size_t at = static_cast<std::size_t>(first) * stride_;
+        const bool quantised = type == Type::i8 || type == Type::i16;
+        void* to = quantised ? static_cast<void*>(between + at) : place(first, type);
+        kernels_.layer_norm(x + at, stride_, n, d_, norm.weight.as(), norm.bias.as(), to, quantised ? Type::f32 : type, stride_);
+        if (quantised) take(between, first, n, type);
+    }
+
+    // Rows of x as they are.
+    void take(const float* x, int first, int n, Type type) {
+        const std::size_t at = static_cast<std::size_t>(first) * stride_;
+        if (type == Type::i8 || type == Type::i16)
+            kernels_.quantize(x + at, stride_, n, d_, type, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_, scales_.as() + first);
+        else if (type == Type::bf16)
+            kernels_.narrow(x + at, stride_, n, d_, place(first, type), stride_);
+        else
+            std::memcpy(place(first, type), x + at, static_cast<std::size_t>(n) * stride_ * sizeof(float));
+    }
+
+    // Where rows of a type lie; another kernel may write f32 or bf16 there itself.
+    std::byte* place(int first, Type type) {
+        return data_.bytes() + static_cast<std::size_t>(first) * stride_ * static_cast<std::size_t>(size_of(type));
+    }
+
+    Rows rows(Type type) const {
+        const std::size_t value = type == Type::i16 ? 1 : static_cast<std::size_t>(size_of(type));
+        return {type, data_.bytes(), stride_ * value, scales_.as()};
+    }
+
+  private:
+    const Kernels& kernels_;
+    int d_;
+    std::size_t stride_;
+    Memory data_, scales_;
+};
+
+// A product of whole rows with a linear layer; what is not named is plain.
+inline Product product_of(const Rows& a, int n_rows, const Weights& w, const Linear& layer, Scratch& scratch) {
+    Product p{};
+    p.a = a;
+    p.n_rows = n_rows;
+    p.w = &w;
+    p.first_panel = 0;
+    p.last_panel = w.n_panels();
+    p.bias = layer.bias_or_null();
+    p.activation = Activation::none;
+    p.c_type = Type::f32;
+    p.scratch = scratch.product.bytes();
+    return p;
+}
+
+}  // namespace stapes

@@ -1,0 +1,30 @@
+"""The compiled library, if this installation has one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from stapes.errors import BackendError
+
+
+def library() -> Any:
+    """Import it. Raises BackendError if it was not built, or does not fit this system."""
+    try:
+        return import_module("stapes._native")
+    except ImportError as error:
+        raise BackendError(f"the native library is not here ({error})") from error
+
+
+def is_built() -> bool:
+    """Whether this installation has the library."""
+    return library_problem() is None
+
+
+def library_problem() -> str | None:
+    """Why the library cannot be used; None if it can."""
+    try:
+        library()
+    except BackendError as error:
+        return str(error.__cause__)
+    return None
