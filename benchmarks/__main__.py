@@ -1,11 +1,11 @@
 r"""Run engines on files, in turn, and write what was measured as JSON.
 
-    python -m benchmarks --engines stapes,openai-whisper,faster-whisper,faster-whisper@int8 --model base \
-        --python openai-whisper=other/bin/python --checkpoint openai-whisper=base.pt FILES...
+    python -m benchmarks --engines stapes,stapes@float32,faster-whisper@int8,whisper.cpp@q8_0,openai-whisper \
+        --others other/bin/python --checkpoints folder/of/checkpoints --repeat 5 [FILES...]
 
-An engine is NAME or NAME@PRECISION. Within a repeat every file goes to every engine before the next file
-does, so that a machine which slows down slows all of them. An engine that is not installed is reported and
-left out.
+Without FILES: the fixed list of list.json. An engine is NAME, NAME@PRECISION or NAME@PRECISION@SET (a forced
+instruction set of stapes). Within a repeat every file goes to every engine before the next file does, so that
+a machine which slows down slows all of them. An engine that is not installed is reported and left out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adapters import ADAPTERS
-from benchmarks.process import Engine, EngineError
+from benchmarks.corpus import benchmark_list
+from benchmarks.engines import add_engine_flags, start_engines
+from benchmarks.process import Engine, EngineError, pause
 from benchmarks.recordings import Recording, read_recordings
 from benchmarks.results import collect, write
 
@@ -27,21 +28,20 @@ DECODING = "greedy, temperature 0, no beams, previous text as prompt, timestamps
 def main() -> int:
     """Measure; exit 1 where no engine could run."""
     arguments = _arguments()
-    recordings = read_recordings(arguments.files, arguments.manifest, arguments.language)
-    engines = [_start(name, arguments) for name in arguments.engines]
-    running = [engine for engine in engines if engine is not None]
-    if not running:
-        sys.stderr.write("no engine could be loaded\n")
-        return 1
-    _measure(running, recordings, arguments.repeat)
+    if arguments.files:
+        recordings = read_recordings(arguments.files, arguments.manifest, arguments.language)
+    else:
+        recordings = benchmark_list()[: arguments.first]
+    engines = start_engines(arguments)
+    _measure(engines, recordings, arguments.repeat)
     settings = {
         "model": arguments.model,
         "threads": arguments.threads,
         "repeat": arguments.repeat,
         "decoding": DECODING,
+        "list": not arguments.files and arguments.first is None,
     }
-    lender = next((engine.python for engine in running if engine.name == "openai-whisper"), sys.executable)
-    result = collect(running, recordings, settings, lender)
+    result = collect(engines, recordings, settings, arguments.others)
     if arguments.without_texts:
         for engine in result["engines"]:
             for row in engine["files"]:
@@ -64,54 +64,15 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILES")
-    add("--engines", type=_engines, default=["stapes"], help=f"of {', '.join(ADAPTERS)}")
-    add("--model", default="base", help="a name that every engine knows")
-    add("--threads", type=int, default=2)
+    add("files", nargs="*", type=Path, metavar="FILES")
+    add_engine_flags(parser, "stapes")
     add("--repeat", type=int, default=3, help="the median of so many runs counts")
+    add("--first", type=int, metavar="N", help="only the first N of the list: to see that all works")
     add("--language", default="en", help="where the manifest does not say; 'auto': detect")
-    add("--manifest", type=Path, help="JSON lines with path, language, reference: for word error rates")
+    add("--manifest", type=Path, help="JSON lines with path, language, reference: for word error rates of FILES")
     add("--output", type=Path, help="default: benchmarks/results/engines-MODEL-DATE.json")
     add("--without-texts", action="store_true", help="leave the transcripts out of the result")
-    for name, what in (("--python", "an engine's interpreter"), ("--checkpoint", "an engine's weights")):
-        add(name, action="append", default=[], type=_pair, metavar="NAME=PATH", help=what)
-    arguments = parser.parse_args()
-    arguments.python, arguments.checkpoint = dict(arguments.python), dict(arguments.checkpoint)
-    return arguments
-
-
-def _engines(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name.partition("@")[0] not in ADAPTERS:
-            raise argparse.ArgumentTypeError(f"unknown engine {name!r}; known: {', '.join(ADAPTERS)}")
-    return names
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not value:
-        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
-    return name, value
-
-
-def _start(label: str, arguments: argparse.Namespace) -> Engine | None:
-    """Start one engine's process; None, with a sentence, where it cannot run."""
-    name, _, precision = label.partition("@")
-    try:
-        engine = Engine(
-            name=name,
-            precision=precision or "float32",
-            python=arguments.python.get(label, arguments.python.get(name, sys.executable)),
-            model=arguments.model,
-            checkpoint=arguments.checkpoint.get(label, arguments.checkpoint.get(name)),
-            threads=arguments.threads,
-        )
-    except EngineError as error:
-        sys.stderr.write(f"{label}: left out: {error}\n")
-        return None
-    sys.stderr.write(f"{label}: loaded in {engine.ready['load_s']} s\n")
-    return engine
+    return parser.parse_args()
 
 
 def _measure(engines: list[Engine], recordings: list[Recording], repeat: int) -> None:
@@ -119,13 +80,15 @@ def _measure(engines: list[Engine], recordings: list[Recording], repeat: int) ->
     shortest = min(recordings, key=lambda recording: recording.duration_s)
     for engine in engines:
         engine.transcribe(shortest)
+        pause()
     for turn in range(1, repeat + 1):
         for recording in recordings:
             for engine in engines:
                 answer: dict[str, Any] = engine.transcribe(recording)
+                pause()
                 engine.answers.setdefault(recording.path, []).append(answer)
                 outcome = answer.get("error", f"{answer.get('seconds', 0):.2f} s")
-                sys.stderr.write(f"{turn}/{repeat} {recording.path.name} {engine.label}: {outcome}\n")
+                sys.stderr.write(f"{turn}/{repeat} {recording.name} {engine.label}: {outcome}\n")
     for engine in engines:
         engine.finish()
 

@@ -36,8 +36,15 @@ def facts() -> dict[str, Any]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
+        # When the run ended: what the engines leave. More than the threads they used, and others were at work.
+        "load_average": load_average(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def load_average() -> float | None:
+    """How many processes wanted a core in the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def cores() -> int:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.recordings import Recording
+
+# OpenMP's threads spin for 200 ms after their last work, on cores that the next engine wants.
+PAUSE_S = 0.25
 
 
 class EngineError(Exception):
@@ -19,20 +23,33 @@ class Engine:
     """One engine, loaded in a process of its own."""
 
     def __init__(
-        self, *, name: str, precision: str, python: str, model: str, checkpoint: str | None, threads: int
+        self,
+        *,
+        name: str,
+        precision: str,
+        instruction_set: str,
+        label: str,
+        python: str,
+        model: str,
+        checkpoint: str | None,
+        threads: int,
+        steps: bool,
     ) -> None:
-        """Start the process and wait until the model is loaded; raises EngineError."""
-        self.name, self.precision, self.python = name, precision, python
+        """Start the process and wait until the model is loaded; raises EngineError.
+
+        steps: open it for single steps of the network instead of whole files.
+        """
+        self.name, self.precision, self.label, self.python = name, precision, label, python
+        self.instruction_set = instruction_set
         self.answers: dict[Path, list[dict[str, Any]]] = {}
         self.peak_memory_mb = 0.0
         # The process runs in the checkout's root: paths that were given relative to another folder must survive.
-        command = [str(Path(python).absolute()) if os.sep in python else python]
-        command += ["-m", "benchmarks.worker", name, "--model", model]
+        command = [absolute_program(python), "-m", "benchmarks.worker", name, "--model", model]
         command += ["--precision", precision, "--threads", str(threads)]
+        command += ["--steps"] if steps else []
         if checkpoint is not None:
             path = Path(checkpoint)
             command += ["--checkpoint", str(path.absolute()) if path.exists() else checkpoint]
-        limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
         try:
             self._process = subprocess.Popen(
                 command,
@@ -42,7 +59,7 @@ class Engine:
                 text=True,
                 encoding="utf-8",
                 cwd=Path(__file__).parents[1],
-                env=os.environ | limits,
+                env=environment(threads, instruction_set),
             )
         except OSError as error:
             raise EngineError(f"{python}: {error.strerror}") from error
@@ -50,15 +67,20 @@ class Engine:
         if "error" in self.ready:
             raise EngineError(self.ready["error"])
 
-    @property
-    def label(self) -> str:
-        """The name that results carry."""
-        return self.name if self.precision == "float32" else f"{self.name}@{self.precision}"
-
     def transcribe(self, recording: Recording) -> dict[str, Any]:
         """Give {"seconds", "text"} or {"error"}."""
+        return self.ask(path=str(recording.path.absolute()), language=recording.language)
+
+    def measure(self, **request: Any) -> Any:
+        """Ask an engine that was opened for steps for one figure; raises EngineError."""
+        answer = self.ask(**request)
+        if "error" in answer:
+            raise EngineError(f"{self.label}: {answer['error']}")
+        return answer["value"]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer."""
         assert self._process.stdin is not None
-        request = {"path": str(recording.path.absolute()), "language": recording.language}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._read()
@@ -77,3 +99,20 @@ class Engine:
             raise EngineError(f"its process ended early with exit code {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def absolute_program(python: str) -> str:
+    """Give a program's path as it is from any folder; a link stays a link, for it tells which environment is meant."""
+    return str(Path(python).absolute()) if os.sep in python else python
+
+
+def environment(threads: int, instruction_set: str = "") -> dict[str, str]:
+    """Give an environment that holds every library to so many threads, and stapes to an instruction set."""
+    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    forced = {"STAPES_ISA": instruction_set} if instruction_set else {}
+    return os.environ | limits | forced
+
+
+def pause() -> None:
+    """Wait until the engine that has just worked leaves the cores alone."""
+    time.sleep(PAUSE_S)

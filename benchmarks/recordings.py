@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """One file to transcribe."""
 
+    name: str  # what results call it: nothing of where it lies on this machine
     path: Path
     duration_s: float
     language: str | None  # None: every engine detects it
     reference: str | None  # what is said; None: no word error rate
+    text: str | None = None  # what is said, fit for word error rates or not
 
 
 def read_recordings(files: Sequence[Path], manifest: Path | None, language: str) -> list[Recording]:
     """Look at every file; a manifest's line belongs to the file whose path ends in the line's `path`."""
-    lines = _manifest(manifest) if manifest is not None else {}
+    lines = {str(row["path"]): row for row in read_json_lines(manifest)} if manifest is not None else {}
     recordings = []
     for path in files:
         if not path.is_file():
@@ -32,6 +32,7 @@ def read_recordings(files: Sequence[Path], manifest: Path | None, language: str)
         spoken = line.get("language", language)
         recordings.append(
             Recording(
+                name=path.name,
                 path=path,
                 duration_s=round(_duration_s(path), 3),
                 language=None if spoken == "auto" else spoken,
@@ -41,10 +42,10 @@ def read_recordings(files: Sequence[Path], manifest: Path | None, language: str)
     return recordings
 
 
-def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object from each line that is not empty."""
     with path.open(encoding="utf-8") as lines:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]
-    return {str(row["path"]): row for row in rows}
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 def _key(path: Path, lines: dict[str, dict[str, Any]]) -> str:
@@ -56,6 +57,8 @@ def _key(path: Path, lines: dict[str, dict[str, Any]]) -> str:
 
 def _duration_s(path: Path) -> float:
     """Count the decoded samples: what a header says may be wrong."""
+    import av  # noqa: PLC0415 (only for files that no manifest knows)
+
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         rate, samples = stream.rate, 0

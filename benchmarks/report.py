@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.precision_table import HEAD as PRECISION_HEAD
+from benchmarks.precision_table import precision_rows
 from benchmarks.results import RESULTS
+from benchmarks.targets import TARGETS
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -20,15 +23,26 @@ HEAD = """# Benchmarks
 
 <!-- Made by `python -m benchmarks.report` from benchmarks/results/*.json: change those, not this page. -->
 
-How to repeat a measurement (an engine that is not installed is left out):
+How to repeat a measurement (an engine that is not installed is left out; `PYTHON` is an interpreter that has the other
+engines, `FOLDER` holds their checkpoints: `base.pt`, `ct2-base/`, `ggml-base-q8_0.bin`):
 
 ```
-python -m benchmarks --engines stapes,openai-whisper,faster-whisper --model base --repeat 3 \\
-    --python openai-whisper=.venv-reference/bin/python FILES...
+OTHERS="--others PYTHON --checkpoints FOLDER"
+python -m benchmarks $OTHERS --repeat 5 --without-texts --engines \\
+    stapes,stapes@float32,faster-whisper@int8,faster-whisper@float32,whisper.cpp@q8_0,openai-whisper
+python -m benchmarks.steps $OTHERS --engines \\
+    stapes@int8,stapes@bfloat16,stapes@float32,faster-whisper@int8,faster-whisper@float32
+python -m benchmarks.command $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
+python -m benchmarks.error_rates $OTHERS --precision float32,bfloat16,int8 --engines faster-whisper@int8
 python -m benchmarks.memory
 python -m benchmarks.startup
 python -m benchmarks.report
 ```
+
+`stapes@int8@avx2` holds stapes to an instruction set (as `STAPES_ISA` does), in every one of these commands.
+
+The recordings are those of `benchmarks/list.json`: 18 short English clips and 4 of 66 to 83 s, chosen once by a rule
+that stands there; error rates are taken over the whole corpus.
 
 Each engine runs in a process of its own, with its own interpreter, and stays loaded. All get the same files
 in turn, file by file, so that a machine which slows down slows all of them; of several runs the median
@@ -36,6 +50,15 @@ counts. A time covers reading and decoding the file as well. Everything is decod
 temperature 0, without beams, with the previous text as prompt and with timestamps. Memory is the peak of
 the engine's process, loading included; "load" is importing and loading. Absolute times differ between
 machines and hours: compare within one table only.
+"""
+
+_ON_STEPS = """\
+A step is one greedy step of each row, {first} to {last} tokens deep, in the middle of a text: nothing is forced, so
+that the whole vocabulary counts. stapes is measured step by step; CTranslate2 offers none, so that its step is the
+difference between a long and a short transcript, over the tokens between. stapes computes the cross-attention's keys
+and values while it encodes, CTranslate2 before its first step. "A token of 28" is a whole short transcript over its
+tokens: with CTranslate2 those keys and values are in it. Log-mel: 30 s, one thread, scaling included. An engine whose
+tokens are not the reference's, but for a few, is left out.
 """
 
 
@@ -55,14 +78,47 @@ def main() -> int:
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """Give the whole page, newest result first."""
+    """Give the whole page: the targets, stapes' precisions, then every run, newest first."""
     newest_first = sorted(results, key=lambda result: str(result["machine"]["date"]), reverse=True)
     parts = [HEAD]
-    for kind, write in (("engines", _engines), ("memory", _memory), ("startup", _startup)):
+    if any(_is_whole(result) for result in results):
+        parts.append(_targets(newest_first))
+    if rows := precision_rows(newest_first):
+        parts.append(
+            "## Precisions and instruction sets of stapes\n\n"
+            "Each figure is from the newest run that has it; model base.\n\n" + _table(PRECISION_HEAD, rows)
+        )
+    for kind, write in _WRITERS.items():
         parts += [write(result) for result in newest_first if result["kind"] == kind]
     if len(parts) == 1:
         parts.append("Nothing has been measured yet.\n")
     return "\n".join(parts)
+
+
+def _is_whole(result: dict[str, Any]) -> bool:
+    """Whether a run may be held against the targets: the fixed recordings, all of them, and the default options."""
+    settings = result.get("settings", {})
+    whole = {
+        "engines": settings.get("list", False),
+        "steps": True,
+        "command": not settings.get("greedy", True),
+        "error_rates": settings.get("whole_corpus", False),
+    }
+    return bool(whole.get(result["kind"], False))
+
+
+def _targets(newest_first: list[dict[str, Any]]) -> str:
+    newest: dict[str, dict[str, Any]] = {}
+    for result in newest_first:
+        if _is_whole(result):
+            newest.setdefault(result["kind"], result)
+    rows = []
+    for target in TARGETS:
+        value = target.measured(newest)
+        limit = f"{'at most' if target.at_most else 'at least'} {target.write(target.limit)}"
+        outcome = ("", "not measured") if value is None else (target.write(value), target.outcome(value))
+        rows.append((target.what, limit, *outcome))
+    return "## Targets\n\n" + _table(("what", "target", "measured", "reached"), rows)
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -99,32 +155,102 @@ def _engines(result: dict[str, Any]) -> str:
         )
     head = "engine|versions|load|time|times real time|word errors|peak memory|the reference's text|failed"
     words = f" Normaliser: {settings['normaliser']}." if settings["normaliser"] else ""
-    return (
-        f"## Engines, model {settings['model']}, {result['machine']['date']}\n\n"
-        f"{_machine(result['machine'])} {settings['threads']} threads, {recordings['count']} recordings, "
-        f"{recordings['seconds']:.0f} s together, median of {settings['repeat']}.{words}\n\n"
-        f"{_table(head.split('|'), rows)}"
+    note = (
+        f"{settings['threads']} threads, {recordings['count']} recordings, "
+        f"{recordings['seconds']:.0f} s together, median of {settings['repeat']}.{words}"
     )
+    return _section(f"Engines, model {settings['model']}", result, note, head.split("|"), rows)
+
+
+def _steps(result: dict[str, Any]) -> str:
+    settings, peaks = result["settings"], result["roofline"]
+    columns = {
+        "encode a window": "encode_s",
+        "a step": "step_s",
+        "8 rows in a step": "step_8_rows_s",
+        "a token of 28": "short_transcript_s",
+        "8 rows, a token of 28": "short_transcript_8_rows_s",
+        "log-mel": "log_mel_s",
+    }
+    rows = []
+    for engine in result["engines"]:
+        times = [f"{engine['medians_s'][name] * 1000:.1f} ms" for name in columns.values()]
+        shares = [f"{engine['roofline_shares'].get(name, 0):.0%}" for name in ("encode_s", "step_s")]
+        rows.append([engine["name"], *times, *(share if engine["roofline_shares"] else "" for share in shares)])
+    first, last = settings["depth"]
+    operations = ", ".join(
+        f"{name} {peak:.0f} ({peaks['source'][name]})" for name, peak in sorted(peaks["gigaoperations_per_s"].items())
+    )
+    rates = ", ".join(f"{rate:.0f} over {size} MB" for size, rate in peaks["read_gb_per_s_by_mb"].items())
+    note = (
+        f"{settings['threads']} threads, median of {settings['rounds']}, in turn. "
+        f"{_ON_STEPS.format(first=first, last=last)}"
+        f"The roofline: 10^9 operations a second: {operations}; 10^9 bytes read a second: {rates}.\n"
+    )
+    head = ("engine", *columns, "roofline, encoder", "roofline, step")
+    return _section(f"Steps, model {settings['model']}", result, note, head, rows)
+
+
+def _command(result: dict[str, Any]) -> str:
+    settings = result["settings"]
+    how = "greedy, English" if settings["greedy"] else "beams of five, the language detected, hotter tries"
+    rows = [
+        (row["name"], f"{row['median_s'] * 1000:.0f} ms", f"{row['peak_memory_mb']:.0f} MB")
+        for row in result["engines"]
+    ]
+    note = f"`stapes {settings['recording']}` ({how}), {settings['threads']} threads, median of {settings['rounds']}."
+    return _section("The command as a whole process", result, note, ("engine", "time", "peak memory"), rows)
+
+
+def _error_rates(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["engines"]:
+        counts = [
+            f"{counted['errors']} of {counted['words']} ({counted['errors'] / max(1, counted['words']):.2%})"
+            for counted in row["word_errors"].values()
+        ]
+        unchanged = row["unchanged"]
+        votes = f"{unchanged['share']:.1%} of {unchanged['distinct_references']}"
+        by_recording = f"{unchanged['recordings_unchanged']} of {unchanged['recordings']}"
+        rows.append([row["name"], *counts, votes, by_recording])
+    groups = [f"word errors, {name}" for name in result["engines"][0]["word_errors"]]
+    head = ("engine", *groups, "the reference's text, by distinct reference", "by recording")
+    note = f"Normaliser: {result['settings']['normaliser']}." + (
+        "" if result["settings"]["whole_corpus"] else " Only a part of the corpus."
+    )
+    return _section("Errors over the corpus", result, note, head, rows)
 
 
 def _memory(result: dict[str, Any]) -> str:
-    rows = [(f"{minutes} min", f"{peak:.0f} MB") for minutes, peak in result["peaks_mb"].items()]
     peaks = list(result["peaks_mb"].values())
-    return (
-        f"## Memory and the length of a recording, {result['machine']['date']}\n\n"
-        f"{_machine(result['machine'])} A scripted network, so that only the engine's own buffers count. "
-        f"Difference {peaks[-1] - peaks[0]:.1f} MB, limit {result['limit_mb']:.0f} MB.\n\n"
-        f"{_table(('recording', 'peak memory'), rows)}"
+    note = (
+        "A scripted network, so that only the engine's own buffers count. "
+        f"Difference {peaks[-1] - peaks[0]:.1f} MB, limit {result['limit_mb']:.0f} MB."
     )
+    rows = [(f"{minutes} min", f"{peak:.0f} MB") for minutes, peak in result["peaks_mb"].items()]
+    return _section("Memory and the length of a recording", result, note, ("recording", "peak memory"), rows)
 
 
 def _startup(result: dict[str, Any]) -> str:
-    rows = [(f"`import {name}`", f"{value * 1000:.0f} ms") for name, value in result["medians_s"].items()]
-    return (
-        f"## Start, {result['machine']['date']}\n\n"
-        f"{_machine(result['machine'])} A whole Python process each.\n\n"
-        f"{_table(('what', 'median'), rows).replace('`import nothing`', 'nothing')}"
-    )
+    names = {name: "nothing" if name == "nothing" else f"`import {name}`" for name in result["medians_s"]}
+    rows = [(names[name], f"{value * 1000:.0f} ms") for name, value in result["medians_s"].items()]
+    return _section("Start", result, "A whole Python process each.", ("what", "median"), rows)
+
+
+def _section(title: str, result: dict[str, Any], note: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    machine = result["machine"]
+    return f"## {title}, {machine['date']}\n\n{_machine(machine)} {note}\n\n{_table(head, rows)}"
+
+
+#: kind of result -> what writes it, in the page's order
+_WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "engines": _engines,
+    "steps": _steps,
+    "command": _command,
+    "error_rates": _error_rates,
+    "memory": _memory,
+    "startup": _startup,
+}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def collect(
     """Summarise a run; only base names of files are kept."""
     rows = {engine.label: [_file(engine, recording) for recording in recordings] for engine in engines}
     normaliser = _count_word_errors(list(rows.values()), recordings, normalising_python)
-    reference = rows.get("openai-whisper")
+    reference = next((files for label, files in rows.items() if label.startswith("openai-whisper")), None)
     summaries = []
     for engine in engines:
         files = rows[engine.label]
@@ -46,7 +46,7 @@ def _file(engine: Engine, recording: Recording) -> dict[str, Any]:
     error = failed and failed.replace(str(recording.path.absolute().parent) + "/", "").replace(str(Path.home()), "~")
     seconds = [answer["seconds"] for answer in answers if "seconds" in answer]
     return {
-        "file": recording.path.name,
+        "file": recording.name,
         "duration_s": recording.duration_s,
         "seconds": seconds,
         "median_s": median(seconds) if seconds and not failed else None,
@@ -86,18 +86,20 @@ def _summary(engine: Engine, files: list[dict[str, Any]], reference: list[dict[s
         same = sum(row["text"] == other["text"] for row, other in zip(files, reference, strict=True))
     return {
         "name": engine.label,
-        "precision": engine.precision,
+        "facts": engine.ready["facts"],
         "versions": engine.ready["versions"],
         "python": engine.ready["python"],
         "import_s": engine.ready["import_s"],
         "load_s": engine.ready["load_s"],
         "seconds": round(seconds, 3),
+        "audio_seconds": round(sum(row["duration_s"] for row in done), 3),
         "times_real_time": round(sum(row["duration_s"] for row in done) / seconds, 3) if seconds else 0.0,
         "peak_memory_mb": engine.peak_memory_mb,
         "word_error_rate": round(sum(row["word_errors"] for row in judged) / words, 6)
         if (words := sum(row["words"] for row in judged))
         else None,
         "same_text_as_openai_whisper": same,
+        "word_errors": sum(row["word_errors"] for row in judged) if judged else None,
         "failed": len(files) - len(done),
         "files": files,
     }

@@ -1,8 +1,8 @@
 """One engine in a process of its own: reads requests as JSON lines, answers with JSON lines.
 
 Run by the engine's own interpreter: `python -m benchmarks.worker ENGINE --model base --threads 2 ...`. The
-first line out says that the engine is loaded, or why not; then one line per file; the last one, after the
-input has ended, holds the peak memory.
+first line out says that the engine is loaded, or why not; then one line per request; the last one, after the
+input has ended, holds the peak memory. With --steps a request names a method of `adapters.Steps` in `do`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
-from benchmarks.adapters import ADAPTERS, Load, Transcribe, loader
+from benchmarks.adapters import ADAPTERS, Transcribe, loader, steps_opener
 from benchmarks.machine import peak_memory_mb
 
 
@@ -28,14 +29,15 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", action="store_true", help="measure single steps instead of whole files")
     arguments = parser.parse_args()
     # Answers go through a copy of standard output: whatever an engine prints must not come between them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    transcribe = _open(arguments, answers)
-    if transcribe is not None:
+    serve = _open(arguments, answers)
+    if serve is not None:
         for line in sys.stdin:
-            _answer(answers, _timed(transcribe, json.loads(line)))
+            _answer(answers, serve(json.loads(line)))
         _answer(answers, {"peak_memory_mb": peak_memory_mb()})
 
 
@@ -44,17 +46,17 @@ def _answer(answers: TextIO, values: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _open(arguments: argparse.Namespace, answers: TextIO) -> Transcribe | None:
-    """Load the engine and say so; None where that was not possible."""
+def _open(arguments: argparse.Namespace, answers: TextIO) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """Load the engine and say so; gives what answers a request, None where that was not possible."""
     started = time.perf_counter()
     try:
-        load: Load = loader(arguments.engine)
+        load: Any = (steps_opener if arguments.steps else loader)(arguments.engine)
     except ImportError as error:
         _answer(answers, {"error": f"not installed here ({error})"})
         return None
     imported = time.perf_counter()
     try:
-        transcribe = load(
+        opened = load(
             model=arguments.model,
             checkpoint=arguments.checkpoint,
             precision=arguments.precision,
@@ -68,9 +70,12 @@ def _open(arguments: argparse.Namespace, answers: TextIO) -> Transcribe | None:
         "load_s": round(time.perf_counter() - imported, 3),
         "python": platform.python_version(),
         "versions": versions(arguments.engine),
+        "facts": opened.facts,
     }
     _answer(answers, ready)
-    return transcribe
+    if arguments.steps:
+        return lambda request: _measured(opened, request)
+    return lambda request: _timed(opened.transcribe, request)
 
 
 def versions(engine: str) -> dict[str, str]:
@@ -92,6 +97,14 @@ def _timed(transcribe: Transcribe, request: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     return {"seconds": round(time.perf_counter() - started, 4), "text": text}
+
+
+def _measured(steps: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Take one measurement, by the name of its method."""
+    try:
+        return {"value": getattr(steps, request.pop("do"))(**request)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

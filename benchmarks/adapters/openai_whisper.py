@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import whisper
 
-from benchmarks.adapters import Transcribe
+from benchmarks.adapters import Loaded
 
 
-def load(*, model: str, checkpoint: str | None, precision: str, threads: int) -> Transcribe:
+def load(*, model: str, checkpoint: str | None, precision: str, threads: int) -> Loaded:
     """Load a model by name or from a `.pt`; the reference computes in float32 on a CPU."""
     if precision != "float32":
         raise ValueError(f"openai-whisper has no {precision} on a CPU; give openai-whisper@float32")
@@ -26,4 +26,4 @@ def load(*, model: str, checkpoint: str | None, precision: str, threads: int) ->
             )
         return str(result["text"])
 
-    return transcribe
+    return Loaded(transcribe, {"backend": "torch", "precision": precision, "isa": ""})

@@ -1,12 +1,21 @@
-"""stapes as its users call it."""
+"""stapes as its users call it, and its network through the contract of its backends."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
 import stapes
-from benchmarks.adapters import Transcribe
+from benchmarks.adapters import FIRST_STEP, LAST_STEP, SHORT_TRANSCRIPT, Loaded
+from stapes.audio.load import load_audio
+from stapes.audio.mel import N_SAMPLES, LogMel
+from stapes.audio.pcm import SAMPLE_RATE, Samples, recording_of_array
+from stapes.backends.base import Best, Constraint, FloatArray, IdRanges, RowId, RowStep, WindowId
 
 
-def load(*, model: str, checkpoint: str | None, precision: str, threads: int) -> Transcribe:
+def load(*, model: str, checkpoint: str | None, precision: str, threads: int) -> Loaded:
     """Load a model; `checkpoint` is whatever stapes reads."""
     engine = stapes.load(checkpoint or model, precision=precision, threads=threads)
 
@@ -16,4 +25,113 @@ def load(*, model: str, checkpoint: str | None, precision: str, threads: int) ->
         )
         return result.text
 
-    return transcribe
+    return Loaded(transcribe, _facts(engine))
+
+
+def open_steps(*, model: str, checkpoint: str | None, precision: str, threads: int) -> StapesSteps:
+    """Load a model for single steps."""
+    return StapesSteps(stapes.load(checkpoint or model, precision=precision, threads=threads))
+
+
+def _facts(engine: stapes.Engine) -> dict[str, str]:
+    info = engine.info
+    # A backend without instruction sets of its own leaves them to the libraries it stands on.
+    return {
+        "backend": info.backend,
+        "precision": info.precision,
+        "isa": str(getattr(info, "isa", None) or ""),
+    }
+
+
+class StapesSteps:
+    """Steps of whichever backend the engine has chosen."""
+
+    def __init__(self, engine: stapes.Engine) -> None:
+        self.facts = _facts(engine)
+        self._backend = engine._backend
+        self._tokenizer = engine._tokenizer
+        self._samples: list[Samples] = []
+        self._windows: list[WindowId] = []
+        self._mel: FloatArray | None = None
+        self._start: tuple[int, ...] = ()
+        self._tokens: tuple[int, ...] = ()
+
+    def prepare(self, *, windows: Sequence[tuple[str, float]], tokens: Sequence[int]) -> float:
+        """Read the windows; each is encoded once, when first needed."""
+        for path, start_s in windows:
+            with load_audio(path) as recording:
+                start = int(start_s * SAMPLE_RATE)
+                self._samples.append(recording.read(start, min(start + N_SAMPLES, recording.n_samples)))
+        self._mel = self._window_mel(0)[None]
+        self._start = self._tokenizer.start_sequence("en", "transcribe")
+        self._tokens = (*self._start, *tokens)
+        return 0.0
+
+    def continuation(self, *, n_tokens: int) -> list[int]:
+        """Go on behind the given tokens."""
+        found, *_ = self._decode(1, self._tokens, n_tokens - 1)
+        return found
+
+    def encode(self) -> float:
+        """Encode the first window, its cross-attention keys and values included."""
+        assert self._mel is not None
+        started = time.perf_counter()
+        (window,) = self._backend.encode(self._mel)
+        seconds = time.perf_counter() - started
+        self._backend.release(window)
+        return seconds
+
+    def step(self, *, rows: int) -> float:
+        """Go on behind the given tokens."""
+        _, _, seconds = self._decode(rows, self._tokens, LAST_STEP - FIRST_STEP)
+        return seconds / (LAST_STEP - FIRST_STEP)
+
+    def short_transcript(self, *, rows: int) -> float:
+        """Divide a transcript's time by its tokens; its windows were made whole by the encoder."""
+        _, first_s, seconds = self._decode(rows, self._start, SHORT_TRANSCRIPT - 1)
+        return (first_s + seconds) / SHORT_TRANSCRIPT
+
+    def log_mel(self) -> float:
+        """Compute the spectrogram, the search for its maximum and the scaling included."""
+        started = time.perf_counter()
+        self._window_mel(0)
+        return time.perf_counter() - started
+
+    def _decode(self, rows: int, tokens: tuple[int, ...], n_steps: int) -> tuple[list[int], float, float]:
+        """Give the first row's tokens, the seconds of the step that takes `tokens`, and of `n_steps` behind it.
+
+        Each row follows its own best tokens under the rules that hold inside a text, where nothing is forced: no end,
+        so that every row goes on, and the whole vocabulary counts.
+        """
+        while len(self._windows) < rows:
+            self._windows += self._backend.encode(self._window_mel(len(self._windows))[None])
+        special = self._tokenizer.special
+        never = IdRanges((*self._tokenizer.never_sampled((-1,)), special.eot, special.no_timestamps))
+        constraint = Constraint(never, vote_from=special.timestamp_begin)
+        opened = [self._backend.open(window) for window in self._windows[:rows]]
+        try:
+            started = time.perf_counter()
+            best = self._advance(opened, [tokens] * rows, constraint)
+            taken = time.perf_counter()
+            found = [*best[0]]
+            for _ in range(n_steps):
+                best = self._advance(opened, best, constraint)
+                found += best[0]
+            return found, taken - started, time.perf_counter() - taken
+        finally:
+            for row in opened:
+                self._backend.close(row)
+
+    def _advance(
+        self, rows: list[RowId], tokens: list[tuple[int, ...]], constraint: Constraint
+    ) -> list[tuple[int, ...]]:
+        steps = [
+            RowStep(row=row, tokens=given, choice=Best(), constraint=constraint)
+            for row, given in zip(rows, tokens, strict=True)
+        ]
+        return [result.ids for result in self._backend.step(steps)]
+
+    def _window_mel(self, place: int) -> FloatArray:
+        recording = recording_of_array("window", self._samples[place])
+        mel = LogMel(recording, self._backend.spec.n_mels, kernel=self._backend.log10_mel)
+        return np.ascontiguousarray(mel.opening())

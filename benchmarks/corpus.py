@@ -1,0 +1,84 @@
+"""The corpus that figures are made from: a fixed list for speed, and all that the manifest judges for errors.
+
+The recordings lie outside the project: in the folder that STAPES_CORPUS names, or in `shared` beside the checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recordings import Recording, read_json_lines
+
+LIST = Path(__file__).with_name("list.json")
+#: languages of the manifest that are none: no speech, and several at once
+_NO_LANGUAGE = ("zxx", "mul")
+
+
+def corpus_folder() -> Path:
+    """Give the folder that holds audio/ and golden/; raises ValueError if it is not there."""
+    named = os.environ.get("STAPES_CORPUS")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "audio" / "manifest.jsonl").is_file():
+        raise ValueError(f"{folder}: no audio/manifest.jsonl; let STAPES_CORPUS name the folder that has it")
+    return folder
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """Give the manifest's lines by path."""
+    return {str(row["path"]): row for row in read_json_lines(corpus_folder() / "audio" / "manifest.jsonl")}
+
+
+def benchmark_list() -> list[Recording]:
+    """Give the recordings of list.json; raises ValueError where one has changed."""
+    named = json.loads(LIST.read_text(encoding="utf-8"))
+    lines, recordings = manifest(), []
+    for entry in (*named["short"], *named["long"]):
+        recording = _recording(lines[entry["path"]])
+        if hashlib.sha256(recording.path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise ValueError(f"{entry['path']}: not the recording that the list means (its sha256 differs)")
+        recordings.append(recording)
+    return recordings
+
+
+def judged_recordings() -> dict[str, list[Recording]]:
+    """Give what is fit for word error rates: {"english": ..., "other languages": ...}.
+
+    Variants of one recording in other file formats would only count its errors again.
+    """
+    groups: dict[str, list[Recording]] = {"english": [], "other languages": []}
+    for line in manifest().values():
+        fit = line["wer_ok"] and line["reference"] and line["language"] not in _NO_LANGUAGE
+        if fit and not line["path"].startswith("formats/"):
+            groups["english" if line["language"] == "en" else "other languages"].append(_recording(line))
+    return groups
+
+
+def golden_transcripts(case: str = "greedy") -> dict[str, dict[str, Any]]:
+    """Give what openai-whisper made of each recording, by path; those that it refused are left out."""
+    rows = read_json_lines(corpus_folder() / "golden" / f"{case}.jsonl")
+    return {str(row["path"]): row["result"] for row in rows if "error" not in row["result"]}
+
+
+def golden_speech() -> list[Recording]:
+    """Give the recordings of speech that the greedy golden file and the manifest have a text for."""
+    lines = manifest()
+    known = (lines[path] for path in golden_transcripts() if path in lines)
+    return [_recording(line) for line in known if line["language"] not in _NO_LANGUAGE and line["reference"]]
+
+
+def _recording(line: dict[str, Any]) -> Recording:
+    path = corpus_folder() / "audio" / str(line["path"])
+    if not path.is_file():
+        raise ValueError(f"{path}: the manifest names it, but it is not there")
+    return Recording(
+        name=line["path"],
+        path=path,
+        duration_s=float(line["duration_s"]),
+        language=line["language"],
+        reference=line["reference"] if line["wer_ok"] else None,
+        text=line["reference"],
+    )

@@ -1,0 +1,71 @@
+"""One table for all precisions and instruction sets of stapes: speed, memory and errors, put together from all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+#: exact but for the order of sums; near; quantised
+KINDS = {"float32": "exact", "bfloat16": "near", "int8": "quantised"}
+_SETS = ("avx512_bf16", "avx512_vnni", "avx2_vnni", "avx2", "portable", "")
+
+HEAD = (
+    "precision",
+    "instruction set",
+    "backend",
+    "times real time",
+    "encode a window",
+    "a step",
+    "8 rows in a step",
+    "peak memory",
+    "word errors, English",
+    "other languages",
+    "the reference's text",
+)
+
+
+def _milliseconds(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{row['medians_s'][name] * 1000:.1f} ms"
+
+
+def _word_errors(group: str) -> Callable[[dict[str, Any]], str]:
+    def write(row: dict[str, Any]) -> str:
+        counted = row["word_errors"][group]
+        return f"{counted['errors']} of {counted['words']} ({counted['errors'] / max(1, counted['words']):.2%})"
+
+    return write
+
+
+#: column -> (kind of result, how it is written)
+_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("engines", lambda row: f"{row['times_real_time']:.1f}"),
+    ("steps", _milliseconds("encode_s")),
+    ("steps", _milliseconds("step_s")),
+    ("steps", _milliseconds("step_8_rows_s")),
+    ("engines", lambda row: f"{row['peak_memory_mb']:.0f} MB"),
+    ("error_rates", _word_errors("english")),
+    ("error_rates", _word_errors("other languages")),
+    ("error_rates", lambda row: f"{row['unchanged']['share']:.1%}"),
+)
+
+
+def precision_rows(newest_first: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give the table's rows: each figure from the newest run that has it."""
+    found: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for result in newest_first:
+        for row in result.get("engines", ()):
+            facts = row.get("facts")
+            if facts is not None and row["name"].startswith("stapes") and result["kind"] != "command":
+                key = (facts["precision"], facts["isa"], facts["backend"])
+                found.setdefault(key, {}).setdefault(result["kind"], row)
+    order = list(KINDS)
+    keys = sorted(found, key=lambda key: (_place(order, key[0]), _place(_SETS, key[1]), key))
+    return [
+        [f"{key[0]} ({KINDS.get(key[0], '?')})", key[1], key[2]]
+        + [write(found[key][kind]) if kind in found[key] else "" for kind, write in _COLUMNS]
+        for key in keys
+    ]
+
+
+def _place(order: Sequence[str], one: str) -> int:
+    return order.index(one) if one in order else len(order)

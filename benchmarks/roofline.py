@@ -1,0 +1,158 @@
+"""The machine's peaks, measured, and the least time that they allow for the network's work.
+
+A peak of operations comes from the command line, else from the native library's own probe (`stapes._native.peak`),
+else, for float32, from NumPy's matrix product. The rate of reading is NumPy's, over as many bytes as a step touches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+#: bytes of a stored weight, and of a key or value
+_WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights are float16: float32 may keep them so
+_MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
+_ATTENTION_TYPE = {"float32": "float32", "bfloat16": "bfloat16", "int8": "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the work depends on; the defaults are those of `base`."""
+
+    width: int = 512
+    layers: int = 6
+    vocabulary: int = 51865
+    positions: int = 1500
+    mels: int = 80
+
+    @property
+    def linear_operations(self) -> float:
+        """Operations of an encoder window outside attention: convolutions, four projections, the two layers of 4x.
+
+        The cross-attention's keys and values are among them: the decoder reads them as the encoder leaves them.
+        """
+        convolutions = 2 * 3 * self.width * self.positions * (2 * self.mels + self.width)
+        per_layer = 2 * 12 * self.width**2 * self.positions
+        cross = 2 * 2 * self.width**2 * self.positions
+        return float(convolutions + self.layers * (per_layer + cross))
+
+    @property
+    def attention_operations(self) -> float:
+        """Operations of the scores and of their sums over the values, in all encoder layers."""
+        return float(self.layers * 2 * 2 * self.positions**2 * self.width)
+
+    def step_bytes(self, weight_bytes: int, memory_bytes: int, *, depth: int, rows: int) -> float:
+        """Bytes that a decoder step must read: the weights once, and each row's keys and values."""
+        weights = self.layers * 14 * self.width**2 + self.vocabulary * self.width
+        memory = self.layers * 2 * self.width * (self.positions + depth)
+        return float(weights * weight_bytes + rows * memory * memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Peaks of one machine."""
+
+    operations: dict[str, float]  # type -> 10^9 operations a second, all threads together
+    read_rates: dict[int, float]  # bytes, in millions -> 10^9 bytes a second
+    source: dict[str, str]  # type -> where its peak comes from
+    network: Network
+
+    def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
+        """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
+        bounds = {}
+        linear, attention = self.operations.get(precision), self.operations.get(_ATTENTION_TYPE.get(precision, ""))
+        if linear and attention:
+            operations = self.network.linear_operations / linear + self.network.attention_operations / attention
+            bounds["encode_s"] = operations / 1e9
+        if precision in _WEIGHT_BYTES:
+            sizes = _WEIGHT_BYTES[precision], _MEMORY_BYTES[precision]
+            for name, n_rows in (("step_s", 1), (f"step_{rows}_rows_s", rows)):
+                n_bytes = self.network.step_bytes(*sizes, depth=depth, rows=n_rows)
+                bounds[name] = n_bytes / self.read_rate(n_bytes) / 1e9
+        return bounds
+
+    def read_rate(self, n_bytes: float) -> float:
+        """Give the rate measured over the nearest size."""
+        nearest = min(self.read_rates, key=lambda millions: abs(millions * 1e6 - n_bytes))
+        return self.read_rates[nearest]
+
+    def best(self, other: Roofline) -> Roofline:
+        """Put two measurements of one machine together: the higher figure of each."""
+        return Roofline(
+            {name: max(peak, other.operations.get(name, peak)) for name, peak in self.operations.items()},
+            {size: max(rate, other.read_rates.get(size, rate)) for size, rate in self.read_rates.items()},
+            self.source,
+            self.network,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what a result keeps."""
+        rates = {str(size): rate for size, rate in self.read_rates.items()}
+        return {"gigaoperations_per_s": self.operations, "source": self.source, "read_gb_per_s_by_mb": rates}
+
+
+def roofline(*, threads: int, given: Mapping[str, float], network: Network | None = None) -> Roofline:
+    """Measure what can be measured here; `given` peaks win."""
+    operations, source = dict(given), dict.fromkeys(given, "given")
+    probe = _native_probe()
+    for name in ("float32", "bfloat16", "int8"):
+        if name not in operations and probe is not None:
+            operations[name], source[name] = round(probe(name), 1), "stapes._native.peak"
+    if "float32" not in operations:
+        operations["float32"], source["float32"] = round(_product_peak(threads), 1), "NumPy's matrix product"
+    network = network or Network()
+    sizes = {
+        round(network.step_bytes(_WEIGHT_BYTES[name], _MEMORY_BYTES[name], depth=43, rows=rows) / 1e6)
+        for name in _WEIGHT_BYTES
+        for rows in (1, 8)
+    }
+    rates = {size: round(_read_rate(size * 10**6, threads), 1) for size in sorted(sizes)}
+    return Roofline(operations, rates, source, network)
+
+
+def _native_probe() -> Callable[[str], float] | None:
+    """Give the native library's own measurement of a peak (10^9 operations a second), where it has one."""
+    try:
+        return getattr(importlib.import_module("stapes._native"), "peak", None)
+    except ImportError:
+        return None
+
+
+def _product_peak(threads: int) -> float:
+    """Time square products that fit the caches."""
+    a = np.ones((1536, 1536), np.float32)
+    with threadpool_limits(threads):
+        seconds = _best_s(lambda: a @ a)
+    return float(2 * len(a) ** 3 / seconds / 1e9)
+
+
+def _read_rate(n_bytes: int, threads: int) -> float:
+    """Time dot products: they read two arrays once and write nothing."""
+    halves = np.ones((threads, 2, n_bytes // (8 * threads)), np.float32)  # 2 arrays of 4 bytes
+    pieces = list(halves.reshape(threads, 2, -1))
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = _best_s(lambda: list(pool.map(_read, pieces)))
+    return float(halves.nbytes / seconds / 1e9)
+
+
+def _read(piece: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    # In pieces that BLAS leaves to one thread: this thread's.
+    for start in range(0, piece.shape[1], 8192):
+        np.dot(piece[0, start : start + 8192], piece[1, start : start + 8192])
+
+
+def _best_s(work: Callable[[], object], turns: int = 8) -> float:
+    """Give the shortest of several times: a peak is what the machine can do undisturbed."""
+    times = []
+    for _ in range(turns):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,163 @@
+"""What the figures must reach, and whether the newest results do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.word_errors import edits, simple
+
+#: kind -> the newest result of that kind
+Newest = Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise: how it is measured, and its limit."""
+
+    what: str
+    kind: str  # of result
+    limit: float
+    unit: str  # "x", "%", "ms", "MB", "errors", "points"
+    at_most: bool
+    measure: Callable[[dict[str, Any]], float | None]
+
+    def measured(self, newest: Newest) -> float | None:
+        """Give the figure; None where it has not been measured."""
+        return self.measure(newest[self.kind]) if self.kind in newest else None
+
+    def outcome(self, value: float) -> str:
+        """Say whether a figure keeps the promise."""
+        if self.unit == "%" and value > 1.0:
+            return "more than is possible: a peak was measured too low, or work is left out"
+        return "yes" if (value <= self.limit if self.at_most else value >= self.limit) else "no"
+
+    def write(self, value: float) -> str:
+        """Give a figure with its unit."""
+        if self.unit == "%":
+            return f"{value:.1%}"
+        digits = {"x": 2, "ms": 2, "MB": 0, "errors": 0, "points": 2}[self.unit]
+        return f"{value:.{digits}f}{'x' if self.unit == 'x' else ' ' + self.unit}"
+
+
+def _row(result: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((row for row in result["engines"] if row["name"] == name), None)
+
+
+def _faster(
+    ours: str,
+    theirs: str,
+    seconds: Callable[[dict[str, Any]], float],
+    same_work: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda own, other: True,  # noqa: ARG005
+) -> Callable[[dict[str, Any]], float | None]:
+    """How many times faster one engine is than another; None where they have not done the same."""
+
+    def measure(result: dict[str, Any]) -> float | None:
+        own, other = _row(result, ours), _row(result, theirs)
+        if own is None or other is None or not same_work(own, other):
+            return None
+        return seconds(other) / seconds(own)
+
+    return measure
+
+
+def _steps(name: str, precision: str, other: str, limit: float, what: str) -> Target:
+    measure = _faster(f"stapes@{precision}", f"faster-whisper@{other}", lambda row: float(row["medians_s"][name]))
+    return Target(f"{what}, {precision}, against faster-whisper {other}", "steps", limit, "x", False, measure)
+
+
+def _heard_as_well(own: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Nothing failed, and at most 2 points more words are wrong: an engine that hears less has less to do."""
+    rates = own["word_error_rate"], other["word_error_rate"]
+    return not own["failed"] and not other["failed"] and None not in rates and bool(rates[0] <= rates[1] + 0.02)
+
+
+def _printed_alike(own: dict[str, Any], other: dict[str, Any]) -> bool:
+    """At most a fifth of the words differ."""
+    words, others = (simple(row["text"], "en").split() for row in (own, other))
+    return edits(others, words) <= len(others) / 5
+
+
+def _files(ours: str, theirs: str, limit: float) -> Target:
+    measure = _faster(ours, theirs, lambda row: float(row["seconds"]), _heard_as_well)
+    return Target(f"whole files, {ours} against {theirs}", "engines", limit, "x", False, measure)
+
+
+def _share(name: str, limit: float, what: str) -> Target:
+    def measure(result: dict[str, Any]) -> float | None:
+        row = _row(result, "stapes@int8")
+        shares: dict[str, float] = {} if row is None else row["roofline_shares"]
+        return shares.get(name)
+
+    return Target(f"share of the roofline, {what}, int8", "steps", limit, "%", False, measure)
+
+
+def _log_mel(result: dict[str, Any]) -> float | None:
+    row = next((row for row in result["engines"] if row["name"].startswith("stapes")), None)
+    return None if row is None else float(row["medians_s"]["log_mel_s"]) * 1000
+
+
+def _peak_memory(result: dict[str, Any]) -> float | None:
+    row = _row(result, "stapes@int8")
+    return None if row is None else float(row["peak_memory_mb"])
+
+
+def _errors(precision: str, group: str, key: str, scale: float) -> Callable[[dict[str, Any]], float | None]:
+    """How much worse a precision is than float32."""
+
+    def measure(result: dict[str, Any]) -> float | None:
+        row, exact = _row(result, f"stapes@{precision}"), _row(result, "stapes@float32")
+        if row is None or exact is None:
+            return None
+        return float(row["word_errors"][group][key] - exact["word_errors"][group][key]) * scale
+
+    return measure
+
+
+def _unchanged(precision: str) -> Callable[[dict[str, Any]], float | None]:
+    def measure(result: dict[str, Any]) -> float | None:
+        row = _row(result, f"stapes@{precision}")
+        return None if row is None else float(row["unchanged"]["share"])
+
+    return measure
+
+
+def _error_targets(precision: str, unchanged: float) -> list[Target]:
+    english, others = _errors(precision, "english", "errors", 1), _errors(precision, "other languages", "rate", 100)
+    more = f"{precision}: more than float32"
+    return [
+        Target(f"{more}, English words wrong", "error_rates", 4, "errors", True, english),
+        Target(f"{more}, other languages", "error_rates", 0.3, "points", True, others),
+        Target(
+            f"{precision}: the reference's text unchanged", "error_rates", unchanged, "%", False, _unchanged(precision)
+        ),
+    ]
+
+
+TARGETS: tuple[Target, ...] = (
+    _steps("encode_s", "int8", "int8", 2.5, "encode one window"),
+    _steps("encode_s", "bfloat16", "int8", 1.7, "encode one window"),
+    _steps("encode_s", "float32", "float32", 1.3, "encode one window"),
+    _steps("step_s", "int8", "int8", 5.0, "one greedy step"),
+    _steps("step_8_rows_s", "int8", "int8", 8.0, "8 rows in one step"),
+    _files("stapes", "faster-whisper@int8", 4.0),
+    _files("stapes", "whisper.cpp@q8_0", 6.0),
+    _files("stapes", "openai-whisper@float32", 7.0),
+    _files("stapes@float32", "faster-whisper@float32", 1.8),
+    _files("stapes@float32", "openai-whisper@float32", 2.7),
+    _share("encode_s", 0.75, "encoder"),
+    _share("step_s", 0.60, "decoder step"),
+    Target("log-mel of 30 s on one core", "steps", 5.0, "ms", True, _log_mel),
+    Target(
+        "the command as a whole process, against faster-whisper int8",
+        "command",
+        2.5,
+        "x",
+        False,
+        _faster("stapes", "faster-whisper@int8", lambda row: float(row["median_s"]), _printed_alike),
+    ),
+    Target("peak memory of the command, int8, one file", "command", 300.0, "MB", True, _peak_memory),
+    *_error_targets("bfloat16", 0.90),
+    *_error_targets("int8", 0.80),
+)
