@@ -10,6 +10,12 @@ namespace {
 
 constexpr float NEVER = -INFINITY;
 
+// A type of this namespace: the vector's functions become this instruction set's own, which no other can be linked to.
+struct Candidate {
+    float logprob;
+    int id;
+};
+
 float highest_of(const float* x, int n) {
     F32 high = set1(NEVER);
     int i = 0;
@@ -68,19 +74,19 @@ void draw(const Choosing& c) {
 
 // The best first; of equals the lower id.
 void top(const Choosing& c, float total) {
-    const auto better = [](const std::pair<float, int>& a, const std::pair<float, int>& b) {
-        return a.first > b.first || (a.first == b.first && a.second < b.second);
+    const auto better = [](const Candidate& a, const Candidate& b) {
+        return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
     };
-    std::vector<std::pair<float, int>> kept;  // sorted
+    std::vector<Candidate> kept;  // sorted
     const auto room = static_cast<std::size_t>(c.n_chosen);
     kept.reserve(room + 1);
     for (int id = 0; id < c.n; ++id) {
-        const std::pair<float, int> one{total == NEVER ? NEVER : c.logits[id] - total, id};
+        const Candidate one{total == NEVER ? NEVER : c.logits[id] - total, id};
         if (kept.size() == room && !better(one, kept.back())) continue;
         kept.insert(std::upper_bound(kept.begin(), kept.end(), one, better), one);
         if (kept.size() > room) kept.pop_back();
     }
-    for (int i = 0; i < c.n_chosen; ++i) c.ids[i] = kept[static_cast<std::size_t>(i)].second;
+    for (int i = 0; i < c.n_chosen; ++i) c.ids[i] = kept[static_cast<std::size_t>(i)].id;
 }
 
 }  // namespace

@@ -14,18 +14,21 @@ namespace avx512_vnni { const Kernels& kernels(); }
 namespace avx512_bf16 { const Kernels& kernels(); }
 
 namespace {
-// __builtin_cpu_supports also asks whether the system saves the wide registers.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+struct Leaf { unsigned a, b, c, d; };
+Leaf cpuid(unsigned leaf, unsigned subleaf) {
+    Leaf found{leaf, 0, subleaf, 0};
+    __asm__ volatile("cpuid" : "+a"(found.a), "=b"(found.b), "+c"(found.c), "=d"(found.d));
+    return found;
+}
+
+// __builtin_cpu_supports also asks whether the system saves the wide registers. Not every compiler that we take knows all
+// names: F16C is leaf 1, ECX bit 29; AVX-VNNI is leaf 7, subleaf 1, EAX bit 4.
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (cpuid(1, 0).c & (1u << 29)) != 0; }
 bool has_avx512_vnni() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
-// GCC 11 and clang 14 know no name for this bit: leaf 7, subleaf 1, EAX bit 4.
-bool has_avx_vnni() {
-    unsigned a = 7, b = 0, c = 1, d = 0;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return has_avx2() && (a & (1u << 4)) != 0;
-}
+bool has_avx_vnni() { return has_avx2() && cpuid(7, 0).a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0; }
 }  // namespace
 #endif
 

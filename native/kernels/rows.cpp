@@ -5,7 +5,6 @@
 namespace stapes::STAPES_ISA {
 namespace {
 
-STAPES_INLINE float* row_of(float* x, std::size_t stride, int i) { return x + static_cast<std::size_t>(i) * stride; }
 STAPES_INLINE const float* row_of(const float* x, std::size_t stride, int i) { return x + static_cast<std::size_t>(i) * stride; }
 
 // Sum of the row, of what lies behind d too: zeros.

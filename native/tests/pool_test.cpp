@@ -40,14 +40,23 @@ void test_many_small_shares() {
     }
 }
 
-// A team of few must not be helped by the threads of the larger one before it: it has no room for them.
+// A team of few must not be helped by the threads of the larger one before it: it has no room for them. Other work on
+// the machine holds helpers up between looking for a part and taking it.
 void test_teams_of_different_sizes_take_turns() {
-    const PoolLease four(4), two(2);
-    for (int round = 0; round < 4000; ++round) {
+    const PoolLease lease(4);
+    std::atomic<bool> ending{false};
+    std::vector<std::thread> others;
+    for (int i = 0; i < 4; ++i)
+        others.emplace_back([&] {
+            while (!ending) work();
+        });
+    for (int round = 0; round < 20000; ++round) {
         Team team(round % 2 ? 4 : 2);
         check_share(team, 1 + round % 9);
         check_share(team, 5);
     }
+    ending = true;
+    for (auto& one : others) one.join();
 }
 
 void test_two_callers_at_once() {
