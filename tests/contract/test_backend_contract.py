@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ from stapes.backends.base import (
     WindowId,
 )
 from stapes.backends.choosing import choose, constrain
+from stapes.backends.ledger import LedgerBackend
+from stapes.backends.native import NativeBackend
+from stapes.backends.native_library import is_built, library, library_problem
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
@@ -58,23 +62,55 @@ def numpy_large_v3(threads: int = 1) -> Backend:
     return NumpyBackend(large_v3_checkpoint(), threads=threads)
 
 
+def native_backend(precision: str = "float32", isa: str | None = None, threads: int = 1) -> Backend:
+    return NativeBackend(small_checkpoint(), threads=threads, precision=precision, isa=isa)
+
+
+def native_large_v3(threads: int = 1) -> Backend:
+    return NativeBackend(large_v3_checkpoint(), threads=threads, precision="bfloat16")
+
+
 def scripted() -> Backend:
     spec = tiny_spec()
     return ScriptedBackend(spec, babbling(1, Tokenizer(spec, small_vocabulary())))
 
 
+NATIVE: dict[str, Callable[[], Backend]] = {
+    **{f"native-{isa}": partial(native_backend, isa=isa) for isa in (library().isa_names() if is_built() else ())},
+    "native-bfloat16": partial(native_backend, "bfloat16"),
+    "native-int8": partial(native_backend, "int8"),
+    "native-2-threads": partial(native_backend, threads=2),
+    "native-large-v3": native_large_v3,
+}
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": numpy_backend,
     "numpy-2-threads": lambda: numpy_backend(2),
     "numpy-large-v3": numpy_large_v3,
+    **NATIVE,
     "scripted": scripted,
 }
 NETWORKS = [name for name in BACKENDS if name != "scripted"]
 #: name -> the same backend with another number of threads
-THREADED: dict[str, Callable[[int], Backend]] = {"numpy": numpy_backend, "numpy-large-v3": numpy_large_v3}
+THREADED: dict[str, Callable[[int], Backend]] = {
+    "numpy": numpy_backend,
+    "numpy-large-v3": numpy_large_v3,
+    "native": lambda threads: native_backend(threads=threads),
+    "native-bfloat16": lambda threads: native_backend("bfloat16", threads=threads),
+    "native-int8": lambda threads: native_backend("int8", threads=threads),
+    "native-large-v3": native_large_v3,
+}
+#: backends that compute in something else than float32
+PRECISION = {"native-bfloat16": "bfloat16", "native-int8": "int8", "native-large-v3": "bfloat16"}
 
-every_backend = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
-every_network = pytest.mark.parametrize("backend", NETWORKS, indirect=True)
+
+def parameters(names: Iterable[str]) -> list[Any]:
+    """Make parameters of names; native ones are skipped, and say why, where the library was not built."""
+    missing = pytest.mark.skipif(not is_built(), reason=f"the native library is not here: {library_problem()}")
+    return [pytest.param(name, marks=[missing] if name.startswith("native") else []) for name in names]
+
+
+every_backend = pytest.mark.parametrize("backend", parameters(BACKENDS), indirect=True)
+every_network = pytest.mark.parametrize("backend", parameters(NETWORKS), indirect=True)
 
 
 @pytest.fixture
@@ -132,9 +168,10 @@ def assert_same(one: RowResult, other: RowResult) -> None:
 
 
 @every_backend
-def test_info_and_mel(backend: Backend) -> None:
+def test_info_and_mel(backend: Backend, request: pytest.FixtureRequest) -> None:
     info = backend.info
-    assert info.precision == "float32"
+    assert info.precision == PRECISION.get(request.node.callspec.params["backend"], "float32")
+    assert info.precision in info.precisions
     assert info.threads >= 1
     assert min(info.weight_bytes, info.window_bytes, info.row_bytes) >= 0
     samples = np.random.default_rng(0).standard_normal(160 * 20 + 400).astype(np.float32)
@@ -144,10 +181,18 @@ def test_info_and_mel(backend: Backend) -> None:
 
 @every_network
 def test_memory_is_what_the_sizes_say(backend: Backend) -> None:
-    spec = backend.spec
-    assert backend.info.window_bytes == 2 * spec.n_text_layer * spec.n_audio_ctx * spec.n_text_state * 4
-    assert backend.info.row_bytes == 2 * spec.n_text_layer * spec.n_text_ctx * spec.n_text_state * 4
-    assert backend.info.weight_bytes >= 4 * spec.n_parameters
+    spec, info = backend.spec, backend.info
+    for n_positions, n_bytes in ((spec.n_audio_ctx, info.window_bytes), (spec.n_text_ctx, info.row_bytes)):
+        if isinstance(backend, NumpyBackend):
+            assert n_bytes == 2 * spec.n_text_layer * n_positions * spec.n_text_state * 4
+        else:
+            # Positions and the width of a head's values in whole blocks of 32.
+            value, width = 4 if info.precision == "float32" else 2, spec.n_text_state // spec.n_text_head
+            position = value * spec.n_text_head * (width + -(-width // 32) * 32)
+            assert n_bytes == spec.n_text_layer * -(-n_positions // 32) * 32 * position
+    # NumPy has it all in float32; the native library keeps float16's numbers as they are where it computes in float32.
+    each = 4 if isinstance(backend, NumpyBackend) else 1 if info.precision == "int8" else 2
+    assert info.weight_bytes >= each * spec.n_parameters
 
 
 # Company.
@@ -194,7 +239,7 @@ def test_windows_that_differ_give_other_numbers(backend: Backend) -> None:
     )
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", parameters(THREADED))
 def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     found: list[list[RowResult]] = []
     for threads in (1, 2):
@@ -372,7 +417,7 @@ def test_what_is_not_here_is_a_backend_error_everywhere(backend: Backend, call: 
 
 @every_network
 def test_memory_given_back_is_given_back(backend: Backend) -> None:
-    assert isinstance(backend, NumpyBackend)
+    assert isinstance(backend, LedgerBackend)
     for _ in range(3):
         windows = backend.encode(mels(backend.spec, 2))
         rows = [backend.open(windows[0]), backend.open(windows[1])]

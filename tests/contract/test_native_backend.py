@@ -135,22 +135,25 @@ def test_float32_is_numpy_s(name: str, isa: str) -> None:
     logits, scores = expected(name)
     with opened(name, isa=isa) as backend:
         found_logits, found_scores = numbers_of(backend)
-    # The wide one's scores lie so far apart that its attention is all but a choice: it doubles errors with each layer.
-    tolerance = TOLERANCE if name in ("tiny", "24", "20", "15") else TOLERANCE * 20
-    assert np.abs(found_logits - logits).max() <= tolerance
-    assert np.abs(found_scores - scores).max() <= tolerance
-    assert max(relative_error(found_logits, logits), relative_error(found_scores, scores)) <= 4e-6
+    # As for the lower precisions below, with float32's rounding: some ten in all typically, and the worst of 300,000
+    # numbers is off by ten times as much.
+    roundings = 2**-24 * (1 + float(scores.std()))
+    for found, exact in ((found_logits, logits), (found_scores, scores)):
+        assert relative_error(found, exact) <= 10 * roundings
+        assert np.abs(found - exact).max() <= 100 * roundings * float(exact.std())
+    if name == "tiny":
+        assert max(np.abs(found_logits - logits).max(), np.abs(found_scores - scores).max()) <= TOLERANCE
 
 
 @each_isa
 @pytest.mark.parametrize(("precision", "factor"), [("bfloat16", 1.0), ("int8", 3.0)])
 @pytest.mark.parametrize("name", SPECS)
 def test_lower_precisions_are_near(name: str, precision: str, factor: float, isa: str) -> None:
-    """Bounds are twice what is measured.
+    """Bounds are about twice what is measured.
 
     bfloat16 rounds by at most 2^-8, some twenty times on the way, in all directions: about 2^-8 in all. A score that is
-    off by that share of its size moves its weight by as much as it is large: add it for the scores' size. int8 rounds to
-    a 127th of the largest number of a row, two or three times as coarse.
+    off by that share of its size moves its weight by as much as it is large: add it for the scores' size. int8 rounds
+    to a 127th of the largest number of a row, two or three times as coarse.
     """
     logits, scores = expected(name)
     with opened(name, precision, isa=isa) as backend:

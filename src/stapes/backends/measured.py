@@ -9,7 +9,9 @@ from __future__ import annotations
 DEFAULT_PRECISION = "float32"
 
 #: (official model, instruction set) -> precision
-BEST: dict[tuple[str, str], str] = {}
+BEST: dict[tuple[str, str], str] = {
+    ("base", "avx512_bf16"): "int8",
+}
 
 
 def best_precision(model: str | None, isa: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.checkpoint.base import ModelSpec
+from stapes.checkpoint.files import let_go_of_file
 
 Array = npt.NDArray[Any]
 _PANEL = 32  # outputs that the library packs together: parts that are joined begin at a whole panel
@@ -42,12 +43,13 @@ class Model(Protocol):
 
 def load_weights(model: Model, tensors: Mapping[str, Any], spec: ModelSpec) -> None:
     """Give the model all its weights. tensors: by OpenAI's names (checkpoint/base.py)."""
+    # The largest first: while it is packed, it lies in memory twice.
+    _linear(model, "decoder.embedding", [np.asarray(tensors["decoder.token_embedding.weight"])])
     for side, n_layers in (("encoder", spec.n_audio_layer), ("decoder", spec.n_text_layer)):
         for layer in range(n_layers):
             _load_block(model, tensors, f"{side}.blocks.{layer}", f"{side}.{layer}", cross=side == "decoder")
     _convolution(model, tensors, "encoder.conv1", spec.n_mels)
     _convolution(model, tensors, "encoder.conv2", model.stride)
-    _linear(model, "decoder.embedding", [np.asarray(tensors["decoder.token_embedding.weight"])])
     for name, norm in (("encoder.norm", "encoder.ln_post"), ("decoder.norm", "decoder.ln")):
         _norm(model, tensors, name, norm)
     model.set_positions(True, _float32(tensors["encoder.positional_embedding"]))
@@ -99,6 +101,8 @@ def _linear(model: Model, name: str, parts: Sequence[Array], biases: Sequence[An
             bias[first : first + len(part)] = own_bias
     if any(own_bias is not None for own_bias in biases):
         model.set_bias(name, bias)
+    for part in parts:  # packed: its pages of the file need not stay beside the copy
+        let_go_of_file(part)
 
 
 def _starts(lengths: Sequence[int]) -> Iterator[int]:

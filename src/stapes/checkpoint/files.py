@@ -73,6 +73,7 @@ class FileBytes:
         digest = hashlib.sha256()
         for part in self._parts:
             digest.update(part)
+            _let_go(part)
         return digest.hexdigest()
 
     def _pieces(self, offset: int, size: int) -> Iterator[tuple[mmap.mmap, int, int]]:
@@ -82,6 +83,24 @@ class FileBytes:
             if start < stop:
                 yield part, start, stop
             offset -= len(part)
+
+
+def let_go_of_file(array: Array) -> None:
+    """Give back the memory in which a mapped file's pages lie; whoever reads on has them read again.
+
+    array: any; what is no view of a mapped file stays as it is.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    if isinstance(owner, mmap.mmap):
+        _let_go(owner)
+
+
+def _let_go(part: mmap.mmap) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):
+        part.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -1,0 +1,164 @@
+"""Which backend runs a model, and in which precision."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from stapes.backends import measured, room, selecting
+from stapes.backends.base import Backend
+from stapes.backends.measured import BEST, best_precision
+from stapes.backends.native_library import is_built, library, library_problem
+from stapes.backends.selecting import open_backend
+from stapes.checkpoint.base import Checkpoint
+from stapes.checkpoint.heads import OFFICIAL
+from stapes.errors import BackendError, OptionError, StapesWarning
+from stapes.options import PRECISIONS
+from stapes.testing import random_checkpoint
+
+needs_library = pytest.mark.skipif(not is_built(), reason="the native library was not built")
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return random_checkpoint(seed=3)
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stapes._native", None)  # importing it is now an ImportError
+
+
+def described(backend: Backend) -> tuple[str, str, int]:
+    """Tell what was opened, and close it."""
+    info = backend.info
+    backend.shut_down()
+    return info.name, info.precision, info.threads
+
+
+def test_unknown_names_are_refused_with_those_that_there_are(checkpoint: Checkpoint) -> None:
+    with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
+        open_backend(checkpoint, name="abacus", precision="auto", threads=1)
+    with pytest.raises(OptionError, match=r"float8.*float32, bfloat16, int8, auto"):
+        open_backend(checkpoint, name="auto", precision="float8", threads=1)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_numpy_computes_in_float32_alone(checkpoint: Checkpoint, precision: str) -> None:
+    with pytest.raises(OptionError, match=f"float32, not in {precision}$"):
+        open_backend(checkpoint, name="numpy", precision=precision, threads=1)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_numpy_can_be_asked_for(checkpoint: Checkpoint, precision: str) -> None:
+    assert described(open_backend(checkpoint, name="numpy", precision=precision, threads=1)) == ("numpy", "float32", 1)
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["auto", "native"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_native_library_goes_before(checkpoint: Checkpoint, name: str, precision: str) -> None:
+    assert described(open_backend(checkpoint, name=name, precision=precision, threads=2)) == ("native", precision, 2)
+
+
+@needs_library
+def test_an_instruction_set_that_is_not_here_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAPES_ISA", "abacus")
+    with pytest.raises(OptionError, match="abacus"):
+        open_backend(checkpoint, name="auto", precision="auto", threads=1)
+    monkeypatch.setenv("STAPES_ISA", "portable")
+    backend = open_backend(checkpoint, name="auto", precision="auto", threads=1)
+    assert backend.info.isa == "portable"
+    backend.shut_down()
+
+
+# Without the library.
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_without_the_library_numpy_runs_and_says_so(checkpoint: Checkpoint, precision: str) -> None:
+    assert not is_built()
+    with pytest.warns(StapesWarning, match=r"NumPy.*_native.*compiler"):
+        backend = open_backend(checkpoint, name="auto", precision=precision, threads=1)
+    assert described(backend) == ("numpy", "float32", 1)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_the_library_numpy_is_quiet_where_it_was_asked_for(checkpoint: Checkpoint) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_backend(checkpoint, name="numpy", precision="auto", threads=1).shut_down()
+    assert not caught
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_the_library_what_needs_it_is_refused_with_the_reason(checkpoint: Checkpoint) -> None:
+    problem = library_problem()
+    assert problem is not None
+    with pytest.raises(OptionError, match=f"int8, and .*{re.escape(problem)}"):
+        open_backend(checkpoint, name="auto", precision="int8", threads=1)
+    with pytest.raises(BackendError, match=re.escape(problem)):
+        open_backend(checkpoint, name="native", precision="auto", threads=1)
+
+
+# The precision that was measured to be best.
+
+
+def test_only_what_was_measured_is_anything_but_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "BEST", {("base", "avx2"): "int8"})
+    assert best_precision("base", "avx2") == "int8"
+    assert best_precision("base", "portable") == best_precision("tiny", "avx2") == "float32"
+    assert best_precision(None, "avx2") == "float32"
+
+
+def test_the_table_names_models_and_precisions_that_there_are() -> None:
+    assert {model for model, _ in BEST} <= {model.name for model in OFFICIAL}
+    assert set(BEST.values()) <= set(PRECISIONS)
+
+
+@needs_library
+def test_auto_looks_up_the_weights_and_the_instruction_set(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isa = library().isa_names()[0]
+    monkeypatch.delenv("STAPES_ISA", raising=False)
+    monkeypatch.setattr(measured, "BEST", {("base", isa): "bfloat16"})
+    assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "float32"
+    monkeypatch.setattr(selecting, "FINGERPRINTS", {checkpoint.fingerprint: "base"})
+    assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "bfloat16"
+    assert described(open_backend(checkpoint, name="auto", precision="float32", threads=1))[1] == "float32"
+    monkeypatch.setenv("STAPES_ISA", "portable")
+    if isa != "portable":
+        assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "float32"
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("name", ["numpy", pytest.param("native", marks=needs_library)])
+def test_what_does_not_fit_is_refused_before_it_is_loaded(
+    checkpoint: Checkpoint, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable: 9 kB\n")
+    monkeypatch.setattr(room, "_MEMINFO", meminfo)
+    with pytest.raises(BackendError, match=r"random in float32 needs at least .* MB"):
+        open_backend(checkpoint, name=name, precision="auto", threads=1)
+
+
+@needs_library
+def test_lower_precisions_are_said_to_need_less(checkpoint: Checkpoint) -> None:
+    needed = [selecting._needed_bytes(checkpoint.spec, precision) for precision in PRECISIONS]
+    assert needed == sorted(needed, reverse=True)
+    for precision, n_bytes in zip(PRECISIONS, needed, strict=True):
+        backend = open_backend(checkpoint, name="native", precision=precision, threads=1)
+        info = backend.info
+        assert n_bytes <= info.weight_bytes + info.window_bytes + info.row_bytes  # at least, not at most
+        backend.shut_down()
