@@ -74,6 +74,7 @@ void draw(const Choosing& c) {
 
 // The best first; of equals the lower id.
 void top(const Choosing& c, float total) {
+    if (c.n_chosen == 0) return;
     const auto better = [](const Candidate& a, const Candidate& b) {
         return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
     };

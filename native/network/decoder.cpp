@@ -91,6 +91,7 @@ void Decoder::embed(Request& request, int first_token) {
         const float* position = net_.text_positions_.as() + (size(request.length) + i) * stride;
         net_.embedding_.weight.unpack(request.tokens[i], x);
         for (int dim = 0; dim < net_.sizes_.n_state; ++dim) x[dim] += position[dim];
+        std::fill(x + net_.sizes_.n_state, x + stride, 0.0f);  // of whatever the row held before, NaN must not stay
     }
 }
 

@@ -88,7 +88,8 @@ class Pool {
     // Take a part and do it; false if none is left. Whoever has a part may read work_ and call_: they stay until it is done.
     bool do_one(int thread) {
         Ticket ticket{ticket_.load(std::memory_order_acquire)};
-        while (ticket.anything_left()) {
+        // The limit was set before its tickets were: with another team's limit, the exchange fails.
+        while (ticket.anything_left() && thread < limit_.load(std::memory_order_relaxed)) {
             if (ticket_.compare_exchange_weak(ticket.bits, ticket.bits + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
                 call_.load(std::memory_order_relaxed)(work_.load(std::memory_order_relaxed), ticket.next(), thread);
                 done_.fetch_add(1, std::memory_order_release);
@@ -102,7 +103,7 @@ class Pool {
         using Clock = std::chrono::steady_clock;
         auto idle_since = Clock::now();
         while (!ending_.load(std::memory_order_relaxed)) {
-            if (id < limit_.load(std::memory_order_relaxed) && do_one(id)) {
+            if (do_one(id)) {
                 while (do_one(id)) {
                 }
                 idle_since = Clock::now();

@@ -126,7 +126,7 @@ class NativeBackend(LedgerBackend[Any, Any]):
             self._choose(request, step)
         if step.probes or step.logits_at or step.attention:
             probes = [(one.position, list(one.ids)) for one in step.probes]
-            request.look(probes, list(step.logits_at), list(step.attention), self.spec.n_audio_ctx)
+            request.look(probes, list(step.logits_at), _distinct(step.attention), self.spec.n_audio_ctx)
         return request
 
     def _choose(self, request: Any, step: RowStep) -> None:
@@ -152,8 +152,18 @@ class NativeBackend(LedgerBackend[Any, Any]):
             logprobs=tuple(request.logprobs),
             probes=probes,
             logits=request.logits() if step.logits_at else None,
-            attention=request.attention(self.spec.n_audio_ctx) if step.attention else None,
+            attention=self._attention(step, request) if step.attention else None,
         )
+
+    def _attention(self, step: RowStep, request: Any) -> FloatArray:
+        """Give each head's scores in the order, and as often, as they were asked for."""
+        heads = _distinct(step.attention)
+        scores: FloatArray = request.attention(self.spec.n_audio_ctx)
+        return scores if len(heads) == len(step.attention) else scores[[heads.index(one) for one in step.attention]]
+
+
+def _distinct(heads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return list(dict.fromkeys(heads))
 
 
 def choose_isa(wanted: str | None, usable: Sequence[str]) -> str:
