@@ -6,8 +6,12 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
+
+#include "../kernels/kernels.h"
 
 namespace stapes::python {
 
@@ -17,6 +21,13 @@ using Floats = In<float, nanobind::ndim<1>>;
 using FloatTable = In<float, nanobind::ndim<2>>;
 using HalfTable = In<std::uint16_t, nanobind::ndim<2>>;
 using Ids = In<std::int64_t, nanobind::ndim<1>>;
+
+// Raises ValueError where a name is none.
+inline const Kernels& kernels_of(const std::string& isa) {
+    const Kernels* found = kernels_by_name(isa.c_str());
+    if (!found) throw std::invalid_argument("this machine or this build has no instruction set " + isa);
+    return *found;
+}
 
 // An array for Python that owns its numbers.
 template <class T>

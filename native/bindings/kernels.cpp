@@ -9,7 +9,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -33,12 +32,6 @@ std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
 void require(bool holds, const char* otherwise) {
     if (!holds) throw std::invalid_argument(otherwise);
-}
-
-const Kernels& kernels_of(const std::string& isa) {
-    const Kernels* found = kernels_by_name(isa.c_str());
-    require(found != nullptr, "there is no such instruction set here");
-    return *found;
 }
 
 Type type_of(const std::string& name) {
@@ -70,7 +63,7 @@ FloatsOut out_rows(const Memory& from, Type type, int n_rows, std::size_t stride
     values.reserve(size(n_rows) * size(n));
     for (std::size_t at = size(first); at < size(n_rows) * stride; at += stride)
         for (std::size_t i = at; i < at + size(n); ++i)
-            values.push_back(type == Type::f32 ? from.as()[i] : std::bit_cast<float>(std::uint32_t{from.as<std::uint16_t>()[i]} << 16));
+            values.push_back(type == Type::f32 ? from.as()[i] : to_float(from.as<bf16>()[i]));
     return given(std::move(values), {size(n_rows), size(n)});
 }
 
@@ -84,7 +77,7 @@ Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
         require(type != Type::f16, "weights that are stored as float16 come as float16's bits");
         matrix.pack(0, n, weights.data(), team);
     } else {
-        matrix.pack(0, n, reinterpret_cast<const f16_bits*>(weights.data()), team);
+        matrix.pack(0, n, reinterpret_cast<const f16*>(weights.data()), team);
     }
     return matrix;
 }

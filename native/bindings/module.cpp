@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "../network/network.h"
+#include "arrays.h"
 #include "kernels_binding.h"
 
 namespace nb = nanobind;
@@ -21,13 +22,12 @@ using stapes::Network;
 using stapes::Request;
 using stapes::Row;
 using stapes::Window;
-
-template <class T, class... Shape>
-using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu, Shape...>;
-using Floats = In<float, nb::ndim<1>>;
-using FloatTable = In<float, nb::ndim<2>>;
-using HalfTable = In<std::uint16_t, nb::ndim<2>>;
-using Ids = In<std::int64_t, nb::ndim<1>>;
+using stapes::python::FloatTable;
+using stapes::python::Floats;
+using stapes::python::given;
+using stapes::python::HalfTable;
+using stapes::python::Ids;
+using stapes::python::kernels_of;
 
 std::vector<std::string> isa_names() {
     int n = 0;
@@ -35,20 +35,6 @@ std::vector<std::string> isa_names() {
     std::vector<std::string> names;
     for (int i = 0; i < n; ++i) names.emplace_back(all[i]->name);
     return names;
-}
-
-const stapes::Kernels& kernels_of(const std::string& isa) {
-    const stapes::Kernels* found = stapes::kernels_by_name(isa.c_str());
-    if (!found) throw std::invalid_argument("this machine or this build has no instruction set " + isa);
-    return *found;
-}
-
-// An array for Python that owns its numbers.
-template <class T>
-nb::ndarray<nb::numpy, T> given(std::vector<T> values, std::initializer_list<std::size_t> shape) {
-    auto* kept = new std::vector<T>(std::move(values));
-    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-    return nb::ndarray<nb::numpy, T>(kept->data(), shape, owner);
 }
 
 stapes::Memory padded(const Floats& values, int n) {
@@ -87,7 +73,7 @@ class Model {
         stapes::Team team(network_.n_threads());
         const auto n = static_cast<int>(rows.shape(0));
         if constexpr (std::is_same_v<Table, FloatTable>) weight.pack(first, n, rows.data(), team);
-        else weight.pack(first, n, reinterpret_cast<const stapes::f16_bits*>(rows.data()), team);
+        else weight.pack(first, n, reinterpret_cast<const stapes::f16*>(rows.data()), team);
     }
 
     void set_bias(const std::string& name, const Floats& bias) {

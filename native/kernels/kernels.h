@@ -19,9 +19,6 @@ inline constexpr int PANEL = 32;  // output columns that are packed and computed
 
 enum class Type : std::uint8_t { f32, f16, bf16, i8, i16 };
 
-// float16 as it lies in memory.
-enum class f16_bits : std::uint16_t {};
-
 STAPES_ALWAYS_INLINE constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::i8 ? 1 : 2; }
 
 STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
@@ -51,6 +48,8 @@ struct Rows {
     const void* data;
     std::size_t stride;   // bytes; of i16, from one half to the next
     const float* scales;  // i8 and i16: what one step means, for each row
+
+    STAPES_ALWAYS_INLINE int halves() const { return type == Type::i16 ? 2 : 1; }
 };
 
 enum class Activation : std::uint8_t { none, gelu };

@@ -21,9 +21,9 @@ STAPES_INLINE F32 gelu(F32 x) {
     return x / (set1(1.0f) + exp(set1(0.0f) - p * x));
 }
 
-// The largest tile's sums, as integers and as numbers, and room for the widened panel behind them.
+// Room for the largest tile's sums; a widened panel lies behind them.
 constexpr std::size_t SUMS_BYTES = 4096;
-static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES / 2 && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES / 2);
+static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES);
 
 STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
     if (type == Type::f32) store(static_cast<float*>(row) + column, x);
@@ -46,7 +46,7 @@ STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, i
 template <class Op>
 void finish(const Product& p, const void* sums, int row, int n_rows, int column, int n_columns) {
     constexpr bool quantized = std::is_same_v<typename Op::Sum, I32>;
-    const int halves = p.a.type == Type::i16 ? 2 : 1;
+    const int halves = p.a.halves();
     const std::size_t first = static_cast<std::size_t>(column - p.first_panel * PANEL);
     for (int i = 0; i < n_rows; ++i) {
         const std::size_t at = static_cast<std::size_t>(row + i) * p.c_stride;
@@ -67,7 +67,7 @@ void finish(const Product& p, const void* sums, int row, int n_rows, int column,
 
 Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
     Tile t{};
-    t.a = static_cast<const Byte*>(p.a.data) + static_cast<std::size_t>(row * (p.a.type == Type::i16 ? 2 : 1)) * p.a.stride;
+    t.a = static_cast<const Byte*>(p.a.data) + static_cast<std::size_t>(row * p.a.halves()) * p.a.stride;
     t.a_stride = p.a.stride;
     t.b = b;
     t.b_panel = p.w->panel_bytes();
@@ -80,7 +80,7 @@ Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
 // All rows against one panel at a time, each panel read from memory once.
 template <class Op>
 void multiply_panel(const Product& p, const void* panel, int index, void* sums) {
-    const int halves = p.a.type == Type::i16 ? 2 : 1, most = MAX_ROWS / halves;
+    const int halves = p.a.halves(), most = MAX_ROWS / halves;
     for (int row = 0; row < p.n_rows; row += most) {
         const int n_rows = p.n_rows - row < most ? p.n_rows - row : most;
         for (int column = 0; column < PANEL; column += TILE_COLUMNS) {
@@ -118,7 +118,7 @@ template <class Op>
 void multiply_as(const Product& p) {
     void* sums = p.scratch;
     int index = p.first_panel;
-    const int halves = p.n_rows * (p.a.type == Type::i16 ? 2 : 1);
+    const int halves = p.n_rows * p.a.halves();
     if (halves == 1) index = multiply_wide<Op, 1>(p, sums);
     if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, sums);
     for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), index, sums);

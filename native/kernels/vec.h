@@ -6,7 +6,7 @@
 //   F32          W floats                      load, store, set1, arithmetic, fma, min, max, round, select, sums
 //   I32          W 32-bit integers             what four-byte groups are added up in
 //   F64          W / 2 doubles                 load from floats, store as floats, arithmetic, fma: for transforms
-//   load_f16 .. store_bf16                     other storage types, converted
+//   load_f16, store_bf16                       other storage types, converted
 //   dot_f32 / dot_bf16 / dot_i8                acc + sum over one four-byte group of a times the same group of b
 //
 // A "group" is the unit of every matrix product here: four bytes along the inner dimension, one float32, two bfloat16 or
@@ -19,37 +19,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "floats.h"
+
 #ifndef STAPES_ISA
 #error "STAPES_ISA names the instruction set's namespace"
 #endif
 
 #define STAPES_INLINE inline __attribute__((always_inline))
-
-namespace stapes {
-
-// bfloat16 and float16 as they lie in memory.
-using bf16 = struct { std::uint16_t bits; };
-using f16 = struct { std::uint16_t bits; };
-
-STAPES_INLINE float to_float(bf16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
-
-// Round to nearest, ties to even; NaN stays NaN.
-STAPES_INLINE bf16 to_bf16(float x) {
-    const auto bits = std::bit_cast<std::uint32_t>(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((bits >> 16) | 0x40u)};
-    return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
-}
-
-STAPES_INLINE float to_float(f16 x) {
-    const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
-    const std::uint32_t magnitude = x.bits & 0x7fffu;
-    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
-    // Multiplying by 2^112 moves float16's exponent bias to float32's, and makes numbers of its subnormals.
-    const float scaled = std::bit_cast<float>(magnitude << 13) * std::bit_cast<float>(239u << 23);
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
-}
-
-}  // namespace stapes
 
 #if defined(__AVX512F__)
 #include "vec_avx512.h"
@@ -62,7 +38,7 @@ STAPES_INLINE float to_float(f16 x) {
 namespace stapes::STAPES_ISA {
 
 // exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity above 88.7.
-// NaN stays NaN. The fraction's polynomial is fitted on [-ln 2 / 2, ln 2 / 2] (tools/fit_exp.py).
+// NaN stays NaN. The polynomial of the fraction, and ln 2 in two parts, are the coefficients of expf in the Cephes library.
 STAPES_INLINE F32 exp(F32 x) {
     const F32 clamped = min(max(x, set1(-87.33654f)), set1(88.72283f));
     const F32 n = round(clamped * set1(1.44269504f));

@@ -33,7 +33,6 @@ STAPES_INLINE F32 round(F32 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAR
 STAPES_INLINE Mask less(F32 a, F32 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 STAPES_INLINE Mask is_nan(F32 a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 STAPES_INLINE F32 select(Mask where, F32 yes, F32 no) { return {_mm256_blendv_ps(no.v, yes.v, where.v)}; }
-STAPES_INLINE bool any(Mask m) { return _mm256_movemask_ps(m.v) != 0; }
 // Lanes below n.
 STAPES_INLINE Mask first_lanes(int n) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -59,13 +58,6 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
 }
 
 STAPES_INLINE F32 load_f16(const void* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
-STAPES_INLINE void store_f16(void* p, F32 x) {
-    _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-STAPES_INLINE F32 load_bf16(const void* p) {
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
-}
 STAPES_INLINE void store_bf16(void* p, F32 x) {
     const __m256i bits = _mm256_castps_si256(x.v);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -39,7 +39,6 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) { return {_mm512_scalef_ps
 STAPES_INLINE Mask less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 STAPES_INLINE Mask is_nan(F32 a) { return _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q); }
 STAPES_INLINE F32 select(Mask where, F32 yes, F32 no) { return {_mm512_mask_blend_ps(where, no.v, yes.v)}; }
-STAPES_INLINE bool any(Mask m) { return m != 0; }
 // Lanes below n.
 STAPES_INLINE Mask first_lanes(int n) { return n >= W ? Mask(0xffff) : Mask((1u << n) - 1u); }
 STAPES_INLINE float sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
@@ -47,13 +46,6 @@ STAPES_INLINE float largest(F32 a) { return _mm512_reduce_max_ps(a.v); }
 
 STAPES_INLINE F32 load_f16(const void* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
-}
-STAPES_INLINE void store_f16(void* p, F32 x) {
-    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-STAPES_INLINE F32 load_bf16(const void* p) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
 STAPES_INLINE void store_bf16(void* p, F32 x) {
 #if defined(__AVX512BF16__)

@@ -45,7 +45,6 @@ STAPES_INLINE F32 round(F32 a) {
     __asm__("" : "+m"(moved));  // the compiler may not see through it
     return moved - shift;
 }
-STAPES_INLINE bool any(Mask m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
 // Lanes below n.
 STAPES_INLINE Mask first_lanes(int n) { return {I32Lanes{0, 1, 2, 3} < I32Lanes{n, n, n, n}}; }
 STAPES_INLINE float sum(F32 a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
@@ -88,11 +87,6 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
 
 STAPES_INLINE F32 load_f16(const void* p) {
     f16 bits[W];
-    std::memcpy(bits, p, sizeof bits);
-    return {F32Lanes{to_float(bits[0]), to_float(bits[1]), to_float(bits[2]), to_float(bits[3])}};
-}
-STAPES_INLINE F32 load_bf16(const void* p) {
-    bf16 bits[W];
     std::memcpy(bits, p, sizeof bits);
     return {F32Lanes{to_float(bits[0]), to_float(bits[1]), to_float(bits[2]), to_float(bits[3])}};
 }

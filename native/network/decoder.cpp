@@ -70,7 +70,6 @@ void Decoder::prepare(Team& team) {
 // Room for the new tokens, in blocks that no other row reads.
 void Decoder::own_blocks(Request& request) {
     auto& blocks = request.row->blocks;
-    const BlockShape shape{net_.attention_type_, net_.sizes_.n_state / net_.sizes_.n_text_head};
     const int last = request.length + static_cast<int>(request.tokens.size()) - 1;
     blocks.resize(size(round_up(request.length, PANEL) / PANEL));  // what was cut off is not kept
     for (int i = request.length / PANEL; i <= last / PANEL; ++i) {
@@ -78,7 +77,7 @@ void Decoder::own_blocks(Request& request) {
         if (fresh) blocks.emplace_back();
         auto& block = blocks[size(i)];
         if (!fresh && block.use_count() == 1) continue;
-        auto made = std::make_shared<KeyValues>(shape, net_.sizes_.n_text_layer, net_.sizes_.n_text_head, 1);
+        auto made = std::make_shared<KeyValues>(net_.text_shape(), net_.sizes_.n_text_layer, net_.sizes_.n_text_head, 1);
         if (!fresh) std::memcpy(made->memory.bytes(), block->memory.bytes(), made->memory.n_bytes());
         block = std::move(made);
     }
@@ -131,7 +130,7 @@ void Decoder::attend_self(int layer, Team& team) {
         const int head = part % n_heads, n = static_cast<int>(request.tokens.size());
         const std::size_t token = size(first_tokens_[size(part / n_heads)]);
         const float* query = space_->projected.as() + token * 3 * stride + head * width;
-        const BlockShape shape{net_.attention_type_, width};
+        const BlockShape shape = net_.text_shape();
         std::vector<const void*> keys, values;
         for (auto& block : request.row->blocks) {
             keys.push_back(block->keys(layer, head, 0));
@@ -191,11 +190,7 @@ void Decoder::attend_cross(int layer, Team& team) {
 
 void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch& scratch) {
     Window& window = *group.window;
-    std::vector<const void*> keys(size(window.n_blocks)), values(keys.size());
-    for (int i = 0; i < window.n_blocks; ++i) {
-        keys[size(i)] = window.keys(layer, head, i);
-        values[size(i)] = window.values(layer, head, i);
-    }
+    const KeyValues::Head blocks = window.blocks_of(layer, head);
     const std::size_t stride = size(net_.stride_), at = size(group.first_token) * stride + size(head * window.shape.width);
     Attention call{};
     call.shape = window.shape;
@@ -203,8 +198,8 @@ void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch
     call.queries = space_->projected.as() + at;
     call.query_stride = stride;
     call.n_queries = group.n_tokens;
-    call.keys = keys.data();
-    call.values = values.data();
+    call.keys = blocks.keys.data();
+    call.values = blocks.values.data();
     call.n_keys = call.first_visible = net_.sizes_.n_audio_ctx;
     call.out = space_->mixed.as() + at;
     call.out_type = Type::f32;
@@ -256,14 +251,14 @@ void Decoder::answer(Team& team) {
     // What was not multiplied cannot be chosen.
     const std::size_t first = span.first < span.last ? size(span.first / PANEL * PANEL) : logits_stride_;
     const std::size_t last = span.first < span.last ? size(round_up(span.last, PANEL)) : logits_stride_;
-    team.share(static_cast<int>(requests_.size()), [&](int part, int thread) {
+    team.share(static_cast<int>(requests_.size()), [&](int part, int) {
         const std::size_t end = size(part) + 1 < first_wanted.size() ? first_wanted[size(part) + 1] : n;
         for (std::size_t i = first_wanted[size(part)]; i < end; ++i) {
             float* logits = logits_.as() + i * logits_stride_;
-            std::fill(logits, logits + std::min(first, logits_stride_), -std::numeric_limits<float>::infinity());
-            std::fill(logits + std::min(last, logits_stride_), logits + logits_stride_, -std::numeric_limits<float>::infinity());
+            std::fill(logits, logits + first, -std::numeric_limits<float>::infinity());
+            std::fill(logits + last, logits + logits_stride_, -std::numeric_limits<float>::infinity());
         }
-        answer_one(size(part), first_wanted[size(part)], scratch(thread));
+        answer_one(size(part), first_wanted[size(part)]);
     });
 }
 
@@ -281,7 +276,7 @@ void Decoder::multiply_vocabulary(int first_panel, int last_panel, Team& team) {
     });
 }
 
-void Decoder::answer_one(std::size_t index, std::size_t at, Scratch&) {
+void Decoder::answer_one(std::size_t index, std::size_t at) {
     Request& request = *requests_[index];
     const auto n_vocab = size(net_.sizes_.n_vocab);
     const float* chosen = logits_.as() + at * logits_stride_;

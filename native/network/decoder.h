@@ -42,7 +42,7 @@ class Decoder {
     float* raw_scores_of(const Request& request, int layer, int head);
     void answer(Team& team);
     void multiply_vocabulary(int first_panel, int last_panel, Team& team);
-    void answer_one(std::size_t request, std::size_t first_wanted, Scratch& scratch);
+    void answer_one(std::size_t request, std::size_t first_wanted);
     Scratch& scratch(int thread) { return *scratches_[static_cast<std::size_t>(thread)]; }
 
     Network& net_;

@@ -80,7 +80,7 @@ void Encoder::take_mel(const float* mel, int first, int n) {
         for (std::size_t bin = 0; bin < n_mels; ++bin) {
             const float value = mel[bin * n_frames + static_cast<std::size_t>(frame)];
             if (net_.attention_type_ == Type::f32) mel_.as()[at + bin] = value;
-            else mel_.as<std::uint16_t>()[at + bin] = bf16_of(value);
+            else mel_.as<bf16>()[at + bin] = to_bf16(value);
         }
     }
 }
@@ -153,11 +153,7 @@ Type Encoder::mixed_type(int layer) const {
 }
 
 void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
-    std::vector<const void*> keys(static_cast<std::size_t>(self_.n_blocks)), values(keys.size());
-    for (int i = 0; i < self_.n_blocks; ++i) {
-        keys[static_cast<std::size_t>(i)] = self_.keys(0, head, i);
-        values[static_cast<std::size_t>(i)] = self_.values(0, head, i);
-    }
+    const KeyValues::Head blocks = self_.blocks_of(0, head);
     const std::size_t at = static_cast<std::size_t>(first) * stride_ + static_cast<std::size_t>(head * self_.shape.width);
     const Type out_type = mixed_type(layer);
     Attention call{};
@@ -166,8 +162,8 @@ void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
     call.queries = queries_.as() + at;
     call.query_stride = stride_;
     call.n_queries = n;
-    call.keys = keys.data();
-    call.values = values.data();
+    call.keys = blocks.keys.data();
+    call.values = blocks.values.data();
     call.n_keys = n_positions_;
     call.first_visible = n_positions_;
     call.out = mixed_.bytes() + at * static_cast<std::size_t>(size_of(out_type));

@@ -1,32 +1,10 @@
 #include "matrix.h"
 
-#include <bit>
 #include <cmath>
 #include <type_traits>
 #include <vector>
 
 namespace stapes {
-namespace {
-
-float value_of(float x) { return x; }
-
-float value_of(f16_bits x) {
-    const auto bits = static_cast<std::uint32_t>(x);
-    const std::uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
-    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
-    // Multiplying by 2^112 moves float16's exponent bias to float32's, and makes numbers of its subnormals.
-    const float scaled = std::bit_cast<float>(magnitude << 13) * std::bit_cast<float>(239u << 23);
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
-}
-
-}  // namespace
-
-std::uint16_t bf16_of(float x) {
-    const auto bits = std::bit_cast<std::uint32_t>(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
-    return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 Matrix::Matrix(Type type, int n, int k, int zero) : type_(type), n_(n), k_(k), zero_(zero) {
     const Weights w = view();
     packed_ = Memory(static_cast<std::size_t>(w.n_panels()) * w.panel_bytes());
@@ -53,14 +31,14 @@ void Matrix::pack_row(int output, const Source* source) {
     const auto at = [&](std::size_t i) { return start + i / group * step + i % group; };
     switch (type_) {
         case Type::f32:
-            for (std::size_t i = 0; i < k; ++i) packed_.as<float>()[at(i)] = value_of(source[i]);
+            for (std::size_t i = 0; i < k; ++i) packed_.as<float>()[at(i)] = to_float(source[i]);
             break;
         case Type::f16:
-            if constexpr (std::is_same_v<Source, f16_bits>)
-                for (std::size_t i = 0; i < k; ++i) packed_.as<f16_bits>()[at(i)] = source[i];
+            if constexpr (std::is_same_v<Source, f16>)
+                for (std::size_t i = 0; i < k; ++i) packed_.as<f16>()[at(i)] = source[i];
             break;
         case Type::bf16:
-            for (std::size_t i = 0; i < k; ++i) packed_.as<std::uint16_t>()[at(i)] = bf16_of(value_of(source[i]));
+            for (std::size_t i = 0; i < k; ++i) packed_.as<bf16>()[at(i)] = to_bf16(to_float(source[i]));
             break;
         case Type::i8: quantize_row(output, source); break;
         case Type::i16: break;  // weights never are
@@ -72,7 +50,7 @@ void Matrix::quantize_row(int output, const Source* source) {
     std::vector<float> values(static_cast<std::size_t>(k_));
     float largest = 0.0f;
     for (std::size_t i = 0; i < values.size(); ++i) {
-        values[i] = value_of(source[i]);
+        values[i] = to_float(source[i]);
         largest = std::fmax(largest, std::fabs(values[i]));
     }
     const float factor = largest > 0.0f && std::isfinite(largest) ? 127.0f / largest : 0.0f;
@@ -97,15 +75,15 @@ void Matrix::pack_rows(int first, int n_rows, const Source* source, Team& team) 
 }
 
 void Matrix::pack(int first, int n_rows, const float* source, Team& team) { pack_rows(first, n_rows, source, team); }
-void Matrix::pack(int first, int n_rows, const f16_bits* source, Team& team) { pack_rows(first, n_rows, source, team); }
+void Matrix::pack(int first, int n_rows, const f16* source, Team& team) { pack_rows(first, n_rows, source, team); }
 
 void Matrix::unpack(int output, float* values) const {
     for (int i = 0; i < k_; ++i) {
         const std::size_t at = place(output, i);
         switch (type_) {
             case Type::f32: values[i] = packed_.as<float>()[at]; break;
-            case Type::f16: values[i] = value_of(packed_.as<f16_bits>()[at]); break;
-            case Type::bf16: values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(packed_.as<std::uint16_t>()[at]) << 16); break;
+            case Type::f16: values[i] = to_float(packed_.as<f16>()[at]); break;
+            case Type::bf16: values[i] = to_float(packed_.as<bf16>()[at]); break;
             case Type::i8: values[i] = static_cast<float>(packed_.as<std::int8_t>()[at]) * scales_.as<float>()[output]; break;
             case Type::i16: break;
         }

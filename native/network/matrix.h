@@ -1,14 +1,12 @@
 // Weights as the kernels multiply them: packed once, when a model is loaded.
 #pragma once
 
+#include "../kernels/floats.h"
 #include "../kernels/kernels.h"
 #include "memory.h"
 #include "pool.h"
 
 namespace stapes {
-
-// The nearest bfloat16; ties to even, NaN stays NaN.
-std::uint16_t bf16_of(float x);
 
 // A matrix of weights, (n outputs, k inputs), filled by stretches of outputs.
 class Matrix {
@@ -19,7 +17,7 @@ class Matrix {
 
     // Pack rows (n_rows, k) of `source`, from output `first` on.
     void pack(int first, int n_rows, const float* source, Team& team);
-    void pack(int first, int n_rows, const f16_bits* source, Team& team);
+    void pack(int first, int n_rows, const f16* source, Team& team);
     // Read one output's weights back: k values.
     void unpack(int output, float* values) const;
 

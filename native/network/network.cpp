@@ -32,8 +32,21 @@ KeyValues::KeyValues(BlockShape block_shape, int n_layers, int heads, int blocks
     : shape(block_shape),
       n_heads(heads),
       n_blocks(blocks),
-      memory(static_cast<std::size_t>(n_layers) * static_cast<std::size_t>(heads) * static_cast<std::size_t>(blocks) *
-             (block_shape.key_bytes() + block_shape.value_bytes())) {}
+      memory(n_bytes(block_shape, n_layers, heads, blocks)) {}
+
+std::size_t KeyValues::n_bytes(BlockShape shape, int n_layers, int n_heads, int n_blocks) {
+    return static_cast<std::size_t>(n_layers) * static_cast<std::size_t>(n_heads) * static_cast<std::size_t>(n_blocks) *
+           (shape.key_bytes() + shape.value_bytes());
+}
+
+KeyValues::Head KeyValues::blocks_of(int layer, int head) {
+    Head found;
+    for (int block = 0; block < n_blocks; ++block) {
+        found.keys.push_back(keys(layer, head, block));
+        found.values.push_back(values(layer, head, block));
+    }
+    return found;
+}
 
 std::byte* KeyValues::keys(int layer, int head, int block) {
     const std::size_t index = (static_cast<std::size_t>(layer) * static_cast<std::size_t>(n_heads) + static_cast<std::size_t>(head)) *
@@ -105,17 +118,12 @@ std::size_t Network::weight_bytes() const {
     return total;
 }
 
-std::size_t Network::window_bytes() const {
-    const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
-    return static_cast<std::size_t>(sizes_.n_text_layer) * static_cast<std::size_t>(sizes_.n_text_head) *
-           static_cast<std::size_t>(round_up(sizes_.n_audio_ctx, PANEL) / PANEL) * (shape.key_bytes() + shape.value_bytes());
+std::size_t Network::text_bytes(int n_positions) const {
+    return KeyValues::n_bytes(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(n_positions, PANEL) / PANEL);
 }
 
-std::size_t Network::row_bytes() const {
-    const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
-    return static_cast<std::size_t>(sizes_.n_text_layer) * static_cast<std::size_t>(sizes_.n_text_head) *
-           static_cast<std::size_t>(round_up(sizes_.n_text_ctx, PANEL) / PANEL) * (shape.key_bytes() + shape.value_bytes());
-}
+std::size_t Network::window_bytes() const { return text_bytes(sizes_.n_audio_ctx); }
+std::size_t Network::row_bytes() const { return text_bytes(sizes_.n_text_ctx); }
 
 std::shared_ptr<Window> Network::encode(const float* mel) {
     if (!encoding_) encoding_ = std::make_unique<Encoder>(*this);
@@ -132,8 +140,7 @@ std::shared_ptr<Window> Network::fresh_window() {
     auto window = found != windows_.end() ? *found : nullptr;
     std::erase_if(windows_, is_free);
     if (!window) {
-        const BlockShape shape{attention_type_, sizes_.n_state / sizes_.n_text_head};
-        window = std::make_shared<Window>(shape, sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
+        window = std::make_shared<Window>(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
         windows_.push_back(window);
     }
     return window;

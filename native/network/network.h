@@ -42,11 +42,17 @@ struct Block {
 // Keys and values of many positions, for every layer and head: layer by layer, head by head, block by block.
 struct KeyValues {
     KeyValues(BlockShape shape, int n_layers, int n_heads, int n_blocks);
+    static std::size_t n_bytes(BlockShape shape, int n_layers, int n_heads, int n_blocks);
     BlockShape shape;
     int n_heads, n_blocks;
     Memory memory;
     std::byte* keys(int layer, int head, int block);
     std::byte* values(int layer, int head, int block) { return keys(layer, head, block) + shape.key_bytes(); }
+    // All blocks of one head, as attention takes them.
+    struct Head {
+        std::vector<const void*> keys, values;
+    };
+    Head blocks_of(int layer, int head);
 };
 
 // What the decoder reads of an encoded window: cross-attention keys and values.
@@ -113,6 +119,11 @@ class Network {
     friend class Encoder;
     friend class Decoder;
 
+    // The decoder's keys and values.
+    BlockShape text_shape() const { return {attention_type_, sizes_.n_state / sizes_.n_text_head}; }
+    std::size_t text_bytes(int n_positions) const;
+    std::shared_ptr<Window> fresh_window();
+
     Sizes sizes_;
     Precision precision_;
     const Kernels& kernels_;
@@ -126,8 +137,6 @@ class Network {
     std::vector<Block> encoder_, decoder_;
     std::unordered_map<std::string, Linear*> linears_;
     std::unordered_map<std::string, Norm*> norms_;
-    std::shared_ptr<Window> fresh_window();
-
     std::vector<std::shared_ptr<Window>> windows_;  // all that are in use, and one that is free
     std::unique_ptr<Encoder> encoding_;  // made with the first window, and the decoder with the first step
     std::unique_ptr<Decoder> decoding_;

@@ -35,7 +35,7 @@ void test_many_small_shares() {
         for (int round = 0; round < 30; ++round) {
             Team team(n_threads);
             CHECK(team.size() == n_threads);
-            for (const int n : {0, 1, 2, 3, 7, 40}) check_share(team, n);
+            for (const int n : {0, 1, 2, 3, 7, 40, 50}) check_share(team, n);
         }
     }
 }
@@ -59,7 +59,7 @@ void test_teams_of_different_sizes_take_turns() {
     for (auto& one : others) one.join();
 }
 
-void test_two_callers_at_once() {
+void test_three_callers_at_once() {
     const auto call = [] {
         const PoolLease lease(3);
         for (int round = 0; round < 100; ++round) {
@@ -67,9 +67,10 @@ void test_two_callers_at_once() {
             check_share(team, 11);
         }
     };
-    std::thread other(call);
+    std::thread other(call), third(call);
     call();
     other.join();
+    third.join();
 }
 
 void test_leases_nest_and_grow() {
@@ -137,7 +138,7 @@ void test_a_taken_pool_is_no_obstacle() {
 void test_pool() {
     test_many_small_shares();
     test_teams_of_different_sizes_take_turns();
-    test_two_callers_at_once();
+    test_three_callers_at_once();
     test_leases_nest_and_grow();
     test_sleeping_helpers_wake();
     test_what_is_thrown_arrives();

@@ -37,6 +37,7 @@ from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
 from stapes.testing import ScriptedBackend, babbling, random_checkpoint, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.choices import choices
 
 #: logits and scores of the tiny models lie within a few units of 0, and float32 sums of 16 to 1,500 numbers in another
 #: order (a matrix times one column, or times many) differ by some 1e-6 of that
@@ -595,16 +596,6 @@ def as_logits(values: list[int]) -> FloatArray:
 
 
 logit_lists = st.lists(st.integers(-40, 40), min_size=2, max_size=24)
-choices: st.SearchStrategy[Choice] = st.one_of(
-    st.just(Best()),
-    st.builds(Top, st.integers(1, 30)),
-    st.builds(
-        Draw,
-        st.sampled_from([0.2, 0.5, 1.0, 2.0]),
-        # odd multiples of 1/512: never on the edge between two ids by more than chance
-        st.lists(st.integers(0, 255).map(lambda k: (2 * k + 1) / 512), min_size=1, max_size=4).map(tuple),
-    ),
-)
 
 
 @st.composite

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from stapes.backends import choosing
 from stapes.backends.base import Best, Choice, Constraint, Draw, FloatArray, IdRanges, Top
 from stapes.backends.numpy_kernels import gelu
+from tests.choices import choices
 
 Array = npt.NDArray[Any]
 
@@ -437,18 +438,6 @@ def check_choice(isa: str, logits: FloatArray, choice: Choice, constraint: Const
     # The normaliser is a float32 sum in another order, in at least four lanes, and is taken from numbers of some 10.
     assert found_logprobs == pytest.approx(logprobs, abs=len(logits) / 4 * F32_ROUNDING + 5e-6)
     assert found_changed.tobytes() == changed.tobytes()
-
-
-choices: st.SearchStrategy[Choice] = st.one_of(
-    st.just(Best()),
-    st.builds(Top, st.integers(1, 30)),
-    st.builds(
-        Draw,
-        st.sampled_from([0.2, 0.5, 1.0, 2.0]),
-        # odd multiples of 1/512: never on the edge between two ids by more than chance
-        st.lists(st.integers(0, 255).map(lambda k: (2 * k + 1) / 512), min_size=1, max_size=4).map(tuple),
-    ),
-)
 
 
 @st.composite

@@ -53,7 +53,6 @@ class NativeBackend(LedgerBackend[Any, Any]):
         """
         native = library()
         self.spec: ModelSpec = checkpoint.spec
-        self._precision = precision
         self._isa = choose_isa(isa or os.environ.get(ISA_VARIABLE), native.isa_names())
         self._threads = min(threads or usable_cores(), _MOST_THREADS)
         self._native = native
