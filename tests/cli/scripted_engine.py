@@ -24,6 +24,8 @@ from stapes.options import TranscribeOptions
 from stapes.recording.events import EventSink, LanguageDetected, WindowDone
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 
+#: for a test: whether no answer of an earlier run is taken
+refuses_resume = False
 ENGLISH = LanguageGuess(language="en", probabilities={"en": 1.0})
 
 
@@ -123,11 +125,17 @@ class Job:
             raise ZeroDivisionError("division by zero")
         if name == "library warning":
             warnings.warn("of no interest to a user", DeprecationWarning, stacklevel=1)
-        if name == "interrupt":
+        if name == "interrupt" or (name == "interrupt once" and not self._was_here()):
             signal.raise_signal(signal.SIGINT)
             time.sleep(0.3)  # the handler runs in the main thread
         if name == "sleep":
             time.sleep(1 if "--fast" not in sys.argv else 0.2)
+
+    def _was_here(self) -> bool:
+        mark = Path(f"{self.source}.interrupted")
+        was_here = mark.exists()
+        mark.touch()
+        return was_here
 
     def result(self) -> Transcript:
         if self.error is not None:
@@ -172,6 +180,8 @@ class ScriptedEngine:
         check: Callable[[], None],
     ) -> Job:
         check()
+        if resume and refuses_resume:
+            raise OptionError("what is to be resumed belongs to another recording")
         job = Job(audio, on_event, resume)
         for line in job.lines[:1]:
             if line in ("!not audio", "!warning"):

@@ -106,7 +106,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_spoils_no_text(tmp_path: Path, *, text
     code, shown, out = read_terminal("talk.mp3", text_to_terminal=text_to_terminal, folder=tmp_path)
     assert code == 0
     assert "talk.mp3" in shown
-    assert "0:02/0:10" in shown
+    assert "0:02/0:04" in shown
     assert "left" in shown
     assert out == (b"" if text_to_terminal else b"one\ntwo\n")
     if text_to_terminal:

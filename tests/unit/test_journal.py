@@ -182,7 +182,7 @@ def test_a_journal_outlives_its_process_and_ends_with_success(tmp_path: Path, wa
     journal.close(finished=False)
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk")
-    assert (entry.answers, entry.formats_done) == ((), {"srt", "txt"})
+    assert (entry.answers, entry.formats_done) == ((), frozenset({"srt", "txt"}))
     assert not journal.holds("talk")
     journal.close(finished=True)
     assert (left_in(tmp_path), warned) == ([], [])
@@ -404,7 +404,8 @@ def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
         add(settings_key(engine.info, TranscribeOptions.from_keywords({"temperature": 0.1 + 0.2})))
         add(settings_key(engine.info, TranscribeOptions.from_keywords({"temperature": 0.3})))
         for name in ("precision", "backend", "isa", "model", "storage"):
-            add(settings_key(replace(engine.info, **{name: "other"}), options))
+            other = replace(engine.info, **{name: "other"})  # type: ignore[arg-type]
+            add(settings_key(other, options))
     times = (talk.stat().st_atime_ns, talk.stat().st_mtime_ns)
     for at in (0, -1):
         changed = bytearray(b"x" * (3 << 20))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.batch import Batch, StoppedError, default_concurrency
@@ -28,23 +28,30 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
+#: what ends a command before its end
+_ENDS: Final = (StapesError, StoppedError, KeyboardInterrupt)
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line (default: the program's own) and give the exit code."""
     words = sys.argv[1:] if words is None else list(words)
     try:
         return _run(words)
-    except ReaderGoneError:
-        return EXIT_DONE
-    except StapesError as error:
-        report_for(words).error(error)
-        return error.exit_code
-    except StoppedError:
-        report_for(words).error("stopped; the same command goes on where it was")
+    except _ENDS as error:
+        return _ended_by(error, report_for(words))
+
+
+def _ended_by(error: BaseException, report: Report) -> int:
+    """Tell why a command ends before its end, and give the exit code."""
+    if isinstance(error, StoppedError):
+        report.error("stopped; the same command goes on where it was", kind="stopped")
         return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        report_for(words).error("stopped; finished files stay, none is half-written")
+    if isinstance(error, KeyboardInterrupt):
+        report.error("stopped; finished files stay, none is half-written", kind="stopped")
         return EXIT_INTERRUPTED
+    if not isinstance(error, ReaderGoneError):
+        report.error(error, kind=type(error).__name__)
+    return error.exit_code if isinstance(error, StapesError) else EXIT_FAILED
 
 
 def _run(words: Sequence[str]) -> int:
@@ -67,24 +74,30 @@ def transcribe_all(command: Command) -> int:
     tally = Tally(files=count + len(inputs.problems), failed=len(inputs.problems))
     for word, problem in inputs.problems.items():
         report.file_failed(word, problem)
+    code = EXIT_DONE
     if inputs.sources:
         if command.formats:
             prepare_folder(command.output_dir)
-        with _counted(report, tally):
-            _work(command, inputs.sources, report, tally)
-    return EXIT_FAILED if tally.failed else EXIT_DONE
+        code = _work_and_tell(command, inputs.sources, report, tally)
+    return code or (EXIT_FAILED if tally.failed else EXIT_DONE)
 
 
-@contextmanager
-def _counted(report: Report, tally: Tally) -> Iterator[None]:
-    """Tell at the end what became of all recordings, however it came."""
+def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> int:
+    """Work, and tell what became of it, however it ends."""
     began_s = time.monotonic()
+    code = EXIT_DONE
     try:
-        yield
+        _work(command, sources, report, tally)
+    except ReaderGoneError:
+        return EXIT_DONE
+    except _ENDS as error:
+        report.end()
+        code = _ended_by(error, report)
     finally:
         report.end()
-        tally.elapsed_s = time.monotonic() - began_s
-        report.summary(tally)
+    tally.elapsed_s = time.monotonic() - began_s
+    report.summary(tally)
+    return code
 
 
 def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> None:

@@ -59,8 +59,8 @@ class Report:
         """Wipe the bars."""
         self._bars.end()
 
-    def error(self, error: object) -> None:
-        """Tell of what stops, or spoils, the whole command."""
+    def error(self, error: object, *, kind: str) -> None:  # noqa: ARG002 (for programs)
+        """Tell of what ends the whole command."""
         with self.aside():
             say(error)
 
@@ -135,9 +135,9 @@ SKIPPED: Final = {
 class JsonReport(Report):
     """Tells programs: one JSON object a line, whatever happens."""
 
-    def error(self, error: object) -> None:
+    def error(self, error: object, *, kind: str) -> None:
         """Write an `error` line."""
-        self._write("error", error=str(error), kind=_kind(error))
+        self._write("error", error=str(error), kind=kind)
 
     def note(self, message: str) -> None:
         """Write a `note` line."""
@@ -205,7 +205,7 @@ class JsonReport(Report):
 
     def file_failed(self, source: str, error: BaseException) -> None:
         """Write a `file_failed` line."""
-        values: dict[str, Any] = {"file": source, "error": str(error), "kind": _kind(error)}
+        values: dict[str, Any] = {"file": source, "error": str(error), "kind": type(error).__name__}
         if not isinstance(error, StapesError):
             values["traceback"] = "".join(traceback.format_exception(error))
         self._write("file_failed", **values)
@@ -245,10 +245,6 @@ def report_for(words: Sequence[str]) -> Report:
     """Give who tells of a command line that could not be read."""
     text = " ".join(words)
     return JsonReport() if "--progress json" in text or "--progress=json" in text else Report()
-
-
-def _kind(error: object) -> str:
-    return type(error).__name__ if isinstance(error, BaseException) else "error"
 
 
 def _seconds(value: float) -> float:
