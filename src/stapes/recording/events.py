@@ -1,0 +1,29 @@
+"""What happens to a recording on its way, for those who keep a record of it. Frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stapes.results import LanguageGuess, Segment, Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageDetected:
+    """The language was asked for, and found."""
+
+    guess: LanguageGuess
+    resumed: bool = False  # known from an earlier run, not asked again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowDone:
+    """A window has its final result, and the loop has moved on behind it."""
+
+    window: Window
+    segments: tuple[Segment, ...]
+    resumed: bool = False  # known from an earlier run, not decoded again
+
+
+JobEvent = LanguageDetected | WindowDone
+EventSink = Callable[[JobEvent], None]
