@@ -9,7 +9,7 @@ Read `stapes.engine` first.
 
 from __future__ import annotations
 
-from stapes.engine import Engine, Job, load
+from stapes.engine import Engine, load
 from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
 from stapes.errors import (
     AudioError,
@@ -17,15 +17,18 @@ from stapes.errors import (
     BackendError,
     CancelledError,
     CheckpointError,
+    DeadlineError,
     ModelNotFoundError,
     OptionError,
     OutputError,
     StapesError,
     StapesWarning,
 )
+from stapes.job import Job
 from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
+from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.results import LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
-from stapes.scheduler import JobState, Progress
+from stapes.scheduled import JobState, Progress
 
 __version__ = "0.1.0"
 
@@ -38,11 +41,14 @@ __all__ = [
     "CheckpointError",
     "Clips",
     "Context",
+    "DeadlineError",
     "Engine",
     "EngineInfo",
     "EngineStatus",
     "Job",
+    "JobEvent",
     "JobState",
+    "LanguageDetected",
     "LanguageGuess",
     "ModelNotFoundError",
     "OptionError",
@@ -59,6 +65,7 @@ __all__ = [
     "Transcript",
     "Try",
     "Window",
+    "WindowDone",
     "WindowResult",
     "Word",
     "__version__",

@@ -7,11 +7,11 @@ tries, result), which says what `backends` (one step of the network) is to do.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,16 +19,21 @@ from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend
+from stapes.backends.room import default_max_memory
 from stapes.backends.selecting import open_backend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe
+from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
+from stapes.job import Job, SegmentStream
 from stapes.languages import LANGUAGES
 from stapes.options import PRECISIONS, TranscribeOptions
+from stapes.recording.events import EventSink
 from stapes.recording.language import language_guess, language_step
+from stapes.recording.loop import Answer
 from stapes.recording.task import RecordingTask
 from stapes.results import LanguageGuess, Segment, Transcript
-from stapes.scheduler import Batch, JobState, Progress, ProgressSink, ScheduledJob, Scheduler
+from stapes.scheduler import Batch, JobState, MemoryBound, ProgressSink, ScheduledJob, Scheduler, Wishes
 from stapes.tokenizer import Tokenizer
 from stapes.writers import format_timestamp
 
@@ -43,6 +48,7 @@ def load(
     threads: int | None = None,
     download: bool = True,
     backend: str = "auto",
+    max_memory: int | None = None,
 ) -> Engine:
     """Load a model.
 
@@ -54,6 +60,8 @@ def load(
     threads: cores to use; None uses those that the process may use.
     download: whether a model that is not here may be fetched from the hub.
     backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
+    max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: those
+    of 16 windows, or a quarter of what is free.
     Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
     """
     from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
@@ -63,7 +71,8 @@ def load(
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
     checkpoint = find_checkpoint(model, download=download)
-    return Engine(checkpoint, open_backend(checkpoint, name=backend, precision=precision, threads=threads))
+    opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
+    return Engine(checkpoint, opened, max_memory=max_memory)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -72,18 +81,24 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 class Engine:
-    """One model. Any thread may call; the model works for one caller at a time, for all jobs at once."""
+    """One model. Any thread or asyncio task may call; one thread at a time steps the model, for all jobs at once."""
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
-        """Take an open checkpoint and a backend that runs it; `load` does both."""
+    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, max_memory: int | None = None) -> None:
+        """Take an open checkpoint and a backend that runs it; `load` does both.
+
+        max_memory: as for `load`.   Raises OptionError if not one window fits.
+        """
         self._checkpoint = checkpoint
         self._backend = backend
         self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
-        self._lock = threading.RLock()
+        self._turns = Turns()
+        self._submitted = itertools.count()
         self._n_submitted = 0
         self._closed = False
-        self._running = False  # a batch is on its way through the backend
-        self.scheduler = Scheduler(backend)
+        if max_memory is None:
+            max_memory = default_max_memory(backend.info.window_bytes)
+        self.scheduler = Scheduler(backend, MemoryBound.of(backend, max_memory))
+        self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), f"stapes {checkpoint.name}")
 
     # What people call.
 
@@ -131,7 +146,7 @@ class Engine:
             raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
         with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
             mel = LogMel(recording, self._backend.spec.n_mels, kernel=self._backend.log10_mel).opening()
-        with self._lock:
+        with self._turns.mine():
             self._check_open()
             (window,) = self._backend.encode(mel[None])
             row = self._backend.open(window)
@@ -148,44 +163,97 @@ class Engine:
         *,
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
-        on_progress: ProgressSink | None = None,
         options: TranscribeOptions | None = None,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        on_progress: ProgressSink | None = None,
+        on_event: EventSink | None = None,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
         **keywords: Any,
     ) -> Job:
-        """Put a recording into the schedule; the job is worked on while anyone waits for any job.
+        """Put a recording into the schedule; it is worked on from the moment anyone waits for any job of the engine.
 
+        Reads the audio now, in the calling thread.
         audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
-        on_progress: called with Progress after every window, from the thread that works.
         options: all options at once, instead of keywords.
+        priority: higher goes first; recordings of one priority share the model, short ones first.
+        deadline_s: the job fails with DeadlineError if it has not ended after so many seconds.
+        on_progress, on_event: called after every window, from the thread that works, with Progress and with what
+        happened (recording/events.py); what they raise fails this job alone.
+        resume: what an earlier, broken run with the same recording, model and options has told `on_event`, as
+        answers: those windows are not decoded again.
+        check: called now and then while the audio is read; what it raises ends that.
         """
         if options is not None and keywords:
             raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
         options = options or TranscribeOptions.from_keywords(keywords)
+        if deadline_s is not None and not deadline_s > 0:
+            raise OptionError(f"deadline_s must be above 0, got {deadline_s}")
         self._check_open()
         self._warn_of_mismatch(options)
-        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
-        return self.submit_recording(recording, options, on_progress)
+        wishes = Wishes(
+            priority=priority,
+            deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
+            on_progress=on_progress,
+            on_event=on_event,
+        )
+        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check)
+        return self.submit_recording(recording, options, wishes, resume=resume, check=check)
 
     def submit_recording(
-        self, recording: Recording, options: TranscribeOptions, on_progress: ProgressSink | None = None
+        self,
+        recording: Recording,
+        options: TranscribeOptions,
+        wishes: Wishes | None = None,
+        *,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> Job:
         """Put samples that are already loaded into the schedule; the engine closes them."""
         try:
-            with self._lock:
-                self._check_open()
-                job = ScheduledJob(RecordingTask(recording, self._backend, self._tokenizer, options), on_progress)
-                self.scheduler.admit(job)
-                self._n_submitted += 1
+            self._check_open()
+            task = RecordingTask(recording, self._backend, self._tokenizer, options, resume)
+            self.scheduler.bound.check(task.most_rows)
+            task.prepare(check)
         except BaseException:
             recording.close()
             raise
+        job = ScheduledJob(task, wishes)
+        self._n_submitted = next(self._submitted) + 1
+        self.scheduler.submit(job)
+        if self._closed:  # meanwhile: nobody would end it
+            self.cancel(job)
         return Job(self, job)
+
+    # The same for asyncio.
+
+    async def asubmit(self, audio: AudioSource, **keywords: Any) -> Job:
+        """Do what `submit` does, without holding the event loop up while the audio is read."""
+        from stapes.awaiting import submit  # noqa: PLC0415 (asyncio takes 50 ms to import)
+
+        return await submit(self.submit, audio, **keywords)
+
+    async def atranscribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
+        """Transcribe a recording; a task that is cancelled cancels its job. Takes what `submit` takes."""
+        job = await self.asubmit(audio, **keywords)
+        try:
+            return await job.aresult()
+        finally:
+            job.cancel()
+
+    async def astream(self, audio: AudioSource, **keywords: Any) -> AsyncIterator[Segment]:
+        """Give segments as they are decoded; whoever closes the iterator cancels the rest."""
+        from stapes.awaiting import stream  # noqa: PLC0415 (as above)
+
+        async for segment in stream(await self.asubmit(audio, **keywords)):
+            yield segment
 
     # The heart.
 
     def step(self) -> bool:
         """Do one unit of model work for whichever jobs are ready; False if there is none."""
-        with self._lock:
+        with self._turns.mine():
             self._check_open()
             batch = self.scheduler.next_batch()
             if batch is not None:
@@ -193,7 +261,6 @@ class Engine:
             return batch is not None
 
     def _run(self, batch: Batch) -> None:
-        self._running = True
         try:
             answer = batch.run(self._backend)
         except Exception as error:  # the batch's jobs fail with it; all others go on
@@ -203,31 +270,41 @@ class Engine:
             raise
         else:
             self.scheduler.account(batch, answer)
-        finally:
-            self._running = False
 
     def run(self) -> None:
-        """Work until no job is left."""
+        """Work in this thread until no job is left."""
         while self.step():
             pass
 
-    def abandon(self, job: ScheduledJob) -> None:
-        """End a job that nobody waits for: now, or, in the middle of a step, before the next one.
+    def start(self) -> None:
+        """Work in the background, in the engine's own thread, until no job is left. Waiting for a job does this too."""
+        self._check_open()
+        self._thread.start()
 
-        Never waits: the garbage collector calls this, at any moment and from any thread.
-        """
-        job.abandoned = True
-        if self._lock.acquire(blocking=False):
+    def _step_on(self) -> bool:
+        """Step for the engine's thread, where nobody would see what is raised."""
+        with self._turns.mine():
             try:
-                if not self._running:
-                    self.scheduler.cancel(job)
-            finally:
-                self._lock.release()
+                return not self._closed and self.step()
+            except Exception as error:  # a mistake of ours: nobody must wait for ever
+                self.scheduler.end_all(error)
+            except BaseException:  # an interruption has ended the jobs that it met; the others go on
+                return True
+        return False
+
+    def works_here(self) -> bool:
+        """Whether the calling thread is inside a step, in a sink: it steps on instead of waiting."""
+        return self._turns.is_mine
 
     def cancel(self, job: ScheduledJob) -> None:
-        """End a job between two steps; a job that has ended stays as it is."""
-        with self._lock:
-            self.scheduler.cancel(job)
+        """End a job: now, or, while the engine steps, before its next step. What has ended stays as it is.
+
+        Never waits: event loops and the garbage collector call this, at any moment and from any thread.
+        """
+        job.unwanted = True
+        with self._turns.mine_if_free() as free:
+            if free:
+                self.scheduler.take_in()
 
     # What it is.
 
@@ -243,18 +320,17 @@ class Engine:
 
     def status(self) -> EngineStatus:
         """How many jobs there are, and in which state."""
-        with self._lock:
-            states = [job.state for job in self.scheduler.jobs]
+        states = [job.state for job in self.scheduler.all_jobs]
         queued = states.count(JobState.QUEUED)
         return EngineStatus(queued=queued, running=len(states) - queued, submitted=self._n_submitted)
 
     def close(self) -> None:
         """Cancel what is left and give the memory back. The engine cannot be used after that."""
-        with self._lock:
-            for job in list(self.scheduler.jobs):
-                self.scheduler.cancel(job)
+        self._thread.stop()
+        with self._turns.mine():
             if not self._closed:
                 self._closed = True
+                self.scheduler.end_all(CancelledError("the engine was closed"))
                 self._backend.shut_down()
 
     def __enter__(self) -> Engine:
@@ -283,78 +359,3 @@ class Engine:
             warnings.warn(
                 f"{name} knows English only; language {speech.language!r} has no effect", StapesWarning, stacklevel=4
             )
-
-
-class SegmentStream(Iterator["Segment"]):
-    """A job's segments as they are decoded. Closing it, or dropping it, cancels what is left of the job."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self._segments = iter(job)
-
-    def __next__(self) -> Segment:
-        try:
-            return next(self._segments)
-        except BaseException:  # the end, a failure, or Ctrl-C: nobody waits any more
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Cancel the job, if it has not ended."""
-        self.job.cancel()
-
-    def __del__(self) -> None:
-        """Nobody can ask for more."""
-        self.job.abandon()
-
-
-class Job:
-    """A recording that has been submitted. Iterate over it for segments; `result` gives the whole."""
-
-    def __init__(self, engine: Engine, job: ScheduledJob) -> None:
-        self._engine = engine
-        self._job = job
-
-    @property
-    def state(self) -> JobState:
-        """Where it stands: queued, running, done, failed or cancelled."""
-        return self._job.state
-
-    @property
-    def progress(self) -> Progress:
-        """How much of the recording is done."""
-        return self._job.progress
-
-    @property
-    def language_guess(self) -> LanguageGuess | None:
-        """Which language was detected; None if it was given, or is not known yet."""
-        return self._job.language_guess
-
-    def __iter__(self) -> Iterator[Segment]:
-        """Give segments as windows end, working for all jobs meanwhile. Raises what made the job fail."""
-        while True:
-            while self._job.segments:
-                yield self._job.segments.popleft()
-            if self._job.state.ended:
-                break
-            self._engine.step()
-        if self._job.error is not None:
-            raise self._job.error
-
-    def result(self) -> Transcript:
-        """Work until this job has ended, and give its transcript. Raises what made it fail."""
-        while not self._job.state.ended:
-            self._engine.step()
-        if self._job.error is not None:
-            raise self._job.error
-        if self._job.transcript is None:
-            raise CancelledError("the job was cancelled")
-        return self._job.transcript
-
-    def abandon(self) -> None:
-        """End the job as soon as may be, without waiting."""
-        self._engine.abandon(self._job)
-
-    def cancel(self) -> None:
-        """End the job now: `result` and iteration raise CancelledError. Nothing happens if it has ended."""
-        self._engine.cancel(self._job)

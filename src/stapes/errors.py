@@ -58,5 +58,11 @@ class CancelledError(StapesError):
     http_status = 499
 
 
+class DeadlineError(StapesError):
+    """The job's deadline passed before it ended; the segments so far were given out."""
+
+    http_status = 504
+
+
 class StapesWarning(UserWarning):
     """Something was odd, and the transcript went on: a truncated file, a model that cannot translate."""

@@ -151,6 +151,12 @@ class Search:
                 else "",
             )
 
+    @property
+    def most_rows(self) -> int:
+        """How many rows a try holds at most."""
+        sampled = self.best_of or 1 if any(self.temperature) else 1
+        return max(sampled, (self.beam_size or 1) if 0.0 in self.temperature else 1)
+
     def at(self, temperature: float) -> Strategy:
         """Give the strategy for one try: beams only at temperature 0, samples only above it."""
         if temperature > 0:

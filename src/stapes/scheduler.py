@@ -6,132 +6,98 @@ decoding rule.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
-from stapes.errors import CancelledError
-from stapes.recording.task import RecordingTask
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.errors import CancelledError, OptionError
+from stapes.recording.strand import Strand
+from stapes.scheduled import JobState, Progress, ProgressSink, ScheduledJob, Wishes
 
-#: windows encoded in one call, and windows in memory at once
-MAX_ENCODE, MAX_WINDOWS = 4, 16
+__all__ = ["JobState", "MemoryBound", "Progress", "ProgressSink", "ScheduledJob", "Scheduler", "Wishes"]
 
-
-class JobState(Enum):
-    """Where a job stands. It ends exactly once, in one of the last three."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+#: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
+MAX_WINDOWS = 16
+#: A job is due when so many windows were begun, its own included, for each window that it has: a short recording goes
+#: before long ones that came earlier, and a long one is overtaken for a while only.
+_DUE_AFTER = 3
+#: Rows that are ready wait for so many windows at most, one after another.
+_ENCODES_IN_A_ROW = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How much of a recording is done, in seconds of audio."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """How much memory windows and rows may take, and what each takes."""
 
-    done_s: float
-    total_s: float
+    max_bytes: int
+    window_bytes: int
+    row_bytes: int  # of a row at full length
+    max_windows: int = MAX_WINDOWS
 
+    @classmethod
+    def of(cls, backend: Backend, max_bytes: int | None, max_windows: int = MAX_WINDOWS) -> MemoryBound:
+        """Bound what lies in memory for a backend; None: only by the number of windows.
 
-ProgressSink = Callable[[Progress], None]
+        Raises OptionError if not even one window with one row would fit.
+        """
+        info = backend.info
+        bound = cls(
+            max_bytes=(1 << 62) if max_bytes is None else max_bytes,
+            window_bytes=info.window_bytes,
+            row_bytes=info.row_bytes,
+            max_windows=max_windows,
+        )
+        bound.check(2)  # a row that keeps the prompt, and one that grows
+        return bound
 
+    def needed(self, most_rows: int) -> int:
+        """What one window takes with so many rows."""
+        return self.window_bytes + most_rows * self.row_bytes
 
-class ScheduledJob:
-    """One recording's place in the schedule, and the queue through which its segments leave."""
-
-    def __init__(self, task: RecordingTask, on_progress: ProgressSink | None = None) -> None:
-        self._task = task
-        self._on_progress = on_progress
-        self.state = JobState.QUEUED
-        self.abandoned = False  # nobody waits for it: it is ended before the next step
-        self.segments: deque[Segment] = deque()
-        self.progress = Progress(0.0, task.duration_s)
-        self.transcript: Transcript | None = None  # once done
-        self.error: BaseException | None = None  # once failed or cancelled
-
-    @property
-    def language_guess(self) -> LanguageGuess | None:
-        """Which language was detected; None if it was given, or is not known yet."""
-        return self._task.language_guess
-
-    @property
-    def needs_window(self) -> bool:
-        """Whether it waits for a window to be encoded."""
-        return not self.state.ended and self._task.needs_window
-
-    def mel(self) -> FloatArray:
-        """Give the window (n_mels, 3000) that it waits for."""
-        return self._task.mel()
-
-    def attach(self, window: WindowId) -> None:
-        """Take the encoded window."""
-        self.state = JobState.RUNNING
-        self._task.attach(window)
-
-    def steps(self) -> list[RowStep]:
-        """Say which rows it wants stepped."""
-        return [] if self.state.ended else self._task.steps()
-
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take what its rows gave."""
-        self.segments.extend(self._task.accept(results))
-
-    def finish_if_done(self) -> None:
-        """End the job once nothing is left of its recording."""
-        if not self.state.ended and self._task.done:
-            self.transcript = self._task.transcript()
-            self._end(JobState.DONE)
-
-    def fail(self, error: BaseException) -> None:
-        """End the job with an error; its rows, window and audio are given back."""
-        if not self.state.ended:
-            self.error = error
-            self._end(JobState.CANCELLED if isinstance(error, CancelledError) else JobState.FAILED)
-
-    def report(self) -> None:
-        """Tell whoever wants to know how far it has come."""
-        progress = Progress(self._task.done_s, self._task.duration_s)
-        if not self.state.ended and progress != self.progress:
-            self.progress = progress
-            if self._on_progress is not None:
-                self._on_progress(progress)
-
-    def _end(self, state: JobState) -> None:
-        self.state = state
-        self._task.close()
+    def check(self, most_rows: int) -> None:
+        """Raise OptionError if a window with so many rows can never be admitted."""
+        if (needed := self.needed(most_rows)) > self.max_bytes:
+            raise OptionError(
+                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {most_rows} rows takes "
+                f"{needed / 1e6:,.1f} MB; raise it, or search with fewer beams and samples"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeBatch:
-    """Windows to encode together, one for each job."""
+    """A window to encode for a job."""
 
-    jobs: tuple[ScheduledJob, ...]
-    mel: FloatArray  # (jobs, n_mels, 3000)
+    job: ScheduledJob
+    strand: Strand
+    mel: FloatArray  # (1, n_mels, 3000)
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns."""
+        return (self.job,)
 
     def run(self, backend: Backend) -> list[WindowId]:
-        """Let the backend encode them."""
+        """Let the backend encode it."""
         return backend.encode(self.mel)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Rows to step together; job i owns the next `counts[i]` of `steps`."""
+    """Rows to step together; strand i, of job i, owns the next `counts[i]` of `steps`."""
 
-    jobs: tuple[ScheduledJob, ...]
+    owners: tuple[ScheduledJob, ...]
+    strands: tuple[Strand, ...]
     counts: tuple[int, ...]
     steps: tuple[RowStep, ...]
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns, each once."""
+        return tuple(dict.fromkeys(self.owners))
 
     def run(self, backend: Backend) -> list[RowResult]:
         """Let the backend step them."""
@@ -142,72 +108,103 @@ Batch = EncodeBatch | DecodeBatch
 
 
 class Scheduler:
-    """The jobs that are not done yet, in the order in which they came."""
+    """The jobs that are not done yet.
 
-    def __init__(self, backend: Backend, max_windows: int = MAX_WINDOWS) -> None:
-        """max_windows: how many windows may lie in memory at once."""
+    Jobs come in from any thread (`submit`); all else is for the thread that steps. A window is admitted while its
+    memory fits the bound. Windows that wait are ordered by priority, then by when their jobs are due, then by arrival.
+    Encoding goes before decoding, so that rows share as many steps as may be, but rows that are ready wait for two
+    windows at most.
+    """
+
+    def __init__(
+        self, backend: Backend, bound: MemoryBound | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the backend whose windows and rows are counted, and the clock of the jobs' deadlines."""
         self._backend = backend
-        self._max_windows = max_windows
+        self.bound = bound or MemoryBound.of(backend, None)
+        self.clock = clock
+        self._incoming: deque[ScheduledJob] = deque()
+        self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
+        self._n_encodes = 0  # since rows were stepped
         self.jobs: list[ScheduledJob] = []
 
-    def admit(self, job: ScheduledJob) -> None:
-        """Take a job in; one with nothing to decode is done at once."""
-        job.finish_if_done()
-        if not job.state.ended:
-            self.jobs.append(job)
+    def submit(self, job: ScheduledJob) -> None:
+        """Take a job in before the next step; from any thread, without waiting."""
+        self._incoming.append(job)
 
-    def cancel(self, job: ScheduledJob) -> None:
-        """End a job now; takes effect at once, between two steps."""
-        job.fail(CancelledError("the job was cancelled"))
+    @property
+    def all_jobs(self) -> list[ScheduledJob]:
+        """Those that have not ended, whether taken in yet or not."""
+        return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
+
+    def take_in(self) -> None:
+        """Admit what has come in, and end what nobody wants any more."""
+        while self._incoming:
+            job = self._incoming.popleft()
+            job.due = self._n_windows + _DUE_AFTER * job.n_windows_left
+            self.jobs.append(job)
+            _for_each((job,), (job.report,))  # one with nothing to decode is done at once
+        now = self.clock()
+        for job in self.jobs:
+            job.end_if_unwanted(now)
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Give the next unit of model work: windows to encode while there is room, else rows to step."""
-        for job in [job for job in self.jobs if job.abandoned]:
-            self.cancel(job)
-        while waiting := [job for job in self.jobs if job.needs_window]:
-            room = self._max_windows - (len(self.jobs) - len(waiting))
-            if room <= 0:
-                break
-            if batch := self._encode_batch(waiting[: min(room, MAX_ENCODE)]):
-                return batch
-            # None of these could give its window: they have failed, and others may be waiting.
-        return self._decode_batch()
+        """Give the next unit of model work: a window to encode where there is room, else rows to step."""
+        self.take_in()
+        rows = self._decode_batch()
+        if rows is None or self._n_encodes < _ENCODES_IN_A_ROW:
+            window = self._encode_batch()
+            if window is not None:
+                self._n_encodes += 1
+                self._n_windows += 1
+                return window
+        self._n_encodes = 0
+        return rows
 
-    def _encode_batch(self, waiting: list[ScheduledJob]) -> EncodeBatch | None:
-        jobs, windows = [], []
-        for job in waiting:
+    def _encode_batch(self) -> EncodeBatch | None:
+        """Give the most urgent window that fits. A job that cannot give its window fails, and the next is asked."""
+        waiting = [(job, strand) for job in self.jobs for strand in job.strands() if strand.needs_window]
+        for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
+            if job.state.ended:
+                continue
+            if not self._fits(strand):
+                break  # nobody overtakes the most urgent one for being smaller
             try:
-                windows.append(job.mel())
+                mel = strand.mel()
             except Exception as error:  # whatever is wrong with one recording is its own
                 job.fail(error)
             else:
-                jobs.append(job)
+                self._forget_ended()
+                return EncodeBatch(job, strand, mel[None])
         self._forget_ended()
-        return EncodeBatch(tuple(jobs), np.stack(windows)) if jobs else None
+        return None
+
+    def _fits(self, strand: Strand) -> bool:
+        held = [one.most_rows for job in self.jobs for one in job.strands() if one.holds_window]
+        used = sum(map(self.bound.needed, held))
+        return len(held) < self.bound.max_windows and used + self.bound.needed(strand.most_rows) <= self.bound.max_bytes
 
     def _decode_batch(self) -> DecodeBatch | None:
-        asked = [(job, job.steps()) for job in self.jobs]
-        asked = [(job, steps) for job, steps in asked if steps]
+        asked = [(job, strand, strand.steps()) for job in self.jobs for strand in job.strands()]
+        asked = [one for one in asked if one[2]]
         if not asked:
             return None
-        jobs, steps = zip(*asked, strict=True)
-        return DecodeBatch(jobs, tuple(len(one) for one in steps), tuple(row for one in steps for row in one))
+        owners, strands, steps = zip(*asked, strict=True)
+        return DecodeBatch(owners, strands, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
 
     def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
         """Bring each job what the backend gave for it."""
-        shares: list[Callable[[], None]]
         if isinstance(batch, EncodeBatch):
-            shares = [_bind(job.attach, window) for job, window in zip(batch.jobs, answer, strict=True)]
+            batch.job.begin()
+            _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
         else:
             ends = np.cumsum(batch.counts).tolist()
-            starts = [0, *ends[:-1]]
-            shares = [
-                _bind(job.accept, answer[start:end]) for job, start, end in zip(batch.jobs, starts, ends, strict=True)
-            ]
-        _for_each(batch.jobs, shares)
+            shares = zip(batch.owners, batch.strands, [0, *ends[:-1]], ends, strict=True)
+            accepts = [_bind(job.accept, strand, answer[start:end]) for job, strand, start, end in shares]
+            _for_each(batch.owners, accepts)
         # Sinks come last, when every job has what is its own: they may cancel, or ask the engine for more.
-        _for_each(batch.jobs, [_report_and_finish(job) for job in batch.jobs])
+        _for_each(batch.jobs, [job.report for job in batch.jobs])
         self._forget_ended()
 
     def fail(self, batch: Batch, error: BaseException) -> None:
@@ -216,20 +213,19 @@ class Scheduler:
             job.fail(error)
         self._forget_ended()
 
+    def end_all(self, error: BaseException) -> None:
+        """End whatever is here."""
+        for job in self.all_jobs:
+            job.fail(error)
+        self._incoming.clear()
+        self._forget_ended()
+
     def _forget_ended(self) -> None:
         self.jobs = [job for job in self.jobs if not job.state.ended]
 
 
-def _bind(give: Callable[..., None], value: object) -> Callable[[], None]:
-    return lambda: give(value)
-
-
-def _report_and_finish(job: ScheduledJob) -> Callable[[], None]:
-    def report_and_finish() -> None:
-        job.report()
-        job.finish_if_done()
-
-    return report_and_finish
+def _bind(give: Callable[..., None], *values: object) -> Callable[[], None]:
+    return lambda: give(*values)
 
 
 def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]]) -> None:

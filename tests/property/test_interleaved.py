@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray, LogMelKernel
 from stapes.backends.numpy import NumpyBackend
-from stapes.engine import Engine, Job
+from stapes.engine import Engine
 from stapes.errors import CancelledError
+from stapes.job import Job
 from stapes.results import Transcript
-from stapes.scheduler import JobState, Scheduler
+from stapes.scheduled import JobState
+from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import ScriptedBackend, babbling, noise, random_checkpoint, tiny_spec
 from stapes.tokenizer import Tokenizer
 
@@ -99,7 +101,7 @@ def check_company(
     """
     backend = BACKENDS[name]()
     engine = Engine(CHECKPOINT, backend)
-    engine.scheduler = Scheduler(backend, max_windows)
+    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows))
     jobs: list[tuple[Wanted, Job]] = []
     doomed: list[tuple[int, Job]] = []
     last = max([one[0] for one in arrivals] + [one[0] for one in victims])

@@ -23,7 +23,7 @@ from stapes.engine import Engine
 from stapes.errors import AudioError, AudioTooLongError, BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
 from stapes.results import Segment, Transcript
-from stapes.scheduler import JobState, Progress
+from stapes.scheduled import JobState, Progress
 from stapes.testing import (
     Script,
     ScriptedBackend,
@@ -139,10 +139,22 @@ def test_verbose_prints_each_segment(capsys: pytest.CaptureFixture[str]) -> None
 # Streaming.
 
 
-def test_a_stream_yields_a_windows_segments_before_the_next_window_is_encoded() -> None:
-    engine, backend = engine_of()
-    encoded = [(segment.text, backend.n_encoded) for segment in engine.stream(TALK)]
-    assert encoded == [(" One.", 1), (" Two.", 2), (" Three.", 3)]
+def test_a_stream_yields_a_windows_segments_before_the_last_window_is_encoded() -> None:
+    taken = threading.Event()
+    recite = reciting(TOKENIZER, LINES)
+    sounds: set[int] = set()
+
+    def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
+        sounds.add(sound)
+        if len(sounds) > 1:  # the second window waits until the first one's segments have left
+            assert taken.wait(timeout=60)
+        return recite(sound, tokens)
+
+    engine, backend = engine_of(script)
+    stream = engine.stream(TALK)
+    assert (next(stream).text, backend.n_encoded < 3) == (" One.", True)
+    taken.set()
+    assert [segment.text for segment in stream] == [" Two.", " Three."]
 
 
 def test_a_stream_checks_what_it_is_given_at_once() -> None:
@@ -154,14 +166,27 @@ def test_a_stream_checks_what_it_is_given_at_once() -> None:
 
 
 def test_whoever_stops_asking_cancels_the_rest() -> None:
-    engine, backend = engine_of()
+    closed = threading.Event()
+    recite = reciting(TOKENIZER, LINES)
+    sounds: set[int] = set()
+
+    def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
+        sounds.add(sound)
+        if len(sounds) > 1:
+            assert closed.wait(timeout=60)
+        return recite(sound, tokens)
+
+    engine, backend = engine_of(script)
     stream = engine.stream(TALK)
     assert next(stream).text == " One."
     assert engine.status().running == 1
     stream.close()
+    closed.set()
+    with pytest.raises(CancelledError):
+        stream.job.result()
     assert engine.status().running == 0
     assert backend.n_open == 0
-    assert backend.n_encoded == 1
+    assert backend.n_encoded == 2
 
 
 def test_whoever_never_asks_leaves_no_job_behind() -> None:
@@ -374,7 +399,7 @@ def test_status_counts_jobs_by_state() -> None:
     jobs = [engine.submit(tone(2.0, hertz)) for hertz in (300, 400)]
     assert engine.status() == stapes.EngineStatus(queued=2, running=0, submitted=2)
     engine.step()
-    assert engine.status() == stapes.EngineStatus(queued=0, running=2, submitted=2)
+    assert engine.status() == stapes.EngineStatus(queued=1, running=1, submitted=2)
     engine.run()
     assert engine.status() == stapes.EngineStatus(queued=0, running=0, submitted=2)
     assert [job.state for job in jobs] == [JobState.DONE] * 2
@@ -489,8 +514,9 @@ def test_ctrl_c_in_the_model_ends_the_batchs_jobs() -> None:
         return recite(sound, tokens)
 
     engine, backend = engine_of(script)
+    engine.submit(TALK)
     with pytest.raises(KeyboardInterrupt):
-        engine.transcribe(TALK)
+        engine.run()
     assert backend.n_open == 0
     assert engine.transcribe(TALK, language="en").text == "".join(LINES)  # and the engine goes on
 

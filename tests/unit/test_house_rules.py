@@ -29,8 +29,16 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("stapes.backends", "stapes.tokenizer"),
     ("stapes.decoding",),
     ("stapes.recording",),
-    ("stapes.scheduler",),
-    ("stapes.engine", "stapes.engine_info", "stapes.testing", "stapes"),
+    ("stapes.scheduler", "stapes.scheduled"),
+    (
+        "stapes.engine",
+        "stapes.engine_info",
+        "stapes.engine_thread",
+        "stapes.job",
+        "stapes.awaiting",
+        "stapes.testing",
+        "stapes",
+    ),
     ("stapes.cli", "stapes.server", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.

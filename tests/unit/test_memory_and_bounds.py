@@ -78,7 +78,7 @@ def test_many_long_recordings_hold_no_more_windows_than_the_bound() -> None:
     jobs = [engine.submit(audio, options=OPTIONS) for _ in range(MAX_WINDOWS + 9)]
     engine.run()
     assert all(len(job.result().windows) == 4 for job in jobs)
-    assert backend.most_windows == MAX_WINDOWS
+    assert 2 < backend.most_windows <= MAX_WINDOWS
     assert backend.most_rows <= 2 * MAX_WINDOWS
     assert backend.n_open == 0
 

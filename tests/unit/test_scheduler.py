@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import FloatArray, WindowId
-from stapes.engine import Engine, Job
+from stapes.engine import Engine
 from stapes.errors import BackendError, CancelledError, OptionError
+from stapes.job import Job
 from stapes.options import TranscribeOptions
 from stapes.results import Segment, Transcript
-from stapes.scheduler import MAX_ENCODE, DecodeBatch, EncodeBatch, JobState, Progress, Scheduler
+from stapes.scheduled import JobState, Progress, Wishes
+from stapes.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
 from stapes.testing import Script, ScriptedBackend, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 
@@ -64,7 +66,7 @@ def made(max_windows: int | None = None, script: Script | None = None) -> tuple[
     backend = WatchingBackend(script)
     engine = Engine(CHECKPOINT, backend)
     if max_windows is not None:
-        engine.scheduler = Scheduler(backend, max_windows)
+        engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows))
     return engine, backend
 
 
@@ -73,8 +75,12 @@ def submit(engine: Engine, duration_s: float = 40.0, seed: int = 0) -> Job:
     return engine.submit_recording(recording, OPTIONS)
 
 
-def submit_broken(engine: Engine, breaks_at: int = 0) -> Job:
-    return engine.submit_recording(BrokenRecording(samples(40.0), breaks_at), OPTIONS)
+def submit_broken(engine: Engine) -> Job:
+    """Submit a recording whose disk fails right after it was read for its maximum; a shorter one is kept from then."""
+    recording = BrokenRecording(samples(95.0), 10**9)
+    job = engine.submit_recording(recording, OPTIONS)
+    recording._breaks_at = 0
+    return job
 
 
 @cache
@@ -119,14 +125,17 @@ def test_audio_that_breaks_in_the_middle_keeps_the_segments_before() -> None:
     assert backend.n_open == 0
 
 
-@pytest.mark.parametrize(
-    "n_broken",
-    [
-        1,
-        MAX_ENCODE - 1,
-        MAX_ENCODE,
-    ],
-)
+def test_audio_that_cannot_be_read_at_all_is_no_job() -> None:
+    engine, backend = made()
+    recording = BrokenRecording(samples(40.0), 0)
+    with pytest.raises(OSError, match="the disk is gone"):
+        engine.submit_recording(recording, OPTIONS)
+    assert engine.status().submitted == 0
+    assert recording._storage is None
+    assert backend.n_open == 0
+
+
+@pytest.mark.parametrize("n_broken", [1, 3, 4])
 def test_run_ends_only_when_no_job_is_left(n_broken: int) -> None:
     engine, _ = made()
     broken = [submit_broken(engine) for _ in range(n_broken)]
@@ -138,7 +147,7 @@ def test_run_ends_only_when_no_job_is_left(n_broken: int) -> None:
 
 def test_whoever_waits_gets_the_result_however_many_fail_before() -> None:
     engine, _ = made()
-    for _ in range(2 * MAX_ENCODE + 1):
+    for _ in range(5):
         submit_broken(engine)
     assert submit(engine).result() == alone()
 
@@ -150,7 +159,7 @@ def test_a_sink_that_raises_fails_its_job_alone() -> None:
         raise ValueError("full")
 
     recording = recording_of_array("good", samples(40.0))
-    bad = engine.submit_recording(recording, OPTIONS, sink)
+    bad = engine.submit_recording(recording, OPTIONS, Wishes(on_progress=sink))
     good = submit(engine)
     engine.run()
     assert (bad.state, good.state) == (JobState.FAILED, JobState.DONE)
@@ -171,6 +180,7 @@ def list_until_error(job: Job) -> list[Segment]:
 def test_a_backend_error_ends_the_jobs_of_its_batch() -> None:
     engine, backend = made()
     jobs = [submit(engine), submit(engine)]
+    engine.step()
     engine.step()  # both windows are encoded
 
     def refuse(_: object) -> list[object]:
@@ -192,7 +202,6 @@ def test_no_more_windows_lie_in_memory_than_allowed(max_windows: int) -> None:
     engine.run()
     assert all(job.state is JobState.DONE for job in jobs)
     assert backend.most_windows == min(max_windows, len(jobs))
-    assert max(backend.encoded) <= min(max_windows, MAX_ENCODE)
     assert backend.n_open == 0
 
 
@@ -205,25 +214,26 @@ def test_jobs_that_came_first_are_served_first() -> None:
     assert order == jobs
 
 
-def test_windows_are_encoded_before_rows_are_stepped_and_rows_step_together() -> None:
+def test_rows_step_together_and_wait_for_two_windows_at_most() -> None:
     engine, _ = made()
-    for seed in range(MAX_ENCODE + 2):
+    for seed in range(5):
         submit(engine, seed=seed)
     sizes = []
-    for _ in range(3):
+    for _ in range(9):
         batch = engine.scheduler.next_batch()
         assert batch is not None
         sizes.append((type(batch), len(batch.jobs)))
         engine.scheduler.account(batch, batch.run(engine._backend))
-    assert sizes == [(EncodeBatch, MAX_ENCODE), (EncodeBatch, 2), (DecodeBatch, MAX_ENCODE + 2)]
+    encode, decode = (EncodeBatch, 1), DecodeBatch
+    assert sizes == [encode, encode, (decode, 2), encode, encode, (decode, 4), encode, (decode, 5), (decode, 5)]
 
 
 def test_a_job_without_content_is_done_when_it_comes() -> None:
     engine, backend = made()
     job = engine.submit_recording(recording_of_array("nothing", np.zeros(0, np.float32)), OPTIONS)
+    assert engine.scheduler.next_batch() is None
     assert job.state is JobState.DONE
     assert job.result().text == ""
-    assert engine.scheduler.next_batch() is None
     assert backend.n_encoded == 0
 
 
@@ -267,8 +277,9 @@ def test_cancelling_at_any_moment_leaves_nothing_open_and_the_others_alone(
 @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
 def test_however_a_job_ends_its_audio_is_closed(end: str) -> None:
     engine, _ = made()
-    recording = BrokenRecording(samples(40.0), 0 if end == "failed" else 10**9)
+    recording = BrokenRecording(samples(95.0), 10**9)
     job = engine.submit_recording(recording, OPTIONS)
+    recording._breaks_at = 0 if end == "failed" else 10**9
     if end == "cancelled":
         engine.step()
         job.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ def load_audio(
     sample_rate: int | None = None,
     max_duration_s: float | None = None,
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    check: Callable[[], None] = lambda: None,
 ) -> Recording:
     """Read a recording.
 
@@ -40,6 +41,7 @@ def load_audio(
     sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
     max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
     memory_limit_bytes: samples above it are kept in a temporary file.
+    check: called with every block of a file; what it raises ends the reading.
     Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
     `Recording.warnings`) where a file is damaged or cut short: what is there is kept.
     """
@@ -51,7 +53,7 @@ def load_audio(
         raise OptionError(f"sample_rate={sample_rate} is for arrays; a file says its own: leave it out")
     opened = open_source(source)
     try:
-        return _load_file(opened, max_duration_s, memory_limit_bytes)
+        return _load_file(opened, max_duration_s, memory_limit_bytes, check)
     finally:
         opened.close()
 
@@ -70,7 +72,9 @@ def _load_array(
     return _collect(resample(samples, rate), name, SampleWriter("f4", memory_limit_bytes=memory_limit_bytes))
 
 
-def _load_file(source: ByteSource, max_duration_s: float | None, memory_limit_bytes: int) -> Recording:
+def _load_file(
+    source: ByteSource, max_duration_s: float | None, memory_limit_bytes: int, check: Callable[[], None]
+) -> Recording:
     from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (as above)
 
     report = DecodeReport()
@@ -78,6 +82,7 @@ def _load_file(source: ByteSource, max_duration_s: float | None, memory_limit_by
     limit = math.inf if max_duration_s is None else max_duration_s * SAMPLE_RATE
     try:
         for block in decode(source, report):
+            check()
             writer.write(block)
             if writer.n_samples > limit:
                 raise _too_long(source.label, max_duration_s)

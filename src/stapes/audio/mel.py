@@ -71,7 +71,7 @@ class LogMel:
     @property
     def maximum(self) -> float:
         """The largest log10 mel power of the recording and the zeros after it; one pass, on first use."""
-        return float(self._find_maximum())
+        return float(self.find_maximum())
 
     def window(self, start_frame: int, n_frames: int) -> Mel:
         """Normalised frames start_frame..start_frame + n_frames, then 0.0 up to 3000: float32 (n_mels, 3000).
@@ -91,7 +91,7 @@ class LogMel:
         return self._normalise(self._log10_frames(0, N_FRAMES))
 
     def _normalise(self, log10_power: Mel) -> Mel:
-        floor = self._find_maximum() - np.float32(8.0)  # 80 dB below the loudest
+        floor = self.find_maximum() - np.float32(8.0)  # 80 dB below the loudest
         return (np.maximum(log10_power, floor) + np.float32(4.0)) / np.float32(4.0)
 
     @property
@@ -100,7 +100,8 @@ class LogMel:
         n_samples = self._recording.n_samples
         return (n_samples + _HALF_FFT - 1) // HOP_LENGTH + 1 if n_samples else 0
 
-    def _find_maximum(self) -> np.float32:
+    def find_maximum(self, check: Callable[[], None] = lambda: None) -> np.float32:
+        """Look for the maximum, once. check: called before each 30 s of audio; what it raises ends the search."""
         with self._lock:
             if self._maximum is None:
                 n_frames = self._sounding_frames
@@ -109,13 +110,17 @@ class LogMel:
                     self._maximum = max(self._silence(), self._kept.max(initial=-np.inf))
                 else:
                     blocks = range(0, n_frames, N_FRAMES)
-                    maxima = [self._compute(at, min(N_FRAMES, n_frames - at)).max() for at in blocks]
+                    maxima = [self._checked(check, at, min(N_FRAMES, n_frames - at)).max() for at in blocks]
                     self._maximum = max(self._silence(), *maxima)
             return self._maximum
 
+    def _checked(self, check: Callable[[], None], start_frame: int, n_frames: int) -> Mel:
+        check()
+        return self._compute(start_frame, n_frames)
+
     def _log10_frames(self, start_frame: int, n_frames: int) -> Mel:
         """Frames of log10 power (n_mels, n_frames), silence where they lie behind the recording."""
-        self._find_maximum()
+        self.find_maximum()
         n_sounding = min(n_frames, max(0, self._sounding_frames - start_frame))
         frames = np.full((self.n_mels, n_frames), self._silence(), np.float32)
         if self._kept is not None:

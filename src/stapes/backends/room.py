@@ -20,6 +20,12 @@ def check_room(n_bytes: int, what: str) -> None:
         )
 
 
+def default_max_memory(window_bytes: int) -> int | None:
+    """Say how much windows and rows may take where nobody has: a quarter of what is free, or five windows' worth."""
+    free = free_bytes(_MEMINFO, _CGROUP_FOLDER)
+    return None if free is None else max(free // 4, 5 * window_bytes)  # five: a window whose beams are full
+
+
 def free_bytes(meminfo: Path, cgroup_folder: Path) -> int | None:
     """Tell how much memory can still be taken; None where the system does not say."""
     found = [one for one in (_machine(meminfo), _container(cgroup_folder)) if one is not None]

@@ -89,6 +89,11 @@ class SeekLoop:
         return self._guess
 
     @property
+    def last_window(self) -> Window:
+        """The window whose result was accepted last."""
+        return self._windows[-1]
+
+    @property
     def seek(self) -> int:
         """How far the loop has come, in frames."""
         return min(self._seek, self._content_frames)

@@ -6,26 +6,40 @@ tasks share a batch. Knows nothing of other recordings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep, WindowId
 from stapes.decoding.window import WindowDecoder, WindowSetting
+from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
+from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import language_guess, language_step
-from stapes.recording.loop import Decode, Detect, SeekLoop
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.recording.loop import Answer, Decode, Detect, SeekLoop
+from stapes.results import LanguageGuess, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
 
 
 class RecordingTask:
-    """Drives one SeekLoop. Ends when `done`; `close` gives everything back at any moment."""
+    """Drives one SeekLoop. Ends when `done`; `close` gives everything back at any moment.
+
+    Satisfies `RecordingWork`, and `Strand`: its only one.
+    """
 
     def __init__(
-        self, recording: Recording, backend: Backend, tokenizer: Tokenizer, options: TranscribeOptions
+        self,
+        recording: Recording,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        options: TranscribeOptions,
+        resume: Sequence[Answer] = (),
     ) -> None:
-        """Take a recording, which the task closes. Raises OptionError if the options do not suit the model."""
+        """Take a recording, which the task closes.
+
+        resume: the answers of an earlier, broken run with the same recording, model and options.
+        Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
+        """
         spec = backend.spec
         self._recording = recording
         self._backend = backend
@@ -45,6 +59,37 @@ class RecordingTask:
         self._window: WindowId | None = None
         self._detecting: RowId | None = None
         self._decoder: WindowDecoder | None = None
+        self._first_events = tuple(self._resumed(answer) for answer in resume)
+
+    def _resumed(self, answer: Answer) -> JobEvent:
+        """Take an answer of an earlier run: the loop then stands where it stood."""
+        wanted = Detect if isinstance(answer, LanguageGuess) else Decode
+        if not isinstance(self._loop.next(), wanted):
+            raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
+        return self._told(answer, resumed=True)
+
+    def _told(self, answer: Answer, *, resumed: bool = False) -> JobEvent:
+        """Give an answer to the loop, and what came of it to whoever listens."""
+        segments = self._loop.accept(answer)
+        if isinstance(answer, WindowResult):
+            return WindowDone(window=self._loop.last_window, segments=tuple(segments), resumed=resumed)
+        self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
+        return LanguageDetected(guess=answer, resumed=resumed)
+
+    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
+        """Find the spectrogram's maximum, for which all samples are read: seconds for hours of audio.
+
+        check: called now and then; what it raises ends this.
+        """
+        self._mel.find_maximum(check)
+
+    def first_events(self) -> Sequence[JobEvent]:
+        """Tell of what was known from an earlier run."""
+        return self._first_events
+
+    def strands(self) -> Sequence[RecordingTask]:
+        """The seek loop knows a window only when it has the one before."""
+        return (self,)
 
     @property
     def duration_s(self) -> float:
@@ -70,6 +115,16 @@ class RecordingTask:
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
         return self._window is None and not self.done
+
+    @property
+    def holds_window(self) -> bool:
+        """Whether a window's memory is in its hands."""
+        return self._window is not None
+
+    @property
+    def most_rows(self) -> int:
+        """How many decoder rows it opens at most over a window: the search's, and the prompt's."""
+        return self._options.search.most_rows + 1
 
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
@@ -103,30 +158,29 @@ class RecordingTask:
             return [language_step(self._detecting, self._tokenizer)]
         return self._decoder.steps() if self._decoder is not None else []
 
-    def accept(self, results: Sequence[RowResult]) -> list[Segment]:
-        """Take the results of `steps`, in its order; give the segments of a window that this ends."""
+    def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
+        """Take the results of `steps`, in its order; tell of a window that this ends."""
         if self._detecting is not None:
-            return self._accept_language(results[0])
+            return [self._accept_language(results[0])]
         assert self._decoder is not None
         self._decoder.accept(results)
         if self._decoder.result is None:
             return []
         result, self._decoder = self._decoder.result, None
         self._release()
-        return self._loop.accept(result)
+        return [self._told(result)]
 
-    def _accept_language(self, result: RowResult) -> list[Segment]:
+    def _accept_language(self, result: RowResult) -> JobEvent:
         assert self._detecting is not None
         self._backend.close(self._detecting)
         self._detecting = None
-        self._loop.accept(language_guess(result.probes[0], self._tokenizer))
-        self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
+        event = self._told(language_guess(result.probes[0], self._tokenizer))
         request = self._loop.next()
         if isinstance(request, Decode) and request.seek == 0 and request.n_frames == N_FRAMES:
             self._begin()  # a first window full of sound is what was just encoded
         else:
             self._release()
-        return []
+        return event
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""

@@ -1,0 +1,74 @@
+"""What the scheduler works on: a strand has at most one window at a time, a recording has one or more strands.
+
+encode:  strand.attach(window encoded from strand.mel())   where strand.needs_window
+decode:  events = strand.accept(results of strand.steps())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from stapes.backends.base import FloatArray, RowResult, RowStep, WindowId
+from stapes.recording.events import JobEvent
+from stapes.results import LanguageGuess, Transcript
+
+
+class Strand(Protocol):
+    """One window after another."""
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether the next thing to do is to encode what `mel` gives."""
+
+    @property
+    def holds_window(self) -> bool:
+        """Whether a window's memory is in its hands."""
+
+    @property
+    def most_rows(self) -> int:
+        """How many decoder rows it opens at most over a window."""
+
+    def mel(self) -> FloatArray:
+        """Give the log-mel (n_mels, 3000) of the window that is to be encoded."""
+
+    def attach(self, window: WindowId) -> None:
+        """Take the memory of the window that was encoded from `mel`."""
+
+    def steps(self) -> list[RowStep]:
+        """Say which rows are to be stepped; none while a window is needed."""
+
+    def accept(self, results: Sequence[RowResult]) -> Sequence[JobEvent]:
+        """Take the results of `steps`, in its order; tell of windows that this ends, in the recording's order."""
+
+
+class RecordingWork(Protocol):
+    """One recording on its way through the model."""
+
+    @property
+    def duration_s(self) -> float:
+        """The recording's length in seconds."""
+
+    @property
+    def done_s(self) -> float:
+        """How far it has come, in seconds of audio."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole recording has been decoded."""
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+
+    def first_events(self) -> Sequence[JobEvent]:
+        """Tell of what was known from an earlier run."""
+
+    def strands(self) -> Sequence[Strand]:
+        """What can be worked on side by side, the most urgent first."""
+
+    def transcript(self) -> Transcript:
+        """Give everything found so far."""
+
+    def close(self) -> None:
+        """Give rows, windows and recording back; may be called at any time, and twice."""
