@@ -101,10 +101,9 @@ def made_in(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in others.items() if not name.endswith((".mp3", ".interrupted"))}
 
 
-def test_text_comes_in_the_order_of_the_command_line(run: Run, engines: list[ScriptedEngine]) -> None:
+def test_text_comes_in_the_order_of_the_command_line(run: Run) -> None:
     expected = [*LONG.splitlines(), "one", "two", "three"]
     assert run("long.mp3", "empty.mp3", "short.mp3", "third.mp3") == (0, expected, [])
-    assert engines[0].most_at_once == 4
     assert run("long.mp3", "short.mp3", "third.mp3", "--verbose", "False") == (0, expected, [])
 
 
@@ -132,6 +131,14 @@ def test_no_more_recordings_at_once_than_asked_for(
     assert (code, len(out)) == (0, 60)
     assert engines[0].most_at_once <= concurrency
     assert [job.source for job in engines[0].jobs] == names
+
+
+def test_recordings_are_worked_on_at_once(run: Run, folder: Path) -> None:
+    (folder / "waits.mp3").write_text("begins\n!gather\nends")
+    assert run("waits.mp3", "short.mp3", "third.mp3", "long.mp3")[:2] == (
+        0, ["begins", "ends", "one", "two", "three", *LONG.splitlines()]
+    )  # fmt: skip
+    assert run("waits.mp3", "short.mp3", "third.mp3", "--concurrency", "3")[0] == 0
 
 
 def test_how_many_at_once_follows_from_memory_and_count() -> None:

@@ -148,6 +148,7 @@ class Batch:
         self._calls.put(partial(self._report.file_open, ticket))
 
     def loaded(self, ticket: Ticket, job: Any) -> None:  # noqa: D102
+        ticket.job = job
         self._calls.put(partial(self._load, ticket, job))
 
     def happened(self, ticket: Ticket, event: JobEvent) -> None:  # noqa: D102
@@ -175,7 +176,7 @@ class Batch:
         if ticket.number not in self._open:  # stopped meanwhile
             job.cancel()
             return
-        ticket.job, ticket.duration_s, ticket.began_s = job, job.progress.total_s, time.monotonic()
+        ticket.duration_s, ticket.began_s = job.progress.total_s, time.monotonic()
         self._begin_if_known(ticket)
 
     def _take(self, ticket: Ticket, event: JobEvent) -> None:
@@ -188,7 +189,8 @@ class Batch:
     def _begin_if_known(self, ticket: Ticket, *, at_once: bool = False) -> None:
         """Begin a recording when it is loaded, and all that an earlier run knew of it is told."""
         windows = [event.window for event in ticket.events if isinstance(event, WindowDone) and event.resumed]
-        if ticket.job is None or ticket.begun or (len(windows) < ticket.n_resumed and not at_once):
+        is_loaded = ticket.began_s > 0
+        if not is_loaded or ticket.begun or (len(windows) < ticket.n_resumed and not at_once):
             return
         ticket.begun = True
         ticket.resumed_s = min(windows[-1].next_seek / 100, ticket.duration_s) if windows else 0.0
