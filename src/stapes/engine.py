@@ -28,6 +28,7 @@ from stapes.errors import BackendError, CancelledError, OptionError, StapesWarni
 from stapes.job import Job, SegmentStream
 from stapes.languages import LANGUAGES
 from stapes.options import PRECISIONS, TranscribeOptions
+from stapes.recording.chunks import ChunkedTask
 from stapes.recording.events import EventSink
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.loop import Answer
@@ -213,7 +214,8 @@ class Engine:
         """Put samples that are already loaded into the schedule; the engine closes them."""
         try:
             self._check_open()
-            task = RecordingTask(recording, self._backend, self._tokenizer, options, resume)
+            kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
+            task = kind(recording, self._backend, self._tokenizer, options, resume)
             self.scheduler.bound.check(task.most_rows)
             task.prepare(check)
         except BaseException:

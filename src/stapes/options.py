@@ -16,6 +16,7 @@ from stapes.errors import OptionError
 from stapes.languages import language_code
 
 Task = Literal["transcribe", "translate"]
+Mode = Literal["sequential", "chunked"]
 #: what a model can be computed in; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -250,6 +251,20 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How a recording is gone through."""
+
+    mode: Mode = option(
+        "sequential",
+        "sequential: the reference's way, each window knows the text before it; chunked: cut at pauses into chunks "
+        "that are decoded side by side, none knowing another's text",
+    )
+
+    def __post_init__(self) -> None:
+        _require(self.mode in get_args(Mode), f"mode must be 'sequential' or 'chunked', got {self.mode!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clips:
     """Which stretches of the recording are decoded."""
 
@@ -297,6 +312,7 @@ class TranscribeOptions:
     context: Context = field(default_factory=Context)
     thresholds: Thresholds = field(default_factory=Thresholds)
     clips: Clips = field(default_factory=Clips)
+    method: Method = field(default_factory=Method)
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> TranscribeOptions:
@@ -323,6 +339,7 @@ GROUPS: dict[str, Any] = {
     "context": Context,
     "thresholds": Thresholds,
     "clips": Clips,
+    "method": Method,
 }
 
 #: What `whisper.transcribe()` has and the window loop sets itself.

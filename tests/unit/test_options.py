@@ -86,7 +86,7 @@ REFUSED: list[tuple[str, Any]] = [
 
 def test_the_defaults_are_those_of_the_reference() -> None:
     ours = {name: default_of(name) for name in NAMES}
-    assert ours.pop("seed") == 0  # the one option of our own
+    assert (ours.pop("seed"), ours.pop("mode")) == (0, "sequential")  # options of our own
     assert ours == REFERENCE_DEFAULTS
 
 

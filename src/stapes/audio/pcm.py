@@ -10,7 +10,7 @@ import tempfile
 import threading
 import weakref
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,11 @@ class Recording:
     `close` frees memory and temporary file; so does the garbage collector.
     """
 
-    def __init__(self, name: str, storage: _MemoryStorage | _FileStorage, *, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, storage: _Storage, *, warnings: tuple[str, ...] = ()) -> None:
         self.name = name
         self.warnings = warnings
         self.n_samples = storage.n_samples
-        self._storage: _MemoryStorage | _FileStorage | None = storage
+        self._storage: _Storage | None = storage
 
     @property
     def duration_s(self) -> float:
@@ -52,6 +52,12 @@ class Recording:
         if samples.dtype == np.int16:
             return samples.astype(np.float32) / _FULL_SCALE
         return samples
+
+    def shared(self) -> Recording:
+        """The same samples, for somebody who closes them without closing this recording."""
+        if self._storage is None:
+            raise ValueError(f"{self.name}: the recording is closed")
+        return Recording(self.name, _SharedStorage(self._storage), warnings=self.warnings)
 
     def close(self) -> None:
         """Free the samples; a second call does nothing."""
@@ -102,7 +108,7 @@ class SampleWriter:
     def finish(self, name: str, *, warnings: tuple[str, ...] = ()) -> Recording:
         """The recording of everything written; the writer is used up."""
         if self._file is None:
-            storage: _MemoryStorage | _FileStorage = _MemoryStorage(np.frombuffer(self._memory, self._dtype))
+            storage: _Storage = _MemoryStorage(np.frombuffer(self._memory, self._dtype))
         else:
             self._write_to_file(b"", flush=True)
             storage = _FileStorage(self._file, self._dtype, self.n_samples)
@@ -135,6 +141,23 @@ class SampleWriter:
 def recording_of_array(name: str, samples: Samples) -> Recording:
     """A recording that reads from this float32 array (n,), without a copy: leave it unchanged meanwhile."""
     return Recording(name, _MemoryStorage(samples))
+
+
+class _Storage(Protocol):
+    n_samples: int
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]: ...
+
+    def close(self) -> object: ...
+
+
+class _SharedStorage:
+    def __init__(self, storage: _Storage) -> None:
+        self.n_samples = storage.n_samples
+        self.read = storage.read
+
+    def close(self) -> None:
+        """Leave it to its owner."""
 
 
 class _MemoryStorage:

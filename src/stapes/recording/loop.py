@@ -62,7 +62,7 @@ class SeekLoop:
         self._frames_per_timestamp = window_frames // n_audio_ctx
         self._tokenizer = tokenizer
         self._options = options
-        self._clips = _clips(options.clips.clip_timestamps, content_frames)
+        self._clips = clips_in_frames(options.clips.clip_timestamps, content_frames)
         self._seek = self._clips[0][0] if self._clips else content_frames
         prompt = options.context.initial_prompt
         self._initial = [] if prompt is None else tokenizer.encode(" " + prompt.strip())
@@ -195,7 +195,7 @@ class SeekLoop:
         return segments
 
 
-def _clips(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
+def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
     """Turn seconds (start, end, start, end, ...) into frames; a last start alone runs to the recording's end."""
     points = [round(time * FRAMES_PER_SECOND) for time in times] or [0]
     if len(points) % 2:

@@ -34,10 +34,12 @@ class RecordingTask:
         tokenizer: Tokenizer,
         options: TranscribeOptions,
         resume: Sequence[Answer] = (),
+        mel: LogMel | None = None,
     ) -> None:
         """Take a recording, which the task closes.
 
         resume: the answers of an earlier, broken run with the same recording, model and options.
+        mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
         spec = backend.spec
@@ -45,7 +47,7 @@ class RecordingTask:
         self._backend = backend
         self._tokenizer = tokenizer
         self._options = options
-        self._mel = LogMel(recording, spec.n_mels, kernel=backend.log10_mel)
+        self._mel = mel or LogMel(recording, spec.n_mels, kernel=backend.log10_mel)
         self._loop = SeekLoop(
             content_frames=self._mel.content_frames,
             window_frames=N_FRAMES,
@@ -59,9 +61,9 @@ class RecordingTask:
         self._window: WindowId | None = None
         self._detecting: RowId | None = None
         self._decoder: WindowDecoder | None = None
-        self._first_events = tuple(self._resumed(answer) for answer in resume)
+        self._first_events = tuple(self.take_answer(answer) for answer in resume)
 
-    def _resumed(self, answer: Answer) -> JobEvent:
+    def take_answer(self, answer: Answer) -> JobEvent:
         """Take an answer of an earlier run: the loop then stands where it stood."""
         wanted = Detect if isinstance(answer, LanguageGuess) else Decode
         if not isinstance(self._loop.next(), wanted):
@@ -105,6 +107,11 @@ class RecordingTask:
     def language_guess(self) -> LanguageGuess | None:
         """Which language was detected; None if it was given, or is not known yet."""
         return self._loop.language_guess
+
+    @property
+    def language(self) -> str | None:
+        """The language's code; None while it is not known."""
+        return self._loop.language
 
     @property
     def done(self) -> bool:
