@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: recordings at once, however small their windows: more rows hardly share the reading of weights any more
 MOST_AT_ONCE: Final = 16
+#: in chunked mode one recording fills a batch, and another is read meanwhile
+_CHUNKED_AT_ONCE: Final = 2
 #: what the windows of recordings at once may take where nobody has said
 _MEMORY_BYTES: Final = 4 << 30
 #: Windows' waiting is not interruptible by Ctrl-C: it is looked at so often.
@@ -45,10 +47,10 @@ _PATIENCE_S: Final = 5.0
 
 def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
     """Say how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB."""
-    most_rows = max(options.search.beam_size or 1, options.search.best_of or 1)
-    window_bytes = info.window_bytes + (most_rows + 1) * info.row_bytes
+    window_bytes = info.window_bytes + (options.search.most_rows + 1) * info.row_bytes
     fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
-    return max(1, min(count, MOST_AT_ONCE, fitting))
+    most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE
+    return max(1, min(count, most, fitting))
 
 
 class StoppedError(Exception):
@@ -87,7 +89,10 @@ class Batch:
             with warnings_caught(self._warn), self._interruptions():
                 self._loader.start(tickets)
                 while self._open:
-                    self._wait()()
+                    call = self._wait()
+                    if self._stopping and self._journal is None:  # nothing is kept
+                        raise KeyboardInterrupt
+                    call()
         finally:
             self._loader.stop()
             for ticket in self._open.values():  # where an error has ended the loop
@@ -120,9 +125,9 @@ class Batch:
             return
 
         def interrupt(_: int, __: FrameType | None) -> None:
-            if self._stopping or self._journal is None:
+            if self._stopping:
                 raise KeyboardInterrupt
-            self._stopping = True
+            self._stopping = True  # not raised here: it could hit the screen between two lines
             self._calls.put(self._stop_gently)
 
         signal.signal(signal.SIGINT, interrupt)

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 #: columns for a recording's name, and the least and the most of them in a terminal of any width
 _NAME_SHARE, _SHORTEST_NAME, _LONGEST_NAME = 3, 12, 32
+#: columns left free: the terminal's own ^C fits there, and moves nothing to the next line
+_MARGIN: Final = 3
 #: audio from which on time is told in hours
 _HOUR_S: Final = 3600
 
@@ -138,10 +140,9 @@ class Bars(NoBars):
             TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True), markup=False),
             console=console,
             expand=True,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        )  # lays the lines out; a Live shows them
+        self._console = console
+        self._live: Any = None
         self._fetching: Any = None
         self._total: Any = None
 
@@ -152,7 +153,7 @@ class Bars(NoBars):
             self._total = self._progress.add_task("", total=None, numbers="")
             self._show_total()
         self._tasks[number] = self._progress.add_task(shortened(name, self._name_width), total=None, numbers="")
-        self._progress.start()
+        self._show()
 
     def begin(self, number: int, duration_s: float, known_s: float) -> None:
         """Let its bar show how far it is."""
@@ -190,12 +191,14 @@ class Bars(NoBars):
         left_s = total_s - done_s + n_unknown * total_s / max(1, len(known))  # as long as the others, for all we know
         elapsed_s = self._now() - min((one.began_s for one in known), default=0.0)
         worked_s = done_s - sum(one.known_s for one in known)
+        so_far = hours(done_s, total_s, more=n_unknown > 0) if total_s else ""
+        numbers = _line(so_far, *pace(worked_s, left_s, elapsed_s))
         self._progress.update(
             self._total,
             description=f"total {self._n_ended}/{self._count}",
             completed=done_s,
             total=total_s or None,
-            numbers=_line(hours(done_s, total_s, more=n_unknown > 0), *pace(worked_s, left_s, elapsed_s)),
+            numbers=numbers,
         )
 
     def fetch(self, done_bytes: int, total_bytes: int) -> None:
@@ -205,24 +208,46 @@ class Bars(NoBars):
         self._most_bytes = total_bytes
         if self._fetching is None:
             self._fetching = self._progress.add_task("fetching", total=None, numbers="")
-            self._progress.start()
+            self._show()
         numbers = f"{done_bytes / 1e6:.0f}/{total_bytes / 1e6:.0f} MB"
         self._progress.update(self._fetching, completed=done_bytes, total=total_bytes or None, numbers=numbers)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Wipe the bars while a line of text is written."""
-        was_shown = self._progress.live.is_started
-        self._progress.stop()
+        was_shown = self._live is not None
+        self.end()
         try:
             yield
         finally:
             if was_shown:
-                self._progress.start()
+                self._show()
 
     def end(self) -> None:
         """Wipe the bars."""
-        self._progress.stop()
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _drawn(self) -> Any:
+        from rich.constrain import Constrain  # noqa: PLC0415 (as above)
+
+        return Constrain(self._progress.get_renderable(), max(1, self._console.width - _MARGIN))
+
+    def _show(self) -> None:
+        """Draw the bars below what stands there. A Live is used once: begun again, it would wipe lines above."""
+        from rich.live import Live  # noqa: PLC0415 (as above)
+
+        if self._live is None:
+            self._live = Live(
+                get_renderable=self._drawn,
+                console=self._console,
+                refresh_per_second=10,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start(refresh=True)
 
 
 def _line(*parts: str) -> str:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from stapes.cli.output import complain, say
@@ -98,7 +99,7 @@ class Report:
         """Tell that a recording is done and its files are written."""
         self._bars.finish(ticket.number)
         if outputs and is_terminal(sys.stderr):
-            self.note(f"wrote {', '.join(outputs)}")
+            self.note(f"wrote {', '.join([outputs[0], *(PurePath(one).suffix for one in outputs[1:])])}")
 
     def file_failed(self, source: str, error: BaseException) -> None:
         """Tell why a recording failed; a mistake of ours with all its lines."""
