@@ -25,7 +25,7 @@ class WeightsPackage:
         """Give the parts' files; None unless all are here."""
         found = []
         for package, inside in self.parts:
-            if (folder := _package_folder(package)) is None or not (folder / inside).is_file():
+            if (folder := package_folder(package)) is None or not (folder / inside).is_file():
                 return None
             found.append(folder / inside)
         return tuple(found)
@@ -51,7 +51,7 @@ PACKAGES: tuple[WeightsPackage, ...] = (
 )
 
 
-def _package_folder(package: str) -> Path | None:
+def package_folder(package: str) -> Path | None:
     """Find a package's folder. A top-level package is found without running a line of it."""
     try:
         spec = importlib.util.find_spec(package)
