@@ -75,9 +75,13 @@ class Engine:
     """One model. Any thread may call; the model works for one caller at a time, for all jobs at once."""
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
-        """Take an open checkpoint and a backend that runs it; `load` does both."""
+        """Take an open checkpoint and a backend that runs it; `load` does both.
+
+        Raises CheckpointError where the weights turn out not to be what they should be.
+        """
         self._checkpoint = checkpoint
         self._backend = backend
+        checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
         self._lock = threading.RLock()
         self._n_submitted = 0
