@@ -6,10 +6,12 @@ what it wanted: 0.
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.flags import Command, parse
@@ -89,6 +91,7 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
     use_model_folder(command.model_dir)
     import stapes  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
+    threading.Thread(target=_import_decoder, name="stapes-import").start()
     engine: AbstractContextManager[Any] = stapes.load(
         command.model,
         device=command.device,
@@ -96,6 +99,12 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
         threads=command.threads,
     )
     return engine
+
+
+def _import_decoder() -> None:
+    """Import PyAV, which takes a tenth of a second, while the model is loaded. Whoever needs it tells what fails."""
+    with suppress(ImportError):
+        importlib.import_module("stapes.audio.decode")
 
 
 def _bar(command: Command) -> NoBar:
