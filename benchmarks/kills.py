@@ -1,10 +1,11 @@
 r"""Ends `stapes` with kill -9 at random points of a run on many files, and looks at what the same command makes of it.
 
-    python -m benchmarks.kills [--kills 100] [--files 20] [--concurrency 4] [--seed 0]
+    python -m benchmarks.kills [--kills 100] [--in-a-row 5] [--files 20] [--concurrency 4] [--seed 0]
 
-Every kill is a trial of its own: begin in an empty folder, kill after a random line of --progress json and up to 30 ms
-more, run the same command again to its end. Then the folder holds the bytes of an unbroken run and nothing else, and
-of no file was more than one window decoded again. The model is scripted (random tokens, the same for the same sound).
+A trial begins in an empty folder. The command is killed behind a random line of --progress json and up to 30 ms more,
+run again, killed again, and in the end run to its end. Then the folder holds the bytes of an unbroken run and nothing
+else, what was told is each file's whole story once, and no kill cost more than one window of a file. The model is
+scripted: random tokens, the same for the same sound.
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def main() -> int:
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--in-a-row", type=int, default=5, help="kills of one run")
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -186,9 +188,10 @@ def main() -> int:
         trials = Kills(Path(name), n_files=arguments.files, concurrency=arguments.concurrency)
         n_kills = n_trials = 0
         while n_kills < arguments.kills:
-            n_kills += trials.kill_and_go_on(f"trial-{n_trials}", random_numbers)
+            kills = min(arguments.in_a_row, arguments.kills - n_kills)
+            n_kills += trials.kill_and_go_on(f"trial-{n_trials}", random_numbers, kills)
             n_trials += 1
-            sys.stdout.write(f"\r{n_kills} kills, all runs went on and ended as an unbroken one")
+            sys.stdout.write(f"\r{n_kills} kills in {n_trials} runs, each of which ended as an unbroken one")
             sys.stdout.flush()
     sys.stdout.write("\n")
     return 0

@@ -207,8 +207,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_waiting(parser)
     others = parser.add_argument_group("Others")
     others.add_argument("--help", "-h", action="help", help="show this page")
-    others.add_argument("--version", action="version", version=f"stapes {version()}", help="show the version")
+    others.add_argument("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version")
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all other flags together."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parser._print_message(f"stapes {version()}\n")
+        parser.exit()
 
 
 def _first_line(group: type) -> str:

@@ -6,10 +6,12 @@ what it wanted: 0.
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.batch import Batch, StoppedError, default_concurrency
@@ -130,6 +132,7 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
     use_model_folder(command.model_dir, quiet=command.progress in ("json", "none"))
     import stapes  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
+    threading.Thread(target=_import_decoder, name="stapes-import").start()
     engine: AbstractContextManager[Any] = stapes.load(
         command.model,
         device=command.device,
@@ -137,6 +140,12 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
         threads=command.threads,
     )
     return engine
+
+
+def _import_decoder() -> None:
+    """Import PyAV, which takes a tenth of a second, while the model is loaded. Whoever needs it tells what fails."""
+    with suppress(ImportError):
+        importlib.import_module("stapes.audio.decode")
 
 
 def _report(command: Command, count: int) -> Report:
