@@ -190,6 +190,10 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
         "files": 5, "done": 2, "failed": 3, "skipped": 0, "audio_s": 6.0
     }  # fmt: skip
     assert summary["times_real_time"] > 0
+    page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: set(row.split("`")[1::2]) for row in page.splitlines() if row.startswith("| `")}
+    for event in told:
+        assert event.keys() - {"event"} <= rows[event["event"]]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -74,6 +75,39 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors.decode().splitlines() == ["stapes: stopped; finished files stay, none is half-written"]
+
+
+def test_the_first_ctrl_c_waits_for_the_window_and_the_second_does_not(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").write_text("begun\n" + "!sleep\n" * 60)
+    process = start(str(tmp_path / "talk.mp3"), "-f", "txt", "-o", str(tmp_path), "--progress", "json")
+    assert process.stderr is not None
+    while b'"segment"' not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert json.loads(process.stderr.readline())["message"].startswith("stopping when the windows in flight are done")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [json.loads(line)["event"] for line in errors.splitlines()] == ["error", "summary"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".stapes-journal.sqlite", "talk.mp3"]
+
+
+def test_standard_input_that_never_ends_does_not_outlive_ctrl_c(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.scripted_command", "-", "-o", str(tmp_path), "--progress", "json"],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(b"\0" * 300_000)  # more than a pipe holds: when this returns, it is being read
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    process.stdin.close()
+    assert [json.loads(line)["event"] for line in process.stderr] == ["note", "error", "summary"]
+    process.stderr.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def read_terminal(*words: str, text_to_terminal: bool, folder: Path) -> tuple[int, str, bytes]:

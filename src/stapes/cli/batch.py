@@ -42,7 +42,7 @@ _MEMORY_BYTES: Final = 4 << 30
 #: Windows' waiting is not interruptible by Ctrl-C: it is looked at so often.
 _WAKE_S: Final = 0.5
 #: how long a recording that is being read may take to notice that nobody wants it
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 1.0
 
 
 def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
