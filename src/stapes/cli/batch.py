@@ -17,7 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.loading import Loader
-from stapes.cli.output import OrderedLines, ReaderGoneError, ResultLines, ResultsLostError, warnings_caught
+from stapes.cli.output import (
+    OrderedLines,
+    ReaderGoneError,
+    ResultLines,
+    ResultsLostError,
+    StoppedError,
+    warnings_caught,
+)
 from stapes.cli.reports import Report, Tally
 from stapes.cli.ticket import Ticket
 from stapes.errors import CancelledError
@@ -51,10 +58,6 @@ def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int
     fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
     most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE
     return max(1, min(count, most, fitting))
-
-
-class StoppedError(Exception):
-    """Ctrl-C: the windows in flight are finished and kept."""
 
 
 class Batch:

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.batch import Batch, StoppedError, default_concurrency
 from stapes.cli.flags import Command, parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
 from stapes.cli.models import run_models, use_model_folder
-from stapes.cli.output import ReaderGoneError, warnings_caught
+from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
 from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
 from stapes.cli.reports import JsonReport, Report, Tally, report_for
 from stapes.errors import StapesError
@@ -103,6 +102,8 @@ def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tal
 
 
 def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> None:
+    from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
+
     with warnings_caught(report.warning), load_engine(command) as engine:
         concurrency = command.concurrency or default_concurrency(engine.info, command.options, len(sources))
         journal = _journal(command, engine, report)

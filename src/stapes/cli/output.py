@@ -16,6 +16,10 @@ from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.writers import why_not_written
 
 
+class StoppedError(Exception):
+    """Ctrl-C: the windows in flight were finished and kept."""
+
+
 class ReaderGoneError(StapesError):
     """Whoever read standard output has closed it: nobody wants the rest."""
 
