@@ -5,57 +5,28 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-from functools import cache
 from typing import Any
 
 import pytest
 
-import stapes
-from tests.corpus import corpus_folder
-from tests.golden.compare import differences
-from tests.golden.known import KNOWN_DIFFERENCES
+from tests.golden.cases import Case, check, engine_of, golden_cases, no_golden_files
 
 pytestmark = pytest.mark.golden
 
-#: word times steer the loop: these cases come with word times
-LATER = {"words", "words_skip_silence", "tiny_en_words"}
-
 
 def _cases() -> list[Any]:
-    folder = corpus_folder()
-    if folder is None:
-        reason = pytest.mark.skip(
-            reason="no golden files: set STAPES_CORPUS to the folder that holds golden/ and audio/"
-        )
-        return [pytest.param("none", {}, marks=reason)]
-    cases = []
-    for file in sorted((folder / "golden").glob("*.jsonl")):
-        if file.stem in LATER:
-            continue
-        for line in file.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            name = f"{file.stem}:{entry['path']}"
-            marks = [pytest.mark.tenth] if zlib.crc32(name.encode()) % 10 == 0 else []
-            cases.append(pytest.param(file.stem, entry, id=name, marks=marks))
-    return cases
-
-
-@cache
-def _engine(model: str) -> stapes.Engine:
-    return stapes.load(model, precision="float32", download=False)
+    if not golden_cases():
+        return [pytest.param(Case("none", {}), id="none", marks=no_golden_files)]
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.tenth] if case.tenth == 0 else [])
+        for case in golden_cases()
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
-@pytest.mark.parametrize(("case", "entry"), _cases())
-def test_equals_the_reference(case: str, entry: dict[str, Any]) -> None:
-    folder = corpus_folder()
-    assert folder is not None
-    ours = _engine(entry["model"]).transcribe(folder / "audio" / entry["path"], **entry["options"])
-    found = differences(ours.to_dict(), entry["result"])
-    reason = KNOWN_DIFFERENCES.get((case, entry["path"]))
+@pytest.mark.parametrize("case", _cases())
+def test_equals_the_reference(case: Case) -> None:
+    ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+    reason = check(case, ours)
     if reason is not None:
-        assert found, f"listed as different ({reason}), but equal: take it off the list"
         pytest.xfail(reason)
-    assert not found, "\n".join(found[:8])
