@@ -179,7 +179,8 @@ class Recorder:
     def _keep(self, source: str, transcript: Transcript) -> None:
         """Do what is left when all segments are there."""
         if self._command.formats:
-            paths = write_files(transcript, self._command.formats, self._command.output_dir, output_stem(source))
+            command = self._command
+            paths = write_files(transcript, command.formats, command.output_dir, output_stem(source), command.layout)
             if is_terminal(sys.stderr):
                 self._bar.end()
                 say(f"wrote {', '.join(map(str, paths))}")
