@@ -4,9 +4,11 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
+#include <tuple>
 
 #include "../network/network.h"
 #include "arrays.h"
@@ -155,11 +157,12 @@ void choose(HeldRequest& request, const std::string& how, int n, double temperat
     c.vote_from = vote_from;
 }
 
-void look(HeldRequest& request, const std::vector<std::pair<int, std::vector<std::int32_t>>>& probes, std::vector<int> logits_at,
-          std::vector<std::pair<int, int>> attention, int n_audio_ctx) {
-    for (const auto& [position, ids] : probes) {
+void look(HeldRequest& request, const std::vector<std::tuple<int, std::vector<std::int32_t>, int>>& probes,
+          std::vector<int> logits_at, std::vector<std::pair<int, int>> attention, int n_audio_ctx) {
+    for (const auto& [position, ids, below] : probes) {
         request.probe_positions.push_back(position);
         request.probe_ids.push_back(ids);
+        request.probe_below.push_back(below);
     }
     request.logits_at = std::move(logits_at);
     request.attention = std::move(attention);
@@ -184,6 +187,7 @@ nb::object log_mel(const std::string& isa, const Floats& samples, const FloatTab
 NB_MODULE(_native, m) {
     m.doc() = "Kernels for processors: a transformer over arrays.";
     stapes::python::bind_kernels(m);
+    stapes::python::bind_alignment(m);
     m.def("isa_names", &isa_names, "Instruction sets that can be used here, best first.");
     m.def("log_mel", &log_mel, "isa"_a, "samples"_a, "filters"_a);
 

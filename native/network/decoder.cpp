@@ -281,12 +281,12 @@ void Decoder::answer_one(std::size_t index, std::size_t at) {
     const auto n_vocab = size(net_.sizes_.n_vocab);
     const float* chosen = logits_.as() + at * logits_stride_;
     if (request.chooses) ++at;
-    for (const auto& ids : request.probe_ids) {
+    for (std::size_t i = 0; i < request.probe_ids.size(); ++i) {
         const float* logits = logits_.as() + at++ * logits_stride_;
         std::vector<float> values;
-        for (const std::int32_t id : ids) values.push_back(logits[id]);
+        for (const std::int32_t id : request.probe_ids[i]) values.push_back(logits[id]);
         request.probe_logits.push_back(std::move(values));
-        request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, net_.sizes_.n_vocab));
+        request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, request.probe_below[i]));
     }
     for (std::size_t i = 0; i < request.logits_at.size(); ++i) {
         const float* logits = logits_.as() + at++ * logits_stride_;

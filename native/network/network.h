@@ -75,6 +75,7 @@ struct Request {
     std::vector<double> uniforms;
     std::vector<int> probe_positions;
     std::vector<std::vector<std::int32_t>> probe_ids;
+    std::vector<int> probe_below;  // the ids that they are measured against
     std::vector<int> logits_at;
     std::vector<std::pair<int, int>> attention;  // (layer, head)
     // Answers.

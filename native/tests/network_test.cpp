@@ -73,6 +73,7 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
     made.now = {{0, 4}};
     made.probe_positions = {0};
     made.probe_ids = {{1, 69}};
+    made.probe_below = {70};
     return made;
 }
 

@@ -217,7 +217,9 @@ class Engine:
         try:
             self._check_open()
             kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
-            task = kind(recording, self._backend, self._tokenizer, options, resume)
+            # A file whose heads are not stated may have to be hashed for them: only where they are needed.
+            heads = self._checkpoint.alignment_heads if options.words.word_timestamps else ()
+            task = kind(recording, self._backend, self._tokenizer, options, resume, heads=heads)
             self.scheduler.bound.check(task.most_rows)
             task.prepare(check)
         except BaseException:
@@ -359,6 +361,12 @@ class Engine:
         if speech.task == "translate" and not self.capabilities.translates:
             why = "knows English only" if not self._tokenizer.multilingual else "was not trained to translate"
             warnings.warn(f"{name} {why}: the text will be in the spoken language", StapesWarning, stacklevel=4)
+        if speech.task == "translate" and options.words.word_timestamps:
+            warnings.warn("word times of a translation may not be reliable", StapesWarning, stacklevel=4)
+        if options.words.hallucination_silence_threshold is not None and not options.words.word_timestamps:
+            warnings.warn(
+                "hallucination_silence_threshold has no effect without word_timestamps", StapesWarning, stacklevel=4
+            )
         if not self._tokenizer.multilingual and speech.language_code not in (None, next(iter(LANGUAGES))):
             warnings.warn(
                 f"{name} knows English only; language {speech.language!r} has no effect", StapesWarning, stacklevel=4

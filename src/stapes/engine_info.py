@@ -59,7 +59,7 @@ class Capabilities:
             tasks=("transcribe", "translate") if translates else ("transcribe",),
             languages=known_languages(tokenizer),
             language_detection=tokenizer.multilingual,
-            word_times=False,
+            word_times=True,
             precisions=precisions,
         )
 

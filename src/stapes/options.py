@@ -293,13 +293,23 @@ def _times(value: Any) -> tuple[float, ...]:
     return times
 
 
-#: Keywords and flags of openai/whisper that wait for word times; accepted with these values only.
-WORD_DEFAULTS: Mapping[str, Any] = {
-    "word_timestamps": False,
-    "prepend_punctuations": "\"'“¿([{-",
-    "append_punctuations": "\"'.。,，!！?？:：”)]}、",
-    "hallucination_silence_threshold": None,
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """When each word was spoken."""
+
+    word_timestamps: bool = option(False, "find the time of every word, and place segments and windows by them")
+    prepend_punctuations: str = option("\"'“¿([{-", "marks that join the word after them")
+    append_punctuations: str = option("\"'.。,，!！?？:：”)]}、", "marks that join the word before them")
+    hallucination_silence_threshold: float | None = option(
+        None, "with word times: skip a silence longer than this where text seems invented", "s"
+    )
+
+    def __post_init__(self) -> None:
+        _flag("word_timestamps", self.word_timestamps)
+        for name in ("prepend_punctuations", "append_punctuations"):
+            value = getattr(self, name)
+            _require(isinstance(value, str), f"{name} must be text, got {value!r}")
+        _number("hallucination_silence_threshold", self.hallucination_silence_threshold, low=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +322,7 @@ class TranscribeOptions:
     context: Context = field(default_factory=Context)
     thresholds: Thresholds = field(default_factory=Thresholds)
     clips: Clips = field(default_factory=Clips)
+    words: Words = field(default_factory=Words)
     method: Method = field(default_factory=Method)
 
     @classmethod
@@ -321,7 +332,6 @@ class TranscribeOptions:
         Raises OptionError for an unknown keyword or a value that cannot be.
         """
         left = dict(keywords)
-        _check_waiting(left)
         groups = {
             name: group(**{item.name: left.pop(item.name) for item in fields(group) if item.name in left})
             for name, group in GROUPS.items()
@@ -339,6 +349,7 @@ GROUPS: dict[str, Any] = {
     "context": Context,
     "thresholds": Thresholds,
     "clips": Clips,
+    "words": Words,
     "method": Method,
 }
 
@@ -359,14 +370,6 @@ def default_of(name: str) -> Any:
         if item.name == name and item.default is not MISSING:
             return item.default
     raise KeyError(name)
-
-
-def _check_waiting(left: dict[str, Any]) -> None:
-    """Take out the keywords of word times, which may stand at their defaults only."""
-    for name, default in WORD_DEFAULTS.items():
-        value = left.pop(name, default)
-        if value != default and not name.endswith("punctuations"):
-            raise OptionError(f"{name}={value!r}: this version has no word times yet; leave {name} out")
 
 
 def _unknown(name: str) -> str:

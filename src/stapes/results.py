@@ -70,6 +70,24 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WordTiming:
+    """Where a word lies in its window, as the network's attention has it: before any rule has touched it."""
+
+    text: str  # with its leading space; punctuation stands alone
+    tokens: tuple[int, ...]
+    start_s: float  # from the window's start
+    end_s: float
+    probability: float  # mean over its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where the words of a window lie in it."""
+
+    words: tuple[WordTiming, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowResult:
     """What decoding one window gave, the last try's values."""
 
@@ -80,6 +98,7 @@ class WindowResult:
     temperature: float
     compression_ratio: float
     tries: tuple[Try, ...] = ()
+    timings: tuple[WordTiming, ...] | None = None  # None: word times were not asked for, or not yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +108,7 @@ class Window:
     seek: int  # first frame, 10 ms each
     n_frames: int  # content frames in the window, at most 3000
     next_seek: int  # where the loop went on
-    skipped: bool  # taken for silence: no segment
+    skipped: bool  # taken for silence, or its text for invented: no segment
     result: WindowResult
 
 

@@ -7,7 +7,7 @@ could not be read back:
 - Dashes before `>` become one dash: the reference replaces `-->` once, so that `--->` ends as an arrow.
 Lines end in a bare line feed on every system.
 
-Knows nothing of models, nor of word times: those come with the issue on words.
+Knows nothing of models; how words become subtitles stands in subtitles.py.
 Source: openai/whisper utils.py, release 20250625 (the formats, not the code).
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from typing import Final
 
 from stapes.errors import OptionError, OutputError
 from stapes.results import Segment, Transcript
+from stapes.subtitles import PLAIN_LAYOUT, Layout, Subtitle, subtitles, without_arrows
 
 #: the name that stands for every format
 ALL_FORMATS: Final = "all"
@@ -33,8 +33,6 @@ ALL_FORMATS: Final = "all"
 STDIN_STEM: Final = "stdin"
 #: most bytes in a file's name on every usual file system
 _LONGEST_NAME: Final = 255
-
-_ARROW: Final = re.compile("-{2,}>")
 
 _WHY: Final[Mapping[int, str]] = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -64,24 +62,24 @@ def to_txt(transcript: Transcript) -> str:
     return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
 
 
-def to_vtt(transcript: Transcript) -> str:
-    """WebVTT: one cue per segment (https://www.w3.org/TR/webvtt1/)."""
+def to_vtt(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
+    """WebVTT: one cue per segment, or as `layout` has it (https://www.w3.org/TR/webvtt1/)."""
     cues = (
-        f"{format_timestamp(segment.start_s)} --> {format_timestamp(segment.end_s)}\n{_cue_text(segment)}\n\n"
-        for segment in transcript.segments
+        f"{format_timestamp(one.start_s)} --> {format_timestamp(one.end_s)}\n{one.text}\n\n"
+        for one in _subtitles(transcript, layout, format_timestamp)
     )
     return "WEBVTT\n\n" + "".join(cues)
 
 
-def to_srt(transcript: Transcript) -> str:
-    """SubRip: one numbered subtitle per segment, hours always, a comma before the milliseconds."""
+def to_srt(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
+    """SubRip: one subtitle per segment, or as `layout` has it; numbered, hours always, a comma in times."""
 
     def time(seconds: float) -> str:
         return format_timestamp(seconds, always_hours=True, decimal_mark=",")
 
     return "".join(
-        f"{number}\n{time(segment.start_s)} --> {time(segment.end_s)}\n{_cue_text(segment)}\n\n"
-        for number, segment in enumerate(transcript.segments, start=1)
+        f"{number}\n{time(one.start_s)} --> {time(one.end_s)}\n{one.text}\n\n"
+        for number, one in enumerate(_subtitles(transcript, layout, time), start=1)
     )
 
 
@@ -99,7 +97,8 @@ def to_json(transcript: Transcript) -> str:
     return json.dumps(transcript.to_dict())
 
 
-#: name (and file suffix) -> function, in the order in which `all` writes them
+#: name (and file suffix) -> function, in the order in which `all` writes them; a format of `SUBTITLE_WRITERS` may be
+#: laid out
 WRITERS: Final[Mapping[str, Callable[[Transcript], str]]] = {
     "txt": to_txt,
     "vtt": to_vtt,
@@ -114,8 +113,16 @@ def one_line(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _cue_text(segment: Segment) -> str:
-    return _ARROW.sub("->", one_line(segment.text))
+def _subtitles(transcript: Transcript, layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
+    """Lay words out where all segments have them; else each segment is a subtitle."""
+    if all(segment.words is not None for segment in transcript.segments):
+        yield from subtitles(transcript.segments, layout, shown_time)
+        return
+    for segment in transcript.segments:
+        yield Subtitle(segment.start_s, segment.end_s, without_arrows(one_line(segment.text)))
+
+
+SUBTITLE_WRITERS: Final[Mapping[str, Callable[[Transcript, Layout], str]]] = {"vtt": to_vtt, "srt": to_srt}
 
 
 def _tsv_text(segment: Segment) -> str:
@@ -140,9 +147,15 @@ def output_stem(audio: str) -> str:
 
 
 def write_files(
-    transcript: Transcript, formats: str | Iterable[str], folder: str | os.PathLike[str], stem: str
+    transcript: Transcript,
+    formats: str | Iterable[str],
+    folder: str | os.PathLike[str],
+    stem: str,
+    layout: Layout = PLAIN_LAYOUT,
 ) -> list[Path]:
     """Write a transcript as `folder/stem.FORMAT` for each format, and return the paths.
+
+    layout: of subtitles.
 
     Every file is first written whole under a temporary name beside its place; only when all are on the disk
     are they renamed. If anything fails, what stood there before still stands, and no half is left. When this
@@ -152,7 +165,7 @@ def write_files(
     """
     if not stem or Path(stem).name != stem or "\0" in stem:
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
-    targets = {Path(folder, f"{stem}.{name}"): WRITERS[name](transcript) for name in format_names(formats)}
+    targets = {Path(folder, f"{stem}.{name}"): _written(transcript, name, layout) for name in format_names(formats)}
     staged = {target: _temporary_path(target, os.getpid()) for target in targets}
     _remove_left_behind(targets, folder)
     try:
@@ -203,6 +216,12 @@ def _is_running(process: int) -> bool:
     except OSError:  # it is there, and another user's
         return True
     return True
+
+
+def _written(transcript: Transcript, name: str, layout: Layout) -> str:
+    if name in SUBTITLE_WRITERS:
+        return SUBTITLE_WRITERS[name](transcript, layout)
+    return WRITERS[name](transcript)
 
 
 def _temporary_path(target: Path, process: int) -> Path:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.cli.flags import WAITING, build_parser, parse, read_words, temperature_ladder
+from stapes.cli.flags import build_parser, parse, read_words, temperature_ladder
 from stapes.errors import OptionError
-from stapes.options import COMMAND_PRESET, TranscribeOptions, default_of, option_fields
+from stapes.options import COMMAND_PRESET, TranscribeOptions, Words, default_of, option_fields
+from stapes.subtitles import Layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -182,12 +183,12 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--temperature_increment_on_fallback", "nan"], "must be more than 0, got nan"),
         (["a", "--temperature_increment_on_fallback", "1e-9"], "too small"),
         (["a", "--clip_timestamps", "x"], "clip_timestamps must be seconds"),
-        (["a", "--word_timestamps", "True"], "--word_timestamps: this version has no word times yet"),
-        (["a", "--highlight-words", "True"], "--highlight_words: this version has no word times yet"),
-        (["a", "--max_line_width", "40"], "--max_line_width: this version has no word times yet"),
-        (["a", "--max_line_count", "2"], "--max_line_count: this version has no word times yet"),
-        (["a", "--max_words_per_line", "2"], "--max_words_per_line: this version has no word times yet"),
-        (["a", "--hallucination_silence_threshold", "2"], "this version has no word times yet"),
+        (["a", "--highlight-words", "True"], "--highlight_words requires --word_timestamps True"),
+        (["a", "--max_line_width", "40"], "--max_line_width requires --word_timestamps True"),
+        (["a", "--max_line_count", "2"], "--max_line_count requires --word_timestamps True"),
+        (["a", "--max_words_per_line", "2"], "--max_words_per_line requires --word_timestamps True"),
+        (["a", "--word_timestamps", "True", "--max_line_width", "-2"], "max_line_width must be a whole number"),
+        (["a", "--hallucination_silence_threshold", "-2"], "hallucination_silence_threshold must be a number"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(words: list[str], sentence: str) -> None:
@@ -197,9 +198,16 @@ def test_what_cannot_be_is_refused_in_one_sentence(words: list[str], sentence: s
     assert "\n" not in str(caught.value)
 
 
-def test_flags_of_word_times_are_taken_at_their_defaults() -> None:
-    words = [word for name, (default, _) in WAITING.items() for word in (f"--{name}={default}",)]
-    assert parse(["a", *words]) == parse(["a"])
+def test_flags_of_word_times_make_options_and_a_layout() -> None:
+    words = ["--word_timestamps", "True", "--highlight-words", "True", "--max_line_width", "40", "--max_line_count=2"]
+    command = parse(["a", *words, "--hallucination_silence_threshold", "2", "--append_punctuations", "."])
+    assert command.options.words == Words(
+        word_timestamps=True, hallucination_silence_threshold=2.0, append_punctuations="."
+    )
+    assert command.layout == Layout(highlight_words=True, max_line_width=40, max_line_count=2)
+    # Layouts that change nothing need no words, and a threshold has no effect without them, as in the reference.
+    assert parse(["a", "--highlight_words", "False", "--max_line_width", "0"]).layout == Layout(max_line_width=0)
+    assert parse(["a", "--hallucination_silence_threshold", "2"]).layout == Layout()
     assert parse(["a", "--fp16", "False"]) == parse(["a"])
 
 

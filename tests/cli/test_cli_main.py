@@ -225,9 +225,9 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
         (["a.mp3", "-o", "out"], unwritable, "out: no permission to write here; choose another folder"),
         (["a.mp3", "--language", "xx"], nothing, "unknown language 'xx'; give a code such as 'en'"),
         (
-            ["a.mp3", "--word_timestamps", "True"],
+            ["a.mp3", "--highlight_words", "True"],
             nothing,
-            "--word_timestamps: this version has no word times yet",
+            "--highlight_words requires --word_timestamps True",
         ),
         ([], nothing, "give at least one recording, for example: stapes talk.mp3"),
         (["models", "push"], nothing, "models push: write stapes models, or stapes models pull NAME"),

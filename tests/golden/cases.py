@@ -15,8 +15,6 @@ from tests.corpus import corpus_folder
 from tests.golden.compare import differences
 from tests.golden.known import KNOWN_DIFFERENCES
 
-#: word times steer the loop: these cases come with word times
-LATER = {"words", "words_skip_silence", "tiny_en_words"}
 NO_GOLDEN_FILES = "no golden files: set STAPES_CORPUS to the folder that holds golden/ and audio/"
 no_golden_files = pytest.mark.skip(reason=NO_GOLDEN_FILES)
 
@@ -49,7 +47,7 @@ def golden_cases() -> tuple[Case, ...]:
     folder = corpus_folder()
     if folder is None:
         return ()
-    files = [file for file in sorted((folder / "golden").glob("*.jsonl")) if file.stem not in LATER]
+    files = sorted((folder / "golden").glob("*.jsonl"))
     lines = [(file.stem, line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return tuple(Case(name, json.loads(line)) for name, line in lines)
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.golden.cases import Case, check, engine_of, golden_cases, no_golden_files
+from tests.golden.cases import NO_GOLDEN_FILES, Case, check, engine_of, golden_cases, no_golden_files
+from tests.golden.compare import n_times
 
 pytestmark = pytest.mark.golden
+
+WITH_WORDS = ("words", "words_skip_silence", "tiny_en_words")
 
 
 def _cases() -> list[Any]:
@@ -30,3 +33,17 @@ def test_equals_the_reference(case: Case) -> None:
     reason = check(case, ours)
     if reason is not None:
         pytest.xfail(reason)
+
+
+@pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
+def test_of_a_hundred_times_of_words_at_most_one_differs() -> None:
+    cases = [case for case in golden_cases() if case.file in WITH_WORDS]
+    if not cases:
+        pytest.skip(NO_GOLDEN_FILES)
+    n_equal = n_all = 0
+    for case in cases:
+        ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+        equal, all_of_it = n_times(ours.to_dict(), case.entry["result"])
+        n_equal, n_all = n_equal + equal, n_all + all_of_it
+    assert n_all > 2000
+    assert n_equal / n_all >= 0.99

@@ -48,6 +48,9 @@ POOL: tuple[dict[str, Any], ...] = (
     {"clip_timestamps": (40.0, 50.0, 3.0, 4.0), "temperature": (0.5,), "best_of": 2},
     {"language": "en", "without_timestamps": True, "prefix": "So", "temperature": (0.0, 0.2)},
     {"suppress_tokens": (), "suppress_blank": False, "max_initial_timestamp": None, "logprob_threshold": None},
+    {"word_timestamps": True, "temperature": (0.0, 0.8), "best_of": 2, "no_speech_threshold": None},
+    {"word_timestamps": True, "language": "ja", "hallucination_silence_threshold": 1.0, "temperature": 0.0},
+    {"word_timestamps": True, "language": "en", "mode": "chunked", "temperature": 0.0, "logprob_threshold": None},
 )
 
 

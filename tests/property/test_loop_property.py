@@ -161,6 +161,7 @@ def windows_of(
             assert number == 0
             assert loop.accept(GUESS) == []
             continue
+        assert isinstance(request, Decode)
         answer = given_answers[number % len(given_answers)]
         yield request, answer, loop.accept(answer)
         number += 1

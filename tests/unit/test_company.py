@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from stapes.job import Job
 from stapes.options import TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.loop import Answer
-from stapes.results import Transcript
+from stapes.results import LanguageGuess, Transcript, WindowResult
 from stapes.scheduled import JobState
 from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import Script, ScriptedBackend, babbling, noise, random_checkpoint, reciting, tiny_spec
@@ -33,6 +34,7 @@ from stapes.tokenizer import Tokenizer
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 BABBLE: dict[str, Any] = {"temperature": (0.0, 0.9), "sample_len": 6, "best_of": 2}
+WORDS: dict[str, Any] = {"word_timestamps": True, "no_speech_threshold": None}
 
 
 class QuickBackend(ScriptedBackend):
@@ -453,6 +455,38 @@ def test_a_broken_run_goes_on_with_the_same_transcript(n_known: int, detects: bo
     assert answers_of(events) == answers_of(first)
     assert backend.n_encoded - n_encoded <= n_encoded
     assert (backend.n_encoded - n_encoded == 0) == (len(known) == len(first))
+    assert backend.n_open == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 8), st.sampled_from(["sequential", "chunked"]))
+def test_a_broken_run_with_words_goes_on_with_the_same_transcript(n_known: int, mode: str) -> None:
+    keywords = {**BABBLE, **WORDS, "mode": mode}
+    engine, backend = engine_of()
+    first: list[JobEvent] = []
+    whole = engine.submit(noise(70.0), on_event=first.append, **keywords).result()
+    assert any(segment.words for segment in whole.segments)
+    n_encoded, n_steps = backend.n_encoded, backend.n_steps
+    known = answers_of(first)[:n_known]
+    events: list[JobEvent] = []
+    assert engine.submit(noise(70.0), on_event=events.append, resume=known, **keywords).result() == whole
+    assert answers_of(events) == answers_of(first)
+    assert (backend.n_encoded - n_encoded == 0) == (len(known) == len(first))
+    assert (backend.n_steps - n_steps == 0) == (len(known) == len(first))
+    assert backend.n_open == 0
+
+
+def test_a_last_window_without_its_words_is_aligned_anew_and_one_before_it_refused() -> None:
+    engine, backend = engine_of()
+    events: list[JobEvent] = []
+    whole = engine.submit(noise(70.0), on_event=events.append, **BABBLE, **WORDS).result()
+    results = [answer for answer in answers_of(events) if isinstance(answer, WindowResult)]
+    place = next(i for i, result in enumerate(results) if result.timings)
+    known = [answer for answer in answers_of(events) if isinstance(answer, LanguageGuess)]
+    known += [*results[:place], replace(results[place], timings=None)]
+    assert engine.submit(noise(70.0), resume=known, **BABBLE, **WORDS).result() == whole
+    with pytest.raises(OptionError, match="another recording or options"):
+        engine.submit(noise(70.0), resume=[*known, results[-1]], **BABBLE, **WORDS)
     assert backend.n_open == 0
 
 

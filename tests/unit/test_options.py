@@ -14,7 +14,6 @@ from stapes.errors import OptionError
 from stapes.options import (
     COMMAND_PRESET,
     GROUPS,
-    WORD_DEFAULTS,
     Beam,
     Clips,
     Context,
@@ -51,6 +50,10 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
     "logprob_threshold": -1.0,
     "no_speech_threshold": 0.6,
     "clip_timestamps": (0.0,),
+    "word_timestamps": False,
+    "prepend_punctuations": "\"'“¿([{-",
+    "append_punctuations": "\"'.。,，!！?？:：”)]}、",
+    "hallucination_silence_threshold": None,
 }
 NAMES = [item.name for _, item in option_fields()]
 
@@ -261,20 +264,26 @@ def test_keywords_reach_their_groups() -> None:
         ({"beam_sise": 5}, "did you mean 'beam_size'"),
         ({"zzzzzzzzz": 5}, "unknown option 'zzzzzzzzz'"),
         ({"prompt": [1, 2]}, "initial_prompt"),
-        ({"word_timestamps": True}, "no word times yet"),
-        ({"hallucination_silence_threshold": 2.0}, "no word times yet"),
+        ({"word_timestamp": True}, "did you mean 'word_timestamps'"),
         ({"verbose": True}, "verbose"),
     ],
 )
-def test_what_is_unknown_or_waits_is_refused_with_a_way_out(keywords: dict[str, Any], message: str) -> None:
+def test_what_is_unknown_is_refused_with_a_way_out(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         TranscribeOptions.from_keywords(keywords)
 
 
-def test_word_options_at_their_defaults_are_taken() -> None:
-    assert TranscribeOptions.from_keywords(WORD_DEFAULTS) == TranscribeOptions()
-    # without word times there is nothing to attach punctuation to
-    assert TranscribeOptions.from_keywords({"append_punctuations": "."}) == TranscribeOptions()
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"word_timestamps": 1}, "word_timestamps must be True or False, got 1"),
+        ({"append_punctuations": None}, "append_punctuations must be text, got None"),
+        ({"hallucination_silence_threshold": -1}, "must be a number of at least 0, got -1"),
+    ],
+)
+def test_word_options_are_checked(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        TranscribeOptions.from_keywords(keywords)
 
 
 def test_option_errors_are_value_errors_too() -> None:

@@ -24,12 +24,16 @@ import numpy.typing as npt
 from stapes.checkpoint.base import ModelSpec
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
 WindowId = NewType("WindowId", int)
 RowId = NewType("RowId", int)
 #: half-open: (first forbidden id, first allowed id after it)
 IdRange = tuple[int, int]
 #: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
 LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
+#: (attention scores (heads, tokens, n_audio_ctx), n_columns of them with sound, n_before) -> for each token from
+#: n_before to the last but one, the column at which speech comes to it: (tokens - n_before - 1,), never falling
+TokenColumnsKernel = Callable[[FloatArray, int, int], IntArray]
 
 
 class IdRanges:
@@ -98,22 +102,26 @@ Choice = Best | Draw | Top
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask for the raw logits of `ids` after `position` (an index into this step's tokens)."""
+    """Ask for the raw logits of `ids` after `position` (an index into this step's tokens).
+
+    below: measure them against the ids below this one; None: against all.
+    """
 
     position: int
     ids: tuple[int, ...]
+    below: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Raw logits of the ids asked for, and the log of the sum of the exponentials of all ids' logits."""
+    """Raw logits of the ids asked for, and the log of the sum of the exponentials of the logits to measure against."""
 
     logits: FloatArray  # (ids,)
     log_normaliser: float
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """The ids' probabilities among all ids."""
+        """The ids' probabilities among those that they are measured against."""
         return np.exp(self.logits.astype(np.float64) - self.log_normaliser)
 
 
@@ -183,6 +191,10 @@ class Backend(Protocol):
     @property
     def log10_mel(self) -> LogMelKernel:
         """The backend's own log-mel, equal to `stapes.audio.mel.log10_mel` within 1e-5."""
+
+    @property
+    def token_columns(self) -> TokenColumnsKernel:
+        """The backend's own alignment, the same path as `stapes.backends.alignment.token_columns` but for ties."""
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Encode windows: mel (windows, n_mels, 2 * n_audio_ctx) -> one id per window."""

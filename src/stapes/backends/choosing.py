@@ -82,4 +82,4 @@ def _top(logprobs: FloatArray, n: int) -> list[int]:
 def probe(logits: FloatArray, wanted: Probe) -> ProbeResult:
     """Read single raw logits from (n_vocab,), before any constraint has changed them."""
     ids = np.array(wanted.ids, dtype=np.int64)
-    return ProbeResult(logits=logits[ids], log_normaliser=float(log_sum_exp(logits)))
+    return ProbeResult(logits=logits[ids], log_normaliser=float(log_sum_exp(logits[: wanted.below])))

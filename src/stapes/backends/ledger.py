@@ -126,6 +126,8 @@ class Ledger(Generic[Memory, Cache]):
         if any(not 0 <= position < len(step.tokens) for position in positions):
             raise BackendError(f"row {step.row} asks for a position outside its {len(step.tokens)} new tokens")
         ids = [one for probe in step.probes for one in probe.ids]
+        if any(probe.below is not None and not 0 < probe.below <= spec.n_vocab for probe in step.probes):
+            raise BackendError(f"row {step.row} measures against ids below none of 1 to {spec.n_vocab}")
         forbidden = step.constraint.permanent.array
         if ids and not 0 <= min(ids) <= max(ids) < spec.n_vocab:
             raise BackendError(f"row {step.row} asks for an id outside 0 to {spec.n_vocab - 1}")

@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from stapes.backends.alignment import entries
 from stapes.backends.base import (
     BackendInfo,
     Best,
     Draw,
     FloatArray,
+    IntArray,
     LogMelKernel,
     ProbeResult,
     RowId,
     RowResult,
     RowStep,
+    TokenColumnsKernel,
     WindowId,
 )
 from stapes.backends.cores import usable_cores
@@ -86,6 +89,17 @@ class NativeBackend(LedgerBackend[Any, Any]):
         return log10_mel
 
     @property
+    def token_columns(self) -> TokenColumnsKernel:
+        """The library's own alignment."""
+        native = self._native
+
+        def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
+            cost = native.alignment_cost(_contiguous(scores), n_columns, n_before)
+            return entries(native.dtw_path(cost)) if n_columns else np.zeros(len(cost), np.int32)
+
+        return token_columns
+
+    @property
     def info(self) -> BackendInfo:
         """What runs the network, and what it costs."""
         return self._info
@@ -124,7 +138,7 @@ class NativeBackend(LedgerBackend[Any, Any]):
         if step.choice is not None:
             self._choose(request, step)
         if step.probes or step.logits_at or step.attention:
-            probes = [(one.position, list(one.ids)) for one in step.probes]
+            probes = [(one.position, list(one.ids), one.below or self.spec.n_vocab) for one in step.probes]
             request.look(probes, list(step.logits_at), _distinct(step.attention), self.spec.n_audio_ctx)
         return request
 

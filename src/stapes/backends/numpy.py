@@ -20,7 +20,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stapes.audio.mel import log10_mel
-from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, RowResult, RowStep, WindowId
+from stapes.backends.alignment import token_columns
+from stapes.backends.base import (
+    BackendInfo,
+    FloatArray,
+    LogMelKernel,
+    RowId,
+    RowResult,
+    RowStep,
+    TokenColumnsKernel,
+    WindowId,
+)
 from stapes.backends.choosing import choose, constrain, probe
 from stapes.backends.cores import usable_cores
 from stapes.backends.ledger import Ledger, LedgerBackend, Row
@@ -66,6 +76,11 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
     def log10_mel(self) -> LogMelKernel:
         """NumPy's own log-mel: the twin itself."""
         return log10_mel
+
+    @property
+    def token_columns(self) -> TokenColumnsKernel:
+        """NumPy's own alignment: the twin itself."""
+        return token_columns
 
     @property
     def info(self) -> BackendInfo:

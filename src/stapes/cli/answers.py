@@ -10,13 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stapes.results import LanguageGuess, Try, WindowResult
+from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
 
+#: A window's result comes with its words' timings, where they were asked for: it is told when it has them.
 Answer = LanguageGuess | WindowResult
 
 #: far above what a window's text and tries take (a text context of 448 tokens: about 4 kB)
 MAX_ANSWER_BYTES: Final = 256 << 10
-_MOST_TRIES, _MOST_CHARACTERS = 1000, 50_000
+_MOST_TRIES, _MOST_CHARACTERS, _MOST_WORDS = 1000, 50_000, 1000
 #: rounding may lift a sum of log-probabilities, or a probability, that far above its bound
 _ROUNDING = 1e-3
 
@@ -41,8 +42,13 @@ def answer_to_bytes(answer: Answer) -> bytes:
             "text": answer.text,
             **{name: float(getattr(answer, name)) for name in _RESULT_FLOATS},
             "tries": [[*(float(getattr(one, name)) for name in _TRY_FLOATS), one.refused] for one in answer.tries],
+            "timings": None if answer.timings is None else [_timing_values(one) for one in answer.timings],
         }
     return json.dumps(values, separators=(",", ":")).encode("ascii")
+
+
+def _timing_values(one: WordTiming) -> list[object]:
+    return [one.text, [int(token) for token in one.tokens], *(float(getattr(one, name)) for name in _TIMING_FLOATS)]
 
 
 def answer_from_bytes(body: bytes, bounds: AnswerBounds) -> Answer:
@@ -67,14 +73,40 @@ def _guess(values: dict[str, Any], bounds: AnswerBounds) -> LanguageGuess:
 
 
 def _result(values: dict[str, Any], bounds: AnswerBounds) -> WindowResult:
-    _require(values.keys() == {"tokens", "text", "tries", *_RESULT_FLOATS}, "a window has other fields")
-    tokens, tries = values["tokens"], values["tries"]
-    _require(isinstance(tokens, list) and len(tokens) <= bounds.n_text_ctx, "a window has too many tokens")
-    _require(all(type(one) is int and 0 <= one < bounds.n_vocab for one in tokens), "a token is not in the vocabulary")
+    _require(values.keys() == {"tokens", "text", "tries", "timings", *_RESULT_FLOATS}, "a window has other fields")
+    tries = values["tries"]
     _check_text(values["text"])
     _require(isinstance(tries, list) and len(tries) <= _MOST_TRIES, "a window has too many tries")
     floats = _floats(_RESULT_FLOATS, [values[name] for name in _RESULT_FLOATS])
-    return WindowResult(tokens=tuple(tokens), text=values["text"], tries=tuple(map(_try, tries)), **floats)
+    return WindowResult(
+        tokens=_tokens(values["tokens"], bounds),
+        text=values["text"],
+        tries=tuple(map(_try, tries)),
+        timings=_timings(values["timings"], bounds),
+        **floats,
+    )
+
+
+def _tokens(values: object, bounds: AnswerBounds) -> tuple[int, ...]:
+    _require(isinstance(values, list) and len(values) <= bounds.n_text_ctx, "there are too many tokens")
+    assert isinstance(values, list)
+    _require(all(type(one) is int and 0 <= one < bounds.n_vocab for one in values), "a token is not in the vocabulary")
+    return tuple(values)
+
+
+def _timings(values: object, bounds: AnswerBounds) -> tuple[WordTiming, ...] | None:
+    if values is None:
+        return None
+    _require(isinstance(values, list) and len(values) <= _MOST_WORDS, "a window has too many words")
+    assert isinstance(values, list)
+    return tuple(_timing(one, bounds) for one in values)
+
+
+def _timing(values: object, bounds: AnswerBounds) -> WordTiming:
+    _require(isinstance(values, list) and len(values) == len(_TIMING_FLOATS) + 2, "a word has other fields")
+    assert isinstance(values, list)
+    _check_text(values[0])
+    return WordTiming(text=values[0], tokens=_tokens(values[1], bounds), **_floats(_TIMING_FLOATS, values[2:]))
 
 
 def _try(values: object) -> Try:
@@ -117,4 +149,9 @@ _RESULT_FLOATS: Final[dict[str, tuple[float, float]]] = {
 }
 _TRY_FLOATS: Final[dict[str, tuple[float, float]]] = {
     name: _RESULT_FLOATS[name] for name in ("temperature", "avg_logprob", "compression_ratio")
+}
+_TIMING_FLOATS: Final[dict[str, tuple[float, float]]] = {
+    "start_s": (0.0, 30.0),
+    "end_s": (0.0, 30.0),
+    "probability": (0.0, 1.0),
 }

@@ -267,7 +267,9 @@ class Batch:
             self._show_warning(ticket, warning)
         paths: list[str] = []
         if self._command.formats:
-            written = write_files(transcript, self._command.formats, self._command.output_dir, ticket.stem)
+            written = write_files(
+                transcript, self._command.formats, self._command.output_dir, ticket.stem, self._command.layout
+            )
             paths = [str(path) for path in written]
             if ticket.entry is not None:
                 ticket.entry.done(self._command.formats)

@@ -13,14 +13,15 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
 
 from stapes.cli.help import DESCRIPTION, EPILOG, USAGE, PageFormatter, version
 from stapes.cli.output import told_apart
 from stapes.errors import OptionError
-from stapes.options import COMMAND_PRESET, GROUPS, PRECISIONS, WORD_DEFAULTS, TranscribeOptions, option_fields
+from stapes.options import COMMAND_PRESET, GROUPS, PRECISIONS, TranscribeOptions, option_fields
+from stapes.subtitles import Layout
 from stapes.writers import ALL_FORMATS, WRITERS, format_names
 
 DEFAULT_MODEL: Final = "base"
@@ -29,21 +30,6 @@ PROGRESS: Final = ("auto", "bar", "json", "none")
 SEE_HELP: Final = "stapes --help explains every flag"
 #: a finer ladder of temperatures than this is a slip of the finger
 _MOST_RUNGS: Final = 1000
-
-#: Flags of `whisper` that wait for word times: name -> (default, what it will do).
-WAITING: Final[Mapping[str, tuple[Any, str]]] = {
-    "word_timestamps": (WORD_DEFAULTS["word_timestamps"], "find the time of every word"),
-    "prepend_punctuations": (WORD_DEFAULTS["prepend_punctuations"], "marks that join the word after them"),
-    "append_punctuations": (WORD_DEFAULTS["append_punctuations"], "marks that join the word before them"),
-    "highlight_words": (False, "underline each word in srt and vtt as it is spoken"),
-    "max_line_width": (None, "most characters in a line of a subtitle"),
-    "max_line_count": (None, "most lines in a subtitle"),
-    "max_words_per_line": (None, "most words in a subtitle"),
-    "hallucination_silence_threshold": (
-        WORD_DEFAULTS["hallucination_silence_threshold"],
-        "skip a silence longer than so many seconds where text seems invented",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +50,7 @@ class Command:
     progress: str  # one of PROGRESS
     skip_existing: bool
     options: TranscribeOptions
+    layout: Layout  # of subtitles
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -74,7 +61,6 @@ def parse(words: Sequence[str]) -> Command:
     values = read_words(words)
     if not values["audio"]:
         raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
-    _refuse_waiting(values)
     threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]
     if threads < 0:
         raise OptionError(f"--threads must be 0 (all) or more, got {threads}")
@@ -85,6 +71,7 @@ def parse(words: Sequence[str]) -> Command:
     to_files = values["output_format"] is not None or values["output_dir"] is not None
     if values["skip_existing"] and not to_files:
         raise OptionError("--skip_existing looks for files, and none would be written; give -f or -o too")
+    options = _transcribe_options(values)
     return Command(
         audio=tuple(values["audio"]),
         model=values["model"],
@@ -99,7 +86,8 @@ def parse(words: Sequence[str]) -> Command:
         concurrency=concurrency,
         progress=values["progress"],
         skip_existing=values["skip_existing"],
-        options=_transcribe_options(values),
+        options=options,
+        layout=_layout(values, options),
     )
 
 
@@ -145,10 +133,12 @@ def temperature_ladder(first: float, increment: float) -> tuple[float, ...]:
     return tuple(first + number * step for number in range(math.ceil(rungs)))
 
 
-def _refuse_waiting(values: Mapping[str, Any]) -> None:
-    for name, (default, _) in WAITING.items():
-        if values[name] and values[name] != default and not name.endswith("punctuations"):
-            raise OptionError(f"--{name}: this version has no word times yet; leave --{name} out")
+def _layout(values: Mapping[str, Any], options: TranscribeOptions) -> Layout:
+    """Read how subtitles are laid out. Raises OptionError where there are no words to lay out."""
+    layout = Layout(**{item.name: values[item.name] for item in fields(Layout)})
+    if layout.asked_for and not options.words.word_timestamps:
+        raise OptionError(f"--{layout.asked_for[0]} requires --word_timestamps True")
+    return layout
 
 
 def join_spellings(words: Sequence[str]) -> list[str]:
@@ -202,9 +192,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("audio", nargs="*", metavar="AUDIO", help=argparse.SUPPRESS)
     _add_output(parser)
     _add_model(parser)
-    for name, group in GROUPS.items():
+    for name, group in {**GROUPS, "subtitles": Layout}.items():
         _add_group(parser.add_argument_group(name.capitalize(), _first_line(group)), group)
-    _add_waiting(parser)
     others = parser.add_argument_group("Others")
     others.add_argument("--help", "-h", action="help", help="show this page")
     others.add_argument("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version")
@@ -293,21 +282,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="most cores to use; 0 uses all (default: 0)")  # fmt: skip
 
 
-def _add_waiting(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "Word times", "Known, but this version cannot serve them yet: it takes the defaults only."
-    )
-    for name, (default, help_text) in WAITING.items():
-        kind: Any = bool if isinstance(default, bool) else str if isinstance(default, str) else int | None
-        if name == "hallucination_silence_threshold":
-            kind = float | None
-        convert, metavar = _KINDS[kind]
-        group.add_argument(f"--{name}", type=convert, default=default, metavar=metavar, help=_help(help_text, default))
-
-
 def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
     hints = get_type_hints(group)
-    for item in (item for _, item in option_fields() if item.name in hints):
+    for item in fields(group):
         default = command_default(item)
         _add_option(section, item, hints[item.name], default)
         if item.name == "temperature":

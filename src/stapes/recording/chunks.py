@@ -17,6 +17,7 @@ from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.errors import OptionError
 from stapes.options import Clips, TranscribeOptions
+from stapes.recording.alignment import Heads
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
 from stapes.recording.task import RecordingTask
@@ -115,12 +116,15 @@ class ChunkedTask:
         tokenizer: Tokenizer,
         options: TranscribeOptions,
         resume: Sequence[Answer] = (),
+        *,
+        heads: Heads = (),
     ) -> None:
         """Take a recording, which the task closes; all as for `RecordingTask`."""
         self._recording = recording
         self._backend = backend
         self._tokenizer = tokenizer
         self._options = options
+        self._heads = heads
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
         #: known once the first chunk has told it; nothing else is begun before
@@ -142,7 +146,9 @@ class ChunkedTask:
         options = replace(self._options, clips=Clips(clip_timestamps=(start_s, end_s)))
         if self._guess is not None:
             options = replace(options, speech=replace(options.speech, language=self._guess.language))
-        task = RecordingTask(self._recording.shared(), self._backend, self._tokenizer, options, mel=self._mel)
+        task = RecordingTask(
+            self._recording.shared(), self._backend, self._tokenizer, options, heads=self._heads, mel=self._mel
+        )
         return _Chunk(task, end_s, self._collect)
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
@@ -152,7 +158,7 @@ class ChunkedTask:
     def _resumed(self, answer: Answer) -> list[JobEvent]:
         if not self._chunks:
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
-        self._chunks[0].events.append(self._chunks[0].task.take_answer(answer))
+        self._chunks[0].events.extend(self._chunks[0].task.take_answer(answer))
         found = self._collect()
         self._begin_more(1)
         return found

@@ -5,19 +5,23 @@
     while (request := loop.next()) is not None:
         segments = loop.accept(answer(request))
 
+Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`).
+
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
 a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
-from stapes.recording.segments import Piece, WindowGeometry, cut
-from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.recording.hallucination import Settled, Stretch, settle
+from stapes.recording.segments import Cut, Piece, WindowGeometry, cut
+from stapes.recording.words import in_order, last_word_end, place_words
+from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
@@ -39,8 +43,18 @@ class Decode:
     prompt: tuple[int, ...]
 
 
-Request = Detect | Decode
-Answer = LanguageGuess | WindowResult
+@dataclass(frozen=True, slots=True)
+class Align:
+    """Say where `tokens` of text lie in the window that was decoded just now. Answer: Alignment."""
+
+    seek: int
+    n_frames: int
+    tokens: tuple[int, ...]
+
+
+Request = Detect | Decode | Align
+#: A window's result takes its alignment in: a result that has one needs no other answer.
+Answer = LanguageGuess | WindowResult | Alignment
 
 
 class SeekLoop:
@@ -73,6 +87,8 @@ class SeekLoop:
         self._windows: list[Window] = []
         self._guess: LanguageGuess | None = None
         self._asked: Request | None = None
+        self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
+        self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
 
     @property
     def language(self) -> str | None:
@@ -112,6 +128,9 @@ class SeekLoop:
             return []
         if isinstance(asked, Decode) and isinstance(answer, WindowResult):
             return self._accept_window(asked, answer)
+        if isinstance(asked, Align) and isinstance(answer, Alignment) and self._decoded is not None:
+            (decoded, result), self._decoded = self._decoded, None
+            return self._accept_window(decoded, replace(result, timings=answer.words))
         raise TypeError(f"{type(answer).__name__} does not answer {asked!r}")
 
     def transcript(self, duration_s: float, warnings: tuple[str, ...] = ()) -> Transcript:
@@ -152,7 +171,7 @@ class SeekLoop:
 
     def _accept_window(self, asked: Decode, result: WindowResult) -> list[Segment]:
         if is_silence(result, self._options.thresholds):
-            return self._move_on(asked, result, asked.n_frames, skipped=True, segments=[])
+            return self._move_on(asked, result, asked.seek + asked.n_frames, segments=None)
         geometry = WindowGeometry(
             seek=asked.seek,
             n_frames=asked.n_frames,
@@ -160,15 +179,58 @@ class SeekLoop:
             timestamp_begin=self._tokenizer.special.timestamp_begin,
         )
         found = cut(result.tokens, geometry)
-        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(found.pieces)]
+        settled = Settled(found.pieces, asked.seek + found.advance)
+        if self._options.words.word_timestamps:
+            if result.timings is None:
+                text = tuple(token for piece in found.pieces for token in self._text_of(piece))
+                if text:
+                    self._decoded = asked, result
+                    self._asked = Align(asked.seek, asked.n_frames, text)
+                    return []
+                result = replace(result, timings=())
+            settled = self._with_words(asked, found, result.timings or ())
+        if settled.pieces is None:
+            return self._move_on(asked, result, settled.next_seek, segments=None)
+        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(settled.pieces)]
+        if self._options.words.word_timestamps:
+            segments = in_order(segments, self._spoken_until_s(asked))
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
-        return self._move_on(asked, result, found.advance, skipped=False, segments=segments)
+        return self._move_on(asked, result, settled.next_seek, segments=segments)
+
+    def _text_of(self, piece: Piece) -> tuple[int, ...]:
+        return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
+
+    def _with_words(self, asked: Decode, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
+        """Give a window's pieces their words, which may drop some of them, and change where the loop goes on."""
+        stretch = Stretch(
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            window_frames=self._window_frames,
+            content_frames=self._content_frames,
+            next_seek=asked.seek + found.advance,
+            closed=found.closed,
+        )
+        options, eot = self._options.words, self._tokenizer.special.eot
+        pieces = place_words(
+            found.pieces, timings, options, offset_s=stretch.offset_s, last_speech_s=self._last_speech_s, eot=eot
+        )
+        settled = settle(pieces, stretch, options.hallucination_silence_threshold, self._last_speech_s)
+        if settled.pieces:
+            self._last_speech_s = last_word_end(settled.pieces) or 0.0
+        return settled
+
+    def _spoken_until_s(self, asked: Decode) -> float:
+        """Where what was said before a window ends, unless the window lies in a clip before that."""
+        last = next((segment for segment in reversed(self._segments) if segment.words), None)
+        if last is None or not last.words or self._windows[-1].seek > asked.seek:
+            return 0.0
+        return max(last.end_s, last.words[-1].end_s)
 
     def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:
         """Make a segment; one that is as long as nothing, or says nothing, stays with empty text and tokens."""
-        text = self._tokenizer.decode(token for token in piece.tokens if token < self._tokenizer.special.eot)
+        text = self._tokenizer.decode(self._text_of(piece))
         empty = piece.start_s == piece.end_s or not text.strip()
         return Segment(
             id=len(self._segments) + offset,
@@ -181,18 +243,21 @@ class SeekLoop:
             avg_logprob=result.avg_logprob,
             compression_ratio=result.compression_ratio,
             no_speech_prob=result.no_speech_prob,
-            words=() if empty else None,
+            words=() if empty else piece.words if self._options.words.word_timestamps else None,
         )
 
     def _move_on(
-        self, asked: Decode, result: WindowResult, advance: int, *, skipped: bool, segments: list[Segment]
+        self, asked: Decode, result: WindowResult, next_seek: int, *, segments: list[Segment] | None
     ) -> list[Segment]:
-        self._seek = asked.seek + advance
-        self._segments.extend(segments)
+        """Keep a window's segments and go on behind it; None: the window is skipped."""
+        self._seek = next_seek
+        self._segments.extend(segments or ())
         self._windows.append(
-            Window(seek=asked.seek, n_frames=asked.n_frames, next_seek=self._seek, skipped=skipped, result=result)
+            Window(
+                seek=asked.seek, n_frames=asked.n_frames, next_seek=next_seek, skipped=segments is None, result=result
+            )
         )
-        return segments
+        return segments or []
 
 
 def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.results import Word
+
 #: seconds per frame: 10 ms
 FRAME_SECONDS = 160 / 16000
 
@@ -42,6 +44,7 @@ class Piece:
     start_s: float
     end_s: float
     tokens: tuple[int, ...]
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Cut:
 
     pieces: tuple[Piece, ...]
     advance: int  # frames to move on, always > 0
+    closed: bool = False  # whether it ends in a lone timestamp: nothing is spoken behind it
 
 
 def cut(tokens: Sequence[int], window: WindowGeometry) -> Cut:
@@ -63,7 +67,7 @@ def cut(tokens: Sequence[int], window: WindowGeometry) -> Cut:
     closed = is_time[-2:] == [False, True]
     ends = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
     if not ends:
-        return Cut(pieces=(_whole(tokens, window),), advance=window.n_frames)
+        return Cut(pieces=(_whole(tokens, window),), advance=window.n_frames, closed=closed)
     if closed:
         ends.append(len(tokens))
     pieces = []
@@ -74,7 +78,7 @@ def cut(tokens: Sequence[int], window: WindowGeometry) -> Cut:
         start = end
     advance = window.n_frames if closed else window.position(tokens[start - 1]) * window.frames_per_timestamp
     # Only tokens that break the timestamp rules point nowhere; the reference would decode this window for ever.
-    return Cut(pieces=tuple(pieces), advance=advance if advance > 0 else window.n_frames)
+    return Cut(pieces=tuple(pieces), advance=advance if advance > 0 else window.n_frames, closed=closed)
 
 
 def _whole(tokens: Sequence[int], window: WindowGeometry) -> Piece:

@@ -14,11 +14,14 @@ from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep,
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import language_guess, language_step
-from stapes.recording.loop import Answer, Decode, Detect, SeekLoop
-from stapes.results import LanguageGuess, Transcript, WindowResult
+from stapes.recording.loop import Align, Answer, Decode, Detect, SeekLoop
+from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
+
+_QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 
 
 class RecordingTask:
@@ -34,11 +37,14 @@ class RecordingTask:
         tokenizer: Tokenizer,
         options: TranscribeOptions,
         resume: Sequence[Answer] = (),
+        *,
+        heads: Heads = (),
         mel: LogMel | None = None,
     ) -> None:
         """Take a recording, which the task closes.
 
         resume: the answers of an earlier, broken run with the same recording, model and options.
+        heads: whose attention follows the sound, for word times.
         mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
@@ -58,25 +64,28 @@ class RecordingTask:
         )
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
+        self._heads = heads
         self._window: WindowId | None = None
         self._detecting: RowId | None = None
         self._decoder: WindowDecoder | None = None
-        self._first_events = tuple(self.take_answer(answer) for answer in resume)
+        self._aligner: WindowAligner | None = None
+        self._first_events = tuple(event for answer in resume for event in self.take_answer(answer))
 
-    def take_answer(self, answer: Answer) -> JobEvent:
+    def take_answer(self, answer: Answer) -> list[JobEvent]:
         """Take an answer of an earlier run: the loop then stands where it stood."""
-        wanted = Detect if isinstance(answer, LanguageGuess) else Decode
-        if not isinstance(self._loop.next(), wanted):
+        if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
         return self._told(answer, resumed=True)
 
-    def _told(self, answer: Answer, *, resumed: bool = False) -> JobEvent:
-        """Give an answer to the loop, and what came of it to whoever listens."""
+    def _told(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
+        """Give an answer to the loop, and what came of it to whoever listens: nothing before a window has its words."""
         segments = self._loop.accept(answer)
-        if isinstance(answer, WindowResult):
-            return WindowDone(window=self._loop.last_window, segments=tuple(segments), resumed=resumed)
-        self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
-        return LanguageDetected(guess=answer, resumed=resumed)
+        if isinstance(answer, LanguageGuess):
+            self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
+            return [LanguageDetected(guess=answer, resumed=resumed)]
+        if isinstance(self._loop.next(), Align):
+            return []
+        return [WindowDone(window=self._loop.last_window, segments=tuple(segments), resumed=resumed)]
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
         """Find the spectrogram's maximum, for which all samples are read: seconds for hours of audio.
@@ -136,7 +145,7 @@ class RecordingTask:
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
-        if isinstance(request, Decode):
+        if isinstance(request, Decode | Align):
             return self._mel.window(request.seek, request.n_frames)
         return self._mel.opening()
 
@@ -158,36 +167,57 @@ class RecordingTask:
                 request.prompt,
                 random_key=(self._options.search.seed, request.seek),
             )
+        elif isinstance(request, Align):
+            self._aligner = WindowAligner(
+                self._backend, self._window, self._alignment_setting(), request.tokens, request.n_frames
+            )
+
+    def _alignment_setting(self) -> AlignmentSetting:
+        return AlignmentSetting.make(
+            self._backend.spec, self._tokenizer, self._heads, self._loop.language, self._options.speech.task, N_FRAMES
+        )
 
     def steps(self) -> list[RowStep]:
         """Say which rows are to be stepped; none while a window is needed."""
         if self._detecting is not None:
             return [language_step(self._detecting, self._tokenizer)]
+        if self._aligner is not None:
+            return self._aligner.steps()
         return self._decoder.steps() if self._decoder is not None else []
 
     def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
         """Take the results of `steps`, in its order; tell of a window that this ends."""
         if self._detecting is not None:
-            return [self._accept_language(results[0])]
-        assert self._decoder is not None
-        self._decoder.accept(results)
-        if self._decoder.result is None:
+            return self._accept_language(results[0])
+        answer: WindowResult | Alignment | None
+        if self._aligner is not None:
+            self._aligner.accept(results)
+            answer, self._aligner = self._aligner.result, None
+        else:
+            assert self._decoder is not None
+            self._decoder.accept(results)
+            answer = self._decoder.result
+        if answer is None:
             return []
-        result, self._decoder = self._decoder.result, None
-        self._release()
-        return [self._told(result)]
+        self._decoder = None
+        events = self._told(answer)
+        if isinstance(self._loop.next(), Align):
+            self._begin()  # over the window that was decoded just now
+        else:
+            self._release()
+        return events
 
-    def _accept_language(self, result: RowResult) -> JobEvent:
+    def _accept_language(self, result: RowResult) -> list[JobEvent]:
         assert self._detecting is not None
         self._backend.close(self._detecting)
         self._detecting = None
-        event = self._told(language_guess(result.probes[0], self._tokenizer))
+        events = self._told(language_guess(result.probes[0], self._tokenizer))
         request = self._loop.next()
         if isinstance(request, Decode) and request.seek == 0 and request.n_frames == N_FRAMES:
             self._begin()  # a first window full of sound is what was just encoded
         else:
             self._release()
-        return event
+        return events
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""
@@ -203,6 +233,9 @@ class RecordingTask:
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
+        if self._aligner is not None:
+            self._aligner.close()
+            self._aligner = None
         if self._detecting is not None:
             self._backend.close(self._detecting)
             self._detecting = None

@@ -1,0 +1,98 @@
+"""Where tokens lie in the sound: attention scores -> a matrix of costs -> the cheapest path (dynamic time warping).
+
+The plain NumPy form, the oracle of the native library's. Knows scores, not what tokens say.
+Source: openai/whisper timing.py at c0d2f62 (find_alignment, median_filter, dtw).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stapes.backends.base import FloatArray, IntArray
+
+#: columns of the median filter: 0.14 s
+_MEDIAN_WIDTH = 7
+#: how the path came to a cell: from both before, from the token before, from the column before
+_BOTH, _TOKEN, _COLUMN = 0, 1, 2
+
+
+def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
+    """Give the column at which the path comes to each token; see `stapes.backends.base.TokenColumnsKernel`."""
+    cost = alignment_cost(scores, n_columns, n_before)
+    return entries(dtw_path(cost)) if n_columns else np.zeros(len(cost), np.int32)
+
+
+def alignment_cost(scores: FloatArray, n_columns: int, n_before: int) -> FloatArray:
+    """Turn scores before the softmax (heads, tokens, n_audio_ctx) into costs (tokens - n_before - 1, n_columns).
+
+    Each head's attention is normalised over the tokens, smoothed over the columns, and the heads' mean is taken; its
+    first `n_before` tokens and the last one have no place in the path. What is no number costs nothing (where all
+    tokens look alike, the reference divides by zero, and its path leads out of the window).
+    """
+    used = scores[:, :, :n_columns]
+    with np.errstate(invalid="ignore", over="ignore"):
+        weights = np.exp(used - used.max(axis=-1, keepdims=True, initial=-np.inf))
+        weights /= weights.sum(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
+        mean = weights.mean(axis=1, keepdims=True, dtype=np.float64)
+        deviation = np.sqrt(np.square(weights - mean).mean(axis=1, keepdims=True))
+        normalised = ((weights - mean) / np.where(deviation > 0, deviation, np.inf)).astype(np.float32)
+    matrix = median_filter(np.nan_to_num(normalised, nan=0.0)).mean(axis=0)[n_before:-1]
+    cost: FloatArray = -matrix
+    return cost
+
+
+def median_filter(x: FloatArray) -> FloatArray:
+    """Take the median of 7 columns around each one, mirrored at the ends; fewer than 4 columns stay as they are."""
+    half = _MEDIAN_WIDTH // 2
+    if x.shape[-1] <= half:
+        return x
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect")
+    around = np.lib.stride_tricks.sliding_window_view(padded, _MEDIAN_WIDTH, axis=-1)
+    return np.ascontiguousarray(np.partition(around, half, axis=-1)[..., half])
+
+
+def dtw_path(cost: FloatArray) -> IntArray:
+    """Find the cheapest path through costs (tokens, columns) from the first cell to the last: (2, length), each cell's
+    token and column. Sums are float32; a step to both is taken only where it is cheaper than either alone.
+    """
+    n_tokens, n_columns = cost.shape
+    came = _ways(cost)
+    token, column = n_tokens, n_columns
+    path = []
+    while token > 0 or column > 0:
+        path.append((token - 1, column - 1))
+        way = _COLUMN if token == 0 else _TOKEN if column == 0 else came[token + column, token]
+        token -= way != _COLUMN
+        column -= way != _TOKEN
+    return np.array(path[::-1], np.int32).reshape(-1, 2).T
+
+
+def _ways(cost: FloatArray) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
+    """Say how the cheapest path came to each cell: [token + column, token], both counted from 1.
+
+    Cells of one diagonal depend on the two diagonals before alone, and are computed at once.
+    """
+    n_tokens, n_columns = cost.shape
+    came = np.full((n_tokens + n_columns + 1, n_tokens + 1), _COLUMN, np.int8)
+    before = np.full(n_tokens + 1, np.inf, np.float32)  # the diagonal before: total cost by token
+    before[0] = 0.0
+    last = np.full(n_tokens + 1, np.inf, np.float32)
+    for diagonal in range(2, n_tokens + n_columns + 1):
+        tokens = np.arange(max(1, diagonal - n_columns), min(n_tokens, diagonal - 1) + 1)
+        both, token, column = before[tokens - 1], last[tokens - 1], last[tokens]
+        way = np.where(
+            (both < token) & (both < column), _BOTH, np.where((token < both) & (token < column), _TOKEN, _COLUMN)
+        )
+        cheapest = np.choose(way, (both, token, column))
+        now = np.full(n_tokens + 1, np.inf, np.float32)
+        now[tokens] = cost[tokens - 1, diagonal - tokens - 1] + cheapest
+        came[diagonal, tokens] = way
+        before, last = last, now
+    return came
+
+
+def entries(path: IntArray) -> IntArray:
+    """Give the column of each token's first cell in a path."""
+    tokens, columns = path
+    first: IntArray = columns[np.diff(tokens, prepend=-1) > 0]
+    return first
