@@ -12,6 +12,13 @@ constexpr int STRETCH = ATTENTION_STRETCH, N_QUERIES = ATTENTION_QUERIES;
 constexpr int SCORE_STRIDE = STRETCH + 16;  // not a power of two: rows would share one set of the cache
 constexpr float NOTHING = -INFINITY;
 
+// Queries and weights are f32, or bf16 where the set multiplies that.
+template <class Op>
+constexpr bool WIDE = !std::is_same_v<Op, OpBf16>;
+// Keys and values are f32, or two bf16 to a group.
+template <class Op>
+constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : 2;
+
 struct Scratch {
     void* queries;   // (N_QUERIES, width rounded up to PANEL) f32 or bf16
     float* scores;   // (N_QUERIES, SCORE_STRIDE)
@@ -42,32 +49,41 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s, std::s
         const float* from = c.queries + static_cast<std::size_t>(first + i) * c.query_stride;
         for (int dim = 0; dim < c.shape.width; ++dim) {
             const std::size_t at = static_cast<std::size_t>(i) * wide + static_cast<std::size_t>(dim);
-            if constexpr (std::is_same_v<Op, OpF32>) static_cast<float*>(s.queries)[at] = from[dim] * c.scale;
+            if constexpr (WIDE<Op>) static_cast<float*>(s.queries)[at] = from[dim] * c.scale;
             else static_cast<bf16*>(s.queries)[at] = to_bf16(from[dim] * c.scale);
         }
-        if constexpr (!std::is_same_v<Op, OpF32>)
-            if (c.shape.width % 2) static_cast<bf16*>(s.queries)[static_cast<std::size_t>(i) * wide + static_cast<std::size_t>(c.shape.width)] = {0};
+        if (c.shape.width % GROUP<Op> == 0) continue;
+        const std::size_t end = static_cast<std::size_t>(i) * wide + static_cast<std::size_t>(c.shape.width);
+        if constexpr (WIDE<Op>) static_cast<float*>(s.queries)[end] = 0.0f;
+        else static_cast<bf16*>(s.queries)[end] = {0};
+    }
+}
+
+// One block of keys.
+template <class Op, int VECTORS>
+void score_tile(const Attention& c, int block, float* scores, int row, int n_rows, const Scratch& s, std::size_t wide) {
+    for (int key = 0; key < PANEL; key += VECTORS * W) {
+        Tile t{};
+        t.a_stride = wide * (WIDE<Op> ? 4 : 2);
+        t.a = static_cast<const Byte*>(s.queries) + static_cast<std::size_t>(row) * t.a_stride;
+        t.b = c.keys + block;
+        t.b_offset = static_cast<std::size_t>(key * Op::B_GROUP);
+        t.n_segments = 1;
+        t.n_groups = t.groups_per_segment = (c.shape.width + GROUP<Op> - 1) / GROUP<Op>;
+        t.out = scores + row * SCORE_STRIDE + key;
+        t.out_stride = SCORE_STRIDE;
+        run_rows<Op, VECTORS>(n_rows, t);
     }
 }
 
 template <class Op>
 void score(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s, std::size_t wide) {
-    constexpr int group = std::is_same_v<Op, OpF32> ? 1 : 2;
     for (int key = 0; key < n_keys; key += PANEL) {
-        for (int row = 0; row < n_queries; row += MAX_ROWS) {
-            for (int column = 0; column < PANEL; column += TILE_COLUMNS) {
-                Tile t{};
-                t.a_stride = wide * 4 / group;
-                t.a = static_cast<const Byte*>(s.queries) + static_cast<std::size_t>(row) * t.a_stride;
-                t.b = c.keys + (first_key + key) / PANEL;
-                t.b_offset = static_cast<std::size_t>(column * 4);
-                t.n_segments = 1;
-                t.n_groups = t.groups_per_segment = (c.shape.width + group - 1) / group;
-                t.out = s.scores + row * SCORE_STRIDE + key + column;
-                t.out_stride = SCORE_STRIDE;
-                run_rows<Op>(n_queries - row < MAX_ROWS ? n_queries - row : MAX_ROWS, t);
-            }
-        }
+        const int block = (first_key + key) / PANEL;
+        for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
+            if (n_rows <= Op::FEW_ROWS) score_tile<Op, FEW_ROWS_COLUMNS>(c, block, s.scores + key, row, n_rows, s, wide);
+            else score_tile<Op, COLUMNS>(c, block, s.scores + key, row, n_rows, s, wide);
+        });
     }
 }
 
@@ -95,7 +111,8 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
             const F32 x = key < seen ? exp_rough(load(scores + key) - top) : set1(0.0f);
             const F32 y = key + W <= seen ? x : select(first_lanes(seen - key < 0 ? 0 : seen - key), x, set1(0.0f));
             sums = sums + y;
-            store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, y);
+            if constexpr (WIDE<Op>) store(scores + key, y);
+            else store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, y);
         }
     }
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
@@ -105,27 +122,32 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     for (int dim = 0; dim < round_up(c.shape.width, PANEL); dim += W) store(mixed + dim, load(mixed + dim) * set1(shrink));
 }
 
+template <class Op, int VECTORS>
+void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows, const Scratch& s, std::size_t wide) {
+    for (int dim = 0; dim < c.shape.width; dim += VECTORS * W) {
+        Tile t{};
+        const void* weights = WIDE<Op> ? static_cast<const void*>(s.scores) : s.weights;
+        t.a_stride = SCORE_STRIDE * (WIDE<Op> ? 4 : 2);
+        t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
+        t.b = c.values + first_key / PANEL;
+        t.b_panel = static_cast<std::size_t>(PANEL) * PANEL * 4 / GROUP<Op>;
+        t.b_offset = static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * Op::B_GROUP);
+        t.groups_per_segment = PANEL / GROUP<Op>;
+        t.n_segments = round_up(n_keys, PANEL) / PANEL;
+        t.n_groups = t.n_segments * t.groups_per_segment;
+        t.out = s.mixed + static_cast<std::size_t>(row) * wide + dim;
+        t.out_stride = wide;
+        t.add = true;
+        run_rows<Op, VECTORS>(n_rows, t);
+    }
+}
+
 template <class Op>
 void mix(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s, std::size_t wide) {
-    constexpr bool exact = std::is_same_v<Op, OpF32>;
-    const std::size_t panel_bytes = static_cast<std::size_t>(PANEL) * PANEL * (exact ? 4 : 2);
-    for (int dim = 0; dim < c.shape.width; dim += TILE_COLUMNS) {
-        for (int row = 0; row < n_queries; row += MAX_ROWS) {
-            Tile t{};
-            const void* weights = exact ? static_cast<const void*>(s.scores) : s.weights;
-            t.a_stride = SCORE_STRIDE * (exact ? 4 : 2);
-            t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
-            t.b = c.values + first_key / PANEL;
-            t.b_offset = static_cast<std::size_t>(dim / PANEL) * panel_bytes + static_cast<std::size_t>(dim % PANEL * 4);
-            t.groups_per_segment = PANEL / (exact ? 1 : 2);
-            t.n_segments = round_up(n_keys, PANEL) / PANEL;
-            t.n_groups = t.n_segments * t.groups_per_segment;
-            t.out = s.mixed + static_cast<std::size_t>(row) * wide + dim;
-            t.out_stride = wide;
-            t.add = true;
-            run_rows<Op>(n_queries - row < MAX_ROWS ? n_queries - row : MAX_ROWS, t);
-        }
-    }
+    for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
+        if (n_rows <= Op::FEW_ROWS) mix_tile<Op, FEW_ROWS_COLUMNS>(c, first_key, n_keys, row, n_rows, s, wide);
+        else mix_tile<Op, COLUMNS>(c, first_key, n_keys, row, n_rows, s, wide);
+    });
 }
 
 void put_out(const Attention& c, int first, int n, const Scratch& s, std::size_t wide) {
@@ -171,7 +193,7 @@ void attend_as(const Attention& c) {
 
 void attend(const Attention& call) {
     if (call.shape.type == Type::f32) attend_as<OpF32>(call);
-    else attend_as<OpBf16>(call);
+    else attend_as<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpBf16Stored>>(call);
 }
 
 }  // namespace stapes::STAPES_ISA

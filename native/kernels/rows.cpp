@@ -24,6 +24,19 @@ STAPES_INLINE float squares(const float* x, int d, float mean) {
     return sum(sums);
 }
 
+// W numbers of steps of a row of i16, from value i on: as one integer, or in halves. (A template: a set has only one of both.)
+STAPES_INLINE void store_fine(std::uint8_t* to, std::size_t stride, int i, auto step) {
+    if constexpr (!MULTIPLIES_I8) {
+        store_crossed(to + i * 2, to_i32(step));
+    } else {
+        // Half a step more: a tie goes up, as the lower half has room for -128 and none for 128.
+        const I32 zero = set1_i32(ACTIVATION_ZERO);
+        const F32 upper = round((step + set1(0.5f)) * set1(1.0f / 256.0f));
+        store_bytes(to + i, to_i32(upper) + zero);
+        store_bytes(to + stride + static_cast<std::size_t>(i), to_i32(fma(upper, set1(-256.0f), step)) + zero);
+    }
+}
+
 }  // namespace
 
 void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
@@ -46,7 +59,7 @@ void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const f
 void quantize(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales) {
     const int whole = round_up(d, PANEL);
     const bool fine = y_type == Type::i16;
-    const float most = fine ? 127.0f * 256.0f : 127.0f;
+    const float most = !fine ? 127.0f : MULTIPLIES_I8 ? 127.0f * 256.0f : static_cast<float>(most_steps(d));
     for (int row = 0; row < n_rows; ++row) {
         const float* from = row_of(x, x_stride, row);
         std::uint8_t* to = y + static_cast<std::size_t>(row) * (fine ? 2 : 1) * y_stride;
@@ -63,10 +76,7 @@ void quantize(const float* x, std::size_t x_stride, int n_rows, int d, Type y_ty
                 store_bytes(to + i, to_i32(step) + zero);
                 continue;
             }
-            // Half a step more: a tie goes up, as the lower half has room for -128 and none for 128.
-            const F32 upper = round((step + set1(0.5f)) * set1(1.0f / 256.0f));
-            store_bytes(to + i, to_i32(upper) + zero);
-            store_bytes(to + y_stride + static_cast<std::size_t>(i), to_i32(fma(upper, set1(-256.0f), step)) + zero);
+            store_fine(to, y_stride, i, step);
         }
     }
 }
