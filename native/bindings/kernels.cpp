@@ -205,7 +205,8 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
-    require(shape.type == Type::f32 || shape.type == Type::bf16, "keys are f32 or bf16");
+    const bool fits = shape.type == Type::i8 ? !kernels.multiplies_i8 : shape.type == Type::f32 || shape.type == Type::bf16;
+    require(fits, "keys are f32, bf16 or, in sets that do not multiply bytes, i8");
     require(out_type == Type::f32 || out_type == Type::bf16, "what is mixed is f32 or bf16");
     require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1), "widths differ");
     require(keys.shape(0) > 0 && keys.shape(0) == values.shape(0), "as many keys as values, and at least one");

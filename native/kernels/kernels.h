@@ -86,15 +86,18 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1) or bf16 (g = 2). Positions that were never written hold zeros.
+// in type f32 (g = 1), bf16 (g = 2) or, where rows of i16 are plain integers, i8 (g = 4), followed by what one step of each
+// position means: PANEL f32. Positions that were never written hold zeros.
 struct BlockShape {
     Type type;
     int width;
+    STAPES_ALWAYS_INLINE int group() const { return type == Type::i8 ? 4 : type == Type::bf16 ? 2 : 1; }
+    STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return type == Type::i8 ? PANEL * sizeof(float) : 0; }
     STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
-        return static_cast<std::size_t>(round_up(width, type == Type::bf16 ? 2 : 1)) * PANEL * static_cast<std::size_t>(size_of(type));
+        return static_cast<std::size_t>(round_up(width, group()) * PANEL * size_of(type)) + scale_bytes();
     }
     STAPES_ALWAYS_INLINE std::size_t value_bytes() const {
-        return static_cast<std::size_t>(round_up(width, PANEL)) * PANEL * static_cast<std::size_t>(size_of(type));
+        return static_cast<std::size_t>(round_up(width, PANEL) * PANEL * size_of(type)) + scale_bytes();
     }
 };
 
@@ -119,7 +122,7 @@ constexpr int ATTENTION_QUERIES = 48;   // queries at a time
 constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches
 STAPES_ALWAYS_INLINE constexpr std::size_t attention_scratch(int width) {
     const auto wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
-    return static_cast<std::size_t>(ATTENTION_QUERIES) * (2 * wide + 2 * (ATTENTION_STRETCH + 16) + 2) * 4;
+    return static_cast<std::size_t>(ATTENTION_QUERIES) * (3 * wide + 2 * (ATTENTION_STRETCH + 16) + 4) * 4;
 }
 
 // What may come next, and how it is chosen; see stapes/backends/base.py (Constraint, Best, Draw, Top).

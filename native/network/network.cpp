@@ -65,6 +65,7 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
       lease_(n_threads),
       rows_type_(precision == Precision::float32 || !kernels.multiplies_bf16 ? Type::f32 : Type::bf16),
       text_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
+      window_type_(precision == Precision::int8 && !kernels.multiplies_i8 ? Type::i8 : text_type_),
       encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),
       decoder_(static_cast<std::size_t>(sizes.n_text_layer)) {
     linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}};
@@ -121,12 +122,12 @@ std::size_t Network::weight_bytes() const {
     return total;
 }
 
-std::size_t Network::text_bytes(int n_positions) const {
-    return KeyValues::n_bytes(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(n_positions, PANEL) / PANEL);
+std::size_t Network::text_bytes(BlockShape shape, int n_positions) const {
+    return KeyValues::n_bytes(shape, sizes_.n_text_layer, sizes_.n_text_head, round_up(n_positions, PANEL) / PANEL);
 }
 
-std::size_t Network::window_bytes() const { return text_bytes(sizes_.n_audio_ctx); }
-std::size_t Network::row_bytes() const { return text_bytes(sizes_.n_text_ctx); }
+std::size_t Network::window_bytes() const { return text_bytes(window_shape(), sizes_.n_audio_ctx); }
+std::size_t Network::row_bytes() const { return text_bytes(text_shape(), sizes_.n_text_ctx); }
 
 std::shared_ptr<Window> Network::encode(const float* mel) {
     if (!encoding_) encoding_ = std::make_unique<Encoder>(*this);
@@ -143,7 +144,7 @@ std::shared_ptr<Window> Network::fresh_window() {
     auto window = found != windows_.end() ? *found : nullptr;
     std::erase_if(windows_, is_free);
     if (!window) {
-        window = std::make_shared<Window>(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
+        window = std::make_shared<Window>(window_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
         windows_.push_back(window);
     }
     return window;
