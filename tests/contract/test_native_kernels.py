@@ -302,6 +302,10 @@ def test_numbers_become_the_nearest_bf16(isa: str, values: list[float]) -> None:
 # Attention.
 
 WIDTHS = (1, 3, 20, 32, 33, 64, 80)
+each_attention = pytest.mark.parametrize(
+    ("isa", "kind"),
+    [(isa, kind) for isa in ISAS for kind in ("f32", "bf16", "i8") if kind != "i8" or not MULTIPLIES[isa][0]],
+)
 N_KEYS = (1, 2, 31, 32, 33, 63, 511, 512, 513, 544, 1023, 1025, 1100)
 
 
@@ -313,54 +317,68 @@ def attend(
     return mixed, scores
 
 
+def in_steps(x: FloatArray, most: int) -> Array:
+    """Round each row to whole numbers of steps, `most` of them in its largest number."""
+    step = np.abs(x.astype(np.float64)).max(axis=1, keepdims=True, initial=0.0) / most
+    return np.rint(np.divide(x, step, out=np.zeros(x.shape), where=step > 0)) * step
+
+
+def as_attended(isa: str, kind: str, q: FloatArray, k: FloatArray, v: FloatArray) -> tuple[Array, Array, Array]:
+    """Give queries, keys and values as they are multiplied."""
+    if kind == "bf16":
+        return as_bf16(q) if MULTIPLIES[isa][1] else q, as_bf16(k), as_bf16(v)
+    if kind == "i8":
+        return in_steps(q, most_steps(isa, "i16", q.shape[1])), in_steps(k, 127), in_steps(v, 127)
+    return q, k, v
+
+
 def check_attention(isa: str, kind: str, n_queries: int, n_keys: int, width: int, first_visible: int) -> None:
     q, k, v = rows(n_queries, width, 1, size=2.0), rows(n_keys, width, 2), rows(n_keys, width, 3)
     mixed, scores = attend(isa, kind, q, k, v, first_visible=first_visible, wants_scores=True)
-    scaled = q * np.float32(1 / np.sqrt(np.float32(width)))
-    narrow_rows = kind == "bf16" and MULTIPLIES[isa][1]
-    if kind == "bf16":
-        scaled, k, v = as_bf16(scaled) if narrow_rows else scaled, as_bf16(k), as_bf16(v)
+    scaled, k, v = as_attended(isa, kind, q * np.float32(1 / np.sqrt(np.float32(width))), k, v)
     exact = scaled.astype(np.float64) @ k.T.astype(np.float64)
     score_error = (2 * width + 4) * F32_ROUNDING * (np.abs(scaled) @ np.abs(k.T))
+    if kind == "i8":  # a tie may be rounded the other way: a step of a query, or of a key, in one product
+        score_error = score_error + np.abs(scaled).max() * np.abs(k).max() * (
+            1 / 127 + 1 / most_steps(isa, "i16", width)
+        )
     assert (np.abs(scores - exact) <= score_error).all()
     visible = np.arange(n_keys) < np.arange(first_visible, first_visible + n_queries)[:, None]
     weights = np.where(visible, np.exp(exact - np.where(visible, exact, -np.inf).max(axis=1, keepdims=True)), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     # A score's error is its weight's relative one, and enters twice: through the sum too. float32's exponential is good
-    # to 2 units; with bfloat16 it is good to 1.1e-4, and where that is multiplied, weights are rounded to it.
+    # to 2 units; beside lower types it is good to 1.1e-4, and where bfloat16 is multiplied, weights are rounded to it.
     relative = 2 * score_error.max(initial=0.0) + (n_keys + 12) * F32_ROUNDING
-    relative += 2.2e-4 * (kind == "bf16") + BF16_ROUNDING * narrow_rows
-    assert (np.abs(mixed - weights @ v) <= relative * (weights @ np.abs(v))).all()
+    relative += 2.2e-4 * (kind != "f32") + BF16_ROUNDING * (kind == "bf16" and MULTIPLIES[isa][1])
+    allowed = relative * (weights @ np.abs(v))
+    if kind == "i8":  # half a step of each weight, of which the largest of 512 keys has 32,767
+        allowed = allowed + n_keys / 2 / 32767 * weights.max(axis=1, keepdims=True) * np.abs(v).max() * 2
+    assert (np.abs(mixed - weights @ v) <= allowed).all()
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 @pytest.mark.parametrize("n_keys", N_KEYS)
 def test_attention_over_everything(isa: str, kind: str, n_keys: int) -> None:
     check_attention(isa, kind, 5, n_keys, 64, n_keys)
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 @pytest.mark.parametrize("width", WIDTHS)
 def test_attention_over_what_came_before(isa: str, kind: str, width: int) -> None:
     for n_queries, first_visible in ((1, 1), (50, 1), (13, 30), (97, 480), (3, 1021)):
         check_attention(isa, kind, n_queries, first_visible + n_queries - 1, width, first_visible)
 
 
-@each_isa
+@each_attention
 @settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from(["f32", "bf16"]), st.integers(1, 60), st.integers(1, 600), st.integers(1, 70), st.integers(1, 700)
-)
+@given(st.integers(1, 60), st.integers(1, 600), st.integers(1, 70), st.integers(1, 700))
 def test_attention_of_any_size(
     isa: str, kind: str, n_queries: int, n_keys: int, width: int, first_visible: int
 ) -> None:
     check_attention(isa, kind, n_queries, n_keys, width, first_visible)
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 def test_a_query_depends_on_nothing_but_what_it_sees(isa: str, kind: str) -> None:
     """Neither on the queries beside it nor on keys behind its own, nor on how they were stored: to the last bit."""
     q, k, v = rows(60, 20, 1), rows(1100, 20, 2), rows(1100, 20, 3)
@@ -376,27 +394,25 @@ def test_a_query_depends_on_nothing_but_what_it_sees(isa: str, kind: str) -> Non
             assert its_scores.tobytes() == np.ascontiguousarray(scores[first:last, :n]).tobytes()
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 def test_attention_can_be_written_as_bf16(isa: str, kind: str) -> None:
     q, k, v = rows(5, 33, 1), rows(70, 33, 2), rows(70, 33, 3)
     assert np.array_equal(attend(isa, kind, q, k, v, result="bf16")[0], as_bf16(attend(isa, kind, q, k, v)[0]))
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 def test_attention_to_one_key_among_many_is_that_key_s_value(isa: str, kind: str) -> None:
     """Scores beyond what an exponential holds: the greatest wins, wherever it stands."""
     for n_keys, winner in ((1, 0), (100, 99), (1100, 0), (1100, 600), (1100, 1099)):
         k, v = np.zeros((n_keys, 4), np.float32), rows(n_keys, 4)
         k[winner] = 500.0
         mixed, _ = attend(isa, kind, np.full((2, 4), 500.0, np.float32), k, v)
-        expected = as_bf16(v) if kind == "bf16" else v
-        assert np.array_equal(mixed, expected[[winner, winner]])
+        expected = as_attended(isa, kind, v, v, v)[2][[winner, winner]]
+        # Steps are float32 numbers, and multiplied as such.
+        assert (np.abs(mixed - expected) <= 4 * F32_ROUNDING * np.abs(expected) * (kind == "i8")).all()
 
 
-@each_isa
-@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@each_attention
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_a_query_that_is_no_number_spoils_no_other(isa: str, kind: str, poison: float) -> None:
     q, k, v = rows(20, 10, 1), rows(600, 10, 2), rows(600, 10, 3)
