@@ -482,7 +482,7 @@ def test_a_last_window_without_its_words_is_aligned_anew_and_one_before_it_refus
     whole = engine.submit(noise(70.0), on_event=events.append, **BABBLE, **WORDS).result()
     results = [answer for answer in answers_of(events) if isinstance(answer, WindowResult)]
     place = next(i for i, result in enumerate(results) if result.timings)
-    known = [answer for answer in answers_of(events) if isinstance(answer, LanguageGuess)]
+    known: list[Answer] = [answer for answer in answers_of(events) if isinstance(answer, LanguageGuess)]
     known += [*results[:place], replace(results[place], timings=None)]
     assert engine.submit(noise(70.0), resume=known, **BABBLE, **WORDS).result() == whole
     with pytest.raises(OptionError, match="another recording or options"):

@@ -20,7 +20,7 @@ from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_t
 from stapes.cli.fingerprint import recording_key, settings_key
 from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
 from stapes.options import TranscribeOptions
-from stapes.results import LanguageGuess, Try, WindowResult
+from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
 from stapes.testing import random_engine
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,14 @@ tries = st.builds(
     compression_ratio=st.floats(0, 100),
     refused=st.none() | texts,
 )
+timings = st.builds(
+    WordTiming,
+    text=texts,
+    tokens=st.lists(st.integers(0, 499), max_size=5).map(tuple),
+    start_s=st.floats(0, 30),
+    end_s=st.floats(0, 30),
+    probability=shares,
+)
 results = st.builds(
     WindowResult,
     tokens=st.lists(st.integers(0, 499), max_size=30).map(tuple),
@@ -45,6 +53,7 @@ results = st.builds(
     temperature=st.floats(0, 2),
     compression_ratio=st.floats(0, 100),
     tries=st.lists(tries, max_size=3).map(tuple),
+    timings=st.none() | st.lists(timings, max_size=4).map(tuple),
 )
 guesses = st.builds(
     lambda language, found: LanguageGuess(language=language, probabilities={**found, language: 0.5}),
@@ -59,7 +68,8 @@ ANSWERS: tuple[Answer, ...] = (
     RESULT,
     replace(RESULT, tokens=(3,), text="Grüße, 你好", tries=(Try(temperature=0.2, avg_logprob=-0.3,
             compression_ratio=2.5, refused="repeats"),)),
-    replace(RESULT, tokens=(), text=""),
+    replace(RESULT, tokens=(), text="", timings=()),
+    replace(RESULT, timings=(WordTiming(text=" ab", tokens=(1, 2), start_s=0.02, end_s=0.5, probability=0.9),)),
 )  # fmt: skip
 
 
@@ -71,7 +81,7 @@ def bits(value: object) -> object:
         return [(key, bits(one)) for key, one in value.items()]
     if isinstance(value, list | tuple):
         return [bits(one) for one in value]
-    if isinstance(value, LanguageGuess | WindowResult | Try):
+    if isinstance(value, LanguageGuess | WindowResult | Try | WordTiming):
         return [(name, bits(getattr(value, name))) for name in value.__dataclass_fields__]
     return value
 
