@@ -356,6 +356,15 @@ def check_attention(isa: str, kind: str, n_queries: int, n_keys: int, width: int
     assert (np.abs(mixed - weights @ v) <= allowed).all()
 
 
+@each_isa
+def test_attention_may_be_rough_beside_float32_too(isa: str) -> None:
+    q, k, v = rows(9, 40, 1), rows(600, 40, 2), rows(600, 40, 3)
+    exact, _ = attend(isa, "f32", q, k, v, first_visible=590)
+    found, _ = attend(isa, "f32", q, k, v, first_visible=590, rough=True)
+    size = attend(isa, "f32", q, k, np.abs(v), first_visible=590)[0]
+    assert (np.abs(found - exact) <= (2.2e-4 + 600 * F32_ROUNDING) * size).all()
+
+
 @each_attention
 @pytest.mark.parametrize("n_keys", N_KEYS)
 def test_attention_over_everything(isa: str, kind: str, n_keys: int) -> None:
