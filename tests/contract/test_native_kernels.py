@@ -320,7 +320,8 @@ def attend(
 def in_steps(x: FloatArray, most: int) -> Array:
     """Round each row to whole numbers of steps, `most` of them in its largest number."""
     step = np.abs(x.astype(np.float64)).max(axis=1, keepdims=True, initial=0.0) / most
-    return np.rint(np.divide(x, step, out=np.zeros(x.shape), where=step > 0)) * step
+    rounded: Array = np.rint(np.divide(x, step, out=np.zeros(x.shape), where=step > 0)) * step
+    return rounded
 
 
 def as_attended(isa: str, kind: str, q: FloatArray, k: FloatArray, v: FloatArray) -> tuple[Array, Array, Array]:
