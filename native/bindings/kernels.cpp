@@ -201,7 +201,7 @@ std::vector<const void*> addresses(const std::vector<Memory>& blocks) {
 // What the queries mix, and the raw scores: (queries, 0) if they are not wanted.
 std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::string& type_name, const FloatTable& queries, const FloatTable& keys,
                                         const FloatTable& values, int first_visible, bool wants_scores, const std::string& result,
-                                        int stored_at_a_time) {
+                                        int stored_at_a_time, bool rough) {
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
@@ -233,6 +233,7 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     call.out_stride = stride;
     call.raw_scores = wants_scores ? scores.data() : nullptr;
     call.scratch = scratch.bytes();
+    call.rough = rough;
     kernels.attend(call);
     return {out_rows(out, out_type, call.n_queries, stride, 0, shape.width), given(std::move(scores), {n_queries, wants_scores ? n_keys : 0})};
 }
@@ -291,7 +292,7 @@ void bind_kernels(nb::module_& m) {
     kernels.def("quantize", &quantize, "isa"_a, "type"_a, "x"_a);
     kernels.def("narrow", &narrow, "isa"_a, "x"_a);
     kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a, "wants_scores"_a, "result"_a,
-                "stored_at_a_time"_a);
+                "stored_at_a_time"_a, "rough"_a = false);
     kernels.def("choose", &choose, "isa"_a, "logits"_a, "how"_a, "n"_a, "temperature"_a, "uniforms"_a, "permanent"_a, "now"_a, "vote_from"_a);
     kernels.def("log_sum_exp", [](const std::string& isa, const Floats& x) { return kernels_of(isa).log_sum_exp(x.data(), static_cast<int>(x.size())); },
                 "isa"_a, "x"_a);

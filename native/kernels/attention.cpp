@@ -131,7 +131,7 @@ void count_weights(const Attention& c, int first_key, int n_keys, int i, const S
 }
 
 // One query's scores become weights under the running maximum; what was mixed so far shrinks with it.
-template <class Op>
+template <class Op, bool ROUGH>
 void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, const Scratch& s) {
     float* scores = s.scores + i * SCORE_STRIDE;
     const int seen = visible - first_key < 0 ? 0 : visible - first_key < n_keys ? visible - first_key : n_keys;
@@ -146,7 +146,7 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
     F32 sums = set1(0.0f);
     for (int key = 0; key < whole; key += W) {
-        if constexpr (std::is_same_v<Op, OpF32>) {
+        if constexpr (!ROUGH) {
             const F32 x = exp(load(scores + key) - top);
             sums = sums + x;
             store(scores + key, x);
@@ -216,7 +216,7 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
     }
 }
 
-template <class Op>
+template <class Op, bool ROUGH = true>
 void attend_as(const Attention& c) {
     const Scratch s = cut(c.scratch, c.shape.width);
     for (int first = 0; first < c.n_queries; first += N_QUERIES) {
@@ -235,7 +235,7 @@ void attend_as(const Attention& c) {
                 if (c.raw_scores)
                     std::memcpy(c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,
                                 s.scores + i * SCORE_STRIDE, static_cast<std::size_t>(n_keys) * 4);
-                weigh<Op>(c, key, n_keys, c.first_visible + first + i, i, s);
+                weigh<Op, ROUGH>(c, key, n_keys, c.first_visible + first + i, i, s);
             }
             mix<Op>(c, key, n_keys, n, s);
         }
@@ -253,7 +253,7 @@ void attend_integers(const Attention& c) {
 
 void attend(const Attention& call) {
     switch (call.shape.type) {
-        case Type::f32: return attend_as<OpF32>(call);
+        case Type::f32: return call.rough ? attend_as<OpF32>(call) : attend_as<OpF32, false>(call);
         case Type::bf16: return attend_as<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpBf16Stored>>(call);
         default: return attend_integers<!MULTIPLIES_I8>(call);
     }

@@ -117,6 +117,7 @@ struct Attention {
     std::size_t out_stride;  // values
     float* raw_scores;       // (n_queries, n_keys) scaled, before the softmax; or null
     void* scratch;           // attention_scratch bytes for each thread
+    bool rough = false;      // beside f32 too, exponentials may be off by 1.1e-4
 };
 constexpr int ATTENTION_QUERIES = 48;   // queries at a time
 constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches

@@ -92,20 +92,27 @@ void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, st
 
 namespace {
 
-// A row in steps of a 127th of its largest size: gives what a step means, and by what numbers become steps.
-struct Steps {
-    float scale, factor;
-    // NaN and what overflows must not wrap round: they count as the largest size.
-    STAPES_INLINE std::int8_t of(float x) const {
-        const float scaled = x * factor;
-        return static_cast<std::int8_t>(std::lrintf(scaled < 127.0f ? (scaled > -127.0f ? scaled : -127.0f) : 127.0f));
+// A row of n values in steps of a 127th of its largest size, from what a step means to W bytes at a time: put(i, bytes) takes
+// those from value i on, of which the ones behind n are some. Gives what a step means.
+template <class Put>
+float in_steps(const float* x, int n, Put&& put) {
+    const auto part = [&](int i) {
+        if (i + W <= n) return load(x + i);
+        float rest[W] = {};
+        std::memcpy(rest, x + i, static_cast<std::size_t>(n - i) * sizeof(float));
+        return load(rest);
+    };
+    F32 highest = set1(0.0f);
+    for (int i = 0; i < n; i += W) highest = max(abs(part(i)), highest);
+    const float limit = largest(highest);
+    const F32 factor = set1(limit > 0.0f ? 127.0f / limit : 0.0f);
+    for (int i = 0; i < n; i += W) {
+        // NaN and what overflows must not wrap round: they count as the largest size.
+        std::int8_t bytes[W];
+        store_bytes(bytes, to_i32(round(max(min(part(i) * factor, set1(127.0f)), set1(-127.0f)))));
+        put(i, bytes);
     }
-};
-
-Steps steps_of(const float* x, int n) {
-    float limit = 0.0f;
-    for (int i = 0; i < n; ++i) limit = limit < std::fabs(x[i]) ? std::fabs(x[i]) : limit;
-    return {limit / 127.0f, limit > 0.0f ? 127.0f / limit : 0.0f};
+    return limit / 127.0f;
 }
 
 }  // namespace
@@ -121,10 +128,11 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
             bf16* to = static_cast<bf16*>(block) + at * 2;
             for (int dim = 0; dim < shape.width; ++dim) to[dim / 2 * PANEL * 2 + dim % 2] = to_bf16(from[dim]);
         } else {
-            std::int8_t* to = static_cast<std::int8_t*>(block);
-            const Steps steps = steps_of(from, shape.width);
-            for (int dim = 0; dim < shape.width; ++dim) to[dim / 4 * PANEL * 4 + at * 4 + dim % 4] = steps.of(from[dim]);
-            std::memcpy(to + shape.key_bytes() - shape.scale_bytes() + at * 4, &steps.scale, 4);
+            Byte* to = static_cast<Byte*>(block);
+            const float step = in_steps(from, shape.width, [&](int dim, const std::int8_t* bytes) {
+                for (int j = 0; j < W && dim + j < shape.width; j += 4) std::memcpy(to + ((dim + j) * PANEL + at * 4), bytes + j, 4);
+            });
+            std::memcpy(to + shape.key_bytes() - shape.scale_bytes() + at * 4, &step, 4);
         }
     }
 }
@@ -133,22 +141,23 @@ void store_values(const BlockShape& shape, const float* x, std::size_t x_stride,
     for (int i = 0; i < n; ++i) {
         const float* from = row_of(x, x_stride, i);
         const int at = position + i;
-        Steps steps{};
         if (shape.type == Type::i8) {
-            steps = steps_of(from, shape.width);
-            std::memcpy(static_cast<Byte*>(block) + shape.value_bytes() - shape.scale_bytes() + at * 4, &steps.scale, 4);
+            std::int8_t* to = static_cast<std::int8_t*>(block) + at / 4 * 4 * PANEL + at % 4;
+            const float step = in_steps(from, shape.width, [&](int dim, const std::int8_t* bytes) {
+                std::int8_t* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * 4;
+                for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * 4] = bytes[j];
+            });
+            std::memcpy(static_cast<Byte*>(block) + shape.value_bytes() - shape.scale_bytes() + at * 4, &step, 4);
+            continue;
         }
         for (int first = 0; first < shape.width; first += PANEL) {
             const int width = shape.width - first < PANEL ? shape.width - first : PANEL;
             if (shape.type == Type::f32) {
                 float* to = static_cast<float*>(block) + (first + at) * PANEL;
                 for (int dim = 0; dim < width; ++dim) to[dim] = from[first + dim];
-            } else if (shape.type == Type::bf16) {
+            } else {
                 bf16* to = static_cast<bf16*>(block) + (first + at / 2 * 2) * PANEL + at % 2;
                 for (int dim = 0; dim < width; ++dim) to[dim * 2] = to_bf16(from[first + dim]);
-            } else {
-                std::int8_t* to = static_cast<std::int8_t*>(block) + (first + at / 4 * 4) * PANEL + at % 4;
-                for (int dim = 0; dim < width; ++dim) to[dim * 4] = steps.of(from[first + dim]);
             }
         }
     }

@@ -170,6 +170,7 @@ void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
     call.out_type = out_type;
     call.out_stride = stride_;
     call.scratch = worker.scratch.attention.bytes();
+    call.rough = net_.precision_ != Precision::float32;
     kernels_.attend(call);
 }
 

@@ -320,7 +320,8 @@ def attend(
 def in_steps(x: FloatArray, most: int) -> Array:
     """Round each row to whole numbers of steps, `most` of them in its largest number."""
     step = np.abs(x.astype(np.float64)).max(axis=1, keepdims=True, initial=0.0) / most
-    return np.rint(np.divide(x, step, out=np.zeros(x.shape), where=step > 0)) * step
+    rounded: Array = np.rint(np.divide(x, step, out=np.zeros(x.shape), where=step > 0)) * step
+    return rounded
 
 
 def as_attended(isa: str, kind: str, q: FloatArray, k: FloatArray, v: FloatArray) -> tuple[Array, Array, Array]:
@@ -354,6 +355,15 @@ def check_attention(isa: str, kind: str, n_queries: int, n_keys: int, width: int
     if kind == "i8":  # half a step of each weight, of which the largest of 512 keys has 32,767
         allowed = allowed + n_keys / 2 / 32767 * weights.max(axis=1, keepdims=True) * np.abs(v).max() * 2
     assert (np.abs(mixed - weights @ v) <= allowed).all()
+
+
+@each_isa
+def test_attention_may_be_rough_beside_float32_too(isa: str) -> None:
+    q, k, v = rows(9, 40, 1), rows(600, 40, 2), rows(600, 40, 3)
+    exact, _ = attend(isa, "f32", q, k, v, first_visible=590)
+    found, _ = attend(isa, "f32", q, k, v, first_visible=590, rough=True)
+    size = attend(isa, "f32", q, k, np.abs(v), first_visible=590)[0]
+    assert (np.abs(found - exact) <= (2.2e-4 + 600 * F32_ROUNDING) * size).all()
 
 
 @each_attention
