@@ -15,7 +15,7 @@ import pytest
 
 from stapes.cli import main as command
 from stapes.cli.batch import default_concurrency
-from stapes.cli.journal import JOURNAL_NAME
+from stapes.cli.journal import JOURNAL_NAME, JournalEntry
 from stapes.options import TranscribeOptions
 from tests.cli.scripted_engine import ScriptedEngine
 
@@ -322,6 +322,18 @@ def test_what_could_not_be_written_need_not_be_decoded_again(
     code, told = events("long.mp3", "-f", "srt")
     assert (code, {resumed for _, resumed in windows(told, "long.mp3")}) == (0, {True})
     assert set(made_in(folder)) == {"long.srt"}
+
+
+def test_a_journal_that_fails_at_the_very_end_is_told_of(
+    events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(entry: JournalEntry, _: object) -> None:
+        entry._journal.change(("no statement", ()))
+
+    monkeypatch.setattr(JournalEntry, "done", fail)
+    code, told = events("short.mp3", "-f", "srt")
+    assert (code, "the journal has failed" in named(told, "warning")[0]["message"]) == (0, True)
+    assert (folder / "short.srt").exists()
 
 
 def test_no_journal_is_kept_of_text_alone(run: Run, folder: Path) -> None:

@@ -96,6 +96,8 @@ class Batch:
                     if self._stopping and self._journal is None:  # nothing is kept
                         raise KeyboardInterrupt
                     call()
+                while not self._stopping and not self._calls.empty():  # a warning of the journal's, at the very end
+                    self._calls.get()()
         finally:
             self._loader.stop()
             for ticket in self._open.values():  # where an error has ended the loop
