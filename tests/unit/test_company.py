@@ -458,7 +458,7 @@ def test_a_broken_run_goes_on_with_the_same_transcript(n_known: int, detects: bo
     assert backend.n_open == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 8), st.sampled_from(["sequential", "chunked"]))
 def test_a_broken_run_with_words_goes_on_with_the_same_transcript(n_known: int, mode: str) -> None:
     keywords = {**BABBLE, **WORDS, "mode": mode}
@@ -482,7 +482,7 @@ def test_a_last_window_without_its_words_is_aligned_anew_and_one_before_it_refus
     whole = engine.submit(noise(70.0), on_event=events.append, **BABBLE, **WORDS).result()
     results = [answer for answer in answers_of(events) if isinstance(answer, WindowResult)]
     place = next(i for i, result in enumerate(results) if result.timings)
-    known = [answer for answer in answers_of(events) if isinstance(answer, LanguageGuess)]
+    known: list[Answer] = [answer for answer in answers_of(events) if isinstance(answer, LanguageGuess)]
     known += [*results[:place], replace(results[place], timings=None)]
     assert engine.submit(noise(70.0), resume=known, **BABBLE, **WORDS).result() == whole
     with pytest.raises(OptionError, match="another recording or options"):
