@@ -20,7 +20,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native sanitize golden golden-tenth reference bench clean
+.PHONY: help run test check native sanitize golden golden-tenth random reference bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -59,6 +59,9 @@ golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of
 
 golden-tenth: has-corpus .venv/.installed-dev  ## compare a fixed tenth of them
 	@.venv/bin/python -m pytest -m "golden and tenth"
+
+random: .venv/.installed-dev  ## try thousands of random companies of recordings (minutes)
+	@.venv/bin/python -m pytest -m slow
 
 reference: .venv-reference/.installed  ## compare with openai-whisper itself (installs PyTorch beside)
 	@.venv-reference/bin/python -m pytest -m reference

@@ -16,6 +16,9 @@ from benchmarks.recordings import Recording, read_json_lines
 LIST = Path(__file__).with_name("list.json")
 #: languages of the manifest that are none: no speech, and several at once
 _NO_LANGUAGE = ("zxx", "mul")
+_LOOPS_ABOVE = 2.4
+#: behind the name of a group of recordings
+WITHOUT_LOOPS = ", without loops"
 
 
 def corpus_folder() -> Path:
@@ -61,6 +64,19 @@ def golden_transcripts(case: str = "greedy") -> dict[str, dict[str, Any]]:
     """Give what openai-whisper made of each recording, by path; those that it refused are left out."""
     rows = read_json_lines(corpus_folder() / "golden" / f"{case}.jsonl")
     return {str(row["path"]): row["result"] for row in rows if "error" not in row["result"]}
+
+
+def loops() -> frozenset[str]:
+    """Name the recordings on which the reference, and so float32, repeats itself: a segment is of a window whose text
+    compresses to less than one part in 2.4, where the reference would try again at a higher temperature.
+
+    A precision that happens not to loop there gains hundreds of words, which say nothing of its other errors.
+    """
+    return frozenset(
+        path
+        for path, result in golden_transcripts().items()
+        if any(segment["compression_ratio"] > _LOOPS_ABOVE for segment in result["segments"])
+    )
 
 
 def golden_speech() -> list[Recording]:

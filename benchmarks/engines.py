@@ -53,14 +53,19 @@ def add_engine_flags(parser: argparse.ArgumentParser, default: str) -> None:
         add(name, action="append", default=[], type=_pair, metavar="NAME=PATH", help=what)
 
 
-def start_engines(arguments: argparse.Namespace, *, steps: bool = False, threads: int | None = None) -> list[Engine]:
-    """Start a process for each engine; one that cannot run is left out, with a sentence."""
+def start_engines(
+    arguments: argparse.Namespace, *, parts: str | None = None, threads: int | None = None
+) -> list[Engine]:
+    """Start a process for each engine; one that cannot run is left out, with a sentence.
+
+    parts: what of its work is measured (`adapters.PARTS`); None: whole files, one by one.
+    """
     if (load_average() or 0.0) > BUSY and threads is None:
         sys.stderr.write(f"{load_average()} processes were at work here in the last minute: figures will be uneven\n")
     running = []
     for name in arguments.engines:
         try:
-            engine = _start(name, arguments, steps=steps, threads=threads or arguments.threads)
+            engine = _start(name, arguments, parts=parts, threads=threads or arguments.threads)
         except EngineError as error:
             sys.stderr.write(f"{name.label}: left out: {error}\n")
             continue
@@ -90,7 +95,7 @@ def checkpoint(name: EngineName, arguments: argparse.Namespace) -> str | None:
     return given
 
 
-def _start(name: EngineName, arguments: argparse.Namespace, *, steps: bool, threads: int) -> Engine:
+def _start(name: EngineName, arguments: argparse.Namespace, *, parts: str | None, threads: int) -> Engine:
     return Engine(
         name=name.engine,
         precision=name.precision or "auto",
@@ -100,7 +105,7 @@ def _start(name: EngineName, arguments: argparse.Namespace, *, steps: bool, thre
         model=arguments.model,
         checkpoint=checkpoint(name, arguments),
         threads=threads,
-        steps=steps,
+        parts=parts,
     )
 
 

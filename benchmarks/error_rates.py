@@ -4,7 +4,8 @@ r"""Word errors and unchanged transcripts of every precision, over the whole cor
         --others other/bin/python --checkpoints folder/of/checkpoints
 
 Greedily at temperature 0, each recording once. Word errors: over all English recordings that the manifest calls fit
-(`wer_ok`) outside formats/, and over those of the other languages together. Unchanged: a recording of speech whose
+(`wer_ok`) outside formats/, and over those of the other languages together; and without the recordings on which
+the reference loops. Unchanged: a recording of speech whose
 text is, to the letter, openai-whisper's (golden/greedy.jsonl); every distinct reference transcript has one vote,
 which the recordings that share it share.
 """
@@ -18,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.corpus import golden_speech, golden_transcripts, judged_recordings
+from benchmarks.corpus import WITHOUT_LOOPS, golden_speech, golden_transcripts, judged_recordings, loops
 from benchmarks.engines import EngineName, add_engine_flags, start_engines
 from benchmarks.machine import facts
 from benchmarks.process import Engine, EngineError
@@ -37,6 +38,11 @@ def main() -> int:
     if arguments.first is not None:
         groups = {name: group[: arguments.first] for name, group in groups.items()}
         golden = golden[: arguments.first]
+    looping = loops()
+    groups |= {
+        name + WITHOUT_LOOPS: [recording for recording in group if recording.name not in looping]
+        for name, group in groups.items()
+    }
     wanted = {recording.name: recording for group in (*groups.values(), golden) for recording in group}
     rows = []
     for engine in start_engines(arguments):

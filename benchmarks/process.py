@@ -33,11 +33,11 @@ class Engine:
         model: str,
         checkpoint: str | None,
         threads: int,
-        steps: bool,
+        parts: str | None,
     ) -> None:
         """Start the process and wait until the model is loaded; raises EngineError.
 
-        steps: open it for single steps of the network instead of whole files.
+        parts: open it for these (`adapters.PARTS`) instead of single files.
         """
         self.name, self.precision, self.label, self.python = name, precision, label, python
         self.instruction_set = instruction_set
@@ -46,7 +46,7 @@ class Engine:
         # The process runs in the checkout's root: paths that were given relative to another folder must survive.
         command = [absolute_program(python), "-m", "benchmarks.worker", name, "--model", model]
         command += ["--precision", precision, "--threads", str(threads)]
-        command += ["--steps"] if steps else []
+        command += ["--parts", parts] if parts is not None else []
         if checkpoint is not None:
             path = Path(checkpoint)
             command += ["--checkpoint", str(path.absolute()) if path.exists() else checkpoint]
@@ -72,7 +72,7 @@ class Engine:
         return self.ask(path=str(recording.path.absolute()), language=recording.language)
 
     def measure(self, **request: Any) -> Any:
-        """Ask an engine that was opened for steps for one figure; raises EngineError."""
+        """Ask an engine that was opened for parts for one figure; raises EngineError."""
         answer = self.ask(**request)
         if "error" in answer:
             raise EngineError(f"{self.label}: {answer['error']}")
@@ -110,7 +110,14 @@ def environment(threads: int, instruction_set: str = "") -> dict[str, str]:
     """Give an environment that holds every library to so many threads, and stapes to an instruction set."""
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
     forced = {"STAPES_ISA": instruction_set} if instruction_set else {}
-    return os.environ | limits | forced
+    return as_installed() | limits | forced
+
+
+def as_installed() -> dict[str, str]:
+    """Give our environment, but let Python keep what it compiles, as every installation does: of a source tree that
+    is compiled anew, each start would take a tenth of a second more, or two.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def pause() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import company_page
+from benchmarks.page import section, table
 from benchmarks.precision_table import HEAD as PRECISION_HEAD
 from benchmarks.precision_table import precision_rows
 from benchmarks.results import RESULTS
@@ -34,7 +36,10 @@ python -m benchmarks.steps $OTHERS --engines \\
     stapes@int8,stapes@bfloat16,stapes@float32,faster-whisper@int8,faster-whisper@float32
 python -m benchmarks.command $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
 python -m benchmarks.error_rates $OTHERS --precision float32,bfloat16,int8 --engines faster-whisper@int8
-python -m benchmarks.memory
+python -m benchmarks.company $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
+python -m benchmarks.fairness
+python -m benchmarks.lookahead
+python -m benchmarks.memory --output benchmarks/results/memory-DATE.json
 python -m benchmarks.startup
 python -m benchmarks.report
 ```
@@ -86,7 +91,7 @@ def render(results: list[dict[str, Any]]) -> str:
     if rows := precision_rows(newest_first):
         parts.append(
             "## Precisions and instruction sets of stapes\n\n"
-            "Each figure is from the newest run that has it; model base.\n\n" + _table(PRECISION_HEAD, rows)
+            "Each figure is from the newest run that has it; model base.\n\n" + table(PRECISION_HEAD, rows)
         )
     for kind, write in _WRITERS.items():
         parts += [write(result) for result in newest_first if result["kind"] == kind]
@@ -103,6 +108,9 @@ def _is_whole(result: dict[str, Any]) -> bool:
         "steps": True,
         "command": not settings.get("greedy", True),
         "error_rates": settings.get("whole_corpus", False),
+        "company": settings.get("list", False),
+        "fairness": settings.get("whole", False),
+        "memory": settings.get("whole", False),
     }
     return bool(whole.get(result["kind"], False))
 
@@ -118,21 +126,7 @@ def _targets(newest_first: list[dict[str, Any]]) -> str:
         limit = f"{'at most' if target.at_most else 'at least'} {target.write(target.limit)}"
         outcome = ("", "not measured") if value is None else (target.write(value), target.outcome(value))
         rows.append((target.what, limit, *outcome))
-    return "## Targets\n\n" + _table(("what", "target", "measured", "reached"), rows)
-
-
-def _machine(machine: dict[str, Any]) -> str:
-    extensions = ", ".join(machine["extensions"]) or "no vector extensions known"
-    return (
-        f"{machine['processor']} ({machine['architecture']}; {extensions}), {machine['cores']} cores, "
-        f"{machine['memory_gb']:.0f} GB, {machine['system']}, Python {machine['python']}."
-    )
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(head), *(list(row) for row in rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "## Targets\n\n" + table(("what", "target", "measured", "reached"), rows)
 
 
 def _engines(result: dict[str, Any]) -> str:
@@ -159,7 +153,7 @@ def _engines(result: dict[str, Any]) -> str:
         f"{settings['threads']} threads, {recordings['count']} recordings, "
         f"{recordings['seconds']:.0f} s together, median of {settings['repeat']}.{words}"
     )
-    return _section(f"Engines, model {settings['model']}", result, note, head.split("|"), rows)
+    return section(f"Engines, model {settings['model']}", result, note, head.split("|"), rows)
 
 
 def _steps(result: dict[str, Any]) -> str:
@@ -188,7 +182,7 @@ def _steps(result: dict[str, Any]) -> str:
         f"The roofline: 10^9 operations a second: {operations}; 10^9 bytes read a second: {rates}.\n"
     )
     head = ("engine", *columns, "roofline, encoder", "roofline, step")
-    return _section(f"Steps, model {settings['model']}", result, note, head, rows)
+    return section(f"Steps, model {settings['model']}", result, note, head, rows)
 
 
 def _command(result: dict[str, Any]) -> str:
@@ -199,7 +193,7 @@ def _command(result: dict[str, Any]) -> str:
         for row in result["engines"]
     ]
     note = f"`stapes {settings['recording']}` ({how}), {settings['threads']} threads, median of {settings['rounds']}."
-    return _section("The command as a whole process", result, note, ("engine", "time", "peak memory"), rows)
+    return section("The command as a whole process", result, note, ("engine", "time", "peak memory"), rows)
 
 
 def _error_rates(result: dict[str, Any]) -> str:
@@ -218,28 +212,13 @@ def _error_rates(result: dict[str, Any]) -> str:
     note = f"Normaliser: {result['settings']['normaliser']}." + (
         "" if result["settings"]["whole_corpus"] else " Only a part of the corpus."
     )
-    return _section("Errors over the corpus", result, note, head, rows)
-
-
-def _memory(result: dict[str, Any]) -> str:
-    peaks = list(result["peaks_mb"].values())
-    note = (
-        "A scripted network, so that only the engine's own buffers count. "
-        f"Difference {peaks[-1] - peaks[0]:.1f} MB, limit {result['limit_mb']:.0f} MB."
-    )
-    rows = [(f"{minutes} min", f"{peak:.0f} MB") for minutes, peak in result["peaks_mb"].items()]
-    return _section("Memory and the length of a recording", result, note, ("recording", "peak memory"), rows)
+    return section("Errors over the corpus", result, note, head, rows)
 
 
 def _startup(result: dict[str, Any]) -> str:
     names = {name: "nothing" if name == "nothing" else f"`import {name}`" for name in result["medians_s"]}
     rows = [(names[name], f"{value * 1000:.0f} ms") for name, value in result["medians_s"].items()]
-    return _section("Start", result, "A whole Python process each.", ("what", "median"), rows)
-
-
-def _section(title: str, result: dict[str, Any], note: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    machine = result["machine"]
-    return f"## {title}, {machine['date']}\n\n{_machine(machine)} {note}\n\n{_table(head, rows)}"
+    return section("Start", result, "A whole Python process each.", ("what", "median"), rows)
 
 
 #: kind of result -> what writes it, in the page's order
@@ -248,7 +227,10 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": _steps,
     "command": _command,
     "error_rates": _error_rates,
-    "memory": _memory,
+    "company": company_page.company,
+    "fairness": company_page.fairness,
+    "lookahead": company_page.lookahead,
+    "memory": company_page.memory,
     "startup": _startup,
 }
 

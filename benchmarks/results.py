@@ -22,7 +22,7 @@ def collect(
 ) -> dict[str, Any]:
     """Summarise a run; only base names of files are kept."""
     rows = {engine.label: [_file(engine, recording) for recording in recordings] for engine in engines}
-    normaliser = _count_word_errors(list(rows.values()), recordings, normalising_python)
+    normaliser = count_word_errors(list(rows.values()), recordings, normalising_python)
     reference = next((files for label, files in rows.items() if label.startswith("openai-whisper")), None)
     summaries = []
     for engine in engines:
@@ -58,7 +58,7 @@ def _file(engine: Engine, recording: Recording) -> dict[str, Any]:
     }
 
 
-def _count_word_errors(engines: list[list[dict[str, Any]]], recordings: list[Recording], python: str) -> str | None:
+def count_word_errors(engines: list[list[dict[str, Any]]], recordings: list[Recording], python: str) -> str | None:
     """Fill in word_errors and words where a reference is known; gives the normaliser's name."""
     known = [(place, r.reference, r.language or "en") for place, r in enumerate(recordings) if r.reference]
     if not known:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import facts
+from benchmarks.process import as_installed
 from benchmarks.results import FORMAT, write
 
 PROGRAMS = {"nothing": "pass", "numpy": "import numpy", "stapes": "import stapes"}
@@ -29,7 +30,7 @@ def main() -> int:
     for turn in range(arguments.repeat + 1):
         for name, program in PROGRAMS.items():
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True)
+            subprocess.run([sys.executable, "-c", program], check=True, env=as_installed())
             if turn:  # the first turn fills the file cache
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: round(median(values), 4) for name, values in seconds.items()}

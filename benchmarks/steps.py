@@ -46,9 +46,9 @@ def main() -> int:
     windows, text = _windows(benchmark_list())
     # Before the engines and after them: a peak is the best that the machine shows.
     peaks = roofline(threads=arguments.threads, given=dict(arguments.peak))
-    engines = _prepare(start_engines(arguments, steps=True), windows, text)
+    engines = _prepare(start_engines(arguments, parts="steps"), windows, text)
     figures = _measure(engines, MEASUREMENTS, arguments.rounds)
-    engines = _prepare(start_engines(arguments, steps=True, threads=1), windows, text)
+    engines = _prepare(start_engines(arguments, parts="steps", threads=1), windows, text)
     on_one_core = _measure(engines, ON_ONE_CORE, arguments.rounds)
     peaks = peaks.best(roofline(threads=arguments.threads, given=dict(arguments.peak)))
     for label, row in on_one_core.items():

@@ -2,7 +2,8 @@
 
 Run by the engine's own interpreter: `python -m benchmarks.worker ENGINE --model base --threads 2 ...`. The
 first line out says that the engine is loaded, or why not; then one line per request; the last one, after the
-input has ended, holds the peak memory. With --steps a request names a method of `adapters.Steps` in `do`.
+input has ended, holds the peak memory. With --parts a request names a method of `adapters.Steps` or
+`adapters.Company` in `do`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from benchmarks.adapters import ADAPTERS, Transcribe, loader, steps_opener
+from benchmarks.adapters import ADAPTERS, PARTS, Transcribe, loader, opener
 from benchmarks.machine import peak_memory_mb
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", action="store_true", help="measure single steps instead of whole files")
+    parser.add_argument("--parts", choices=sorted(PARTS), help="measure parts of the work instead of single files")
     arguments = parser.parse_args()
     # Answers go through a copy of standard output: whatever an engine prints must not come between them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -50,7 +51,7 @@ def _open(arguments: argparse.Namespace, answers: TextIO) -> Callable[[dict[str,
     """Load the engine and say so; gives what answers a request, None where that was not possible."""
     started = time.perf_counter()
     try:
-        load: Any = (steps_opener if arguments.steps else loader)(arguments.engine)
+        load: Any = loader(arguments.engine) if arguments.parts is None else opener(arguments.engine, arguments.parts)
     except ImportError as error:
         _answer(answers, {"error": f"not installed here ({error})"})
         return None
@@ -73,7 +74,7 @@ def _open(arguments: argparse.Namespace, answers: TextIO) -> Callable[[dict[str,
         "facts": opened.facts,
     }
     _answer(answers, ready)
-    if arguments.steps:
+    if arguments.parts is not None:
         return lambda request: _measured(opened, request)
     return lambda request: _timed(opened.transcribe, request)
 
@@ -99,10 +100,10 @@ def _timed(transcribe: Transcribe, request: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": round(time.perf_counter() - started, 4), "text": text}
 
 
-def _measured(steps: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _measured(parts: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Take one measurement, by the name of its method."""
     try:
-        return {"value": getattr(steps, request.pop("do"))(**request)}
+        return {"value": getattr(parts, request.pop("do"))(**request)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 

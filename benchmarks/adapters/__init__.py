@@ -2,14 +2,14 @@
 
 An adapter is a module with `load`, which returns a `Loaded`. All decode alike: greedily, at temperature 0,
 without beams, previous text as prompt, with timestamps. One that can measure single steps of its network has
-`open_steps` too, which returns a `Steps`.
+`open_steps` too, which returns a `Steps`; one that is measured with many recordings at once has `open_company`.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypedDict, cast
 
 Transcribe = Callable[[str, str | None], str]  # (path, language) -> text
 
@@ -60,11 +60,35 @@ class Steps(Protocol):
         """Compute the log-mel spectrogram of 30 s, scaled as the network wants it."""
 
 
-class OpenSteps(Protocol):
-    """How an adapter's network is opened."""
+class Timed(TypedDict):
+    """What came of many recordings, and how long all took together."""
 
-    def __call__(self, *, model: str, checkpoint: str | None, precision: str, threads: int) -> Steps:
+    texts: list[str]
+    seconds: float  # reading and decoding the files included
+    encode_s: float | None  # of which in the encoder; None where the engine does not tell
+    step_s: float | None  # and in the decoder's steps
+
+
+class Company(Protocol):
+    """Many English recordings, as an engine's user would give them to it. It has other methods like this one."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the engine says of itself."""
+
+    def one_after_another(self, *, paths: Sequence[str]) -> Timed:
+        """Transcribe each when the one before is done."""
+
+
+class OpenParts(Protocol):
+    """How an adapter is opened for parts of its work."""
+
+    def __call__(self, *, model: str, checkpoint: str | None, precision: str, threads: int) -> Steps | Company:
         """Load as `Load` does."""
+
+
+#: what can be measured beside whole files, one by one
+PARTS = {"steps": "single steps", "company": "many recordings at once"}
 
 
 class Adapter(NamedTuple):
@@ -89,12 +113,12 @@ def loader(engine: str) -> Load:
     return cast("Load", _module(engine).load)
 
 
-def steps_opener(engine: str) -> OpenSteps:
-    """Import one adapter for single steps; raises ImportError as `loader` does, or where it has none."""
+def opener(engine: str, parts: str) -> OpenParts:
+    """Import one adapter for parts of its work; raises ImportError as `loader` does, or where it has none."""
     module = _module(engine)
-    if not hasattr(module, "open_steps"):
-        raise ImportError(f"{engine} has no adapter for single steps")
-    return cast("OpenSteps", module.open_steps)
+    if not hasattr(module, f"open_{parts}"):
+        raise ImportError(f"{engine} has no adapter for {PARTS[parts]}")
+    return cast("OpenParts", getattr(module, f"open_{parts}"))
 
 
 def _module(engine: str) -> Any:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 import stapes
-from benchmarks.adapters import FIRST_STEP, LAST_STEP, SHORT_TRANSCRIPT, Loaded
+from benchmarks.adapters import FIRST_STEP, LAST_STEP, SHORT_TRANSCRIPT, Loaded, Timed
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_SAMPLES, LogMel
 from stapes.audio.pcm import SAMPLE_RATE, Samples, recording_of_array
 from stapes.backends.base import Best, Constraint, FloatArray, IdRanges, RowId, RowStep, WindowId
+
+#: what every engine here is asked to do
+GREEDY: dict[str, Any] = {"temperature": 0.0, "beam_size": None, "condition_on_previous_text": True}
+#: the row that keeps a window's prompt, and the one that grows
+_GREEDY_ROWS = 2
 
 
 def load(*, model: str, checkpoint: str | None, precision: str, threads: int) -> Loaded:
@@ -20,12 +26,9 @@ def load(*, model: str, checkpoint: str | None, precision: str, threads: int) ->
     engine = stapes.load(checkpoint or model, precision=precision, threads=threads)
 
     def transcribe(path: str, language: str | None) -> str:
-        result = engine.transcribe(
-            path, language=language, temperature=0.0, beam_size=None, condition_on_previous_text=True
-        )
-        return result.text
+        return engine.transcribe(path, language=language, **GREEDY).text
 
-    return Loaded(transcribe, _facts(engine))
+    return Loaded(transcribe, facts_of(engine))
 
 
 def open_steps(*, model: str, checkpoint: str | None, precision: str, threads: int) -> StapesSteps:
@@ -33,7 +36,13 @@ def open_steps(*, model: str, checkpoint: str | None, precision: str, threads: i
     return StapesSteps(stapes.load(checkpoint or model, precision=precision, threads=threads))
 
 
-def _facts(engine: stapes.Engine) -> dict[str, str]:
+def open_company(*, model: str, checkpoint: str | None, precision: str, threads: int) -> StapesCompany:
+    """Load a model for many recordings at once."""
+    return StapesCompany(stapes.load(checkpoint or model, precision=precision, threads=threads))
+
+
+def facts_of(engine: stapes.Engine) -> dict[str, str]:
+    """Say what computes, and how."""
     info = engine.info
     # A backend without instruction sets of its own leaves them to the libraries it stands on.
     return {
@@ -47,7 +56,7 @@ class StapesSteps:
     """Steps of whichever backend the engine has chosen."""
 
     def __init__(self, engine: stapes.Engine) -> None:
-        self.facts = _facts(engine)
+        self.facts = facts_of(engine)
         self._backend = engine._backend
         self._tokenizer = engine._tokenizer
         self._samples: list[Samples] = []
@@ -135,3 +144,77 @@ class StapesSteps:
         recording = recording_of_array("window", self._samples[place])
         mel = LogMel(recording, self._backend.spec.n_mels, kernel=self._backend.log10_mel)
         return np.ascontiguousarray(mel.opening())
+
+
+class Stopwatch:
+    """A function that adds up the seconds of its calls."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self.seconds = 0.0
+
+    def __call__(self, *values: Any) -> Any:
+        """Make the call."""
+        started = time.perf_counter()
+        try:
+            return self._call(*values)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+class Stopwatches:
+    """Measures how long an engine's backend encodes and steps."""
+
+    def __init__(self, engine: stapes.Engine) -> None:
+        backend: Any = engine._backend
+        self._encode, self._step = Stopwatch(backend.encode), Stopwatch(backend.step)
+        backend.encode, backend.step = self._encode, self._step
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds in the encoder so far."""
+        return self._encode.seconds
+
+    @property
+    def step_s(self) -> float:
+        """Seconds in the decoder's steps so far."""
+        return self._step.seconds
+
+
+class StapesCompany:
+    """Many recordings, one after another and all at once."""
+
+    def __init__(self, engine: stapes.Engine) -> None:
+        self.facts = facts_of(engine)
+        self._engine = engine
+        self._watches = Stopwatches(engine)
+
+    def hold(self, *, most_windows: int) -> int:
+        """Let no more windows be in memory than so many; gives the bound in bytes."""
+        info = self._engine.info
+        max_memory = most_windows * (info.window_bytes + _GREEDY_ROWS * info.row_bytes)
+        self._engine = stapes.Engine(self._engine._checkpoint, self._engine._backend, max_memory=max_memory)
+        return max_memory
+
+    def one_after_another(self, *, paths: Sequence[str]) -> Timed:
+        """Wait for each before the next is given."""
+        return self._timed(lambda: [self._engine.transcribe(path, language="en", **GREEDY).text for path in paths])
+
+    def together(self, *, paths: Sequence[str]) -> Timed:
+        """Submit all, then wait."""
+
+        def texts() -> list[str]:
+            jobs = [self._engine.submit(path, language="en", **GREEDY) for path in paths]
+            return [job.result().text for job in jobs]
+
+        return self._timed(texts)
+
+    def _timed(self, texts: Callable[[], list[str]]) -> Timed:
+        encode_s, step_s, started = self._watches.encode_s, self._watches.step_s, time.perf_counter()
+        found = texts()
+        return {
+            "texts": found,
+            "seconds": time.perf_counter() - started,
+            "encode_s": self._watches.encode_s - encode_s,
+            "step_s": self._watches.step_s - step_s,
+        }

@@ -82,12 +82,18 @@ Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
     return matrix;
 }
 
+// What a set multiplies weights of a type with.
+Type row_type_of(const Kernels& kernels, Type type) {
+    require(type != Type::i8 || kernels.multiplies_i8, "this set has no rows of i8");
+    return type == Type::f16 || (type == Type::bf16 && !kernels.multiplies_bf16) ? Type::f32 : type;
+}
+
 template <class Table>
 FloatsOut multiply(const std::string& isa, const std::string& type_name, const FloatTable& a, const Table& weights,
                    const std::optional<Floats>& bias, bool gelu, const std::optional<FloatTable>& residual, const std::string& result,
                    int first_panel, int last_panel) {
     const Kernels& kernels = kernels_of(isa);
-    const Type type = type_of(type_name), c_type = type_of(result), row_type = type == Type::f16 ? Type::f32 : type;
+    const Type type = type_of(type_name), c_type = type_of(result), row_type = row_type_of(kernels, type);
     require(a.shape(1) == weights.shape(1), "rows and weights differ in their inner dimension");
     const int m = static_cast<int>(a.shape(0)), n = static_cast<int>(weights.shape(0)), k = static_cast<int>(a.shape(1));
     const Matrix matrix = packed(kernels, type, weights);
@@ -148,14 +154,16 @@ std::tuple<IntsOut, FloatsOut> quantize(const std::string& isa, const std::strin
     Memory y(size(m) * halves * stride);
     std::vector<float> scales(size(m));
     kernels.quantize(from.as(), stride, m, d, type, y.as<std::uint8_t>(), stride, scales.data());
-    const auto signed_value = [&](std::size_t at) {
+    const auto byte = [&](std::size_t at) {
         return kernels.activation_zero ? y.as<std::uint8_t>()[at] - kernels.activation_zero : y.as<std::int8_t>()[at];
     };
     std::vector<std::int32_t> steps;
     for (std::size_t row = 0; row < size(m); ++row) {
         for (std::size_t i = 0; i < size(whole); ++i) {
-            const std::size_t at = row * halves * stride + i;
-            steps.push_back(halves == 1 ? signed_value(at) : 256 * signed_value(at) + signed_value(at + stride));
+            const std::size_t at = row * halves * stride;
+            if (type == Type::i8) steps.push_back(byte(at + i));
+            else if (kernels.multiplies_i8) steps.push_back(256 * byte(at + i) + byte(at + stride + i));
+            else steps.push_back((y.as<std::int16_t>() + at / 2)[i / 4 * 4 + i % 2 * 2 + i % 4 / 2]);
         }
     }
     return {given(std::move(steps), {size(m), size(whole)}), given(std::move(scales), {size(m)})};
@@ -197,7 +205,8 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
-    require(shape.type == Type::f32 || shape.type == Type::bf16, "keys are f32 or bf16");
+    const bool fits = shape.type == Type::i8 ? !kernels.multiplies_i8 : shape.type == Type::f32 || shape.type == Type::bf16;
+    require(fits, "keys are f32, bf16 or, in sets that do not multiply bytes, i8");
     require(out_type == Type::f32 || out_type == Type::bf16, "what is mixed is f32 or bf16");
     require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1), "widths differ");
     require(keys.shape(0) > 0 && keys.shape(0) == values.shape(0), "as many keys as values, and at least one");
@@ -274,6 +283,8 @@ void bind_products(nb::module_& m) {
 
 void bind_kernels(nb::module_& m) {
     nb::module_ kernels = m.def_submodule("kernels", "Single kernels over arrays, for tests.");
+    kernels.def("multiplies", [](const std::string& isa) { return std::pair(kernels_of(isa).multiplies_i8, kernels_of(isa).multiplies_bf16); }, "isa"_a,
+                "Whether a set multiplies rows of i8, and rows of bf16.");
     bind_products<FloatTable>(kernels);
     bind_products<HalfTable>(kernels);
     kernels.def("layer_norm", &layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a, "result"_a);

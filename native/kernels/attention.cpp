@@ -12,68 +12,127 @@ constexpr int STRETCH = ATTENTION_STRETCH, N_QUERIES = ATTENTION_QUERIES;
 constexpr int SCORE_STRIDE = STRETCH + 16;  // not a power of two: rows would share one set of the cache
 constexpr float NOTHING = -INFINITY;
 
+// Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside keys and values of 8.
+template <class Op>
+constexpr bool INTEGER = std::is_same_v<typename Op::Sum, I32>;
+template <class Op>
+constexpr std::size_t ROW_VALUE = INTEGER<Op> || std::is_same_v<Op, OpBf16> ? 2 : 4;  // bytes
+// So many numbers of a key or value lie in a group.
+template <class Op>
+constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : INTEGER<Op> ? 4 : 2;
+
+// The most steps of integers: products with 127 steps of a value, for a whole stretch, and of a key, add up to less than 2^31.
+constexpr float WEIGHT_STEPS = static_cast<float>(most_steps(STRETCH));
+
 struct Scratch {
-    void* queries;   // (N_QUERIES, width rounded up to PANEL) f32 or bf16
+    void* queries;   // (N_QUERIES, wide) f32, bf16 or i16
     float* scores;   // (N_QUERIES, SCORE_STRIDE)
-    void* weights;   // the same in bf16; for f32, the scores themselves
-    float* mixed;    // (N_QUERIES, width rounded up to PANEL)
+    void* weights;   // the same in bf16 or i16; for f32, the scores themselves
+    float* mixed;    // (N_QUERIES, wide)
+    void* partial;   // the same: sums of integers
     float* highest;  // (N_QUERIES)
     float* sums;     // (N_QUERIES)
+    float* steps;    // (2, N_QUERIES) what a step of queries, and of weights, means
+    std::size_t wide;  // values from one row to the next: the width rounded up to PANEL, and some more
 };
 
 Scratch cut(void* memory, int width) {
-    const std::size_t wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
     float* at = static_cast<float*>(memory);
     Scratch s{};
+    s.wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
     const auto take = [&](std::size_t n) { float* here = at; at += n; return here; };
-    s.queries = take(N_QUERIES * wide);
+    s.queries = take(N_QUERIES * s.wide);
     s.scores = take(N_QUERIES * SCORE_STRIDE);
     s.weights = take(N_QUERIES * SCORE_STRIDE);
-    s.mixed = take(N_QUERIES * wide);
+    s.mixed = take(N_QUERIES * s.wide);
+    s.partial = take(N_QUERIES * s.wide);
     s.highest = take(N_QUERIES);
     s.sums = take(N_QUERIES);
+    s.steps = take(2 * N_QUERIES);
     return s;
 }
 
 // The queries, scaled, in the type that they are multiplied in.
 template <class Op>
-void take_queries(const Attention& c, int first, int n, const Scratch& s, std::size_t wide) {
+void take_queries(const Attention& c, int first, int n, const Scratch& s) {
+    const int width = c.shape.width, whole = round_up(width, PANEL);
     for (int i = 0; i < n; ++i) {
         const float* from = c.queries + static_cast<std::size_t>(first + i) * c.query_stride;
-        for (int dim = 0; dim < c.shape.width; ++dim) {
-            const std::size_t at = static_cast<std::size_t>(i) * wide + static_cast<std::size_t>(dim);
-            if constexpr (std::is_same_v<Op, OpF32>) static_cast<float*>(s.queries)[at] = from[dim] * c.scale;
-            else static_cast<bf16*>(s.queries)[at] = to_bf16(from[dim] * c.scale);
-        }
-        if constexpr (!std::is_same_v<Op, OpF32>)
-            if (c.shape.width % 2) static_cast<bf16*>(s.queries)[static_cast<std::size_t>(i) * wide + static_cast<std::size_t>(c.shape.width)] = {0};
+        const std::size_t row = static_cast<std::size_t>(i) * s.wide;
+        float* to = (ROW_VALUE<Op> == 4 ? static_cast<float*>(s.queries) + row : s.mixed);
+        for (int dim = 0; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
+        if constexpr (INTEGER<Op>)
+            quantize(to, s.wide, 1, width, Type::i16, static_cast<Byte*>(s.queries) + row * 2, s.wide, s.steps + i);
+        else if constexpr (ROW_VALUE<Op> == 2)
+            narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
+    }
+}
+
+// One block of keys.
+template <class Op, int VECTORS>
+void score_tile(const Attention& c, int block, float* scores, int row, int n_rows, const Scratch& s) {
+    for (int key = 0; key < PANEL; key += VECTORS * W) {
+        Tile t{};
+        t.a_stride = s.wide * ROW_VALUE<Op>;
+        t.a = static_cast<const Byte*>(s.queries) + static_cast<std::size_t>(row) * t.a_stride;
+        t.b = c.keys + block;
+        t.b_offset = static_cast<std::size_t>(key * Op::B_GROUP);
+        t.n_segments = 1;
+        t.n_groups = t.groups_per_segment = (c.shape.width + GROUP<Op> - 1) / GROUP<Op>;
+        t.out = scores + row * SCORE_STRIDE + key;
+        t.out_stride = SCORE_STRIDE;
+        run_rows<Op, VECTORS>(n_rows, t);
     }
 }
 
 template <class Op>
-void score(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s, std::size_t wide) {
-    constexpr int group = std::is_same_v<Op, OpF32> ? 1 : 2;
+void score(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s) {
     for (int key = 0; key < n_keys; key += PANEL) {
-        for (int row = 0; row < n_queries; row += MAX_ROWS) {
-            for (int column = 0; column < PANEL; column += TILE_COLUMNS) {
-                Tile t{};
-                t.a_stride = wide * 4 / group;
-                t.a = static_cast<const Byte*>(s.queries) + static_cast<std::size_t>(row) * t.a_stride;
-                t.b = c.keys + (first_key + key) / PANEL;
-                t.b_offset = static_cast<std::size_t>(column * 4);
-                t.n_segments = 1;
-                t.n_groups = t.groups_per_segment = (c.shape.width + group - 1) / group;
-                t.out = s.scores + row * SCORE_STRIDE + key + column;
-                t.out_stride = SCORE_STRIDE;
-                run_rows<Op>(n_queries - row < MAX_ROWS ? n_queries - row : MAX_ROWS, t);
-            }
+        const int block = (first_key + key) / PANEL;
+        for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
+            if (n_rows <= Op::FEW_ROWS) score_tile<Op, FEW_ROWS_COLUMNS>(c, block, s.scores + key, row, n_rows, s);
+            else score_tile<Op, COLUMNS>(c, block, s.scores + key, row, n_rows, s);
+        });
+    }
+}
+
+// What one step means, of the positions of a block.
+const float* scales_of(const BlockShape& shape, const void* block, std::size_t n_bytes) {
+    return reinterpret_cast<const float*>(static_cast<const Byte*>(block) + n_bytes - shape.scale_bytes());
+}
+
+// One query's sums of integers become scores.
+void number_scores(const Attention& c, int first_key, int n_keys, int i, const Scratch& s) {
+    float* scores = s.scores + i * SCORE_STRIDE;
+    const F32 step = set1(s.steps[i]);
+    for (int key = 0; key < n_keys; key += PANEL) {
+        const float* scales = scales_of(c.shape, c.keys[(first_key + key) / PANEL], c.shape.key_bytes());
+        for (int j = 0; j < PANEL; j += W) store(scores + key + j, to_f32(load_i32(scores + key + j)) * (load(scales + j) * step));
+    }
+}
+
+// One query's weights, in place of its scores, become integers: each counts as many of its value's steps.
+void count_weights(const Attention& c, int first_key, int n_keys, int i, const Scratch& s, auto* to) {
+    float* weights = s.scores + i * SCORE_STRIDE;
+    F32 highest = set1(0.0f);
+    for (int key = 0; key < n_keys; key += PANEL) {
+        const float* scales = scales_of(c.shape, c.values[(first_key + key) / PANEL], c.shape.value_bytes());
+        for (int j = 0; j < PANEL; j += W) {
+            const F32 x = load(weights + key + j) * load(scales + j);
+            store(weights + key + j, x);
+            highest = max(x, highest);
         }
     }
+    const float limit = largest(highest);
+    s.steps[N_QUERIES + i] = limit / WEIGHT_STEPS;
+    const F32 factor = set1(limit > 0.0f ? WEIGHT_STEPS / limit : 0.0f);
+    for (int key = 0; key < round_up(n_keys, PANEL); key += W)
+        store_crossed(to + key, to_i32(max(min(load(weights + key) * factor, set1(WEIGHT_STEPS)), set1(0.0f))));
 }
 
 // One query's scores become weights under the running maximum; what was mixed so far shrinks with it.
 template <class Op>
-void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, const Scratch& s, std::size_t wide) {
+void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, const Scratch& s) {
     float* scores = s.scores + i * SCORE_STRIDE;
     const int seen = visible - first_key < 0 ? 0 : visible - first_key < n_keys ? visible - first_key : n_keys;
     const int whole = round_up(n_keys, PANEL);
@@ -95,42 +154,59 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
             const F32 x = key < seen ? exp_rough(load(scores + key) - top) : set1(0.0f);
             const F32 y = key + W <= seen ? x : select(first_lanes(seen - key < 0 ? 0 : seen - key), x, set1(0.0f));
             sums = sums + y;
-            store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, y);
+            if constexpr (std::is_same_v<Op, OpBf16>) store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, y);
+            else store(scores + key, y);
         }
     }
+    if constexpr (INTEGER<Op>) count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
     s.sums[i] = s.sums[i] * shrink + sum(sums);
     s.highest[i] = limit;
-    float* mixed = s.mixed + static_cast<std::size_t>(i) * wide;
+    float* mixed = s.mixed + static_cast<std::size_t>(i) * s.wide;
     for (int dim = 0; dim < round_up(c.shape.width, PANEL); dim += W) store(mixed + dim, load(mixed + dim) * set1(shrink));
 }
 
+template <class Op, int VECTORS>
+void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows, const Scratch& s) {
+    for (int dim = 0; dim < c.shape.width; dim += VECTORS * W) {
+        Tile t{};
+        const void* weights = ROW_VALUE<Op> == 4 ? static_cast<const void*>(s.scores) : s.weights;
+        t.a_stride = SCORE_STRIDE * ROW_VALUE<Op>;
+        t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
+        t.b = c.values + first_key / PANEL;
+        t.b_panel = static_cast<std::size_t>(PANEL) * PANEL * 4 / GROUP<Op>;
+        t.b_offset = static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * Op::B_GROUP);
+        t.groups_per_segment = PANEL / GROUP<Op>;
+        t.n_segments = round_up(n_keys, PANEL) / PANEL;
+        t.n_groups = t.n_segments * t.groups_per_segment;
+        t.out = (INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
+        t.out_stride = s.wide;
+        t.add = !INTEGER<Op>;
+        run_rows<Op, VECTORS>(n_rows, t);
+    }
+}
+
 template <class Op>
-void mix(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s, std::size_t wide) {
-    constexpr bool exact = std::is_same_v<Op, OpF32>;
-    const std::size_t panel_bytes = static_cast<std::size_t>(PANEL) * PANEL * (exact ? 4 : 2);
-    for (int dim = 0; dim < c.shape.width; dim += TILE_COLUMNS) {
-        for (int row = 0; row < n_queries; row += MAX_ROWS) {
-            Tile t{};
-            const void* weights = exact ? static_cast<const void*>(s.scores) : s.weights;
-            t.a_stride = SCORE_STRIDE * (exact ? 4 : 2);
-            t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
-            t.b = c.values + first_key / PANEL;
-            t.b_offset = static_cast<std::size_t>(dim / PANEL) * panel_bytes + static_cast<std::size_t>(dim % PANEL * 4);
-            t.groups_per_segment = PANEL / (exact ? 1 : 2);
-            t.n_segments = round_up(n_keys, PANEL) / PANEL;
-            t.n_groups = t.n_segments * t.groups_per_segment;
-            t.out = s.mixed + static_cast<std::size_t>(row) * wide + dim;
-            t.out_stride = wide;
-            t.add = true;
-            run_rows<Op>(n_queries - row < MAX_ROWS ? n_queries - row : MAX_ROWS, t);
+void mix(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s) {
+    for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
+        if (n_rows <= Op::FEW_ROWS) mix_tile<Op, FEW_ROWS_COLUMNS>(c, first_key, n_keys, row, n_rows, s);
+        else mix_tile<Op, COLUMNS>(c, first_key, n_keys, row, n_rows, s);
+    });
+    if constexpr (INTEGER<Op>) {
+        for (int i = 0; i < n_queries; ++i) {
+            const std::size_t at = static_cast<std::size_t>(i) * s.wide;
+            const F32 step = set1(s.steps[N_QUERIES + i]);
+            for (int dim = 0; dim < round_up(c.shape.width, PANEL); dim += W) {
+                const F32 sums = to_f32(load_i32(static_cast<const float*>(s.partial) + at + dim));
+                store(s.mixed + at + dim, fma(sums, step, load(s.mixed + at + dim)));
+            }
         }
     }
 }
 
-void put_out(const Attention& c, int first, int n, const Scratch& s, std::size_t wide) {
+void put_out(const Attention& c, int first, int n, const Scratch& s) {
     for (int i = 0; i < n; ++i) {
-        const float* from = s.mixed + static_cast<std::size_t>(i) * wide;
+        const float* from = s.mixed + static_cast<std::size_t>(i) * s.wide;
         const float factor = 1.0f / s.sums[i];
         const std::size_t at = static_cast<std::size_t>(first + i) * c.out_stride;
         for (int dim = 0; dim < c.shape.width; ++dim) {
@@ -143,35 +219,44 @@ void put_out(const Attention& c, int first, int n, const Scratch& s, std::size_t
 template <class Op>
 void attend_as(const Attention& c) {
     const Scratch s = cut(c.scratch, c.shape.width);
-    const std::size_t wide = static_cast<std::size_t>(round_up(c.shape.width, PANEL) + 16);
     for (int first = 0; first < c.n_queries; first += N_QUERIES) {
         const int n = c.n_queries - first < N_QUERIES ? c.n_queries - first : N_QUERIES;
-        take_queries<Op>(c, first, n, s, wide);
+        take_queries<Op>(c, first, n, s);
         for (int i = 0; i < n; ++i) {
             s.highest[i] = NOTHING;
             s.sums[i] = 0.0f;
-            std::memset(s.mixed + static_cast<std::size_t>(i) * wide, 0, wide * 4);
+            std::memset(s.mixed + static_cast<std::size_t>(i) * s.wide, 0, s.wide * 4);
         }
         for (int key = 0; key < c.n_keys; key += STRETCH) {
             const int n_keys = c.n_keys - key < STRETCH ? c.n_keys - key : STRETCH;
-            score<Op>(c, key, n_keys, n, s, wide);
+            score<Op>(c, key, n_keys, n, s);
             for (int i = 0; i < n; ++i) {
+                if constexpr (INTEGER<Op>) number_scores(c, key, n_keys, i, s);
                 if (c.raw_scores)
                     std::memcpy(c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,
                                 s.scores + i * SCORE_STRIDE, static_cast<std::size_t>(n_keys) * 4);
-                weigh<Op>(c, key, n_keys, c.first_visible + first + i, i, s, wide);
+                weigh<Op>(c, key, n_keys, c.first_visible + first + i, i, s);
             }
-            mix<Op>(c, key, n_keys, n, s, wide);
+            mix<Op>(c, key, n_keys, n, s);
         }
-        put_out(c, first, n, s, wide);
+        put_out(c, first, n, s);
     }
+}
+
+// A template, as a set that multiplies bytes lacks what it needs.
+template <bool HAS>
+void attend_integers(const Attention& c) {
+    if constexpr (HAS) attend_as<OpI8Stored>(c);
 }
 
 }  // namespace
 
 void attend(const Attention& call) {
-    if (call.shape.type == Type::f32) attend_as<OpF32>(call);
-    else attend_as<OpBf16>(call);
+    switch (call.shape.type) {
+        case Type::f32: return attend_as<OpF32>(call);
+        case Type::bf16: return attend_as<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpBf16Stored>>(call);
+        default: return attend_integers<!MULTIPLIES_I8>(call);
+    }
 }
 
 }  // namespace stapes::STAPES_ISA

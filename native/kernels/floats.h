@@ -22,10 +22,12 @@ struct f16 {
 [[gnu::always_inline]] inline float to_float(f16 x) {
     const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
     const std::uint32_t magnitude = x.bits & 0x7fffu;
-    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
     // Multiplying by 2^112 moves float16's exponent bias to float32's, and makes numbers of its subnormals.
     const float scaled = std::bit_cast<float>(magnitude << 13) * std::bit_cast<float>(239u << 23);
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
+    // What was infinite or NaN has its fraction by now, and needs the largest exponent. Written without a branch, so that
+    // loops over many numbers become vectors.
+    const std::uint32_t largest = magnitude >= 0x7c00u ? 0x7f800000u : 0u;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | largest | sign);
 }
 
 // Round to nearest, ties to even; NaN stays NaN.

@@ -21,6 +21,8 @@ enum class Type : std::uint8_t { f32, f16, bf16, i8, i16 };
 
 STAPES_ALWAYS_INLINE constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::i8 ? 1 : 2; }
 
+STAPES_ALWAYS_INLINE constexpr bool is_integer(Type type) { return type == Type::i8 || type == Type::i16; }
+
 STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
 // A weight matrix (n outputs, k inputs), packed as [n / PANEL][k / g][PANEL][g]: g values of four bytes together, one
@@ -41,16 +43,25 @@ struct Weights {
     }
 };
 
-// The left operand of a product: rows of f32, bf16, or i8 with a scale for each row. A row of i16 lies there as two rows of
-// i8, its upper and its lower halves: integers of 16 bits for twice the multiplications, and no more reading of weights.
+// The left operand of a product: rows of f32, bf16, or i8 or i16 with a scale for each row.
+//
+// Where the set multiplies bytes (Kernels::multiplies_i8), a row of i16 lies there as two rows of i8, its upper and its lower
+// halves: integers of 16 bits for twice the multiplications, and no more reading of weights. Elsewhere there are no rows of i8,
+// and a row of i16 is 16-bit integers, in every four of which the second and the third have changed places: weights' bytes
+// become 16-bit integers by two shifts, the even ones and the odd ones.
 struct Rows {
     Type type;
     const void* data;
-    std::size_t stride;   // bytes; of i16, from one half to the next
+    std::size_t stride;   // bytes; of i16, half of those from one row to the next
     const float* scales;  // i8 and i16: what one step means, for each row
-
-    STAPES_ALWAYS_INLINE int halves() const { return type == Type::i16 ? 2 : 1; }
 };
+
+// The largest number of steps of rows that are multiplied as 16-bit integers: k products with a weight, of at most 127 steps,
+// add up to less than 2^31.
+STAPES_ALWAYS_INLINE constexpr int most_steps(int k) {
+    const int most = 0x7fffffff / 127 / (k > 0 ? k : 1);
+    return most < 0x7fff ? most : 0x7fff;
+}
 
 enum class Activation : std::uint8_t { none, gelu };
 
@@ -68,20 +79,25 @@ struct Product {
     std::size_t c_stride;  // values, of c and of residual
     void* scratch;         // product_scratch bytes for each thread
 };
-STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) { return 4096 + static_cast<std::size_t>(k) * PANEL * 4; }
+STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
+    return 4096 + static_cast<std::size_t>(round_up(k, 4)) * PANEL * 4;
+}
 
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1) or bf16 (g = 2). Positions that were never written hold zeros.
+// in type f32 (g = 1), bf16 (g = 2) or, where rows of i16 are plain integers, i8 (g = 4), followed by what one step of each
+// position means: PANEL f32. Positions that were never written hold zeros.
 struct BlockShape {
     Type type;
     int width;
+    STAPES_ALWAYS_INLINE int group() const { return type == Type::i8 ? 4 : type == Type::bf16 ? 2 : 1; }
+    STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return type == Type::i8 ? PANEL * sizeof(float) : 0; }
     STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
-        return static_cast<std::size_t>(round_up(width, type == Type::bf16 ? 2 : 1)) * PANEL * static_cast<std::size_t>(size_of(type));
+        return static_cast<std::size_t>(round_up(width, group()) * PANEL * size_of(type)) + scale_bytes();
     }
     STAPES_ALWAYS_INLINE std::size_t value_bytes() const {
-        return static_cast<std::size_t>(round_up(width, PANEL)) * PANEL * static_cast<std::size_t>(size_of(type));
+        return static_cast<std::size_t>(round_up(width, PANEL) * PANEL * size_of(type)) + scale_bytes();
     }
 };
 
@@ -106,7 +122,7 @@ constexpr int ATTENTION_QUERIES = 48;   // queries at a time
 constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches
 STAPES_ALWAYS_INLINE constexpr std::size_t attention_scratch(int width) {
     const auto wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
-    return static_cast<std::size_t>(ATTENTION_QUERIES) * (2 * wide + 2 * (ATTENTION_STRETCH + 16) + 2) * 4;
+    return static_cast<std::size_t>(ATTENTION_QUERIES) * (3 * wide + 2 * (ATTENTION_STRETCH + 16) + 4) * 4;
 }
 
 // What may come next, and how it is chosen; see stapes/backends/base.py (Constraint, Best, Draw, Top).
@@ -129,13 +145,15 @@ struct Choosing {
 
 struct Kernels {
     const char* name;
-    int activation_zero;  // what is added to int8 activations when they are stored
+    bool multiplies_i8;    // otherwise, rows of integers are i16
+    bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
+    int activation_zero;   // what is added to int8 activations when they are stored
     void (*multiply)(const Product&);
     // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.
     void (*layer_norm)(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
                        Type y_type, std::size_t y_stride);
-    // Rows of f32 -> i8 (127 steps) or i16 (127 * 256 steps) with a scale for each row: what one step means. d is rounded up
-    // to whole panels; y_stride counts bytes of i8, and a row of i16 takes two.
+    // Rows of f32 -> i8 (127 steps) or i16 (127 * 256 steps, or most_steps(d)) with a scale for each row: what one step means.
+    // d is rounded up to whole panels; y_stride counts bytes of i8, and a row of i16 takes two.
     void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales);
     // Rows of f32 -> bf16.
     void (*narrow)(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);

@@ -30,7 +30,10 @@ STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
     else store_bf16(static_cast<std::uint16_t*>(row) + column, x);
 }
 
-// Integers become numbers; of 16-bit rows, the two halves' sums are put together.
+// How many rows of a tile a row of the product is: two where 16 bits are two halves.
+int halves_of(const Rows& a) { return MULTIPLIES_I8 && a.type == Type::i16 ? 2 : 1; }
+
+// Integers become numbers; the two halves' sums are put together.
 template <class Op>
 STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, int row, int column) {
     const auto total = [&](const Byte* from) {
@@ -38,7 +41,7 @@ STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, i
         return to_f32(ACTIVATION_ZERO == 0 ? sum : sum - load_i32(p.w->corrections + column));
     };
     const F32 scale = set1(p.a.scales[row]) * load(p.w->scales + column);
-    if (p.a.type == Type::i8) return total(sums) * scale;
+    if (halves_of(p.a) == 1) return total(sums) * scale;
     return fma(total(sums), set1(256.0f), total(sums + n_columns * 4)) * scale;
 }
 
@@ -46,7 +49,7 @@ STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, i
 template <class Op>
 void finish(const Product& p, const void* sums, int row, int n_rows, int column, int n_columns) {
     constexpr bool quantized = std::is_same_v<typename Op::Sum, I32>;
-    const int halves = p.a.halves();
+    const int halves = halves_of(p.a);
     const std::size_t first = static_cast<std::size_t>(column - p.first_panel * PANEL);
     for (int i = 0; i < n_rows; ++i) {
         const std::size_t at = static_cast<std::size_t>(row + i) * p.c_stride;
@@ -67,8 +70,9 @@ void finish(const Product& p, const void* sums, int row, int n_rows, int column,
 
 Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
     Tile t{};
-    t.a = static_cast<const Byte*>(p.a.data) + static_cast<std::size_t>(row * p.a.halves()) * p.a.stride;
-    t.a_stride = p.a.stride;
+    const std::size_t stride = p.a.type == Type::i16 ? 2 * p.a.stride : p.a.stride;
+    t.a = static_cast<const Byte*>(p.a.data) + static_cast<std::size_t>(row) * stride;
+    t.a_stride = stride / static_cast<std::size_t>(halves_of(p.a));
     t.b = b;
     t.b_panel = p.w->panel_bytes();
     t.n_segments = 1;
@@ -77,20 +81,27 @@ Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
     return t;
 }
 
+// Some rows against some columns of a panel.
+template <class Op, int VECTORS>
+void multiply_tile(const Product& p, const void* panel, int n_groups, int index, int row, int n_rows, void* sums) {
+    for (int column = 0; column < PANEL; column += VECTORS * W) {
+        Tile t = tile_of(p, &panel, row, sums);
+        t.n_groups = t.groups_per_segment = n_groups;
+        t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
+        t.out_stride = VECTORS * W;
+        run_rows<Op, VECTORS>(n_rows * halves_of(p.a), t);
+        finish<Op>(p, sums, row, n_rows, index * PANEL + column, VECTORS * W);
+    }
+}
+
 // All rows against one panel at a time, each panel read from memory once.
 template <class Op>
-void multiply_panel(const Product& p, const void* panel, int index, void* sums) {
-    const int halves = p.a.halves(), most = MAX_ROWS / halves;
-    for (int row = 0; row < p.n_rows; row += most) {
-        const int n_rows = p.n_rows - row < most ? p.n_rows - row : most;
-        for (int column = 0; column < PANEL; column += TILE_COLUMNS) {
-            Tile t = tile_of(p, &panel, row, sums);
-            t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
-            t.out_stride = TILE_COLUMNS;
-            run_rows<Op>(n_rows * halves, t);
-            finish<Op>(p, sums, row, n_rows, index * PANEL + column, TILE_COLUMNS);
-        }
-    }
+void multiply_panel(const Product& p, const void* panel, int n_groups, int index, void* sums) {
+    const int halves = halves_of(p.a);
+    for_tiles(p.n_rows, Op::MOST_ROWS / halves, [&](int row, int n_rows) {
+        if (n_rows * halves <= Op::FEW_ROWS) multiply_tile<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, sums);
+        else multiply_tile<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, sums);
+    });
 }
 
 const Byte* panel_at(const Product& p, int index) {
@@ -118,21 +129,42 @@ template <class Op>
 void multiply_as(const Product& p) {
     void* sums = p.scratch;
     int index = p.first_panel;
-    const int halves = p.n_rows * p.a.halves();
+    const int halves = p.n_rows * halves_of(p.a);
     if (halves == 1) index = multiply_wide<Op, 1>(p, sums);
     if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, sums);
-    for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), index, sums);
+    for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), p.w->n_groups(), index, sums);
 }
 
-// float16-stored weights for many rows: each panel becomes float32 once.
-void multiply_widened(const Product& p) {
-    float* widened = reinterpret_cast<float*>(static_cast<Byte*>(p.scratch) + SUMS_BYTES);
+// Weights that are multiplied in another type than they are stored in: for many rows, each panel is widened once.
+template <class Stored, class Wide>
+void multiply_stored(const Product& p) {
+    if (p.n_rows <= 2 * MAX_ROWS) return multiply_as<Stored>(p);
+    Byte* const widened = static_cast<Byte*>(p.scratch) + SUMS_BYTES;
     for (int index = p.first_panel; index < p.last_panel; ++index) {
-        const Byte* panel = panel_at(p, index);
-        const int n = p.w->k * PANEL;
-        for (int i = 0; i < n; i += W) store(widened + i, load_f16(panel + i * 2));
-        multiply_panel<OpF32>(p, widened, index, p.scratch);
+        const Byte* from = panel_at(p, index);
+        Byte* to = widened;
+        for (int group = 0; group < p.w->n_groups(); ++group) {
+            unrolled<Stored::PARTS>([&](auto part) __attribute__((always_inline)) {
+                unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
+                    const auto wide = Stored::read_b(from + vector * W * Stored::B_GROUP, part);
+                    std::memcpy(to + (part * VECTORS_PER_PANEL + vector) * W * 4, &wide, sizeof wide);
+                });
+            });
+            from += PANEL * Stored::B_GROUP;
+            to += PANEL * 4 * Stored::PARTS;
+        }
+        multiply_panel<Wide>(p, widened, p.w->n_groups() * Stored::PARTS, index, p.scratch);
     }
+}
+
+void multiply_bf16(const Product& p) {
+    if constexpr (MULTIPLIES_BF16) multiply_as<OpBf16>(p);
+    else multiply_stored<OpBf16Stored, OpF32>(p);
+}
+
+void multiply_i8(const Product& p) {
+    if constexpr (MULTIPLIES_I8) multiply_as<OpI8>(p);
+    else multiply_stored<OpI8Stored, OpI16>(p);
 }
 
 }  // namespace
@@ -140,9 +172,9 @@ void multiply_widened(const Product& p) {
 void multiply(const Product& p) {
     switch (p.w->type) {
         case Type::f32: return multiply_as<OpF32>(p);
-        case Type::f16: return p.n_rows > MAX_ROWS ? multiply_widened(p) : multiply_as<OpF16>(p);
-        case Type::bf16: return multiply_as<OpBf16>(p);
-        case Type::i8: return multiply_as<OpI8>(p);
+        case Type::f16: return multiply_stored<OpF16, OpF32>(p);
+        case Type::bf16: return multiply_bf16(p);
+        case Type::i8: return multiply_i8(p);
         case Type::i16: return;  // no weights are
     }
 }

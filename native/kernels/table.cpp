@@ -11,6 +11,8 @@ const Kernels& kernels();
 const Kernels& kernels() {
     static constexpr Kernels table{
         .name = STAPES_TEXT(STAPES_ISA),
+        .multiplies_i8 = MULTIPLIES_I8,
+        .multiplies_bf16 = MULTIPLIES_BF16,
         .activation_zero = ACTIVATION_ZERO,
         .multiply = multiply,
         .layer_norm = layer_norm,

@@ -1,7 +1,7 @@
 // The micro-kernel: a few rows of A times a few vectors of columns of B, every sum in a register of its own.
 //
-// One source for float32, float16-stored, bfloat16 and int8: they differ in how a vector of B is read and in one
-// multiply-add (Op). Sums run over the inner dimension in order, so that they do not depend on the tile's size.
+// One source for all types: they differ in how a vector of B is read and in one multiply-add (Op). Sums run over the inner
+// dimension in order, so that they do not depend on the tile's size.
 #pragma once
 
 #include <array>
@@ -19,35 +19,67 @@ inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;    // 24 or 12 sums;
 inline constexpr int COLUMNS = 2;                                // vectors of B that a tall tile covers
 inline constexpr int WIDE_COLUMNS = 8;                           // ... and a single row: enough sums to hide their latency
 inline constexpr int TILE_COLUMNS = COLUMNS * W;
+inline constexpr int FEW_ROWS_COLUMNS = N_REGISTERS == 16 && VECTORS_PER_PANEL >= 4 ? 4 : COLUMNS;  // ... or a few rows
 
 struct OpF32 {
     using Sum = F32;
     static constexpr int B_GROUP = 4;  // bytes of one group of one column
+    static constexpr int PARTS = 1;    // groups of A that it is multiplied with, one after another
+    static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
+    static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
     static STAPES_INLINE void write(void* p, Sum x) { store(static_cast<float*>(p), x); }
-    static STAPES_INLINE auto read_b(const Byte* p) { return load(reinterpret_cast<const float*>(p)); }
+    static STAPES_INLINE auto read_b(const Byte* p, auto) { return load(reinterpret_cast<const float*>(p)); }
     static STAPES_INLINE Sum dot(Sum sum, I32 a, F32 b) { return dot_f32(sum, a, b); }
 };
 
 struct OpF16 : OpF32 {
     static constexpr int B_GROUP = 2;
-    static STAPES_INLINE auto read_b(const Byte* p) { return load_f16(p); }
+    static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_f16(p); }
 };
 
+// bfloat16 with float32: two numbers of a column, one after the other.
+struct OpBf16Stored : OpF32 {
+    static constexpr int PARTS = 2;
+    static constexpr int MOST_ROWS = 4;  // compilers spill the sums of larger ones
+    static constexpr int FEW_ROWS = 2;
+    static STAPES_INLINE auto read_b(const auto* p, auto part) {
+        if constexpr (part == 0) return even_bf16(load_i32(p));
+        else return odd_bf16(load_i32(p));
+    }
+};
+
+// Operations that a set may lack are looked up where they are used.
 struct OpBf16 : OpF32 {
-    static STAPES_INLINE auto read_b(const Byte* p) { return load_i32(p); }
-    static STAPES_INLINE Sum dot(Sum sum, I32 a, I32 b) { return dot_bf16(sum, a, b); }
+    static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
+    static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_bf16(sum, a, b); }
 };
 
 struct OpI8 {
     using Sum = I32;
     static constexpr int B_GROUP = 4;
+    static constexpr int PARTS = 1;
+    static constexpr int MOST_ROWS = MAX_ROWS;
+    static constexpr int FEW_ROWS = 3;
     static STAPES_INLINE Sum zero() { return zero_i32(); }
     static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
     static STAPES_INLINE void write(void* p, Sum x) { store_i32(p, x); }
-    static STAPES_INLINE auto read_b(const Byte* p) { return load_i32(p); }
-    static STAPES_INLINE Sum dot(Sum sum, I32 a, I32 b) { return dot_i8(sum, a, b); }
+    static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
+    static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i8(sum, a, b); }
+};
+
+struct OpI16 : OpI8 {
+    static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i16(sum, a, b); }
+};
+
+// int8 with 16-bit integers: the first and third number of a column, then the second and fourth.
+struct OpI8Stored : OpI16 {
+    static constexpr int PARTS = 2;
+    static STAPES_INLINE auto read_b(const auto* p, auto part) {
+        if constexpr (part == 0) return even_bytes(load_i32(p));
+        else return odd_bytes(load_i32(p));
+    }
 };
 
 // Calls f(0), f(1), ... f(N - 1) with constants: arrays indexed by them are taken apart into registers, where a loop's
@@ -67,7 +99,7 @@ struct Tile {
     std::size_t b_panel;         // bytes from one panel to the next
     int n_segments;
     int groups_per_segment;
-    int n_groups;                // of all segments; the last may be cut short
+    int n_groups;                // of B, in all segments; the last may be cut short
     void* out;                   // sums
     std::size_t out_stride;      // sums
     bool add;                    // begin with what is there
@@ -95,25 +127,44 @@ void run_tile(const Tile& t) {
         // Three rows share a pointer: an address can hold one and two times the stride.
         const Byte *a0 = a, *a3 = a + 3 * stride, *a6 = a + 6 * stride, *a9 = a + 9 * stride;
         for (int i = 0; i < n; ++i) {
-            using Vector = decltype(Op::read_b(b));
-            std::array<Vector, VECTORS> columns;
-            unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
-                columns[vector] = Op::read_b(b + vector / VECTORS_PER_PANEL * t.b_panel + column(vector));
-            });
-            unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
-                const Byte* base = row < 3 ? a0 : row < 6 ? a3 : row < 9 ? a6 : a9;
-                const I32 group = broadcast_group(base + row % 3 * stride);
-                unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
-                    sums[row * VECTORS + vector] = Op::dot(sums[row * VECTORS + vector], group, columns[vector]);
-                });
+            unrolled<Op::PARTS>([&](auto part) __attribute__((always_inline)) {
+                // Parts are read anew: together they would not fit into the registers.
+                if constexpr (part > 0) __asm__ volatile("" : "+r"(b) : : "memory");
+                const auto read_b = [&](auto vector) __attribute__((always_inline)) {
+                    return Op::read_b(b + vector / VECTORS_PER_PANEL * t.b_panel + column(vector), part);
+                };
+                const auto read_a = [&](auto row) __attribute__((always_inline)) {
+                    const Byte* base = row < 3 ? a0 : row < 6 ? a3 : row < 9 ? a6 : a9;
+                    return broadcast_group(base + row % 3 * stride + part * 4);
+                };
+                // Whichever is less stays in registers.
+                if constexpr (ROWS < VECTORS) {
+                    std::array<I32, ROWS> groups;
+                    unrolled<ROWS>([&](auto row) __attribute__((always_inline)) { groups[row] = read_a(row); });
+                    unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+                        const auto one = read_b(vector);
+                        unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+                            sums[row * VECTORS + vector] = Op::dot(sums[row * VECTORS + vector], groups[row], one);
+                        });
+                    });
+                } else {
+                    std::array<decltype(read_b(part)), VECTORS> columns;
+                    unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) { columns[vector] = read_b(vector); });
+                    unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+                        const I32 one = read_a(row);
+                        unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+                            sums[row * VECTORS + vector] = Op::dot(sums[row * VECTORS + vector], one, columns[vector]);
+                        });
+                    });
+                }
             });
             b += PANEL * Op::B_GROUP;
-            a0 += 4;
-            if constexpr (ROWS > 3) a3 += 4;
-            if constexpr (ROWS > 6) a6 += 4;
-            if constexpr (ROWS > 9) a9 += 4;
+            a0 += 4 * Op::PARTS;
+            if constexpr (ROWS > 3) a3 += 4 * Op::PARTS;
+            if constexpr (ROWS > 6) a6 += 4 * Op::PARTS;
+            if constexpr (ROWS > 9) a9 += 4 * Op::PARTS;
         }
-        a += static_cast<std::size_t>(n) * 4;
+        a += static_cast<std::size_t>(n) * 4 * Op::PARTS;
     }
     unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
         unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
@@ -122,14 +173,24 @@ void run_tile(const Tile& t) {
     });
 }
 
-// run_tile for 1 to MAX_ROWS rows.
-template <class Op>
+// run_tile for 1 to `Op::MOST_ROWS` rows, or to `Op::FEW_ROWS` where they are wide.
+template <class Op, int VECTORS = COLUMNS>
 STAPES_INLINE void run_rows(int n_rows, const Tile& t) {
     using Run = void (*)(const Tile&);
     static constexpr auto runs = []<int... I>(std::integer_sequence<int, I...>) {
-        return std::array<Run, sizeof...(I)>{run_tile<Op, I + 1, COLUMNS>...};
-    }(std::make_integer_sequence<int, MAX_ROWS>{});
+        return std::array<Run, sizeof...(I)>{run_tile<Op, I + 1, VECTORS>...};
+    }(std::make_integer_sequence<int, VECTORS == COLUMNS ? Op::MOST_ROWS : Op::FEW_ROWS>{});
     runs[static_cast<std::size_t>(n_rows - 1)](t);
+}
+
+// Deals rows out evenly: a tile of one or two would wait for its sums. Calls f(first, n) for each tile.
+template <class F>
+STAPES_INLINE void for_tiles(int n_rows, int most, F&& f) {
+    const int n_tiles = (n_rows + most - 1) / most;
+    for (int tile = 0; tile < n_tiles; ++tile) {
+        const int first = n_rows * tile / n_tiles;
+        f(first, n_rows * (tile + 1) / n_tiles - first);
+    }
 }
 
 }  // namespace stapes::STAPES_ISA

@@ -7,10 +7,11 @@
 //   I32          W 32-bit integers             what four-byte groups are added up in
 //   F64          W / 2 doubles                 load from floats, store as floats, arithmetic, fma: for transforms
 //   load_f16, store_bf16                       other storage types, converted
-//   dot_f32 / dot_bf16 / dot_i8                acc + sum over one four-byte group of a times the same group of b
+//   dot_f32 / dot_bf16 / dot_i8 / dot_i16      acc + sum over one four-byte group of a times the same group of b
+//   even_bytes, odd_bf16, ...                  what lies two or four to a group, taken apart for sets that do not multiply it
 //
 // A "group" is the unit of every matrix product here: four bytes along the inner dimension, one float32, two bfloat16 or
-// four int8. That makes one micro-kernel serve all three (matrix.cpp).
+// 16-bit integers, or four int8. That makes one micro-kernel serve all of them (matrix.cpp).
 #pragma once
 
 #include <bit>
@@ -57,14 +58,14 @@ STAPES_INLINE F32 exp(F32 x) {
     return select(is_nan(x), x, p);
 }
 
-// exp(x) for x <= 0, to 5e-5 of its size: enough where the result is rounded to bfloat16.
+// exp(x) for x <= 0, to 1.1e-4 of its size, and 1 of 0: enough beside keys and values of bfloat16 or int8.
 STAPES_INLINE F32 exp_rough(F32 x) {
     const F32 scaled = max(x, set1(-87.0f)) * set1(1.44269504f);
     const F32 n = round(scaled);
     const F32 r = scaled - n;
-    F32 p = set1(0.0555054f);
-    p = fma(p, r, set1(0.2402265f));
-    p = fma(p, r, set1(0.6931472f));
+    F32 p = set1(0.0550087802f);
+    p = fma(p, r, set1(0.242210835f));
+    p = fma(p, r, set1(0.693282902f));
     p = fma(p, r, set1(1.0f));
     return scale_by_power_of_two(p, n);
 }

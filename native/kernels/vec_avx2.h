@@ -8,9 +8,11 @@ namespace stapes::STAPES_ISA {
 inline constexpr int W = 8;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 16;
 #if defined(__AVXVNNI__)
+inline constexpr bool MULTIPLIES_I8 = true, MULTIPLIES_BF16 = true;
 inline constexpr int ACTIVATION_ZERO = 128;  // int8 activations are stored unsigned, with this added
 #else
-inline constexpr int ACTIVATION_ZERO = 0;  // signed: products take their sizes and move the signs to the weights
+inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false;
+inline constexpr int ACTIVATION_ZERO = 0;
 #endif
 
 struct F32 { __m256 v; };
@@ -89,6 +91,14 @@ STAPES_INLINE void store_bytes(void* p, I32 x) {
     _mm_storel_epi64(static_cast<__m128i*>(p), joined);
 }
 
+// W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
+STAPES_INLINE void store_crossed(void* p, I32 x) {
+    const __m256i halves = _mm256_shuffle_epi8(
+        x.v, _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,
+                              0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1));
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+}
+
 // One four-byte group of a row of A in every lane.
 STAPES_INLINE I32 broadcast_group(const void* p) {
     std::int32_t bits;
@@ -97,6 +107,7 @@ STAPES_INLINE I32 broadcast_group(const void* p) {
 }
 
 STAPES_INLINE F32 dot_f32(F32 acc, I32 a, F32 b) { return {_mm256_fmadd_ps(_mm256_castsi256_ps(a.v), b.v, acc.v)}; }
+#if defined(__AVXVNNI__)
 STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
     const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
     const __m256 a0 = _mm256_castsi256_ps(_mm256_slli_epi32(a.v, 16)), b0 = _mm256_castsi256_ps(_mm256_slli_epi32(b.v, 16));
@@ -104,14 +115,18 @@ STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
     return {_mm256_fmadd_ps(a1, b1, _mm256_fmadd_ps(a0, b0, acc.v))};
 }
 STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) {
-#if defined(__AVXVNNI__)
     return {_mm256_dpbusd_avx_epi32(acc.v, a.v, b.v)};
-#else
-    // |a| and b's sign-adjusted values lie in -127..127: two products fit into 16 bits.
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a.v), _mm256_sign_epi8(b.v, a.v));
-    return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
-#endif
 }
+#else
+STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }
+#endif
+
+// The even or the odd ones of a vector of bytes, as 16-bit integers.
+STAPES_INLINE I32 even_bytes(I32 a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8)}; }
+STAPES_INLINE I32 odd_bytes(I32 a) { return {_mm256_srai_epi16(a.v, 8)}; }
+// The even or the odd ones of a vector of bfloat16.
+STAPES_INLINE F32 even_bf16(I32 a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(a.v, 16))}; }
+STAPES_INLINE F32 odd_bf16(I32 a) { return {_mm256_castsi256_ps(_mm256_and_si256(a.v, _mm256_set1_epi32(-65536)))}; }
 
 STAPES_INLINE F64 load_f64(const float* p) { return {_mm256_cvtps_pd(_mm_loadu_ps(p))}; }
 STAPES_INLINE void store_f32(float* p, F64 x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x.v)); }

@@ -16,6 +16,7 @@ namespace stapes::STAPES_ISA {
 
 inline constexpr int W = 16;             // lanes of four bytes
 inline constexpr int N_REGISTERS = 32;
+inline constexpr bool MULTIPLIES_I8 = true, MULTIPLIES_BF16 = true;
 inline constexpr int ACTIVATION_ZERO = 128;  // int8 activations are stored unsigned, with this added
 
 struct F32 { __m512 v; };

@@ -6,10 +6,12 @@ namespace stapes::STAPES_ISA {
 
 inline constexpr int W = 4;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 16;
-inline constexpr int ACTIVATION_ZERO = 0;  // int8 activations are signed
+inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false;
+inline constexpr int ACTIVATION_ZERO = 0;
 
 typedef float F32Lanes __attribute__((vector_size(16)));
 typedef std::int32_t I32Lanes __attribute__((vector_size(16)));
+typedef std::int16_t I16Lanes __attribute__((vector_size(16)));
 typedef double F64Lanes __attribute__((vector_size(16)));
 
 struct F32 { F32Lanes v; };
@@ -78,6 +80,12 @@ STAPES_INLINE I32 operator>>(I32 a, int n) { return {a.v >> n}; }
 STAPES_INLINE void store_bytes(void* p, I32 x) {
     for (int i = 0; i < W; ++i) static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(x.v[i]);
 }
+// W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
+STAPES_INLINE void store_crossed(void* p, I32 x) {
+    const std::int16_t crossed[W] = {static_cast<std::int16_t>(x.v[0]), static_cast<std::int16_t>(x.v[2]),
+                                     static_cast<std::int16_t>(x.v[1]), static_cast<std::int16_t>(x.v[3])};
+    std::memcpy(p, crossed, sizeof crossed);
+}
 // a * 2^n for n in -126..128: in two factors, so that 2^128 is none.
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
     const I32Lanes exponent = to_i32(n).v, half = exponent >> 1, rest = exponent - half;
@@ -103,21 +111,16 @@ STAPES_INLINE I32 broadcast_group(const void* p) {
 }
 
 STAPES_INLINE F32 dot_f32(F32 acc, I32 a, F32 b) { return fma(F32{std::bit_cast<F32Lanes>(a.v)}, b, acc); }
-STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
-    const I32Lanes high = {-65536, -65536, -65536, -65536};
-    const F32 a0 = {std::bit_cast<F32Lanes>(a.v << 16)}, b0 = {std::bit_cast<F32Lanes>(b.v << 16)};
-    const F32 a1 = {std::bit_cast<F32Lanes>(a.v & high)}, b1 = {std::bit_cast<F32Lanes>(b.v & high)};
-    return fma(a1, b1, fma(a0, b0, acc));
+// Numbers lie lowest first, as on every little-endian processor.
+STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) {
+    return {acc.v + ((a.v << 16) >> 16) * ((b.v << 16) >> 16) + (a.v >> 16) * (b.v >> 16)};
 }
-// Bytes lie lowest first, as on every little-endian processor.
-STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) {
-    I32Lanes total = acc.v;
-    total += ((a.v << 24) >> 24) * ((b.v << 24) >> 24);
-    total += ((a.v << 16) >> 24) * ((b.v << 16) >> 24);
-    total += ((a.v << 8) >> 24) * ((b.v << 8) >> 24);
-    total += (a.v >> 24) * (b.v >> 24);
-    return {total};
-}
+// The even or the odd ones of a vector of bytes, as 16-bit integers.
+STAPES_INLINE I32 even_bytes(I32 a) { return {std::bit_cast<I32Lanes>((std::bit_cast<I16Lanes>(a.v) << 8) >> 8)}; }
+STAPES_INLINE I32 odd_bytes(I32 a) { return {std::bit_cast<I32Lanes>(std::bit_cast<I16Lanes>(a.v) >> 8)}; }
+// The even or the odd ones of a vector of bfloat16.
+STAPES_INLINE F32 even_bf16(I32 a) { return {std::bit_cast<F32Lanes>(a.v << 16)}; }
+STAPES_INLINE F32 odd_bf16(I32 a) { return {std::bit_cast<F32Lanes>(a.v & -65536)}; }
 
 STAPES_INLINE F64 load_f64(const float* p) { return {F64Lanes{p[0], p[1]}}; }
 STAPES_INLINE void store_f32(float* p, F64 x) {

@@ -31,10 +31,10 @@ Encoder::Encoder(Network& network)
       padded_state_(round_up(network.sizes_.n_state, PANEL)),
       n_positions_(network.sizes_.n_audio_ctx),
       stride_(static_cast<std::size_t>(network.stride_)),
-      self_({network.attention_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
+      self_({network.rows_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
             round_up(n_positions_, PANEL) / PANEL) {
     const auto n = static_cast<std::size_t>(n_positions_);
-    const auto value = static_cast<std::size_t>(size_of(net_.attention_type_));
+    const auto value = static_cast<std::size_t>(size_of(net_.rows_type_));
     mel_ = Memory((2 * n + 2) * static_cast<std::size_t>(net_.sizes_.n_mels) * value);
     convolved_ = Memory((2 * n + 2) * stride_ * value);
     x_ = Memory(n * stride_ * sizeof(float));
@@ -79,7 +79,7 @@ void Encoder::take_mel(const float* mel, int first, int n) {
         const std::size_t at = static_cast<std::size_t>(frame + 1) * n_mels;
         for (std::size_t bin = 0; bin < n_mels; ++bin) {
             const float value = mel[bin * n_frames + static_cast<std::size_t>(frame)];
-            if (net_.attention_type_ == Type::f32) mel_.as()[at + bin] = value;
+            if (net_.rows_type_ == Type::f32) mel_.as()[at + bin] = value;
             else mel_.as<bf16>()[at + bin] = to_bf16(value);
         }
     }
@@ -88,21 +88,21 @@ void Encoder::take_mel(const float* mel, int first, int n) {
 // Three frames lie side by side: a row of the product is a window that slides over them.
 void Encoder::convolve_first(int first, int n, Worker& worker) {
     const Weights w = net_.conv1_.weight.view();
-    const auto value = static_cast<std::size_t>(size_of(net_.attention_type_));
+    const auto value = static_cast<std::size_t>(size_of(net_.rows_type_));
     const std::size_t frame = static_cast<std::size_t>(net_.sizes_.n_mels) * value;
-    const Rows a{net_.attention_type_, mel_.bytes() + static_cast<std::size_t>(first) * frame, frame, nullptr};
+    const Rows a{net_.rows_type_, mel_.bytes() + static_cast<std::size_t>(first) * frame, frame, nullptr};
     Product p = product_of(a, n, w, net_.conv1_, worker.scratch);
     p.activation = Activation::gelu;
     p.c = convolved_.bytes() + static_cast<std::size_t>(first + 1) * stride_ * value;
-    p.c_type = net_.attention_type_;
+    p.c_type = net_.rows_type_;
     p.c_stride = stride_;
     kernels_.multiply(p);
 }
 
 void Encoder::convolve_second(int first, int n, Worker& worker) {
     const Weights w = net_.conv2_.weight.view();
-    const std::size_t row = stride_ * static_cast<std::size_t>(size_of(net_.attention_type_));
-    const Rows a{net_.attention_type_, convolved_.bytes() + 2 * static_cast<std::size_t>(first) * row, 2 * row, nullptr};
+    const std::size_t row = stride_ * static_cast<std::size_t>(size_of(net_.rows_type_));
+    const Rows a{net_.rows_type_, convolved_.bytes() + 2 * static_cast<std::size_t>(first) * row, 2 * row, nullptr};
     Product p = product_of(a, n, w, net_.conv2_, worker.scratch);
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
     p.activation = Activation::gelu;
@@ -149,7 +149,7 @@ void Encoder::project(int layer, int first, int n, Worker& worker) {
 // What attention writes: what the next product takes, or float32 if that has to be quantised.
 Type Encoder::mixed_type(int layer) const {
     const Type type = net_.encoder_[static_cast<std::size_t>(layer)].attn_out.rows;
-    return type == Type::i8 ? Type::f32 : type;
+    return is_integer(type) ? Type::f32 : type;
 }
 
 void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
@@ -179,7 +179,7 @@ void Encoder::finish(int layer, int first, int n, Worker& worker) {
     const Type type = block.attn_out.rows;
     const auto value = static_cast<std::size_t>(size_of(mixed_type(layer)));
     Rows mixed{type, mixed_.bytes() + at * value, stride_ * value, nullptr};
-    if (type == Type::i8) {
+    if (is_integer(type)) {
         worker.rows.take(mixed_.as() + at, 0, n, type);
         mixed = worker.rows.rows(type);
     }
@@ -195,7 +195,7 @@ void Encoder::finish(int layer, int first, int n, Worker& worker) {
 void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker) {
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
     const Type in_type = block.mlp_in.rows, out_type = block.mlp_out.rows;
-    const bool quantised = out_type == Type::i8;
+    const bool quantised = is_integer(out_type);
     worker.rows.normalise(x_.as() + at, block.mlp_norm, 0, n, in_type, worker.normalised.as());
     const Weights in = block.mlp_in.weight.view(), out = block.mlp_out.weight.view();
     Product p = product_of(worker.rows.rows(in_type), n, in, block.mlp_in, worker.scratch);

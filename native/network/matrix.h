@@ -1,6 +1,8 @@
 // Weights as the kernels multiply them: packed once, when a model is loaded.
 #pragma once
 
+#include <vector>
+
 #include "../kernels/floats.h"
 #include "../kernels/kernels.h"
 #include "memory.h"
@@ -31,6 +33,8 @@ class Matrix {
     void pack_row(int output, const Source* source);
     template <class Source>
     void quantize_row(int output, const Source* source);
+    template <class Value>
+    void lay_out(int output, std::vector<Value>& row);
     std::size_t place(int output, int input) const;
 
     Type type_ = Type::f32;

@@ -15,12 +15,13 @@ struct Kind {
     Type weights, rows;
 };
 
-Kind kind_of(const std::string& name) {
-    // The convolutions are little work, the vocabulary's errors go straight into the logits, and what comes out of the
-    // encoder's GELUs is too uneven for 8 bits.
+Kind kind_of(const std::string& name, const Kernels& kernels) {
+    // The convolutions are little work, and the vocabulary's errors go straight into the logits.
     const bool encoder = name.starts_with("encoder.");
-    if (name.starts_with("encoder.conv") || name == "decoder.embedding" || (encoder && name.ends_with("mlp_out")))
-        return {Type::bf16, Type::bf16};
+    if (name.starts_with("encoder.conv") || name == "decoder.embedding") return {Type::bf16, Type::bf16};
+    if (!kernels.multiplies_i8) return {Type::i8, Type::i16};
+    // What comes out of the encoder's GELUs is too uneven for 8 bits.
+    if (encoder && name.ends_with("mlp_out")) return {Type::bf16, Type::bf16};
     if (encoder || name.ends_with("cross_key") || name.ends_with("cross_value")) return {Type::i8, Type::i8};
     // A decoder step waits for weights: activations of 16 bits cost it next to nothing.
     return {Type::i8, Type::i16};
@@ -62,7 +63,9 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
       // A panel more than the values need: rows a power of two apart would share one set of the cache.
       stride_(round_up(sizes.n_state, PANEL) + PANEL),
       lease_(n_threads),
-      attention_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
+      rows_type_(precision == Precision::float32 || !kernels.multiplies_bf16 ? Type::f32 : Type::bf16),
+      text_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
+      window_type_(precision == Precision::int8 && !kernels.multiplies_i8 ? Type::i8 : text_type_),
       encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),
       decoder_(static_cast<std::size_t>(sizes.n_text_layer)) {
     linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}};
@@ -104,10 +107,11 @@ Norm& Network::norm(const std::string& name) {
 
 void Network::make_linear(const std::string& name, int n, int k, Type stored) {
     Linear& made = linear(name);
-    const Kind kind = kind_of(name);
-    const Type type = precision_ == Precision::int8 ? kind.weights : attention_type_;
-    made.weight = Matrix(type == Type::f32 ? stored : type, n, k, kernels_.activation_zero);
-    made.rows = precision_ == Precision::int8 ? kind.rows : attention_type_;
+    const Kind kind = precision_ == Precision::int8 ? kind_of(name, kernels_) : Kind{text_type_, rows_type_};
+    // Where bfloat16 is but a way to store weights, float16 is as short and keeps all that was published.
+    const bool as_published = kind.weights == Type::f32 || (kind.weights == Type::bf16 && rows_type_ == Type::f32 && stored == Type::f16);
+    made.weight = Matrix(as_published ? stored : kind.weights, n, k, kernels_.activation_zero);
+    made.rows = kind.rows == Type::bf16 ? rows_type_ : kind.rows;
     made.bias = Memory();
 }
 
@@ -118,12 +122,12 @@ std::size_t Network::weight_bytes() const {
     return total;
 }
 
-std::size_t Network::text_bytes(int n_positions) const {
-    return KeyValues::n_bytes(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(n_positions, PANEL) / PANEL);
+std::size_t Network::text_bytes(BlockShape shape, int n_positions) const {
+    return KeyValues::n_bytes(shape, sizes_.n_text_layer, sizes_.n_text_head, round_up(n_positions, PANEL) / PANEL);
 }
 
-std::size_t Network::window_bytes() const { return text_bytes(sizes_.n_audio_ctx); }
-std::size_t Network::row_bytes() const { return text_bytes(sizes_.n_text_ctx); }
+std::size_t Network::window_bytes() const { return text_bytes(window_shape(), sizes_.n_audio_ctx); }
+std::size_t Network::row_bytes() const { return text_bytes(text_shape(), sizes_.n_text_ctx); }
 
 std::shared_ptr<Window> Network::encode(const float* mel) {
     if (!encoding_) encoding_ = std::make_unique<Encoder>(*this);
@@ -140,7 +144,7 @@ std::shared_ptr<Window> Network::fresh_window() {
     auto window = found != windows_.end() ? *found : nullptr;
     std::erase_if(windows_, is_free);
     if (!window) {
-        window = std::make_shared<Window>(text_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
+        window = std::make_shared<Window>(window_shape(), sizes_.n_text_layer, sizes_.n_text_head, round_up(sizes_.n_audio_ctx, PANEL) / PANEL);
         windows_.push_back(window);
     }
     return window;

@@ -120,9 +120,10 @@ class Network {
     friend class Encoder;
     friend class Decoder;
 
-    // The decoder's keys and values.
-    BlockShape text_shape() const { return {attention_type_, sizes_.n_state / sizes_.n_text_head}; }
-    std::size_t text_bytes(int n_positions) const;
+    // The decoder's own keys and values, and those of a window.
+    BlockShape text_shape() const { return {text_type_, sizes_.n_state / sizes_.n_text_head}; }
+    BlockShape window_shape() const { return {window_type_, text_shape().width}; }
+    std::size_t text_bytes(BlockShape shape, int n_positions) const;
     std::shared_ptr<Window> fresh_window();
 
     Sizes sizes_;
@@ -131,7 +132,9 @@ class Network {
     int n_threads_;
     int stride_;
     PoolLease lease_;
-    Type attention_type_;  // f32 or bf16: of keys, values, queries and attention weights, and of the convolutions
+    Type rows_type_;  // f32 or bf16: of rows that are not quantised, and of the encoder's keys and values
+    Type text_type_;  // f32 or bf16: of the decoder's keys and values
+    Type window_type_;  // f32, bf16 or i8: of a window's
     Linear conv1_, conv2_, embedding_;
     Norm audio_norm_, text_norm_;
     Memory audio_positions_, text_positions_;

@@ -26,7 +26,7 @@ class Operand {
     // Layer norm of x's rows first..first+n-1 (stride as here); of x itself where it is to be quantised, in place.
     void normalise(const float* x, const Norm& norm, int first, int n, Type type, float* between) {
         const std::size_t at = static_cast<std::size_t>(first) * stride_;
-        const bool quantised = type == Type::i8 || type == Type::i16;
+        const bool quantised = is_integer(type);
         void* to = quantised ? static_cast<void*>(between + at) : place(first, type);
         kernels_.layer_norm(x + at, stride_, n, d_, norm.weight.as(), norm.bias.as(), to, quantised ? Type::f32 : type, stride_);
         if (quantised) take(between, first, n, type);
@@ -35,7 +35,7 @@ class Operand {
     // Rows of x as they are.
     void take(const float* x, int first, int n, Type type) {
         const std::size_t at = static_cast<std::size_t>(first) * stride_;
-        if (type == Type::i8 || type == Type::i16)
+        if (is_integer(type))
             kernels_.quantize(x + at, stride_, n, d_, type, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_, scales_.as() + first);
         else if (type == Type::bf16)
             kernels_.narrow(x + at, stride_, n, d_, place(first, type), stride_);

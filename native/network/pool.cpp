@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -52,22 +53,22 @@ class Pool {
         for (auto& thread : threads_) thread.join();
     }
 
-    // Have n_threads in all, the caller's included.
+    // Have n_threads in all, the caller's included. One caller at a time; a team that works meanwhile stays as it is.
     void grow(int n_threads) {
-        const std::lock_guard lock(taken_);
-        while (static_cast<int>(threads_.size()) + 1 < n_threads) {
-            const int id = static_cast<int>(threads_.size()) + 1;
+        for (int id = n_threads_.load(); id < n_threads; ++id) {
             threads_.emplace_back([this, id] { help(id); });
+            n_threads_.store(id + 1);
         }
     }
 
-    bool take(int n_threads) {
-        if (!taken_.try_lock()) return false;
-        limit_.store(n_threads, std::memory_order_relaxed);
-        return true;
+    // How many threads work for the caller, itself included, until it gives them back; 0 if others have them.
+    int take(int n_threads) {
+        if (!taken_.try_lock()) return 0;
+        const int size = std::min(n_threads, n_threads_.load());
+        limit_.store(size, std::memory_order_relaxed);  // threads that come later must not help: there is no room for them
+        return size;
     }
     void give_back() { taken_.unlock(); }
-    int n_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
     void run(int n, void* work, Call call) {
         work_.store(work, std::memory_order_relaxed);
@@ -127,6 +128,7 @@ class Pool {
 
     std::mutex taken_;
     std::vector<std::thread> threads_;
+    std::atomic<int> n_threads_{1};
     std::atomic<int> limit_{0};
     alignas(64) std::atomic<std::uint64_t> ticket_{0};
     alignas(64) std::atomic<int> done_{0};
@@ -183,9 +185,10 @@ Team::Team(int n_threads) {
         const std::lock_guard lock(pool_lock());
         kept->push_back(pool);
     }
-    if (!pool->take(n_threads)) return;
+    const int size = pool->take(n_threads);
+    if (size == 0) return;
     pool_ = std::move(pool);
-    size_ = n_threads < pool_->n_threads() ? n_threads : pool_->n_threads();
+    size_ = size;
 }
 
 Team::~Team() {

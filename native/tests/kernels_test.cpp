@@ -41,12 +41,13 @@ void check_product(const Kernels& kernels, Type type, const Shape& shape) {
     matrix.pack(0, n, weights.data(), team);
     const Weights view = matrix.view();
     Operand rows(kernels, m, k);
-    rows.take(in_rows(a, k, rows.stride()).as(), 0, m, type);
+    const Type row_type = type == Type::bf16 && !kernels.multiplies_bf16 ? Type::f32 : type;
+    rows.take(in_rows(a, k, rows.stride()).as(), 0, m, row_type);
     const std::size_t stride = size(round_up(n, PANEL));
     Memory c(size(m) * stride * sizeof(float)), scratch(product_scratch(k)), bias_row(stride * sizeof(float));
     std::memcpy(bias_row.as(), bias.data(), bias.size() * sizeof(float));
     Product p{};
-    p.a = rows.rows(type);
+    p.a = rows.rows(row_type);
     p.n_rows = m;
     p.w = &view;
     p.last_panel = view.n_panels();
@@ -87,7 +88,8 @@ void check_rows(const Kernels& kernels, int m, int d) {
         for (int i = 0; i < m; ++i) {
             const std::size_t row = size(i) * stride;
             const float largest = std::fabs(*std::max_element(x.as() + row, x.as() + row + d, [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
-            CHECK(std::fabs(scales.as()[i] * (type == Type::i8 ? 127.0f : 32512.0f) - largest) <= 1e-6f * largest);
+            const int most = type == Type::i8 ? 127 : kernels.multiplies_i8 ? 127 * 256 : most_steps(d);
+            CHECK(std::fabs(scales.as()[i] * static_cast<float>(most) - largest) <= 1e-6f * largest);
         }
     }
     CHECK(std::fabs(kernels.log_sum_exp(ones.as(), d) - (1.0f + std::log(static_cast<float>(d)))) < 1e-5f);
@@ -155,13 +157,65 @@ void check_log_mel(const Kernels& kernels, std::size_t n_frames, int n_mels) {
     for (const float one : out) CHECK(one >= -10.0f && one < 5.0f);
 }
 
+// What a weight is once it is packed, by the plain definition.
+float packed(Type type, float x, float largest) {
+    if (type == Type::bf16) return to_float(to_bf16(x));
+    if (type != Type::i8) return x;
+    const float scaled = x * (largest > 0.0f && std::isfinite(largest) ? 127.0f / largest : 0.0f);
+    return (std::isfinite(scaled) ? static_cast<float>(std::lrintf(scaled)) : 0.0f) * (largest / 127.0f);
+}
+
+void check_packing(Type type, int k, float odd) {
+    const int n = 37;
+    auto weights = random_numbers(size(n * k), 4);
+    for (int i = 0; i < k; ++i) weights[size(k + i)] = static_cast<float>(i % 255 - 127) / 2.0f;  // halves: ties
+    weights[size(2 * k)] = odd;
+    for (int i = 0; i < k; ++i) weights[size(3 * k + i)] = 0.0f;
+    Team team(1);
+    Matrix matrix(type, n, k, 128);
+    matrix.pack(0, n, weights.data(), team);
+    std::vector<float> found(size(k));
+    for (int output = 0; output < n; ++output) {
+        float largest = 0.0f;
+        for (int i = 0; i < k; ++i) largest = std::fmax(largest, std::fabs(weights[size(output * k + i)]));
+        matrix.unpack(output, found.data());
+        for (int i = 0; i < k; ++i) {
+            const float expected = packed(type, weights[size(output * k + i)], largest);
+            CHECK(found[size(i)] == expected || (std::isnan(found[size(i)]) && std::isnan(expected)));
+        }
+    }
+}
+
+void test_every_float16_is_read() {
+    std::vector<f16> all(1u << 16);
+    for (std::size_t i = 0; i < all.size(); ++i) all[i].bits = static_cast<std::uint16_t>(i);
+    Team team(1);
+    Matrix matrix(Type::f32, 64, 1024, 0);
+    matrix.pack(0, 64, all.data(), team);
+    std::vector<float> found(1024);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        if (i % 1024 == 0) matrix.unpack(static_cast<int>(i / 1024), found.data());
+        const int exponent = static_cast<int>(i >> 10 & 31), fraction = static_cast<int>(i & 1023);
+        const float magnitude = exponent ? std::ldexp(static_cast<float>(1024 + fraction), exponent - 25) : std::ldexp(static_cast<float>(fraction), -24);
+        const float expected = exponent < 31 ? magnitude : fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+        const float one = found[i % 1024];
+        CHECK(std::isnan(expected) ? std::isnan(one) : std::fabs(one) == expected);
+        CHECK(std::signbit(one) == (i >= 1u << 15));
+    }
+}
+
 }  // namespace
 
 void test_kernels() {
+    for (const Type type : {Type::f32, Type::bf16, Type::i8})
+        for (const int k : {1, 2, 7, 64, 301})
+            for (const float odd : {1.0f, 3e38f, 1e-45f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+                check_packing(type, k, odd);
+    test_every_float16_is_read();
     for (const Kernels* kernels : all_kernels()) {
         for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
             for (const Shape& one : {Shape{1, 1, 1}, {1, 300, 33}, {2, 130, 7}, {3, 31, 64}, {6, 65, 2}, {13, 33, 31}, {25, 64, 50}})
-                check_product(*kernels, type, one);
+                if (type != Type::i8 || kernels->multiplies_i8) check_product(*kernels, type, one);
         for (const int d : {1, 15, 33, 100}) check_rows(*kernels, 3, d);
         for (const Type type : {Type::f32, Type::bf16})
             for (const Case& one : {Case{1, 1, 1, 1}, {3, 33, 20, 31}, {50, 600, 33, 551}, {1, 513, 64, 513}, {49, 49, 3, 1}})

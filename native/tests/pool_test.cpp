@@ -1,6 +1,7 @@
 // Threads: every part is done once, by a thread that the team has, whatever else the pool has done and is doing.
 #include <atomic>
 #include <chrono>
+#include <future>
 #include <memory>
 #include <stdexcept>
 #include <thread>
@@ -133,6 +134,25 @@ void test_a_taken_pool_is_no_obstacle() {
     check_share(team, 9);
 }
 
+// An engine that is opened while another one encodes waits for nothing, and its threads stay out of the other's work.
+void test_the_pool_grows_while_a_team_works() {
+    const PoolLease lease(2);
+    auto team = std::make_unique<Team>(4);
+    CHECK(team->size() == 2);
+    std::promise<void> opened;
+    std::thread other([&] {
+        const PoolLease larger(4);
+        Team alone(4);
+        CHECK(alone.size() == 1);
+        opened.set_value();
+        check_share(alone, 9);
+    });
+    for (int round = 0; round < 100; ++round) check_share(*team, 40);
+    CHECK(opened.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+    team.reset();
+    other.join();
+}
+
 }  // namespace
 
 void test_pool() {
@@ -143,6 +163,7 @@ void test_pool() {
     test_sleeping_helpers_wake();
     test_what_is_thrown_arrives();
     test_a_taken_pool_is_no_obstacle();
+    test_the_pool_grows_while_a_team_works();
 }
 
 }  // namespace stapes::tests

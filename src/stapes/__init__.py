@@ -29,6 +29,7 @@ from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, Tr
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.results import LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
 from stapes.scheduled import JobState, Progress
+from stapes.speech import SpeechSpan, find_speech
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "Search",
     "Segment",
     "Speech",
+    "SpeechSpan",
     "StapesError",
     "StapesWarning",
     "Thresholds",
@@ -69,5 +71,6 @@ __all__ = [
     "WindowResult",
     "Word",
     "__version__",
+    "find_speech",
     "load",
 ]

@@ -89,10 +89,12 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, backend: Backend, *, max_memory: int | None = None) -> None:
         """Take an open checkpoint and a backend that runs it; `load` does both.
 
-        max_memory: as for `load`.   Raises OptionError if not one window fits.
+        max_memory: as for `load`.   Raises OptionError if not one window fits, CheckpointError where the
+        weights turn out not to be what they should be.
         """
         self._checkpoint = checkpoint
         self._backend = backend
+        checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
         self._turns = Turns()
         self._submitted = itertools.count()

@@ -87,8 +87,14 @@ class ScheduledJob:
         return self._work.language_guess
 
     def strands(self) -> Sequence[Strand]:
-        """What of it can be worked on side by side; nothing once it has ended."""
-        return () if self.state.ended else self._work.strands()
+        """What of it can be worked on side by side; nothing once it has ended, or if this ends it."""
+        if self.state.ended:
+            return ()
+        try:
+            return self._work.strands()
+        except Exception as error:  # a recording that cannot be read where it is to be cut
+            self.fail(error)
+            return ()
 
     @property
     def n_windows_left(self) -> int:

@@ -159,6 +159,8 @@ class Scheduler:
                 self._n_encodes += 1
                 self._n_windows += 1
                 return window
+            if rows is not None and any(job.state.ended for job in rows.jobs):  # for a window that it could not give
+                rows = self._decode_batch()
         self._n_encodes = 0
         return rows
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -157,14 +158,16 @@ def write_files(
     layout: of subtitles.
 
     Every file is first written whole under a temporary name beside its place; only when all are on the disk
-    are they renamed. If anything fails, what stood there before still stands, and no half is left.
+    are they renamed. If anything fails, what stood there before still stands, and no half is left. When this
+    returns, the new names are on the disk too. What a killed process left behind of these files is removed.
 
     Raises OutputError with the file, the cause and the way out; OptionError for an unknown format.
     """
     if not stem or Path(stem).name != stem or "\0" in stem:
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
     targets = {Path(folder, f"{stem}.{name}"): _written(transcript, name, layout) for name in format_names(formats)}
-    staged = {target: _temporary_path(target) for target in targets}
+    staged = {target: _temporary_path(target, os.getpid()) for target in targets}
+    _remove_left_behind(targets, folder)
     try:
         for target, text in targets.items():
             with _named(target):
@@ -178,7 +181,41 @@ def write_files(
         for temporary in staged.values():
             with suppress(OSError):  # never there, or already renamed
                 temporary.unlink()
+    sync_folder(folder)
     return list(targets)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Let the names in a folder reach the disk, on systems where that can be asked for."""
+    with suppress(OSError):  # Windows opens no folder; some network disks refuse
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _remove_left_behind(targets: Iterable[Path], folder: str | os.PathLike[str]) -> None:
+    """Remove temporary files of these targets whose process has ended."""
+    begun = {name for target in targets for name in (target.name, _short_name(target))}
+    with suppress(OSError):  # no such folder: to be said when the files are written
+        for name in os.listdir(folder):  # noqa: PTH208 (names are all that is wanted)
+            beginning, _, process = name.rpartition(".tmp-")
+            ours = beginning in begun and process.isascii() and process.isdigit()
+            if ours and not _is_running(int(process)):
+                Path(folder, name).unlink()
+
+
+def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # to ask would end it there; an open file cannot be removed anyway
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is there, and another user's
+        return True
+    return True
 
 
 def _written(transcript: Transcript, name: str, layout: Layout) -> str:
@@ -187,12 +224,16 @@ def _written(transcript: Transcript, name: str, layout: Layout) -> str:
     return WRITERS[name](transcript)
 
 
-def _temporary_path(target: Path) -> Path:
-    suffix = f".tmp-{os.getpid()}"
+def _temporary_path(target: Path, process: int) -> Path:
+    suffix = f".tmp-{process}"
     name = target.name + suffix
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f"{zlib.crc32(os.fsencode(target.name)):08x}{suffix}"
+        name = f"{_short_name(target)}{suffix}"
     return target.with_name(name)
+
+
+def _short_name(target: Path) -> str:
+    return f"{zlib.crc32(os.fsencode(target.name)):08x}"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,23 +1,40 @@
 """An engine without a model: a recording is a text file, and says what becomes of it.
 
-Segments stand one per line, 2 s each; a line that begins with "!" is an event. Run as a program, this file is
-the command `stapes` with that engine, for tests that need a process of their own.
+Each line is a window of 2 s and its segment; a line that begins with "!" is an event. One thread works for all jobs,
+a line of each in turn. Run as a program, this file is the command `stapes` with that engine, for tests that need a
+process of their own.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from stapes.errors import AudioError, StapesWarning
+from stapes.errors import AudioError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.recording.events import EventSink, LanguageDetected, WindowDone
+from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+
+#: for a test: whether no answer of an earlier run is taken
+refuses_resume = False
+ENGLISH = LanguageGuess(language="en", probabilities={"en": 1.0})
+
+
+class State(Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -27,53 +44,114 @@ class Progress:
 
 
 class Job:
-    def __init__(self, source: str, on_progress: Callable[[Progress], None]) -> None:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        self.source, self.lines, self.on_progress = source, text.splitlines(), on_progress
+    def __init__(self, source: Any, on_event: EventSink, resume: Sequence[Any]) -> None:
+        if hasattr(source, "read"):
+            self.source, text = "-", source.read(1 << 20).decode()
+        else:
+            self.source, text = source, Path(source).read_text(encoding="utf-8")
+        self.lines = text.splitlines()
+        self.on_event, self.resume = on_event, list(resume)
+        self.n_jobs: Callable[[], int] = lambda: 1
         self.segments: list[Segment] = []
+        self.state = State.QUEUED
+        self.error: BaseException | None = None
         self.cancelled = False
+        self._place = 0
+        self._language_is_known = False
+        self._listeners: list[Callable[[Any], None]] = []
+        self._changed = threading.Lock()
+        total_s = 2.0 * sum(not line.startswith("!") for line in self.lines)
+        self.progress = Progress(0.0, total_s)
 
-    def __iter__(self) -> Iterator[Segment]:
-        for line in self.lines:
+    def step(self) -> None:
+        try:
+            self._step()
+        except Exception as error:
+            self._end(State.FAILED, error)
+
+    def _step(self) -> None:
+        if self.cancelled:
+            self._end(State.FAILED, CancelledError("the job was cancelled"))
+        elif not self._language_is_known:
+            self._language_is_known = True
+            resumed = bool(self.resume)
+            self.on_event(LanguageDetected(guess=self.resume.pop(0) if resumed else ENGLISH, resumed=resumed))
+        elif self._place == len(self.lines):
+            self._end(State.DONE)
+        else:
+            line, self._place = self.lines[self._place], self._place + 1
             if line.startswith("!"):
-                self._event(line[1:])
-                continue
-            number = len(self.segments)
-            self.segments.append(segment(number, f" {line}"))
-            self.on_progress(Progress(2.0 * number + 2, 2.0 * len(self.lines)))
-            yield self.segments[-1]
+                if not self.resume:
+                    self.state = State.RUNNING
+                    self._event(line[1:])
+            else:
+                self._window(f" {line}")
+
+    def _window(self, text: str) -> None:
+        number, resumed = len(self.segments), bool(self.resume)
+        result = self.resume.pop(0) if resumed else window_result(text)
+        if not isinstance(result, WindowResult):
+            raise OptionError("what is to be resumed belongs to another recording")
+        if not resumed:
+            self.state = State.RUNNING
+        self.segments.append(segment(number, result.text))
+        window = Window(seek=200 * number, n_frames=200, next_seek=200 * number + 200, skipped=False, result=result)
+        self.progress = Progress(2.0 * number + 2, self.progress.total_s)
+        self.on_event(WindowDone(window=window, segments=(self.segments[-1],), resumed=resumed))
+
+    def _end(self, state: State, error: BaseException | None = None) -> None:
+        with self._changed:
+            self.state, self.error = state, error
+            listeners = self._listeners
+        for call in listeners:
+            call(self)
+
+    def when_ended(self, call: Callable[[Any], None]) -> None:
+        with self._changed:
+            ended = self.ended
+            if not ended:
+                self._listeners.append(call)
+        if ended:
+            call(self)
 
     @property
-    def language_guess(self) -> None:
-        return None
+    def ended(self) -> bool:
+        return self.state in (State.DONE, State.FAILED)
 
     def _event(self, name: str) -> None:
-        if name == "not audio":
-            raise AudioError(f"{self.source}: not a recording; convert it to wav or mp3 first")
         if name == "nameless error":
             raise AudioError("the recording broke off")
+        if name == "not audio":
+            raise AudioError(f"{self.source}: not a recording; convert it to wav or mp3 first")
         if name == "bug":
             raise ZeroDivisionError("division by zero")
-        if name == "warning":
-            warnings.warn(StapesWarning(f"{self.source}: cut short; transcribed what is there"), stacklevel=1)
         if name == "library warning":
             warnings.warn("of no interest to a user", DeprecationWarning, stacklevel=1)
-        if name == "interrupt":
-            raise KeyboardInterrupt
+        if name == "interrupt" or (name == "interrupt once" and not self._was_here()):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)  # the handler runs in the main thread
+        if name == "gather" and self.n_jobs() < 3:  # until then
+            self._place -= 1
+            time.sleep(0.01)
         if name == "sleep":
             time.sleep(1 if "--fast" not in sys.argv else 0.2)
 
+    def _was_here(self) -> bool:
+        mark = Path(f"{self.source}.interrupted")
+        was_here = mark.exists()
+        mark.touch()
+        return was_here
+
     def result(self) -> Transcript:
-        text = "".join(segment.text for segment in self.segments)
-        noted = tuple(f"{self.source}: kept in the result" for line in self.lines if line == "!noted")
-        guess = LanguageGuess(language="en", probabilities={"en": 1.0})
+        if self.error is not None:
+            raise self.error
         return Transcript(
-            text=text,
+            text="".join(segment.text for segment in self.segments),
             segments=tuple(self.segments),
             language="en",
             duration_s=2.0 * len(self.segments),
-            language_guess=guess,
-            warnings=noted,
+            language_guess=ENGLISH,
+            warnings=tuple(f"{self.source}: kept in the result" for line in self.lines if line == "!noted"),
         )
 
     def cancel(self) -> None:
@@ -85,26 +163,75 @@ class ScriptedEngine:
         self.jobs: list[Job] = []
         self.options: list[TranscribeOptions] = []
         self.max_durations: list[float | None] = []
+        self.most_at_once = 0
         self.closed = False
+        self.info = SimpleNamespace(
+            model="scripted", path=None, format="memory", storage="float32", spec=ScriptedSpec(), n_vocab=100,
+            languages=("en", "de"), backend="scripted", device="cpu", precision="float32", isa=None,
+            window_bytes=0, row_bytes=0,
+        )  # fmt: skip
+        self._work = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="scripted engine", daemon=True)
+        self._thread.start()
 
     def submit(
         self,
-        audio: str,
+        audio: Any,
         *,
         max_duration_s: float | None,
-        on_progress: Callable[[Progress], None],
         options: TranscribeOptions,
+        on_event: EventSink,
+        resume: Sequence[Any],
+        check: Callable[[], None],
     ) -> Job:
-        self.jobs.append(Job(audio, on_progress))
-        self.options.append(options)
-        self.max_durations.append(max_duration_s)
-        return self.jobs[-1]
+        check()
+        if resume and refuses_resume:
+            raise OptionError("what is to be resumed belongs to another recording")
+        job = Job(audio, on_event, resume)
+        for line in job.lines[:1]:
+            if line in ("!not audio", "!warning"):
+                message = f"{audio}: not a recording; convert it to wav or mp3 first"
+                if line == "!not audio":
+                    raise AudioError(message)
+                warnings.warn(StapesWarning(f"{audio}: cut short; transcribed what is there"), stacklevel=1)
+        with self._work:
+            self.jobs.append(job)
+            job.n_jobs = lambda: len(self.jobs)
+            self.options.append(options)
+            self.max_durations.append(max_duration_s)
+            self.most_at_once = max(self.most_at_once, sum(not one.ended for one in self.jobs))
+            self._work.notify()
+        return job
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self.closed or any(not job.ended for job in self.jobs))
+                if self.closed:
+                    return
+                jobs = [job for job in self.jobs if not job.ended]
+            for job in jobs:
+                job.step()
 
     def __enter__(self) -> ScriptedEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closed = True
+        with self._work:
+            self.closed = True
+            self._work.notify()
+        self._thread.join(10)
+
+
+@dataclass(frozen=True)
+class ScriptedSpec:
+    n_text_ctx: int = 448
+
+
+def window_result(text: str) -> WindowResult:
+    return WindowResult(
+        tokens=(1, 2), text=text, avg_logprob=-0.5, no_speech_prob=0.0, temperature=0.0, compression_ratio=1.0
+    )
 
 
 def segment(number: int, text: str) -> Segment:

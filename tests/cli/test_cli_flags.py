@@ -231,7 +231,7 @@ def test_the_page_of_options_is_up_to_date() -> None:
 def test_help_and_flags_load_no_heavy_library() -> None:
     program = (
         "import sys, stapes.cli.main as m; assert m.main(['--help']) == 0; "
-        "heavy = {'av', 'tiktoken', 'huggingface_hub', 'rich', 'torch'} & set(sys.modules); "
+        "heavy = {'av', 'tiktoken', 'huggingface_hub', 'rich', 'torch', 'sqlite3', 'asyncio'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,

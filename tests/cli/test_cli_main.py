@@ -130,8 +130,8 @@ def test_standard_input_is_a_recording_named_stdin(run: Run, tmp_path: Path, mon
 def test_a_bad_recording_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
     code, out, err = run("gone.mp3", "a.mp3", "bad.mp3", "half.mp3", "nameless.mp3", "b.wav", "-o", "out")
     assert (code, out) == (2, [])
-    assert err == [
-        "stapes: gone.mp3: no such file; check the spelling and the folder",
+    assert err[0] == "stapes: gone.mp3: no such file; check the spelling and the folder"
+    assert sorted(err[1:]) == [  # as they happen
         "stapes: bad.mp3: not a recording; convert it to wav or mp3 first",
         "stapes: half.mp3: not a recording; convert it to wav or mp3 first",
         "stapes: nameless.mp3: the recording broke off",
@@ -158,10 +158,22 @@ def test_warnings_are_lines_of_ours_each_once(run: Run) -> None:
 
 
 def test_ctrl_c_ends_with_130_and_nothing_half_written(run: Run, engine: ScriptedEngine, tmp_path: Path) -> None:
-    assert run("a.mp3", "stop.mp3", "b.wav", "-f", "all") == (
-        130, [], ["stapes: stopped; finished files stay, none is half-written"]
-    )  # fmt: skip
+    code, out, err = run("a.mp3", "stop.mp3", "b.wav", "-f", "all", "--concurrency", "1")
+    assert (code, out) == (130, [])
+    assert err == [
+        "stapes: stopping when the windows in flight are done; press Ctrl-C again to stop at once",
+        "stapes: stopped; the same command goes on where it was",
+    ]
     assert {name.partition(".")[0] for name in made_in(tmp_path)} == {"a"}
+    assert [job.source for job in engine.jobs] == ["a.mp3", "stop.mp3"]
+    assert engine.jobs[-1].cancelled
+    assert engine.closed
+
+
+def test_ctrl_c_stops_at_once_where_nothing_is_kept(run: Run, engine: ScriptedEngine) -> None:
+    code, out, err = run("a.mp3", "stop.mp3", "b.wav", "--concurrency", "1")
+    assert (code, out[:2]) == (130, ["Hello,", "world."])
+    assert err == ["stapes: stopped; finished files stay, none is half-written"]
     assert engine.jobs[-1].cancelled
     assert engine.closed
 
@@ -174,7 +186,7 @@ def unwritable(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
 
 
 def nothing(_: Path, __: pytest.MonkeyPatch) -> None:

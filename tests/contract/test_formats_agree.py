@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stapes
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.find import find_checkpoint, installed_models
 from stapes.checkpoint.sniff import open_checkpoint
+from stapes.checkpoint.tokens import read_vocabulary
 from stapes.errors import CheckpointError
+from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.vocabulary import vocabulary_for
 from tests import writers_of_checkpoints as write
 
 pytestmark = pytest.mark.weights
@@ -20,7 +24,9 @@ MODELS = {"base": ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6
 
 @pytest.fixture(scope="module", params=MODELS)
 def packaged(request: pytest.FixtureRequest) -> Checkpoint:
-    return find_checkpoint(request.param, download=False)
+    found = find_checkpoint(request.param, download=False)
+    found.verify()
+    return found
 
 
 @pytest.mark.parametrize("format", write.WRITERS)
@@ -40,11 +46,19 @@ def test_one_model_in_every_format_gives_identical_tensors(packaged: Checkpoint,
             path.unlink()  # pytest would keep gigabytes
 
 
-def test_the_packages_state_vocabulary_and_heads(packaged: Checkpoint) -> None:
+def test_the_packages_state_heads_and_the_shipped_vocabulary(packaged: Checkpoint) -> None:
     multilingual = packaged.name == "base"
-    assert packaged.vocabulary is not None
-    assert len(packaged.vocabulary.tokens) == 50257 - (not multilingual)
-    assert packaged.vocabulary.special["<|startoftranscript|>"] == 50258 - (not multilingual)
+    assert packaged.path is not None
+    stated = read_vocabulary(packaged.path)
+    assert stated is not None
+    assert len(stated.tokens) == 50257 - (not multilingual)
+    assert stated.special["<|startoftranscript|>"] == 50258 - (not multilingual)
+    assert packaged.vocabulary is None
+    own, shipped = Tokenizer(packaged.spec, stated), Tokenizer(packaged.spec, packaged.vocabulary)
+    assert (own.special, own.multilingual) == (shipped.special, shipped.multilingual)
+    n_vocab = packaged.spec.n_vocab
+    assert all(own.decode_with_timestamps([one]) == shipped.decode_with_timestamps([one]) for one in range(n_vocab))
+    assert stated.tokens == vocabulary_for(packaged.spec).tokens
     if heads := MODELS[packaged.name]:
         assert packaged.alignment_heads == heads
 
@@ -81,4 +95,4 @@ def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(hashlib, "sha256", Other)
     with pytest.raises(CheckpointError, match="--force-reinstall"):
-        find_checkpoint("tiny.en", download=False)
+        stapes.load("tiny.en", download=False)

@@ -194,7 +194,7 @@ def test_threads_change_no_bit(isa: str, precision: str) -> None:
 
 @each_isa
 @each_precision
-@pytest.mark.parametrize("name", ["20", "36"])
+@pytest.mark.parametrize("name", ["20", "36", "64"])
 def test_tokens_at_once_equal_one_by_one_to_the_last_bit(name: str, isa: str, precision: str) -> None:
     with opened(name, precision, isa=isa) as backend:
         spec = backend.spec
@@ -203,7 +203,7 @@ def test_tokens_at_once_equal_one_by_one_to_the_last_bit(name: str, isa: str, pr
         (whole,) = backend.step([everything(spec, backend.open(window), tokens)])
         assert whole.logits is not None
         assert whole.attention is not None
-        for sizes in ((1,) * 70, (31, 1, 1, 1, 36), (32, 32, 6), (33, 37)):
+        for sizes in ((1,) * 70, (*range(2, 12), 5), (31, 1, 1, 1, 36), (32, 32, 6), (33, 37)):
             row, done = backend.open(window), 0
             for n in sizes:
                 (part,) = backend.step([everything(spec, row, tokens[done : done + n])])

@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-from functools import cache
 from typing import Any
 
 import pytest
 
-import stapes
-from tests.corpus import corpus_folder
-from tests.golden.compare import differences, n_times
-from tests.golden.known import KNOWN_DIFFERENCES
+from tests.golden.cases import NO_GOLDEN_FILES, Case, check, engine_of, golden_cases, no_golden_files
+from tests.golden.compare import n_times
 
 pytestmark = pytest.mark.golden
 
@@ -23,50 +18,32 @@ WITH_WORDS = ("words", "words_skip_silence", "tiny_en_words")
 
 
 def _cases() -> list[Any]:
-    folder = corpus_folder()
-    if folder is None:
-        reason = pytest.mark.skip(
-            reason="no golden files: set STAPES_CORPUS to the folder that holds golden/ and audio/"
-        )
-        return [pytest.param("none", {}, marks=reason)]
-    cases = []
-    for file in sorted((folder / "golden").glob("*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            name = f"{file.stem}:{entry['path']}"
-            marks = [pytest.mark.tenth] if zlib.crc32(name.encode()) % 10 == 0 else []
-            cases.append(pytest.param(file.stem, entry, id=name, marks=marks))
-    return cases
-
-
-@cache
-def _engine(model: str) -> stapes.Engine:
-    return stapes.load(model, precision="float32", download=False)
+    if not golden_cases():
+        return [pytest.param(Case("none", {}), id="none", marks=no_golden_files)]
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.tenth] if case.tenth == 0 else [])
+        for case in golden_cases()
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
-@pytest.mark.parametrize(("case", "entry"), _cases())
-def test_equals_the_reference(case: str, entry: dict[str, Any]) -> None:
-    folder = corpus_folder()
-    assert folder is not None
-    ours = _engine(entry["model"]).transcribe(folder / "audio" / entry["path"], **entry["options"])
-    found = differences(ours.to_dict(), entry["result"])
-    reason = KNOWN_DIFFERENCES.get((case, entry["path"]))
+@pytest.mark.parametrize("case", _cases())
+def test_equals_the_reference(case: Case) -> None:
+    ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+    reason = check(case, ours)
     if reason is not None:
-        assert found, f"listed as different ({reason}), but equal: take it off the list"
         pytest.xfail(reason)
-    assert not found, "\n".join(found[:8])
 
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
 def test_of_a_hundred_times_of_words_at_most_one_differs() -> None:
-    folder = corpus_folder()
-    if folder is None:
-        pytest.skip("no golden files")
+    cases = [case for case in golden_cases() if case.file in WITH_WORDS]
+    if not cases:
+        pytest.skip(NO_GOLDEN_FILES)
     n_equal = n_all = 0
-    for entry in (case.values[1] for case in _cases() if case.values[0] in WITH_WORDS):
-        ours = _engine(entry["model"]).transcribe(folder / "audio" / entry["path"], **entry["options"])
-        equal, all_of_it = n_times(ours.to_dict(), entry["result"])
+    for case in cases:
+        ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+        equal, all_of_it = n_times(ours.to_dict(), case.entry["result"])
         n_equal, n_all = n_equal + equal, n_all + all_of_it
     assert n_all > 2000
     assert n_equal / n_all >= 0.99

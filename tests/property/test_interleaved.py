@@ -1,21 +1,30 @@
-"""Interleaved == alone: whatever company a job has, it gets exactly the transcript that it would get alone."""
+"""Interleaved == alone: whatever company a job has, it gets exactly the transcript that it would get alone.
+
+Company: jobs that come and go at any step, of any options and mode, higher or lower priority, resumed from any window,
+cancelled, out of time, or failed by whoever listens; with much or little memory. `make random` tries thousands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.backends.base import FloatArray, LogMelKernel
+from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel
+from stapes.backends.native_library import is_built
 from stapes.backends.numpy import NumpyBackend
 from stapes.engine import Engine
-from stapes.errors import CancelledError
+from stapes.errors import CancelledError, DeadlineError
 from stapes.job import Job
+from stapes.options import PRECISIONS
+from stapes.recording.events import JobEvent, LanguageDetected
+from stapes.recording.loop import Answer
 from stapes.results import Transcript
 from stapes.scheduled import JobState
 from stapes.scheduler import MemoryBound, Scheduler
@@ -55,6 +64,12 @@ class QuickBackend(ScriptedBackend):
     def log10_mel(self) -> LogMelKernel:
         return quick_mel
 
+    @property
+    def info(self) -> BackendInfo:
+        return BackendInfo(
+            name="quick", device="cpu", precision="float32", threads=1, weight_bytes=0, window_bytes=1000, row_bytes=100
+        )
+
 
 def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
     frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
@@ -66,106 +81,241 @@ def recording(number: int) -> FloatArray:
     return noise(DURATIONS[number], seed=number)
 
 
-BACKENDS: dict[str, Callable[[], QuickBackend | NumpyBackend]] = {
+def native(precision: str) -> Any:
+    from stapes.backends.native import NativeBackend  # noqa: PLC0415 (it may not be built)
+
+    return NativeBackend(CHECKPOINT, threads=1, precision=precision)
+
+
+BACKENDS: dict[str, Callable[[], Any]] = {
     "scripted": QuickBackend,
     "numpy": lambda: NumpyBackend(CHECKPOINT, threads=2),
+    "native-float32": lambda: native("float32"),
+    "native-bfloat16": lambda: native("bfloat16"),
+    "native-int8": lambda: native("int8"),
 }
+#: rows that no job of the pool exceeds over a window: three beams or samples, and the prompt's
+MOST_ROWS = 4
 
 
-Wanted = tuple[int, int, int]  # recording, options, sample_len
-wanted_jobs = st.tuples(st.integers(0, len(DURATIONS) - 1), st.integers(0, len(POOL) - 1), st.sampled_from([5, 8, 12]))
+class Wanted(NamedTuple):
+    """What is transcribed, and how."""
+
+    recording: int
+    options: int
+    sample_len: int
+    mode: str = "sequential"
 
 
-def submit(engine: Engine, wanted: Wanted) -> Job:
-    number, options, sample_len = wanted
-    return engine.submit(recording(number), **POOL[options], sample_len=sample_len)
+class Arrival(NamedTuple):
+    """A job that is to be as if alone."""
+
+    step: int  # at which it comes
+    wanted: Wanted
+    priority: int = 0
+    n_known: int = 0  # answers of an earlier run that it is resumed with
+
+
+class Victim(NamedTuple):
+    """A job that ends too early: by `fate` "cancel" or "deadline" after `life` steps, by "sink" at that event."""
+
+    step: int
+    life: int
+    wanted: Wanted
+    priority: int = 0
+    fate: str = "cancel"
+
+
+def answer_of(told: JobEvent) -> Answer:
+    return told.guess if isinstance(told, LanguageDetected) else told.window.result
+
+
+@dataclass
+class Followed:
+    """A job, and all that its listeners heard."""
+
+    events: list[JobEvent] = field(default_factory=list)
+    ends: list[JobState] = field(default_factory=list)
+
+    def submit(self, engine: Engine, wanted: Wanted, fails_at: int | None = None, **keywords: Any) -> Job:
+        def sink(told: JobEvent) -> None:
+            if len(self.events) == fails_at:
+                raise OSError("the disk is full")
+            self.events.append(told)
+
+        job = engine.submit(
+            recording(wanted.recording),
+            **POOL[wanted.options],
+            sample_len=wanted.sample_len,
+            mode=wanted.mode,
+            on_event=sink,
+            **keywords,
+        )
+        job.listen(lambda: self.ends.append(job.state) if job.state.ended else None)
+        return job
 
 
 @cache
-def alone(backend_name: str, wanted: Wanted) -> Transcript:
-    """Decode it with an engine of its own."""
+def alone(backend_name: str, wanted: Wanted) -> tuple[Transcript, tuple[Answer, ...]]:
+    """Decode it with an engine of its own; gives the answers that its windows gave, too."""
     backend = BACKENDS[backend_name]()
     engine = Engine(CHECKPOINT, backend)
-    result = submit(engine, wanted).result()
+    followed = Followed()
+    result = followed.submit(engine, wanted).result()
     assert len(backend.ledger) == 0
     engine.close()
-    return result
+    return result, tuple(map(answer_of, followed.events))
 
 
-def check_company(
-    name: str,
-    arrivals: list[tuple[int, Wanted]],
-    victims: list[tuple[int, int, Wanted]],
-    max_windows: int,
-) -> None:
-    """Run jobs that arrive at steps, among others that are cancelled.
+class Company:
+    """An engine whose steps are counted, for jobs that come and go."""
 
-    arrivals: (step, job).   victims: (step, steps until it is cancelled, job).
-    """
-    backend = BACKENDS[name]()
-    engine = Engine(CHECKPOINT, backend)
-    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows))
-    jobs: list[tuple[Wanted, Job]] = []
-    doomed: list[tuple[int, Job]] = []
-    last = max([one[0] for one in arrivals] + [one[0] for one in victims])
-    step = 0
-    working = True
-    while working or step <= last:
-        jobs += [(wanted, submit(engine, wanted)) for at, wanted in arrivals if at == step]
-        doomed += [(step + life, submit(engine, wanted)) for at, life, wanted in victims if at == step]
-        for end, job in doomed:
-            if end == step:
-                job.cancel()
-        working = engine.step() or any(end > step for end, _ in doomed)
-        step += 1
-    for wanted, job in jobs:
-        expected = alone(name, wanted)
+    def __init__(self, name: str, max_windows: int, memory: float | None) -> None:
+        """memory: in windows with all their rows; None: only their number is bounded."""
+        self.name, self.backend, self.step = name, BACKENDS[name](), 0
+        info = self.backend.info
+        whole = info.window_bytes + MOST_ROWS * info.row_bytes
+        self.max_bytes = None if memory is None else int(memory * whole)
+        self.engine = Engine(CHECKPOINT, self.backend)
+        bound = MemoryBound.of(self.backend, self.max_bytes, max_windows)
+        self.engine.scheduler = Scheduler(self.backend, bound, clock=lambda: float(self.step))
+
+    def run(self, arrivals: Sequence[Arrival], victims: Sequence[Victim]) -> None:
+        jobs: list[tuple[Arrival, Followed, Job]] = []
+        doomed: list[tuple[Victim, Followed, Job]] = []
+        last = max([0, *(one.step for one in arrivals), *(one.step + one.life for one in victims)])
+        working = True
+        while working or self.step <= last:
+            jobs += [(one, *self._arrived(one)) for one in arrivals if one.step == self.step]
+            doomed += [(one, *self._begun(one)) for one in victims if one.step == self.step]
+            for victim, _, job in doomed:
+                if victim.fate == "cancel" and victim.step + victim.life == self.step:
+                    job.cancel()
+            working = self.engine.step()
+            self._check_memory()
+            self.step += 1
+        for arrival, followed, job in jobs:
+            self._check_arrival(arrival, followed, job)
+        for victim, followed, job in doomed:
+            self._check_victim(victim, followed, job)
+        assert len(self.backend.ledger) == 0
+        assert self.engine.scheduler.jobs == []
+        self.engine.close()
+
+    def _arrived(self, one: Arrival) -> tuple[Followed, Job]:
+        _, answers = alone(self.name, one.wanted)
+        followed = Followed()
+        resume = answers[: one.n_known]
+        deadline_s = 1e6 if one.priority else None  # some have one that never comes
+        job = followed.submit(self.engine, one.wanted, priority=one.priority, resume=resume, deadline_s=deadline_s)
+        return followed, job
+
+    def _begun(self, one: Victim) -> tuple[Followed, Job]:
+        followed = Followed()
+        deadline_s = one.life + 0.5 if one.fate == "deadline" else None
+        fails_at = one.life % 4 if one.fate == "sink" else None
+        job = followed.submit(self.engine, one.wanted, fails_at, priority=one.priority, deadline_s=deadline_s)
+        return followed, job
+
+    def _check_memory(self) -> None:
+        ledger, info = self.backend.ledger, self.backend.info
+        held = ledger.n_windows * info.window_bytes + ledger.n_rows * info.row_bytes
+        assert self.max_bytes is None or held <= self.max_bytes
+        assert ledger.n_windows <= self.engine.scheduler.bound.max_windows
+
+    def _check_arrival(self, arrival: Arrival, followed: Followed, job: Job) -> None:
+        expected, answers = alone(self.name, arrival.wanted)
         found = job.result()
         assert found.to_dict() == expected.to_dict()
         assert found.windows == expected.windows
         assert found == expected
-    for _, job in doomed:
-        assert job.state.ended
-        if job.state is JobState.CANCELLED:
-            with pytest.raises(CancelledError):
-                job.result()
-    assert len(backend.ledger) == 0
-    assert engine.scheduler.jobs == []
-    engine.close()
+        assert tuple(job) == expected.segments
+        assert tuple(map(answer_of, followed.events)) == answers
+        assert [one.resumed for one in followed.events] == [i < arrival.n_known for i in range(len(answers))]
+        assert followed.ends == [JobState.DONE]
+
+    def _check_victim(self, victim: Victim, followed: Followed, job: Job) -> None:
+        assert followed.ends == [job.state]
+        if job.state is JobState.DONE:  # it was quicker
+            assert job.result() == alone(self.name, victim.wanted)[0]
+            return
+        kind: dict[str, type[Exception]] = {"cancel": CancelledError, "deadline": DeadlineError, "sink": OSError}
+        with pytest.raises(kind[victim.fate]):
+            job.result()
+        _, answers = alone(self.name, victim.wanted)
+        told = tuple(map(answer_of, followed.events))
+        assert told == answers[: len(told)]
 
 
+modes = st.sampled_from(["sequential", "sequential", "chunked"])
+priorities = st.sampled_from([0, 0, 0, -1, 2])
 arrival_steps = st.integers(0, 60) | st.just(0)
+numbers, pool = st.integers(0, len(DURATIONS) - 1), st.integers(0, len(POOL) - 1)
+wanted_jobs = st.builds(Wanted, numbers, pool, st.sampled_from([5, 8, 12]), modes)
+arriving = st.builds(Arrival, arrival_steps, wanted_jobs, priorities, st.sampled_from([0, 0, 0, 1, 2, 3, 7]))
+fates = st.sampled_from(["cancel", "deadline", "sink"])
+doomed_jobs = st.builds(Victim, arrival_steps, st.integers(0, 50), wanted_jobs, priorities, fates)
+memories = st.none() | st.sampled_from([1.0, 1.4, 2.0, 3.3, 7.0])
 
-
-@settings(max_examples=250, deadline=None)
-@given(
-    arrivals=st.lists(st.tuples(arrival_steps, wanted_jobs), min_size=2, max_size=5),
-    victims=st.lists(st.tuples(arrival_steps, st.integers(0, 50), wanted_jobs), max_size=2),
-    max_windows=st.integers(1, 6),
+companies = given(
+    arrivals=st.lists(arriving, min_size=2, max_size=5),
+    victims=st.lists(doomed_jobs, max_size=3),
+    max_windows=st.integers(1, 6) | st.just(16),
+    memory=memories,
 )
+
+
+@settings(max_examples=120, deadline=None)
+@companies
 def test_interleaved_jobs_equal_each_alone(
-    arrivals: list[tuple[int, Wanted]], victims: list[tuple[int, int, Wanted]], max_windows: int
+    arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
 ) -> None:
-    check_company("scripted", arrivals, victims, max_windows)
+    Company("scripted", max_windows, memory).run(arrivals, victims)
 
 
-@pytest.mark.parametrize("max_windows", [1, 3, 16])
-def test_every_kind_of_job_at_once_equals_each_alone(max_windows: int) -> None:
-    arrivals = [(3 * i, (8 - i % 4, i, 8)) for i in range(len(POOL))]
-    check_company("scripted", arrivals, [(1, 9, (7, 4, 12)), (20, 3, (8, 2, 8))], max_windows)
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None)
+@companies
+def test_thousands_of_interleaved_jobs_equal_each_alone(
+    arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
+) -> None:
+    Company("scripted", max_windows, memory).run(arrivals, victims)
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+@pytest.mark.parametrize(("max_windows", "memory"), [(1, None), (3, None), (16, None), (16, 2.0)])
+def test_every_kind_of_job_at_once_equals_each_alone(max_windows: int, memory: float | None, mode: str) -> None:
+    arrivals = [Arrival(3 * i, Wanted(8 - i % 4, i, 8, mode), i % 3 - 1, i % 4) for i in range(len(POOL))]
+    victims = [Victim(1, 9, Wanted(7, 4, 12, mode)), Victim(20, 3, Wanted(8, 2, 8, mode), 2, "deadline")]
+    Company("scripted", max_windows, memory).run(arrivals, [*victims, Victim(2, 1, Wanted(8, 0, 8, mode), 1, "sink")])
+
+
+short_arrivals = st.builds(
+    Arrival, st.integers(0, 12), st.builds(Wanted, st.integers(1, 6), pool, st.just(5), modes), priorities,
+    st.integers(0, 2),
+)  # fmt: skip
+short_victims = st.builds(Victim, st.integers(0, 9), st.integers(0, 9), wanted_jobs, priorities, fates)
+small_companies = given(
+    arrivals=st.lists(short_arrivals, min_size=2, max_size=4),
+    victims=st.lists(short_victims, max_size=1),
+    max_windows=st.integers(1, 4),
+    memory=st.none() | st.sampled_from([1.0, 2.5]),
+)
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    arrivals=st.lists(
-        st.tuples(st.integers(0, 12), st.tuples(st.integers(1, 6), st.integers(0, len(POOL) - 1), st.just(5))),
-        min_size=2,
-        max_size=4,
-    ),
-    victims=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), wanted_jobs), max_size=1),
-    max_windows=st.integers(1, 4),
-)
+@small_companies
 def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
-    arrivals: list[tuple[int, Wanted]], victims: list[tuple[int, int, Wanted]], max_windows: int
+    arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
 ) -> None:
-    check_company("numpy", arrivals, victims, max_windows)
+    Company("numpy", max_windows, memory).run(arrivals, victims)
+
+
+@pytest.mark.skipif(not is_built(), reason="the native library was not built")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@settings(max_examples=15, deadline=None)
+@small_companies
+def test_interleaved_jobs_equal_each_alone_by_the_native_backend_to_the_last_bit(
+    precision: str, arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
+) -> None:
+    Company(f"native-{precision}", max_windows, memory).run(arrivals, victims)

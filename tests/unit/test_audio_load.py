@@ -257,3 +257,16 @@ def test_importing_the_loader_imports_no_decoder():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = "import sys, stapes.audio.load, stapes.audio.mel; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("source", [RAMP_WAV, RAMP.astype(np.float32) / 32768])
+def test_reading_can_be_broken_off(source) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def check() -> None:
+        raise EnoughError
+
+    options = {"sample_rate": 8000} if isinstance(source, np.ndarray) else {}
+    with pytest.raises(EnoughError):
+        load_audio(source, check=check, **options)

@@ -16,7 +16,9 @@ from typing import ClassVar
 
 import pytest
 
+import stapes
 from stapes.checkpoint import find, hub, packages
+from stapes.checkpoint.files import FileBytes
 from stapes.checkpoint.find import find_checkpoint, installed_models, known_models, pull
 from stapes.checkpoint.heads import FINGERPRINTS, OFFICIAL
 from stapes.checkpoint.packages import WeightsPackage
@@ -260,15 +262,41 @@ def test_a_package_in_parts_is_read_verified_and_never_run(
     package = WeightsPackage("base", parts, hashlib.sha256(content).hexdigest(), "weights")
     monkeypatch.setattr(find, "PACKAGES", (package,))
     checkpoint = find_checkpoint("base")
+    checkpoint.verify()
     for name, tensor in TENSORS.items():
         assert (checkpoint.tensors[name] == tensor).all()
     assert [model.name for model in installed_models()] == ["base"]
     with (tmp_path / "weights_b" / "part2").open("ab") as file:
         file.write(b"x")
+    damaged = find_checkpoint("base")
+    for _ in range(2):  # what was found out stays so
+        with pytest.raises(CheckpointError, match="sha256"):
+            damaged.verify()
+    with pytest.raises(CheckpointError, match="sha256"):
+        stapes.load("base", backend="numpy")
+    (folder / "part1").write_bytes(b"no weights")  # cannot even be read: the hash says why
     with pytest.raises(CheckpointError, match="sha256"):
         find_checkpoint("base")
     (tmp_path / "weights_b" / "part2").unlink()
     assert installed_models() == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_hash_that_cannot_be_taken_is_a_wrong_one(
+    tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write.write_ctranslate2(tmp_path / "weights_c", TENSORS)
+    monkeypatch.syspath_prepend(tmp_path)
+    digest = hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
+    package = WeightsPackage("base", (("weights_c", "model.bin"),), digest, "weights")
+    monkeypatch.setattr(find, "PACKAGES", (package,))
+
+    def fail(_: FileBytes) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(FileBytes, "sha256", fail)
+    with pytest.raises(CheckpointError, match="sha256 unknown"):
+        find_checkpoint("base").verify()
 
 
 class HubServer(BaseHTTPRequestHandler):

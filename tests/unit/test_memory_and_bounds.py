@@ -11,8 +11,10 @@ from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
 from stapes.engine import Engine
+from stapes.errors import CancelledError
+from stapes.job import Job, SegmentStream
 from stapes.options import TranscribeOptions
-from stapes.scheduler import MAX_WINDOWS
+from stapes.scheduler import MAX_WINDOWS, Progress
 from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 
@@ -80,6 +82,45 @@ def test_many_long_recordings_hold_no_more_windows_than_the_bound() -> None:
     assert all(len(job.result().windows) == 4 for job in jobs)
     assert 2 < backend.most_windows <= MAX_WINDOWS
     assert backend.most_rows <= 2 * MAX_WINDOWS
+    assert backend.n_open == 0
+
+
+def test_an_hour_takes_no_more_memory_than_some_minutes() -> None:
+    # benchmarks/memory.py does the same with whole processes, and with twelve hours
+    peaks = []
+    for n_hours in (0.1, 0.8):
+        engine = Engine(CHECKPOINT, CountingBackend())
+        recording = load_audio(hours(n_hours), memory_limit_bytes=1 << 20)
+        tracemalloc.start()
+        try:
+            job = engine.submit_recording(recording, OPTIONS)
+            n_segments = sum(1 for _ in SegmentStream(job))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert n_segments == 120 * n_hours
+        engine.close()
+    # what grows is the transcript: some 3 KB for each window, of which there are 84 more
+    assert peaks[1] - peaks[0] < 1 << 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_recording_that_is_cancelled_is_not_worked_on_any_more(share: float) -> None:
+    backend = CountingBackend()
+    engine = Engine(CHECKPOINT, backend)
+    jobs: list[Job] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.done_s >= share * progress.total_s:
+            jobs[0].cancel()  # in the middle of a step: it ends before the next one
+            at_cancel.append((backend.n_encoded, backend.n_steps))
+
+    at_cancel: list[tuple[int, int]] = []
+    jobs.append(engine.submit(hours(0.5), options=OPTIONS, on_progress=watch))
+    jobs[0].start()
+    with pytest.raises(CancelledError):
+        jobs[0].result(timeout_s=60)
+    assert at_cancel == [(backend.n_encoded, backend.n_steps)]
     assert backend.n_open == 0
 
 

@@ -125,6 +125,41 @@ def test_audio_that_breaks_in_the_middle_keeps_the_segments_before() -> None:
     assert backend.n_open == 0
 
 
+class BreakingStorage:
+    """Samples on a disk that fails when `broken` is set."""
+
+    def __init__(self, audio: FloatArray) -> None:
+        self._audio = audio
+        self.n_samples = len(audio)
+        self.broken = False
+
+    def read(self, start: int, stop: int) -> FloatArray:
+        if self.broken:
+            raise OSError("the disk is gone")
+        return self._audio[start:stop]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 3, 4, 5])
+def test_chunks_that_cannot_be_read_any_more_end_their_recording_alone(n_steps: int) -> None:
+    # before a step its chunks are cut; after some of them have rows, which share a batch with the other job's
+    engine, backend = made()
+    storage = BreakingStorage(samples(300.0))
+    options = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0, "mode": "chunked"})
+    good = submit(engine)
+    chunked = engine.submit_recording(Recording("broken", storage), options)
+    for _ in range(n_steps):
+        engine.step()
+    storage.broken = True
+    engine.run()
+    assert good.result() == alone()
+    with pytest.raises(OSError, match="the disk is gone"):
+        chunked.result()
+    assert backend.n_open == 0
+
+
 def test_audio_that_cannot_be_read_at_all_is_no_job() -> None:
     engine, backend = made()
     recording = BrokenRecording(samples(40.0), 0)

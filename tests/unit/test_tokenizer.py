@@ -222,6 +222,21 @@ def test_a_lone_space_is_the_blank(kind: str) -> None:
     assert tokenizer(kind).decode(tokenizer(kind).blank) == " "
 
 
+@each_kind
+@given(text=st.text(max_size=40) | st.sampled_from(["♪♪♪", " ♭", " --", "don't"]))
+def test_short_texts_need_only_the_tokens_that_are_parts_of_them(kind: str, text: str) -> None:
+    one = tokenizer(kind)
+    assert one._encode_short([text, f" {text}"]) == [one.encode(text), one.encode(f" {text}")]
+
+
+@each_kind
+@given(data=st.data())
+def test_ids_are_spelt_as_tiktoken_spells_them(kind: str, data: st.DataObject) -> None:
+    one = tokenizer(kind)
+    ids = data.draw(st.lists(st.integers(0, one.special.eot - 1)))
+    assert one.decode_with_timestamps(ids) == one._encoding.decode(ids)
+
+
 # Which vocabulary.
 
 

@@ -41,14 +41,14 @@ def load_audio(
     sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
     max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
     memory_limit_bytes: samples above it are kept in a temporary file.
-    check: called with every block of a file; what it raises ends the reading.
+    check: called with every block of a file, or of an array at another rate; what it raises ends the reading.
     Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
     `Recording.warnings`) where a file is damaged or cut short: what is there is kept.
     """
     if max_duration_s is not None and not max_duration_s > 0:
         raise OptionError(f"max_duration_s must be above 0, got {max_duration_s}")
     if isinstance(source, np.ndarray):
-        return _load_array(source, sample_rate or SAMPLE_RATE, max_duration_s, memory_limit_bytes)
+        return _load_array(source, sample_rate or SAMPLE_RATE, max_duration_s, memory_limit_bytes, check)
     if sample_rate is not None:
         raise OptionError(f"sample_rate={sample_rate} is for arrays; a file says its own: leave it out")
     opened = open_source(source)
@@ -59,7 +59,11 @@ def load_audio(
 
 
 def _load_array(
-    array: npt.NDArray[np.generic], rate: int, max_duration_s: float | None, memory_limit_bytes: int
+    array: npt.NDArray[np.generic],
+    rate: int,
+    max_duration_s: float | None,
+    memory_limit_bytes: int,
+    check: Callable[[], None],
 ) -> Recording:
     samples = check_array(array, rate)
     name = f"array of {array.size} samples"
@@ -69,7 +73,7 @@ def _load_array(
         return recording_of_array(name, samples)
     from stapes.audio.convert import resample  # noqa: PLC0415 (PyAV takes a tenth of a second to import)
 
-    return _collect(resample(samples, rate), name, SampleWriter("f4", memory_limit_bytes=memory_limit_bytes))
+    return _collect(resample(samples, rate), name, SampleWriter("f4", memory_limit_bytes=memory_limit_bytes), check)
 
 
 def _load_file(
@@ -97,9 +101,10 @@ def _load_file(
     return recording
 
 
-def _collect(blocks: Iterable[memoryview], name: str, writer: SampleWriter) -> Recording:
+def _collect(blocks: Iterable[memoryview], name: str, writer: SampleWriter, check: Callable[[], None]) -> Recording:
     try:
         for block in blocks:
+            check()
             writer.write(block)
         return writer.finish(name)
     except BaseException:

@@ -6,7 +6,6 @@ Knows nothing of where they came from.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import weakref
 from types import TracebackType
@@ -121,6 +120,8 @@ class SampleWriter:
             self._file.close()
 
     def _move_to_file(self) -> None:
+        import tempfile  # noqa: PLC0415 (8 ms, for long recordings only)
+
         self._file = tempfile.TemporaryFile(prefix="stapes-")  # noqa: SIM115 (the storage closes it)
         self._write_to_file(self._memory)
         self._memory = bytearray()
@@ -132,6 +133,8 @@ class SampleWriter:
             if flush:
                 self._file.flush()
         except OSError as failure:
+            import tempfile  # noqa: PLC0415 (as above)
+
             raise AudioError(
                 f"no room for {self._n_bytes >> 20} MiB of samples in {tempfile.gettempdir()} ({failure}); "
                 "free some, or set TMPDIR to a larger disk"

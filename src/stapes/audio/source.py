@@ -10,7 +10,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -172,6 +171,8 @@ def _open_file_object(file: Any) -> ByteSource:
 
 def _copy_pipe(read: Callable[[int], bytes], label: str) -> IO[bytes]:
     """Copy what a pipe gives into memory, or above PIPE_MEMORY_BYTES into an unlinked temporary file."""
+    import tempfile  # noqa: PLC0415 (8 ms, for pipes only)
+
     copy = tempfile.SpooledTemporaryFile(max_size=PIPE_MEMORY_BYTES)  # noqa: SIM115 (it outlives this function)
     n_bytes = 0
     try:
@@ -194,5 +195,7 @@ def _cannot_copy(label: str, failure: OSError | TypeError) -> str:
     if isinstance(failure, TypeError):
         return f"{label}: its read() does not give bytes ({failure}); open it in binary mode"
     if failure.errno in _NO_ROOM:
+        import tempfile  # noqa: PLC0415 (as above)
+
         return f"{label}: no room in {tempfile.gettempdir()} to copy the pipe; free some, or set TMPDIR"
     return f"{label}: reading failed: {failure}"

@@ -6,7 +6,7 @@ Knows shapes, not files: how bytes become tensors is the business of the readers
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -154,6 +154,15 @@ class Checkpoint:
     tensors: Mapping[str, Array]
     vocabulary: VocabularyData | None = None  # None: the format has none; the shipped one for this size is used
     stated_alignment_heads: tuple[tuple[int, int], ...] | None = None  # None: the format does not say
+    verification: Callable[[], None] | None = None  # None: there is nothing that the weights could be held against
+
+    def verify(self) -> None:
+        """Wait until the weights are known to be what they should be; to be called before they are used.
+
+        Raises CheckpointError if they are not.
+        """
+        if self.verification is not None:
+            self.verification()
 
     @cached_property
     def fingerprint(self) -> str:

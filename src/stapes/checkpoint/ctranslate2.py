@@ -10,7 +10,8 @@ Source: https://github.com/OpenNMT/CTranslate2/blob/v4.8.0/python/ctranslate2/sp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,17 @@ HEAD_WIDTH = 64  # of every published Whisper; for files that do not state the n
 Raw = tuple[str, tuple[int, ...], int]  # kind, shape, offset in the file
 
 
-def read_ctranslate2(folder: Path, name: str, weights: Sequence[Path] = ()) -> Checkpoint:
+def read_ctranslate2(folder: Path, name: str, weights: Path | None = None) -> Checkpoint:
     """Read a folder; raises CheckpointError where it is not a whole Whisper of version 6.
 
-    weights: the parts of model.bin in order, where it does not lie whole in the folder.
+    weights: what takes the place of model.bin.
     """
-    data = FileBytes(*(weights or [folder / "model.bin"]))
+    read = read_weights(FileBytes(weights or folder / "model.bin"), folder, name)
+    return replace(read, vocabulary=read_vocabulary(folder))
+
+
+def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
+    """Read a folder without its vocabulary. data: model.bin, wherever it lies. Raises as read_ctranslate2."""
     raw, aliases = _read_structure(data)
     _check_aliases(data, raw, aliases)
     stored = _stored(data, raw)
@@ -63,7 +69,6 @@ def read_ctranslate2(folder: Path, name: str, weights: Sequence[Path] = ()) -> C
         storage=kind_of(stored),
         spec=spec,
         tensors=tensors_of(spec, stored, "ctranslate2", data.name),
-        vocabulary=read_vocabulary(folder),
         stated_alignment_heads=heads_of(stated, config),
     )
 

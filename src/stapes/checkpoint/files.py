@@ -22,6 +22,7 @@ from stapes.errors import CheckpointError
 #: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. What exceeds this is not one.
 MAX_JSON_BYTES = 64 << 20
 MAX_DIMENSIONS = 8  # convolutions have three
+_HASH_BYTES = 16 << 20  # a piece's pages are given back before the next one is read
 
 
 class FileBytes:
@@ -69,11 +70,14 @@ class FileBytes:
             )
 
     def sha256(self) -> str:
-        """Hash every byte, in order."""
+        """Hash every byte, in order; other threads go on meanwhile."""
         digest = hashlib.sha256()
         for part in self._parts:
-            digest.update(part)
-            _let_go(part)
+            for start in range(0, len(part), _HASH_BYTES):
+                stop = min(start + _HASH_BYTES, len(part))
+                with memoryview(part) as whole, whole[start:stop] as piece:
+                    digest.update(piece)
+                _let_go(part, start, stop)
         return digest.hexdigest()
 
     def _pieces(self, offset: int, size: int) -> Iterator[tuple[mmap.mmap, int, int]]:
@@ -95,12 +99,12 @@ def let_go_of_file(array: Array) -> None:
         owner = owner.base
     owner = owner.obj if isinstance(owner, memoryview) else owner
     if isinstance(owner, mmap.mmap):
-        _let_go(owner)
+        _let_go(owner, 0, len(owner))
 
 
-def _let_go(part: mmap.mmap) -> None:
+def _let_go(part: mmap.mmap, start: int, stop: int) -> None:
     if hasattr(mmap, "MADV_DONTNEED"):
-        part.madvise(mmap.MADV_DONTNEED)
+        part.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def _map(path: Path) -> mmap.mmap:

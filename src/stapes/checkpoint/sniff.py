@@ -75,7 +75,7 @@ def _open_file(path: Path, name: str) -> Checkpoint:
 
         return read_ggml(path, name)
     if head[4:].startswith(NAME_IN_HEAD):
-        return read_ctranslate2(path.parent, name, [path])
+        return read_ctranslate2(path.parent, name, path)
     if is_safetensors(head, data.size):
         return read_huggingface(path.parent, name, None if _is_part_of_folder(path) else path)
     raise CheckpointError(f"{path}: is {_describe(head)}; {_EXPECTED}")

@@ -26,6 +26,7 @@ from stapes.writers import ALL_FORMATS, WRITERS, format_names
 
 DEFAULT_MODEL: Final = "base"
 DEVICES: Final = ("auto", "cpu")
+PROGRESS: Final = ("auto", "bar", "json", "none")
 SEE_HELP: Final = "stapes --help explains every flag"
 #: a finer ladder of temperatures than this is a slip of the finger
 _MOST_RUNGS: Final = 1000
@@ -45,6 +46,9 @@ class Command:
     output_dir: str
     verbose: bool | None
     max_duration_s: float | None
+    concurrency: int | None  # recordings at once; None: as many as is sensible
+    progress: str  # one of PROGRESS
+    skip_existing: bool
     options: TranscribeOptions
     layout: Layout  # of subtitles
 
@@ -57,12 +61,16 @@ def parse(words: Sequence[str]) -> Command:
     values = read_words(words)
     if not values["audio"]:
         raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
-    threads, max_duration_s = values["threads"] or 0, values["max_duration"]
+    threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]
     if threads < 0:
         raise OptionError(f"--threads must be 0 (all) or more, got {threads}")
     if max_duration_s is not None and not max_duration_s > 0:
         raise OptionError(f"--max_duration must be more than 0 seconds, got {max_duration_s:g}")
+    if concurrency is not None and concurrency < 1:
+        raise OptionError(f"--concurrency must be at least 1, got {concurrency}; leave it out to let stapes choose")
     to_files = values["output_format"] is not None or values["output_dir"] is not None
+    if values["skip_existing"] and not to_files:
+        raise OptionError("--skip_existing looks for files, and none would be written; give -f or -o too")
     options = _transcribe_options(values)
     return Command(
         audio=tuple(values["audio"]),
@@ -75,6 +83,9 @@ def parse(words: Sequence[str]) -> Command:
         output_dir=values["output_dir"] or ".",
         verbose=values["verbose"],
         max_duration_s=max_duration_s,
+        concurrency=concurrency,
+        progress=values["progress"],
+        skip_existing=values["skip_existing"],
         options=options,
         layout=_layout(values, options),
     )
@@ -185,8 +196,16 @@ def build_parser() -> argparse.ArgumentParser:
         _add_group(parser.add_argument_group(name.capitalize(), _first_line(group)), group)
     others = parser.add_argument_group("Others")
     others.add_argument("--help", "-h", action="help", help="show this page")
-    others.add_argument("--version", action="version", version=f"stapes {version()}", help="show the version")
+    others.add_argument("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version")
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all other flags together."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parser._print_message(f"stapes {version()}\n")
+        parser.exit()
 
 
 def _first_line(group: type) -> str:
@@ -217,6 +236,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     add("--max_duration", type=number, metavar="SECONDS",
         help="refuse a longer recording (default: None, any length)")  # fmt: skip
+    add("--concurrency", type=whole, metavar="N",
+        help="recordings at once, in one batch; each gives what it would give alone "
+             "(default: None, as many as there are, 16 at most, fewer with a large model)")  # fmt: skip
+    add("--skip_existing", action="store_true",
+        help="leave out recordings whose files are all there (default: False)")  # fmt: skip
+    add("--progress", choices=PROGRESS, default=PROGRESS[0], metavar="|".join(PROGRESS),
+        help="on standard error: bars, one JSON object a line, or nothing; auto draws bars on a terminal, "
+             f"where they spoil no text (default: {PROGRESS[0]})")  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

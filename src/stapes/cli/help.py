@@ -31,13 +31,18 @@ Without -f or -o the plain text goes to standard output, one line per segment,
 one recording after the other, and no file is written. With them, files are
 written, named after the recordings. Everything else - progress, warnings,
 errors - goes to standard error.
+
+Recordings are worked on several at once, each as if alone. While files are
+made, a journal lies beside them (.stapes-journal.sqlite): broken off by Ctrl-C,
+kill -9 or loss of power, the same command goes on where it was.
 """
 
 EPILOG: Final = """\
 All flags of the whisper command work here, and both spellings: --beam_size is
 --beam-size. A wrong recording does not stop the others.
 Ends with 0 when all is done, 2 when something failed or was asked for wrongly,
-130 when Ctrl-C stopped it.
+130 when Ctrl-C stopped it: the first one finishes the windows in flight and
+keeps them, the second stops at once.
 """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,21 +32,21 @@ class Inputs:
     """What there is to transcribe, in the order given, and what is wrong with the rest."""
 
     sources: tuple[str, ...]
-    problems: tuple[AudioError, ...]
+    problems: Mapping[str, AudioError]  # word of the command line -> why it leads to nothing
 
 
 def find_inputs(words: Sequence[str]) -> Inputs:
     """Open up folders and patterns. A word that leads to nothing becomes a problem; the others go on."""
     sources: list[str] = []
-    problems = []
+    problems = {}
     for word in words:
         try:
             sources += _recordings_of(word)
         except AudioError as error:
-            problems.append(error)
+            problems[word] = error
     if sources.count(STDIN) > 1:
         raise AudioError("standard input (-) can be read only once; give - once")
-    return Inputs(sources=tuple(sources), problems=tuple(problems))
+    return Inputs(sources=tuple(sources), problems=problems)
 
 
 def _recordings_of(word: str) -> list[str]:
@@ -102,7 +102,7 @@ def prepare_folder(folder: str) -> None:
 
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".stapes-"):
+        with tempfile.TemporaryFile(dir=folder):  # without a name where the system can: kill -9 leaves nothing
             pass
     except FileExistsError as error:
         raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error

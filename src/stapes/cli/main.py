@@ -6,34 +6,31 @@ what it wanted: 0.
 
 from __future__ import annotations
 
+import importlib
 import sys
-import traceback
+import threading
+import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.flags import Command, parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
 from stapes.cli.models import run_models, use_model_folder
-from stapes.cli.output import (
-    ReaderGoneError,
-    ResultLines,
-    ResultsLostError,
-    Warnings,
-    complain,
-    say,
-)
-from stapes.cli.progress import Bar, NoBar, bar_is_welcome, is_terminal
+from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
+from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
+from stapes.cli.reports import JsonReport, Report, Tally, report_for
 from stapes.errors import StapesError
-from stapes.languages import LANGUAGES
-from stapes.writers import format_timestamp, one_line, output_stem, write_files
 
 if TYPE_CHECKING:
-    from stapes.results import LanguageGuess, Segment, Transcript
+    from stapes.cli.journal import Journal
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+#: what ends a command before its end
+_ENDS: Final = (StapesError, StoppedError, KeyboardInterrupt)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,14 +38,21 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else list(words)
     try:
         return _run(words)
-    except ReaderGoneError:
-        return EXIT_DONE
-    except StapesError as error:
-        say(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("stopped; finished files stay, none is half-written")
+    except _ENDS as error:
+        return _ended_by(error, report_for(words))
+
+
+def _ended_by(error: BaseException, report: Report) -> int:
+    """Tell why a command ends before its end, and give the exit code."""
+    if isinstance(error, StoppedError):
+        report.error("stopped; the same command goes on where it was", kind="stopped")
         return EXIT_INTERRUPTED
+    if isinstance(error, KeyboardInterrupt):
+        report.error("stopped; finished files stay, none is half-written", kind="stopped")
+        return EXIT_INTERRUPTED
+    if not isinstance(error, ReaderGoneError):
+        report.error(error, kind=type(error).__name__)
+    return error.exit_code if isinstance(error, StapesError) else EXIT_FAILED
 
 
 def _run(words: Sequence[str]) -> int:
@@ -62,33 +66,74 @@ def _run(words: Sequence[str]) -> int:
 
 
 def transcribe_all(command: Command) -> int:
-    """Transcribe every recording with one model; whatever can be refused is refused before any work."""
+    """Transcribe all recordings with one model; whatever can be refused is refused before any work."""
     inputs = find_inputs(command.audio)
     if command.formats:
         check_names_differ(inputs.sources)
-    for problem in inputs.problems:
-        say(problem)
-    if not inputs.sources:
-        return EXIT_FAILED
-    if command.formats:
-        prepare_folder(command.output_dir)
-    bar = _bar(command)
-    warnings = Warnings(bar.aside)
+    count = len(inputs.sources)
+    report = _report(command, count)
+    tally = Tally(files=count + len(inputs.problems), failed=len(inputs.problems))
+    for word, problem in inputs.problems.items():
+        report.file_failed(word, problem)
+    code = EXIT_DONE
+    if inputs.sources:
+        if command.formats:
+            prepare_folder(command.output_dir)
+        code = _work_and_tell(command, inputs.sources, report, tally)
+    return code or (EXIT_FAILED if tally.failed else EXIT_DONE)
+
+
+def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> int:
+    """Work, and tell what became of it, however it ends."""
+    began_s = time.monotonic()
+    code = EXIT_DONE
     try:
-        with warnings.caught(), load_engine(command) as engine:
-            recorder = Recorder(command, engine, bar, warnings)
-            count = len(inputs.sources)
-            done = [recorder.record(source, place, count) for place, source in enumerate(inputs.sources, 1)]
+        _work(command, sources, report, tally)
+    except ReaderGoneError:
+        return EXIT_DONE
+    except _ENDS as error:
+        report.end()
+        code = _ended_by(error, report)
     finally:
-        bar.end()
-    return EXIT_DONE if all(done) and not inputs.problems else EXIT_FAILED
+        report.end()
+    tally.elapsed_s = time.monotonic() - began_s
+    report.summary(tally)
+    return code
+
+
+def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> None:
+    from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
+
+    with warnings_caught(report.warning), load_engine(command) as engine:
+        concurrency = command.concurrency or default_concurrency(engine.info, command.options, len(sources))
+        journal = _journal(command, engine, report)
+        finished = False
+        try:
+            Batch(command, engine, report, concurrency=concurrency, journal=journal).run(sources, tally)
+            finished = True
+        finally:
+            if journal is not None:
+                journal.close(finished=finished)
+
+
+def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
+    """Open the journal beside the files that will be written; none where none will."""
+    if not command.formats:
+        return None
+    from stapes.cli.answers import AnswerBounds  # noqa: PLC0415 (SQLite comes with the journal)
+    from stapes.cli.journal import open_journal  # noqa: PLC0415
+
+    info = engine.info
+    bounds = AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
+    return open_journal(command.output_dir, bounds, report.warning)
 
 
 def load_engine(command: Command) -> AbstractContextManager[Any]:
     """Load the model that the command asks for; tests put a scripted engine in this place."""
-    use_model_folder(command.model_dir)
+    use_model_folder(command.model_dir, quiet=command.progress in ("json", "none"))
     import stapes  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
+    threading.Thread(target=_import_decoder, name="stapes-import").start()
     engine: AbstractContextManager[Any] = stapes.load(
         command.model,
         device=command.device,
@@ -98,91 +143,17 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
     return engine
 
 
-def _bar(command: Command) -> NoBar:
+def _import_decoder() -> None:
+    """Import PyAV, which takes a tenth of a second, while the model is loaded. Whoever needs it tells what fails."""
+    with suppress(ImportError):
+        importlib.import_module("stapes.audio.decode")
+
+
+def _report(command: Command, count: int) -> Report:
+    if command.progress == "json":
+        return JsonReport()
     text_goes_to_stdout = not command.formats and command.verbose is None
-    if command.verbose or not bar_is_welcome(text_goes_to_stdout=text_goes_to_stdout):
-        return NoBar()
-    return Bar()
-
-
-class Recorder:
-    """Takes recordings one by one from the engine to their files or lines."""
-
-    def __init__(self, command: Command, engine: Any, bar: NoBar, warnings: Warnings) -> None:
-        self._command = command
-        self._engine = engine
-        self._bar = bar
-        self._warnings = warnings
-        self._lines = ResultLines(bar.aside, only_copy=not command.formats)
-        self._language_is_told = False
-
-    def record(self, source: str, place: int, count: int) -> bool:
-        """Transcribe recording number `place` of `count`; tell whether it ended well.
-
-        A recording that fails is complained about, and the next goes on. Where results have nowhere to go
-        (ReaderGoneError, ResultsLostError), there is no next.
-        """
-        self._warnings.forget()
-        self._language_is_told = False
-        self._bar.begin(source, place, count)
-        try:
-            self._keep(source, self._transcribe(source))
-        except (ReaderGoneError, ResultsLostError):
-            raise
-        except StapesError as error:
-            with self._bar.aside():
-                complain(source, error)
-            return False
-        except Exception as error:  # a mistake of ours: it costs one recording, not the night's batch
-            with self._bar.aside():
-                traceback.print_exc()
-                complain(source, f"{type(error).__name__}: a fault in stapes; please report the lines above")
-            return False
-        finally:
-            self._bar.end()
-        return True
-
-    def _transcribe(self, source: str) -> Transcript:
-        job = self._engine.submit(
-            source,
-            max_duration_s=self._command.max_duration_s,
-            on_progress=lambda progress: self._bar.advance(progress.done_s, progress.total_s),
-            options=self._command.options,
-        )
-        try:
-            for segment in job:
-                self._tell_language(job.language_guess)
-                self._show(segment)
-            transcript: Transcript = job.result()
-        except BaseException:
-            job.cancel()
-            raise
-        self._tell_language(transcript.language_guess)
-        for warning in transcript.warnings:
-            self._warnings.show(warning)
-        return transcript
-
-    def _tell_language(self, guess: LanguageGuess | None) -> None:
-        """Write which language was detected, once, as the reference does."""
-        if self._command.verbose and guess is not None and not self._language_is_told:
-            self._language_is_told = True
-            self._lines.write(f"Detected language: {LANGUAGES[guess.language].title()}")
-
-    def _show(self, segment: Segment) -> None:
-        """Write a segment as soon as it is decoded, if that is asked for."""
-        if self._command.verbose:
-            times = f"{format_timestamp(segment.start_s)} --> {format_timestamp(segment.end_s)}"
-            self._lines.write(f"[{times}] {segment.text}")
-        elif self._command.verbose is None and not self._command.formats:
-            self._lines.write(one_line(segment.text))
-
-    def _keep(self, source: str, transcript: Transcript) -> None:
-        """Do what is left when all segments are there."""
-        if self._command.formats:
-            command = self._command
-            paths = write_files(transcript, command.formats, command.output_dir, output_stem(source), command.layout)
-            if is_terminal(sys.stderr):
-                self._bar.end()
-                say(f"wrote {', '.join(map(str, paths))}")
-        elif self._command.verbose is False:
-            self._lines.write(*(one_line(segment.text) for segment in transcript.segments))
+    welcome = not command.verbose and bar_is_welcome(text_goes_to_stdout=text_goes_to_stdout)
+    if command.progress == "bar":
+        welcome = bar_is_possible()
+    return Report(Bars(count) if welcome and command.progress != "none" else None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stapes.cli.flags import Parser, join_spellings
 from stapes.cli.output import ResultLines, say
-from stapes.cli.progress import Bar, NoBar, bar_is_welcome, is_terminal
+from stapes.cli.progress import Bars, NoBars, bar_is_welcome, is_terminal
 from stapes.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def use_model_folder(folder: str | None) -> None:
+def use_model_folder(folder: str | None, *, quiet: bool = False) -> None:
     """Let huggingface_hub keep models in this folder, stay silent, and draw bars only where someone looks.
 
     It reads its settings when it is imported, which `stapes` leaves until a hub is asked.
@@ -62,14 +62,14 @@ def use_model_folder(folder: str | None) -> None:
     if folder is not None:
         os.environ["HF_HUB_CACHE"] = os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its errors come to us anyway
-    if not is_terminal(sys.stderr):
+    if quiet or not is_terminal(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _pull(name: str) -> int:
     from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
 
-    bar: NoBar = Bar() if bar_is_welcome(text_goes_to_stdout=False) else NoBar()
+    bar: NoBars = Bars() if bar_is_welcome(text_goes_to_stdout=False) else NoBars()
     say(f"fetching {name}")
     try:
         folder = find.pull(name, progress=bar.fetch)
@@ -85,7 +85,7 @@ def _list(*, as_json: bool) -> int:
     here = find.installed_models()
     names_here = {model.name for model in here}
     fetchable = [model for model in find.known_models() if model.name not in names_here]
-    lines = ResultLines(NoBar().aside)
+    lines = ResultLines(NoBars().aside)
     if as_json:
         lines.write(json.dumps(_as_dict(here, fetchable), indent=2))
     else:

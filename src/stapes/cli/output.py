@@ -16,6 +16,10 @@ from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.writers import why_not_written
 
 
+class StoppedError(Exception):
+    """Ctrl-C: the windows in flight were finished and kept."""
+
+
 class ReaderGoneError(StapesError):
     """Whoever read standard output has closed it: nobody wants the rest."""
 
@@ -79,6 +83,35 @@ class ResultLines:
         stream.flush()
 
 
+class OrderedLines:
+    """Lines of several recordings, each recording's together, in the order of the command line.
+
+    The first that has not ended streams; the lines of later ones wait for their turn.
+    """
+
+    def __init__(self, lines: ResultLines) -> None:
+        self._lines = lines
+        self._turn = 1
+        self._waiting: dict[int, list[str]] = {}
+        self._ended: set[int] = set()
+
+    def write(self, number: int, *lines: str) -> None:
+        """Write lines of recording `number` (1, 2, ...), now or when it is its turn."""
+        if number == self._turn:
+            self._lines.write(*lines)
+        else:
+            self._waiting.setdefault(number, []).extend(lines)
+
+    def finish(self, number: int) -> None:
+        """Note that a recording has no more lines, and give those behind it their turn."""
+        self._ended.add(number)
+        while self._turn in self._ended:
+            self._ended.remove(self._turn)
+            self._turn += 1
+            if lines := self._waiting.pop(self._turn, None):
+                self._lines.write(*lines)
+
+
 @contextmanager
 def told_apart() -> Iterator[None]:
     """Turn what can befall standard output into errors of ours."""
@@ -100,41 +133,23 @@ def _let_go_of_stdout() -> None:
         os.close(nowhere)
 
 
-class Warnings:
-    """Shows warnings of stapes as lines of its own, each once per recording; keeps others' to itself.
+@contextmanager
+def warnings_caught(show: Callable[[str], None]) -> Iterator[None]:
+    """Hand over the warnings of stapes raised meanwhile, in any thread, from the thread that raised them.
 
-    around: as for ResultLines.
+    Those of libraries are for developers: python -W shows them.
     """
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        warnings.simplefilter("always", StapesWarning)
+        plain = warnings.showwarning
 
-    def __init__(self, around: Callable[[], Any]) -> None:
-        self._around = around
-        self._shown: set[str] = set()
+        def show_ours(message: Warning | str, category: type[Warning], *rest: object) -> None:
+            if issubclass(category, StapesWarning):
+                show(str(message))
+            else:
+                plain(message, category, *rest)  # type: ignore[arg-type]
 
-    def show(self, message: object) -> None:
-        """Say a warning that was not said since the last `forget`."""
-        if str(message) not in self._shown:
-            self._shown.add(str(message))
-            with self._around():
-                say(f"warning: {message}")
-
-    def forget(self) -> None:
-        """Begin another recording."""
-        self._shown.clear()
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Take the warnings raised meanwhile; those of libraries are for developers: python -W shows them."""
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            warnings.simplefilter("always", StapesWarning)
-            plain = warnings.showwarning
-
-            def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
-                if issubclass(category, StapesWarning):
-                    self.show(message)
-                else:
-                    plain(message, category, *rest)  # type: ignore[arg-type]
-
-            warnings.showwarning = show  # type: ignore[assignment]
-            yield
+        warnings.showwarning = show_ours  # type: ignore[assignment]
+        yield

@@ -18,8 +18,8 @@ from stapes.options import Greedy, Sample
 class PickRows:
     """One greedy row, or several that draw. Satisfies `SearchRows`."""
 
-    def __init__(self, setting: SearchSetting, strategy: Greedy | Sample, random: np.random.Generator) -> None:
-        """Take the strategy; `random` serves this try alone."""
+    def __init__(self, setting: SearchSetting, strategy: Greedy | Sample, random: np.random.Generator | None) -> None:
+        """Take the strategy; `random` serves this try alone, and is not needed where nothing is drawn."""
         self._setting = setting
         self._temperature = strategy.temperature
         self._n_rows = strategy.n_rows if isinstance(strategy, Sample) else 1
@@ -30,7 +30,10 @@ class PickRows:
 
     def _draw(self) -> tuple[float, ...]:
         """One number for every row, live or not: a row's numbers do not depend on when the others ended."""
-        return tuple(self._random.random(self._n_rows).tolist()) if self._temperature > 0 else ()
+        if self._temperature == 0:
+            return ()
+        assert self._random is not None
+        return tuple(self._random.random(self._n_rows).tolist())
 
     @property
     def first_choice(self) -> Choice:

@@ -19,7 +19,7 @@ from stapes.decoding.quality import compression_ratio, refusal
 from stapes.decoding.rows import SearchRows, SearchSetting, rank
 from stapes.decoding.rules import DecodingRules
 from stapes.errors import OptionError
-from stapes.options import Beam, Search, Thresholds, TranscribeOptions
+from stapes.options import Beam, Greedy, Search, Thresholds, TranscribeOptions
 from stapes.results import Try, WindowResult
 from stapes.tokenizer import Tokenizer
 
@@ -124,6 +124,8 @@ class WindowDecoder:
         strategy = self._setting.search.at(self._temperature)
         if isinstance(strategy, Beam):
             return BeamRows(setting, strategy)
+        if isinstance(strategy, Greedy):  # and numpy.random, 50 ms to import, stays out
+            return PickRows(setting, strategy, None)
         seed = np.random.SeedSequence((*self._random_key, len(self._tries)))
         return PickRows(setting, strategy, np.random.Generator(np.random.PCG64(seed)))
 

@@ -42,21 +42,26 @@ class Tokenizer:
         self.n_vocab = spec.n_vocab
         self.multilingual = n_languages(spec, len(data.tokens)) > 0 and not is_english_only(data)
         self._tokens = data.tokens
+        self._ids = {token: i for i, token in enumerate(data.tokens)}
         self._named = named_ids(len(data.tokens), spec.n_vocab, n_timestamps(spec), data.special)
         self.special: SpecialIds = special_ids(self._named)
-        if len(set(data.tokens)) != len(data.tokens):
+        self._names = {one: name.encode() for name, one in self._named.items()}
+        if len(self._ids) != len(data.tokens):
             raise CheckpointError("the vocabulary holds a token twice; the tokenizer file is damaged")
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
-        import tiktoken  # noqa: PLC0415 (importing stapes must stay quick)
+        return _encoding_of(self._ids)
 
-        return tiktoken.Encoding(
-            name="whisper",
-            pat_str=_PATTERN,
-            mergeable_ranks={token: i for i, token in enumerate(self._tokens)},
-            special_tokens=self._named,
-        )
+    def _encode_short(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode short texts without making an encoding of the whole vocabulary, which takes longer than all else here.
+
+        Merging looks up parts of the text and nothing else: tokens that are no part of it make no difference.
+        """
+        whole = [text.encode() for text in texts]
+        parts = {one[start:stop] for one in whole for stop in range(len(one) + 1) for start in range(stop)}
+        encoding = _encoding_of({part: self._ids[part] for part in parts if part in self._ids})
+        return [encoding.encode_ordinary(text) for text in texts]
 
     def encode(self, text: str) -> list[int]:
         """Give the ids of a text; names of special tokens in it are text like any other."""
@@ -64,11 +69,13 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Give the text of ids, timestamps left out; broken UTF-8 becomes U+FFFD."""
-        return self._encoding.decode([one for one in ids if one < self.special.timestamp_begin])
+        return self.decode_with_timestamps(one for one in ids if one < self.special.timestamp_begin)
 
     def decode_with_timestamps(self, ids: Iterable[int]) -> str:
         """Give the text of ids, timestamps written as <|1.08|>."""
-        return self._encoding.decode(list(ids))
+        n_ordinary = len(self._tokens)
+        spelt = [self._tokens[one] if one < n_ordinary else self._names[one] for one in ids]
+        return b"".join(spelt).decode("utf-8", errors="replace")
 
     def start_sequence(self, language: str | None, task: Task) -> tuple[int, ...]:
         """Give the ids that open a transcript: start, language and task; for an English-only model, start alone.
@@ -87,14 +94,17 @@ class Tokenizer:
     @cached_property
     def blank(self) -> tuple[int, ...]:
         """The ids of a lone space."""
-        return tuple(self.encode(" "))
+        return (self._ids[b" "],)
 
     @cached_property
     def non_speech(self) -> tuple[int, ...]:
         """Ids of symbols that nobody speaks; a hyphen or an apostrophe counts at the beginning of a word only."""
-        found = {self.encode(" -")[0], self.encode(" '")[0]}
-        for sign in (*_SIGNS, *_SIGN_GROUPS, *_MUSIC_SIGNS):
-            for ids in (self.encode(sign), self.encode(" " + sign)):
+        signs = (*_SIGNS, *_SIGN_GROUPS, *_MUSIC_SIGNS)
+        texts = (" -", " '", *signs, *(" " + sign for sign in signs))
+        encoded = dict(zip(texts, self._encode_short(texts), strict=True))
+        found = {encoded[" -"][0], encoded[" '"][0]}
+        for sign in signs:
+            for ids in (encoded[sign], encoded[" " + sign]):
                 if len(ids) == 1 or sign in _MUSIC_SIGNS:
                     found.add(ids[0])
         return tuple(sorted(found))
@@ -115,3 +125,9 @@ class Tokenizer:
         s = self.special
         ids.update((s.transcribe, s.translate, s.sot, s.sot_prev, s.sot_lm, s.no_speech))
         return tuple(sorted(ids))
+
+
+def _encoding_of(ranks: dict[bytes, int]) -> tiktoken.Encoding:
+    import tiktoken  # noqa: PLC0415 (importing stapes must stay quick)
+
+    return tiktoken.Encoding(name="whisper", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -18,7 +18,7 @@ FIRST_LANGUAGES = 99
 def shipped_tokens(name: Literal["multilingual", "english"]) -> tuple[bytes, ...]:
     """Give the bytes of a shipped vocabulary's ordinary tokens in the order of their ids."""
     text = resources.files("stapes.tokenizer").joinpath("data", f"{name}.txt").read_text("ascii")
-    return tuple(base64.b64decode(line) for line in text.split("\n")[:-1])
+    return tuple(binascii.a2b_base64(line) for line in text.split("\n")[:-1])
 
 
 def n_timestamps(spec: ModelSpec) -> int:
@@ -33,6 +33,8 @@ def n_languages(spec: ModelSpec, n_ordinary: int) -> int:
 
 def is_english_only(vocabulary: VocabularyData) -> bool:
     """English-only models keep GPT-2's vocabulary; all others have their own."""
+    if vocabulary.tokens is shipped_tokens("multilingual"):  # spares reading the other one
+        return False
     return vocabulary.tokens == shipped_tokens("english")
 
 

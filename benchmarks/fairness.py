@@ -1,0 +1,110 @@
+"""How long a clip of 3 s takes beside a recording of an hour, in times of what it takes alone; with real weights.
+
+python -m benchmarks.fairness [--model base] [--clips 10] [--minutes 60] [--output FILE]
+
+The long recording is joined from those of longform-libri-chapter in a temporary file, the clip is the beginning of
+jfk.flac. Half of the runs alone come before the long recording, half after it; beside it the clips come at random
+moments (fixed seed). A time is from the call to the transcript, reading included. In the end the long recording is
+cancelled, and the time until it has ended is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import stapes
+from benchmarks.adapters.stapes_engine import GREEDY, facts_of
+from benchmarks.corpus import corpus_folder
+from benchmarks.joined import write_joined
+from benchmarks.machine import facts
+from benchmarks.results import FORMAT, write
+from stapes.audio.load import load_audio
+from stapes.audio.pcm import SAMPLE_RATE, Samples
+
+CLIP_S = 3.0
+WHOLE_MINUTES, WHOLE_CLIPS = 60, 10
+SEED = 20
+#: between two clips, so that each meets another moment of the long recording's windows
+PAUSE_S = (0.3, 1.8)
+
+
+def main() -> int:
+    """Measure, write, and print."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.wav"
+        write_joined(path, arguments.minutes)
+        measured = _measure(arguments, path)
+    alone_s = median(measured["alone_s"])
+    ratios = [seconds / alone_s for seconds in measured["beside_s"]]
+    measured |= {"alone_median_s": round(alone_s, 4), "beside_median_s": round(median(measured["beside_s"]), 4)}
+    measured |= {"ratio_median": round(median(ratios), 3), "ratio_most": round(max(ratios), 3)}
+    settings: dict[str, Any] = {"model": arguments.model, "threads": arguments.threads, "minutes": arguments.minutes}
+    settings |= {"clips": arguments.clips, "clip_s": CLIP_S, "seed": SEED}
+    settings["whole"] = arguments.minutes >= WHOLE_MINUTES and arguments.clips >= WHOLE_CLIPS
+    result = {"format": FORMAT, "kind": "fairness", "machine": facts(), "settings": settings}
+    sys.stdout.write(
+        f"alone {alone_s * 1000:.0f} ms (median); beside: {measured['ratio_median']:.2f} times that (median), "
+        f"{measured['ratio_most']:.2f} times (slowest of {len(ratios)})\n"
+        f"cancelled: the long recording ended after {measured['cancel_s'] * 1000:.0f} ms\n"
+        f"written to {write(result | measured, arguments.output, f'fairness-{arguments.model}')}\n"
+    )
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fairness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", default="base")
+    add("--precision", default="auto")
+    add("--threads", type=int, default=2)
+    add("--clips", type=int, default=WHOLE_CLIPS, help="so many beside the long recording, and so many alone")
+    add("--minutes", type=float, default=WHOLE_MINUTES, help="of the long recording")
+    add("--output", type=Path, help="default: benchmarks/results/fairness-MODEL-DATE.json")
+    return parser.parse_args()
+
+
+def _measure(arguments: argparse.Namespace, long: Path) -> dict[str, Any]:
+    moments = random.Random(SEED)  # noqa: S311 (moments, not secrets)
+    with load_audio(corpus_folder() / "audio" / "jfk" / "jfk.flac") as recording:
+        clip = recording.read(0, round(CLIP_S * SAMPLE_RATE)).copy()
+    with stapes.load(arguments.model, precision=arguments.precision, threads=arguments.threads) as engine:
+        _seconds(engine, clip)  # the first call is slower
+        alone_s = [_seconds(engine, clip) for _ in range(arguments.clips // 2)]
+        job = engine.submit(long, language="en", **GREEDY)
+        job.start()
+        beside_s = []
+        for _ in range(arguments.clips):
+            time.sleep(moments.uniform(*PAUSE_S))
+            beside_s.append(_seconds(engine, clip))
+            if job.state.ended:
+                raise ValueError(f"{arguments.minutes:g} minutes were over before {arguments.clips} clips: take more")
+        started = time.perf_counter()
+        job.cancel()
+        while not job.state.ended:
+            time.sleep(0.001)
+        cancel_s = time.perf_counter() - started
+        alone_s += [_seconds(engine, clip) for _ in range(arguments.clips - len(alone_s))]
+        return {"facts": facts_of(engine), "alone_s": alone_s, "beside_s": beside_s, "cancel_s": round(cancel_s, 4)}
+
+
+def _seconds(engine: stapes.Engine, clip: Samples) -> float:
+    started = time.perf_counter()
+    engine.transcribe(clip, language="en", **GREEDY)
+    return round(time.perf_counter() - started, 4)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        sys.exit(f"benchmarks.fairness: {error}")

@@ -1,0 +1,114 @@
+"""Where in a recording somebody speaks: probabilities by chunks -> spans. Pure.
+
+The settings carry the names and the meaning that users of Silero know.
+Source: https://github.com/snakers4/silero-vad (v6.2, get_speech_timestamps).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stapes.errors import OptionError
+
+#: probabilities are of 512 samples each, and spans are counted in samples at 16 kHz
+CHUNK_SAMPLES, SAMPLE_RATE = 512, 16_000
+#: how far below `threshold` a chunk must fall to end speech, so that a wavering voice is one span
+_HYSTERESIS, _LOWEST = 0.15, 0.01
+#: a span that is cut holds two chunks at least
+_LEAST_S = 2 * CHUNK_SAMPLES / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceSettings:
+    """When a chunk counts as speech, and when speech begins and ends."""
+
+    threshold: float = 0.5  # probability from which on a chunk is speech
+    neg_threshold: float | None = None  # below it a chunk is quiet; None: 0.15 below `threshold`
+    min_speech_duration_ms: float = 250.0  # what is shorter is no speech
+    max_speech_duration_s: float = math.inf  # what is longer is cut
+    min_silence_duration_ms: float = 100.0  # a shorter pause ends no span
+    speech_pad_ms: float = 30.0  # by which spans grow on both sides
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise OptionError(f"threshold must be above 0 and at most 1, got {self.threshold}")
+        if self.neg_threshold is not None and not 0 <= self.neg_threshold <= self.threshold:
+            raise OptionError(f"neg_threshold must be from 0 to threshold, got {self.neg_threshold}")
+        for name in ("min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise OptionError(f"{name} must be a number of at least 0, got {value}")
+        if not self.max_speech_duration_s > _LEAST_S + 2 * self.speech_pad_ms / 1000:
+            raise OptionError(
+                f"max_speech_duration_s must be more than {_LEAST_S} s and twice speech_pad_ms, "
+                f"got {self.max_speech_duration_s}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of speech, in samples at 16 kHz: first, and first behind the end."""
+
+    start: int
+    end: int
+
+
+def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+    """Find the spans of speech, in order, apart from each other, inside the recording.
+
+    probabilities: of chunks of 512 samples, the last one cut short by the recording's end at n_samples.
+    A span begins with a chunk of at least `threshold` and ends where `min_silence_duration_ms` follow that are quieter
+    than `neg_threshold`. Spans shorter than `min_speech_duration_ms` are no speech; those that would exceed
+    `max_speech_duration_s` are cut in their last pause, or, without one, where they exceed it. Then each grows by
+    `speech_pad_ms` on both sides, or by half of the pause between two.
+    """
+    bare = [
+        span for span in _bare_spans(probabilities, n_samples, voice)
+        if span.end - span.start >= voice.min_speech_duration_ms * SAMPLE_RATE / 1000
+    ]  # fmt: skip
+    return _padded(bare, n_samples, int(voice.speech_pad_ms * SAMPLE_RATE / 1000))
+
+
+def _bare_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Span]:
+    quiet = voice.neg_threshold if voice.neg_threshold is not None else max(voice.threshold - _HYSTERESIS, _LOWEST)
+    patience = voice.min_silence_duration_ms * SAMPLE_RATE / 1000
+    longest = voice.max_speech_duration_s * SAMPLE_RATE - 2 * voice.speech_pad_ms * SAMPLE_RATE / 1000
+    spans: list[Span] = []
+    start: int | None = None  # of the speech that goes on
+    pause: int | None = None  # where it fell quiet last
+    last_pause: tuple[int, int] | None = None  # the last one long enough to cut in
+    for place, probability in enumerate(probabilities):
+        at = place * CHUNK_SAMPLES
+        if start is None:
+            if probability >= voice.threshold:
+                start, pause, last_pause = at, None, None
+            continue
+        if probability >= voice.threshold and pause is not None:
+            last_pause = (pause, at)
+            pause = None
+        elif probability < quiet and pause is None:
+            pause = at
+        if pause is not None and at - pause >= patience:
+            spans.append(Span(start, pause))
+            start = None
+        elif at + CHUNK_SAMPLES - start > longest:
+            end, begin = last_pause or (at, at)
+            spans.append(Span(start, end))
+            start, last_pause = begin, None
+    if start is not None:
+        spans.append(Span(start, n_samples))
+    return [Span(one.start, min(one.end, n_samples)) for one in spans if one.start < min(one.end, n_samples)]
+
+
+def _padded(spans: Sequence[Span], n_samples: int, pad: int) -> tuple[Span, ...]:
+    found: list[Span] = []
+    for place, span in enumerate(spans):
+        before = span.start - (spans[place - 1].end if place else 0)
+        after = (spans[place + 1].start if place + 1 < len(spans) else n_samples) - span.end
+        # Two that share a pause share it evenly; at the recording's ends all of it is there to take.
+        left = min(pad, before // 2 if place else before)
+        right = min(pad, after - after // 2 if place + 1 < len(spans) else after)
+        found.append(Span(span.start - left, span.end + right))
+    return tuple(found)

@@ -1,0 +1,47 @@
+"""Where in a recording somebody speaks, for those who only want to know that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from stapes.audio.load import AudioSource, load_audio
+from stapes.backends.numpy_speech import SpeechNetwork
+from stapes.checkpoint.silero import speech_weights
+from stapes.errors import OptionError
+from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, VoiceSettings, speech_spans
+
+_BLOCK = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSpan:
+    """A stretch in which somebody speaks."""
+
+    start_s: float
+    end_s: float
+
+
+def find_speech(
+    audio: AudioSource, *, sample_rate: int | None = None, max_duration_s: float | None = None, **settings: Any
+) -> tuple[SpeechSpan, ...]:
+    """Find the stretches of speech of a recording, in order.
+
+    audio, sample_rate, max_duration_s: as for `Engine.transcribe`.
+    settings: those of Silero, by name: threshold, neg_threshold, min_speech_duration_ms, max_speech_duration_s,
+    min_silence_duration_ms, speech_pad_ms.
+    Needs the package of the extra `vad`. Raises CheckpointError without it, AudioError, OptionError.
+    """
+    known = [item.name for item in fields(VoiceSettings)]
+    for name in settings:
+        if name not in known:
+            raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
+    voice = VoiceSettings(**settings)
+    network = SpeechNetwork(speech_weights())
+    with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
+        blocks = range(0, recording.n_samples, _BLOCK)
+        likely = [network.probabilities(recording.read(start, start + _BLOCK)) for start in blocks]
+        spans = speech_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
+    return tuple(SpeechSpan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans)

