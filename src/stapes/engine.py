@@ -11,6 +11,7 @@ import itertools
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -22,14 +23,14 @@ from stapes.backends.base import Backend
 from stapes.backends.room import default_max_memory
 from stapes.backends.selecting import open_backend
 from stapes.checkpoint.base import Checkpoint
-from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe
+from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
-from stapes.languages import LANGUAGES
-from stapes.options import PRECISIONS, TranscribeOptions
+from stapes.options import PRECISIONS, Speech, TranscribeOptions
 from stapes.recording.chunks import ChunkedTask
 from stapes.recording.events import EventSink
+from stapes.recording.given_text import GivenTextTask
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.loop import Answer
 from stapes.recording.task import RecordingTask
@@ -39,6 +40,7 @@ from stapes.tokenizer import Tokenizer
 from stapes.writers import format_timestamp
 
 DEVICES = ("cpu",)
+Work = RecordingTask | ChunkedTask | GivenTextTask
 
 
 def load(
@@ -160,6 +162,32 @@ class Engine:
                 self._backend.release(window)
         return language_guess(result.probes[0], self._tokenizer)
 
+    def align(
+        self,
+        audio: AudioSource,
+        text: str,
+        *,
+        language: str | None = None,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+    ) -> Transcript:
+        """Find the time of every word of a text that is spoken in a recording; a segment for each sentence.
+
+        audio: as for `transcribe`, of any length.   text: all that is said, and nothing else: its words are placed in
+        their order, and what the recording does not say is squeezed in somewhere (docs/words.md).
+        language: as for `transcribe`.   Raises AudioError, OptionError.
+        """
+        speech = Speech(language=language)
+        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
+
+        def make() -> GivenTextTask:
+            heads = self._checkpoint.alignment_heads
+            return GivenTextTask(recording, self._backend, self._tokenizer, text, speech, heads=heads)
+
+        job = self._schedule(recording, make, None, lambda: None)
+        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
+        return job.result()
+
     def submit(
         self,
         audio: AudioSource,
@@ -214,12 +242,21 @@ class Engine:
         check: Callable[[], None] = lambda: None,
     ) -> Job:
         """Put samples that are already loaded into the schedule; the engine closes them."""
-        try:
-            self._check_open()
-            kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
+        kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
+
+        def make() -> RecordingTask | ChunkedTask:
             # A file whose heads are not stated may have to be hashed for them: only where they are needed.
             heads = self._checkpoint.alignment_heads if options.words.word_timestamps else ()
-            task = kind(recording, self._backend, self._tokenizer, options, resume, heads=heads)
+            return kind(recording, self._backend, self._tokenizer, options, resume, heads=heads)
+
+        return self._schedule(recording, make, wishes, check)
+
+    def _schedule(
+        self, recording: Recording, make: Callable[[], Work], wishes: Wishes | None, check: Callable[[], None]
+    ) -> Job:
+        try:
+            self._check_open()
+            task = make()
             self.scheduler.bound.check(task.most_rows)
             task.prepare(check)
         except BaseException:
@@ -357,17 +394,5 @@ class Engine:
 
     def _warn_of_mismatch(self, options: TranscribeOptions) -> None:
         """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
-        name, speech = self._checkpoint.name, options.speech
-        if speech.task == "translate" and not self.capabilities.translates:
-            why = "knows English only" if not self._tokenizer.multilingual else "was not trained to translate"
-            warnings.warn(f"{name} {why}: the text will be in the spoken language", StapesWarning, stacklevel=4)
-        if speech.task == "translate" and options.words.word_timestamps:
-            warnings.warn("word times of a translation may not be reliable", StapesWarning, stacklevel=4)
-        if options.words.hallucination_silence_threshold is not None and not options.words.word_timestamps:
-            warnings.warn(
-                "hallucination_silence_threshold has no effect without word_timestamps", StapesWarning, stacklevel=4
-            )
-        if not self._tokenizer.multilingual and speech.language_code not in (None, next(iter(LANGUAGES))):
-            warnings.warn(
-                f"{name} knows English only; language {speech.language!r} has no effect", StapesWarning, stacklevel=4
-            )
+        for message in mismatches(self._checkpoint.name, self.capabilities, self._tokenizer, options):
+            warnings.warn(message, StapesWarning, stacklevel=4)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stapes.backends.base import BackendInfo
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.options import Task
+from stapes.languages import LANGUAGES
+from stapes.options import Task, TranscribeOptions
 from stapes.tokenizer import Tokenizer
 
 
@@ -99,3 +101,19 @@ def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer)
         window_bytes=backend.window_bytes,
         row_bytes=backend.row_bytes,
     )
+
+
+def mismatches(
+    name: str, capabilities: Capabilities, tokenizer: Tokenizer, options: TranscribeOptions
+) -> Iterator[str]:
+    """Say what of the options a model cannot do, or what has no effect."""
+    speech, words = options.speech, options.words
+    if speech.task == "translate" and not capabilities.translates:
+        why = "knows English only" if not tokenizer.multilingual else "was not trained to translate"
+        yield f"{name} {why}: the text will be in the spoken language"
+    elif speech.task == "translate" and words.word_timestamps:
+        yield "word times of a translation may not be reliable"
+    if words.hallucination_silence_threshold is not None and not words.word_timestamps:
+        yield "hallucination_silence_threshold has no effect without word_timestamps"
+    if not tokenizer.multilingual and speech.language_code not in (None, next(iter(LANGUAGES))):
+        yield f"{name} knows English only; language {speech.language!r} has no effect"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes.audio.mel import log10_mel, mel_filters
+from stapes.backends.alignment import token_columns
 from stapes.backends.base import (
     Backend,
     Best,
@@ -487,6 +488,37 @@ def test_probes_give_raw_logits_and_their_share_of_all(backend: Backend) -> None
         assert found.logits.tobytes() == result.logits[position][list(wanted)].tobytes()
         shares = np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum()
         assert np.abs(found.probabilities - shares[list(wanted)]).max() <= 1e-5  # the normaliser is a float32 sum
+
+
+@every_backend
+@pytest.mark.parametrize("below", [1, 8, 364, None])
+def test_probes_can_be_measured_against_lower_ids_alone(backend: Backend, below: int | None) -> None:
+    probes = tuple(Probe(position, (0,), below=below) for position in range(5))
+    step = RowStep(row=backend.open(window_of(backend)), tokens=tokens_of(backend, 5), probes=probes, logits_at=(0, 4))
+    (result,) = backend.step([step])
+    assert result.logits is not None
+    for raw, found in zip(result.logits.astype(np.float64), (result.probes[0], result.probes[4]), strict=True):
+        shares = np.exp(raw[:below] - raw[:below].max())
+        assert found.probabilities[0] == pytest.approx(shares[0] / shares.sum(), abs=1e-5)
+
+
+@every_backend
+@pytest.mark.parametrize("below", [0, -1, 1 << 20])
+def test_lower_ids_that_are_none_are_refused(backend: Backend, below: int) -> None:
+    row = backend.open(window_of(backend))
+    with pytest.raises(BackendError, match="measures against ids below none of 1 to"):
+        backend.step([RowStep(row=row, tokens=(1,), probes=(Probe(0, (0,), below=below),))])
+    assert backend.length(row) == 0
+
+
+@every_backend
+def test_tokens_lie_where_the_twin_finds_them(backend: Backend) -> None:
+    random = np.random.default_rng(8)
+    for n_tokens, n_columns, n_before in ((5, 1500, 1), (40, 333, 4), (3, 3, 0), (6, 0, 2), (4, 1, 3)):
+        scores = random.standard_normal((2, n_tokens, 1500), dtype=np.float32) * np.float32(3)
+        found = backend.token_columns(scores, n_columns, n_before)
+        assert found.dtype == np.int32
+        assert found.tolist() == token_columns(scores, n_columns, n_before).tolist()
 
 
 @every_backend

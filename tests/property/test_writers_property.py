@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import asdict, replace
 from io import StringIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stapes.results import Segment, Transcript
-from stapes.writers import WRITERS, one_line, to_json, to_srt, to_tsv, to_txt, to_vtt
+from stapes.results import Segment, Transcript, Word
+from stapes.subtitles import Layout
+from stapes.writers import SUBTITLE_WRITERS, WRITERS, one_line, to_json, to_srt, to_tsv, to_txt, to_vtt
 
 TEXT = st.text(max_size=40) | st.text(alphabet="-> \n\r\t\v\x85\u2028a1:,.&<", max_size=20)
 
@@ -120,6 +122,44 @@ def test_every_format_has_a_utf8_form(transcript: Transcript) -> None:
         assert write(transcript).encode().decode() == write(transcript)
 
 
+@st.composite
+def worded(draw: st.DrawFn, text: st.SearchStrategy[str] = TEXT) -> Transcript:
+    """Draw a transcript whose segments have words, some none."""
+    whole = draw(transcripts(text))
+    segments = []
+    for segment in whole.segments:
+        edges = sorted(draw(st.lists(st.floats(segment.start_s, segment.end_s), min_size=2, max_size=14)))
+        times = list(zip(edges[::2], edges[1::2], strict=False)) if draw(st.integers(0, 5)) else []
+        words = tuple(
+            Word(text=draw(st.sampled_from(["", " "])) + draw(text), start_s=start, end_s=end, probability=0.5)
+            for start, end in times
+        )
+        segments.append(replace(segment, words=words))
+    return replace(whole, segments=tuple(segments))
+
+
+layouts = st.builds(
+    Layout,
+    highlight_words=st.booleans(),
+    max_line_width=st.sampled_from([None, 0, 1, 8, 30]),
+    max_line_count=st.sampled_from([None, 0, 1, 2]),
+    max_words_per_line=st.sampled_from([None, 0, 1, 3]),
+)
+
+
+@CALM
+@given(worded(), layouts)
+def test_subtitles_of_words_parse_back_and_never_run_backwards(transcript: Transcript, layout: Layout) -> None:
+    n_words = sum(len(segment.words or ()) for segment in transcript.segments)
+    for body in (to_srt(transcript, layout), to_vtt(transcript, layout)):
+        cues = parse_cues(body)
+        assert len(cues) <= 2 * n_words
+        assert (len(cues) > 0) == (n_words > 0)
+        edges = [edge for start, end, _ in cues for edge in (start, end)]
+        assert edges == sorted(edges)
+        assert not any("-->" in text for _, _, text in cues)
+
+
 def has_a_line_break(text: str) -> bool:
     return len(text.strip().splitlines()) > 1
 
@@ -134,3 +174,21 @@ def test_every_file_is_the_references_byte_for_byte(transcript: Transcript) -> N
         file = StringIO(newline="\n")
         utils.get_writer(name, "").write_result(transcript.to_dict(), file)
         assert write(transcript) == file.getvalue(), name
+
+
+@pytest.mark.reference
+@settings(CALM, max_examples=500)
+@given(
+    worded(
+        TEXT.filter(
+            lambda text: not text.splitlines()[1:] and not re.search("[->\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text)
+        )
+    ),
+    layouts,
+)
+def test_every_layout_is_the_references_byte_for_byte(transcript: Transcript, layout: Layout) -> None:
+    utils = pytest.importorskip("whisper.utils", reason="needs openai-whisper")
+    for name, write in SUBTITLE_WRITERS.items():
+        file = StringIO(newline="\n")
+        utils.get_writer(name, "").write_result(transcript.to_dict(), file, **asdict(layout))
+        assert write(transcript, layout) == file.getvalue(), name

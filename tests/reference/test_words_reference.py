@@ -69,7 +69,8 @@ def their_matrix(scores: FloatArray, n_columns: int, n_before: int) -> FloatArra
     weights = torch.from_numpy(scores)[:, :, :n_columns].softmax(dim=-1)
     std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     filtered = whisper_timing.median_filter((weights - mean) / std, 7)
-    return -filtered.mean(axis=0)[n_before:-1].numpy()
+    found: FloatArray = -filtered.mean(axis=0)[n_before:-1].numpy()
+    return found
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -281,7 +282,7 @@ def test_whole_transcripts_with_words_are_equal(model, seed):
     Left out are windows of one column: there the reference divides by zero, and its words begin before the window.
     """
     engine, network = both_models(*model, seed)
-    keywords = {"temperature": 0.0, "word_timestamps": True, "sample_len": 30, "language": "en"}
+    keywords: dict[str, Any] = {"temperature": 0.0, "word_timestamps": True, "sample_len": 30, "language": "en"}
     n_frames = 4500
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(our_loop, "in_order", lambda segments, _: list(segments))

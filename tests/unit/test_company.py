@@ -458,7 +458,7 @@ def test_a_broken_run_goes_on_with_the_same_transcript(n_known: int, detects: bo
     assert backend.n_open == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 8), st.sampled_from(["sequential", "chunked"]))
 def test_a_broken_run_with_words_goes_on_with_the_same_transcript(n_known: int, mode: str) -> None:
     keywords = {**BABBLE, **WORDS, "mode": mode}

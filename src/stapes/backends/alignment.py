@@ -7,13 +7,13 @@ Source: openai/whisper timing.py at c0d2f62 (find_alignment, median_filter, dtw)
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from stapes.backends.base import FloatArray, IntArray
 
 #: columns of the median filter: 0.14 s
 _MEDIAN_WIDTH = 7
-#: how the path came to a cell: from both before, from the token before, from the column before
-_BOTH, _TOKEN, _COLUMN = 0, 1, 2
+BoolArray = npt.NDArray[np.bool_]
 
 
 def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
@@ -56,39 +56,43 @@ def dtw_path(cost: FloatArray) -> IntArray:
     token and column. Sums are float32; a step to both is taken only where it is cheaper than either alone.
     """
     n_tokens, n_columns = cost.shape
-    came = _ways(cost)
+    by_both, by_token = _ways(cost)
     token, column = n_tokens, n_columns
     path = []
     while token > 0 or column > 0:
         path.append((token - 1, column - 1))
-        way = _COLUMN if token == 0 else _TOKEN if column == 0 else came[token + column, token]
-        token -= way != _COLUMN
-        column -= way != _TOKEN
+        both = token > 0 and column > 0 and bool(by_both[token + column, token])
+        only_token = column == 0 or (token > 0 and bool(by_token[token + column, token]))
+        token -= both or only_token
+        column -= both or not only_token
     return np.array(path[::-1], np.int32).reshape(-1, 2).T
 
 
-def _ways(cost: FloatArray) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
-    """Say how the cheapest path came to each cell: [token + column, token], both counted from 1.
+def _ways(cost: FloatArray) -> tuple[BoolArray, BoolArray]:
+    """Say to which cells the cheapest path came from both before, and to which from the token before; to the others it
+    came from the column before. Both: [token + column, token], counted from 1.
 
     Cells of one diagonal depend on the two diagonals before alone, and are computed at once.
     """
     n_tokens, n_columns = cost.shape
-    came = np.full((n_tokens + n_columns + 1, n_tokens + 1), _COLUMN, np.int8)
-    before = np.full(n_tokens + 1, np.inf, np.float32)  # the diagonal before: total cost by token
+    by_both, by_token = (np.zeros((n_tokens + n_columns + 1, n_tokens + 1), bool) for _ in range(2))
+    skewed = np.zeros((n_tokens + n_columns + 1, n_tokens + 1), np.float32)
+    tokens, columns = np.ogrid[1 : n_tokens + 1, 1 : n_columns + 1]
+    skewed[tokens + columns, tokens] = cost
+    before = np.full(n_tokens + 1, np.inf, np.float32)  # the last diagonal but one: total cost by token
     before[0] = 0.0
     last = np.full(n_tokens + 1, np.inf, np.float32)
     for diagonal in range(2, n_tokens + n_columns + 1):
-        tokens = np.arange(max(1, diagonal - n_columns), min(n_tokens, diagonal - 1) + 1)
-        both, token, column = before[tokens - 1], last[tokens - 1], last[tokens]
-        way = np.where(
-            (both < token) & (both < column), _BOTH, np.where((token < both) & (token < column), _TOKEN, _COLUMN)
-        )
-        cheapest = np.choose(way, (both, token, column))
+        first, end = max(1, diagonal - n_columns), min(n_tokens, diagonal - 1) + 1
+        both, token, column = before[first - 1 : end - 1], last[first - 1 : end - 1], last[first:end]
+        is_both = (both < token) & (both < column)
+        is_token = (token < both) & (token < column)
         now = np.full(n_tokens + 1, np.inf, np.float32)
-        now[tokens] = cost[tokens - 1, diagonal - tokens - 1] + cheapest
-        came[diagonal, tokens] = way
+        now[first:end] = skewed[diagonal, first:end] + np.where(is_both, both, np.where(is_token, token, column))
+        by_both[diagonal, first:end] = is_both
+        by_token[diagonal, first:end] = is_token
         before, last = last, now
-    return came
+    return by_both, by_token
 
 
 def entries(path: IntArray) -> IntArray:

@@ -1,0 +1,336 @@
+"""Times for a text that the user already has: window by window, as much of it as each window holds.
+
+How a window's share is found: the decoder reads the text that is left, and says after every word how probable it is
+that all is said. The share ends where the end is most probable, and was not before. Its words are aligned like those
+of a transcript, and the next window begins where the last of them ends; the last window takes all that is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from stapes.audio.mel import N_FRAMES, LogMel
+from stapes.audio.pcm import Recording
+from stapes.backends.base import Backend, FloatArray, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.decoding.quality import compression_ratio
+from stapes.errors import OptionError
+from stapes.languages import WITHOUT_SPACES
+from stapes.options import Speech, Words
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
+from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
+from stapes.recording.language import language_guess, language_step
+from stapes.recording.segments import Piece
+from stapes.recording.words import in_order, place_words
+from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
+from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.split import split_words
+
+_SENTENCE_ENDS = ".。!！?？"
+#: A word that ends in the last 0.2 s of a window may be cut there: the next window takes it.
+_EDGE_S = 0.2
+_WORDS = Words(word_timestamps=True)
+
+
+class ShareFinder:
+    """Finds how much of a text a window holds. The memory of the window belongs to the caller."""
+
+    def __init__(
+        self, backend: Backend, window: WindowId, setting: AlignmentSetting, words: Sequence[Sequence[int]]
+    ) -> None:
+        """Take the words that may be in the window, as ids."""
+        self._backend = backend
+        self._setting = setting
+        self._words = words
+        self._row: RowId | None = backend.open(window)
+        self.n_words: int | None = None  # the answer
+
+    def steps(self) -> list[RowStep]:
+        """Say what the backend is to do next; nothing once there is an answer."""
+        if self._row is None:
+            return []
+        setting, eot = self._setting, self._setting.tokenizer.special.eot
+        tokens = [token for word in self._words for token in word]
+        first = len(setting.start) - 1
+        probes = tuple(Probe(first + n_read, (eot,), below=eot + 1) for n_read in range(len(tokens) + 1))
+        return [RowStep(row=self._row, tokens=(*setting.start, *tokens), probes=probes)]
+
+    def accept(self, results: Sequence[RowResult]) -> None:
+        """Take the result of `steps`."""
+        (result,) = results
+        self.n_words = most_probable_end([one.probabilities[0] for one in result.probes], list(map(len, self._words)))
+        self.close()
+
+    def close(self) -> None:
+        """Give the row back; may be called at any time, and twice."""
+        if self._row is not None:
+            self._backend.close(self._row)
+            self._row = None
+
+
+def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
+    """Say behind how many words a text most probably ends.
+
+    endings: (tokens + 1,) how probable the end is before each token, and behind the last.   lengths: tokens per word.
+    The end is at a place if it is not at any place before; what the tokens are says nothing, as they are given.
+    """
+    ended = np.clip(np.array(endings, np.float64), 1e-30, 1 - 1e-9)
+    not_before = np.concatenate(([0.0], np.cumsum(np.log1p(-ended[:-1]))))
+    bounds = np.concatenate(([0], np.cumsum(lengths))).astype(int)
+    return int(np.argmax((not_before + np.log(ended))[bounds]))
+
+
+class GivenTextTask:
+    """Drives one recording and its text. Satisfies `RecordingWork`, and `Strand`: its only one."""
+
+    most_rows = 1
+
+    def __init__(
+        self, recording: Recording, backend: Backend, tokenizer: Tokenizer, text: str, speech: Speech, *, heads: Heads
+    ) -> None:
+        """Take a recording, which the task closes.
+
+        Raises OptionError for an empty text, or a language that the model does not know.
+        """
+        self._recording = recording
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._speech = speech
+        self._heads = heads
+        self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
+        self._guess: LanguageGuess | None = None
+        self._language = speech.language_code if tokenizer.multilingual else "en"
+        self._text = " ".join(text.split())
+        if not self._text:
+            raise OptionError("text is empty: there is nothing to find the time of")
+        self._left = self._new_words()
+        if self._language is not None:
+            self._setting = self._new_setting()  # now, so that an unknown language is told before any work
+        self._seek = 0
+        self._segments: list[Segment] = []
+        self._windows: list[Window] = []
+        self._window: WindowId | None = None
+        self._detecting: RowId | None = None
+        self._at_work: ShareFinder | WindowAligner | None = None
+
+    def _new_setting(self) -> AlignmentSetting:
+        return AlignmentSetting.make(
+            self._backend.spec, self._tokenizer, self._heads, self._language, self._speech.task, N_FRAMES
+        )
+
+    def _new_words(self) -> list[tuple[int, ...]]:
+        """Cut the text into words, as a transcript of its language would be written."""
+        space = "" if self._language in WITHOUT_SPACES else " "
+        tokens = self._tokenizer.encode(space + self._text)
+        return [word.ids for word in split_words(self._tokenizer, tokens, self._language)]
+
+    # What the schedule asks.
+
+    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
+        """Find the spectrogram's maximum; see `RecordingTask.prepare`."""
+        self._mel.find_maximum(check)
+
+    def first_events(self) -> Sequence[JobEvent]:
+        """Nothing is known from before."""
+        return ()
+
+    def strands(self) -> Sequence[GivenTextTask]:
+        """A window begins where the one before it ends."""
+        return (self,)
+
+    @property
+    def duration_s(self) -> float:
+        """The recording's length in seconds."""
+        return self._recording.duration_s
+
+    @property
+    def done_s(self) -> float:
+        """How far all is done, in seconds of audio."""
+        return self._seek / 100
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._guess
+
+    @property
+    def done(self) -> bool:
+        """Whether every word has its time, or no sound is left."""
+        return not self._left or self._seek >= self._mel.content_frames
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether the next thing to do is to encode what `mel` gives."""
+        return self._window is None and not self.done
+
+    @property
+    def holds_window(self) -> bool:
+        """Whether a window's memory is in its hands."""
+        return self._window is not None
+
+    @property
+    def _n_frames(self) -> int:
+        return min(N_FRAMES, self._mel.content_frames - self._seek)
+
+    @property
+    def _is_last(self) -> bool:
+        return self._seek + self._n_frames >= self._mel.content_frames
+
+    def mel(self) -> FloatArray:
+        """Give the log-mel (n_mels, 3000) of the window that is to be encoded."""
+        return self._mel.opening() if self._language is None else self._mel.window(self._seek, self._n_frames)
+
+    def attach(self, window: WindowId) -> None:
+        """Take the memory of the window that was encoded from `mel`."""
+        self._window = window
+        if self._language is None:
+            self._detecting = self._backend.open(window)
+        elif self._is_last:
+            self._align(len(self._left))
+        else:
+            self._at_work = ShareFinder(self._backend, window, self._setting, self._candidates())
+
+    def _candidates(self) -> list[tuple[int, ...]]:
+        """Give the next words, as many as a window's text can hold: half the context, as in a transcript."""
+        limit = min(self._backend.spec.n_text_ctx // 2, self._setting.most_tokens)
+        lengths = accumulate(len(word) for word in self._left)
+        return self._left[: sum(length <= limit for length in lengths)]
+
+    def _align(self, n_words: int) -> None:
+        assert self._window is not None
+        tokens = [token for word in self._left[:n_words] for token in word]
+        if len(tokens) > self._setting.most_tokens:
+            raise OptionError(
+                f"{self._recording.name}: the recording is over, and {n_words} words of the text are left; "
+                "give the text of this recording alone"
+            )
+        self._at_work = WindowAligner(self._backend, self._window, self._setting, tokens, self._n_frames)
+
+    def steps(self) -> list[RowStep]:
+        """Say which rows are to be stepped; none while a window is needed."""
+        if self._detecting is not None:
+            return [language_step(self._detecting, self._tokenizer)]
+        return self._at_work.steps() if self._at_work is not None else []
+
+    def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
+        """Take the results of `steps`; tell of a window that this ends."""
+        if self._detecting is not None:
+            return [self._accept_language(results[0])]
+        assert self._at_work is not None
+        self._at_work.accept(results)
+        done, self._at_work = self._at_work, None
+        if isinstance(done, ShareFinder):
+            assert done.n_words is not None
+            if done.n_words:
+                self._align(done.n_words)
+                return []
+            return [self._accept_words(())]
+        assert isinstance(done.result, Alignment)
+        return [self._accept_words(done.result.words)]
+
+    def _accept_language(self, result: RowResult) -> JobEvent:
+        self._give_back()
+        self._guess = language_guess(result.probes[0], self._tokenizer)
+        self._language = self._guess.language
+        self._setting = self._new_setting()
+        self._left = self._new_words()
+        return LanguageDetected(guess=self._guess)
+
+    # What came of it.
+
+    def _accept_words(self, words: tuple[WordTiming, ...]) -> JobEvent:
+        """Keep a window's words, and go on where the last one ends; without any, behind the window."""
+        self._give_back()
+        seek, n_frames = self._seek, self._n_frames
+        if not self._is_last and len(words) > 1 and words[-1].end_s > n_frames / 100 - _EDGE_S:
+            words = words[:-1]
+        end = seek + round(words[-1].end_s * 100) if words else seek
+        self._seek = seek + n_frames if end <= seek or self._is_last else end
+        self._left = self._left[len(words) :]
+        segments = self._cut(words, seek)
+        tokens = tuple(token for word in words for token in word.tokens)
+        text = self._tokenizer.decode(tokens)
+        result = WindowResult(tokens=tokens, text=text.strip(), avg_logprob=_mean_logprob(words), no_speech_prob=0.0,
+                              temperature=0.0, compression_ratio=compression_ratio(text), timings=words)  # fmt: skip
+        window = Window(seek=seek, n_frames=n_frames, next_seek=self._seek, skipped=not words, result=result)
+        self._windows.append(window)
+        self._segments.extend(segments)
+        return WindowDone(window=window, segments=tuple(segments))
+
+    def _cut(self, words: tuple[WordTiming, ...], seek: int) -> list[Segment]:
+        """Make a segment of each sentence, and of what the window's end cuts off."""
+        offset_s = seek / 100
+        last = self._segments[-1] if self._segments else None
+        spoken_until_s = last.end_s if last else 0.0
+        sentences = sentences_of(words)
+        pieces = [
+            Piece(
+                start_s=offset_s + sentence[0].start_s,
+                end_s=offset_s + sentence[-1].end_s,
+                tokens=tuple(token for word in sentence for token in word.tokens),
+            )
+            for sentence in sentences
+        ]
+        eot = self._tokenizer.special.eot
+        placed = place_words(pieces, words, _WORDS, offset_s=offset_s, last_speech_s=spoken_until_s, eot=eot)
+        segments: list[Segment] = []
+        for sentence, piece in zip(sentences, placed, strict=True):
+            text = self._tokenizer.decode(piece.tokens)
+            segments.append(
+                Segment(
+                    id=len(self._segments) + len(segments), seek=seek, start_s=piece.start_s, end_s=piece.end_s,
+                    text=text, tokens=piece.tokens, temperature=0.0, avg_logprob=_mean_logprob(sentence),
+                    compression_ratio=compression_ratio(text), no_speech_prob=0.0, words=piece.words,
+                )
+            )  # fmt: skip
+        return in_order(segments, spoken_until_s)
+
+    def transcript(self) -> Transcript:
+        """Give everything found so far."""
+        return Transcript(
+            text="".join(segment.text for segment in self._segments),
+            segments=tuple(self._segments),
+            language=self._language or "",
+            duration_s=self._recording.duration_s,
+            language_as_given=self._speech.language,
+            language_guess=self._guess,
+            windows=tuple(self._windows),
+            warnings=self._recording.warnings,
+        )
+
+    def _give_back(self) -> None:
+        if self._at_work is not None:
+            self._at_work.close()
+            self._at_work = None
+        if self._detecting is not None:
+            self._backend.close(self._detecting)
+            self._detecting = None
+        if self._window is not None:
+            self._backend.release(self._window)
+            self._window = None
+
+    def close(self) -> None:
+        """Give rows, window and recording back; may be called at any time, and twice."""
+        self._give_back()
+        self._recording.close()
+
+
+def sentences_of(words: Sequence[WordTiming]) -> list[list[WordTiming]]:
+    """Part words behind the marks that end a sentence, and what belongs to those marks."""
+    sentences: list[list[WordTiming]] = []
+    ended = True
+    for word in words:
+        if ended and not (sentences and word.text in _WORDS.append_punctuations):
+            sentences.append([])
+            ended = False
+        sentences[-1].append(word)
+        ended = ended or word.text in _SENTENCE_ENDS
+    return sentences
+
+
+def _mean_logprob(words: Sequence[WordTiming]) -> float:
+    """Give the mean of the words' log-probabilities; 0 without words."""
+    return sum(math.log(max(word.probability, 1e-30)) for word in words) / max(len(words), 1)
