@@ -97,7 +97,7 @@ std::vector<float> alignment_cost(const float* scores, int n_heads, int n_tokens
 }
 
 std::vector<std::int32_t> dtw_path(const float* cost, int n_tokens, int n_columns) {
-    enum Way : std::int8_t { both, token, column };
+    constexpr std::int8_t both = 0, token = 1, column = 2;  // where the cheapest path came from
     const std::size_t width = size(n_columns) + 1;
     std::vector<std::int8_t> came(size(n_tokens + 1) * width, column);
     std::vector<float> last(width, std::numeric_limits<float>::infinity()), now(width);
@@ -107,9 +107,14 @@ std::vector<std::int32_t> dtw_path(const float* cost, int n_tokens, int n_column
         for (int j = 1; j <= n_columns; ++j) {
             const float of_both = last[size(j) - 1], of_token = last[size(j)], of_column = now[size(j) - 1];
             float cheapest = of_column;
-            Way way = column;
-            if (of_both < of_token && of_both < of_column) cheapest = of_both, way = both;
-            else if (of_token < of_both && of_token < of_column) cheapest = of_token, way = token;
+            std::int8_t way = column;
+            if (of_both < of_token && of_both < of_column) {
+                cheapest = of_both;
+                way = both;
+            } else if (of_token < of_both && of_token < of_column) {
+                cheapest = of_token;
+                way = token;
+            }
             now[size(j)] = cost[size(i - 1) * size(n_columns) + size(j - 1)] + cheapest;
             came[size(i) * width + size(j)] = way;
         }
@@ -119,7 +124,7 @@ std::vector<std::int32_t> dtw_path(const float* cost, int n_tokens, int n_column
     for (int i = n_tokens, j = n_columns; i > 0 || j > 0;) {
         tokens.push_back(i - 1);
         columns.push_back(j - 1);
-        const int way = i == 0 ? column : j == 0 ? token : came[size(i) * width + size(j)];
+        const std::int8_t way = i == 0 ? column : j == 0 ? token : came[size(i) * width + size(j)];
         if (way != column) --i;
         if (way != token) --j;
     }

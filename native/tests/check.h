@@ -42,5 +42,6 @@ inline std::vector<const Kernels*> all_kernels() {
 void test_kernels();
 void test_pool();
 void test_network();
+void test_alignment();
 
 }  // namespace stapes::tests

@@ -7,6 +7,7 @@ int main() {
     stapes::tests::test_kernels();
     stapes::tests::test_pool();
     stapes::tests::test_network();
+    stapes::tests::test_alignment();
     if (stapes::tests::n_failed) {
         std::fprintf(stderr, "%d checks failed\n", stapes::tests::n_failed);
         return 1;
