@@ -265,7 +265,7 @@ companies = given(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @companies
 def test_interleaved_jobs_equal_each_alone(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
