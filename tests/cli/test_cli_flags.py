@@ -175,6 +175,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
             "--precision int4: this version does not know it; give auto, float32, bfloat16 or",
         ),
         (["a", "--threads", "-1"], "--threads must be 0 (all) or more, got -1"),
+        (["a", "--max_memory", "0"], "--max_memory must be more than 0 MB, got 0"),
         (["a", "--max-duration", "0"], "--max_duration must be more than 0 seconds"),
         (["a", "--max-duration", "nan"], "--max_duration must be more than 0 seconds"),
         (["a", "--patience", "2", "--beam_size", "None"], "patience needs a beam search"),

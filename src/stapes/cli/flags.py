@@ -42,6 +42,7 @@ class Command:
     precision: str
     device: str
     threads: int | None  # None: as many as the machine has
+    max_memory: int | None  # bytes; None: a quarter of what is free
     formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
     output_dir: str
     verbose: bool | None
@@ -79,6 +80,7 @@ def parse(words: Sequence[str]) -> Command:
         precision=_known("precision", values["precision"], ("auto", *PRECISIONS), "this version does not know it"),
         device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
         threads=threads or None,
+        max_memory=_bytes_of(values["max_memory"]),
         formats=format_names(values["output_format"] or ALL_FORMATS) if to_files else (),
         output_dir=values["output_dir"] or ".",
         verbose=values["verbose"],
@@ -97,6 +99,12 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
     end = words.index("--") if "--" in words else len(words)
     values = vars(build_parser().parse_intermixed_args(words[:end]))
     return {**values, "audio": [*values["audio"], *words[end + 1 :]]}
+
+
+def _bytes_of(megabytes: float | None) -> int | None:
+    if megabytes is not None and not 0 < megabytes < math.inf:
+        raise OptionError(f"--max_memory must be more than 0 MB, got {megabytes:g}")
+    return None if megabytes is None else int(megabytes * 1e6)
 
 
 def _known(name: str, value: str, known: Sequence[str], why: str) -> str:
@@ -280,6 +288,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=whole, default=0, metavar="N",
         help="most cores to use; 0 uses all (default: 0)")  # fmt: skip
+    add(
+        "--max_memory",
+        type=number,
+        metavar="MB",
+        help="most memory for the recordings at work, beside the weights (default: None, a quarter of what is free)",
+    )
 
 
 def _add_group(section: argparse._ArgumentGroup, group: type) -> None:

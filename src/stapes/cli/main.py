@@ -139,6 +139,7 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
         device=command.device,
         precision=command.precision,
         threads=command.threads,
+        max_memory=command.max_memory,
     )
     return engine
 
