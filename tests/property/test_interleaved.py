@@ -145,9 +145,8 @@ class Followed:
 
         job = engine.submit(
             recording(wanted.recording),
-            **POOL[wanted.options],
+            **{"mode": wanted.mode, **POOL[wanted.options]},
             sample_len=wanted.sample_len,
-            mode=wanted.mode,
             on_event=sink,
             **keywords,
         )
