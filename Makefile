@@ -52,7 +52,7 @@ sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, 
 	@.venv/bin/cmake --build .venv/native-thread -- --quiet
 	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
 	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
-	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider tests/contract -k native
+	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider tests/contract -k 'native and not company'
 
 golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of the reference (hours)
 	@.venv/bin/python -m pytest -m golden

@@ -63,8 +63,8 @@ def load(
     threads: cores to use; None uses those that the process may use.
     download: whether a model that is not here may be fetched from the hub.
     backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
-    max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: those
-    of 16 windows, or a quarter of what is free.
+    max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: 256 MB,
+    or five windows of a large model.
     Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
     """
     from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)

@@ -42,7 +42,7 @@ class Command:
     precision: str
     device: str
     threads: int | None  # None: as many as the machine has
-    max_memory: int | None  # bytes; None: a quarter of what is free
+    max_memory: int | None  # bytes; None: 256 MB, or five windows
     formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
     output_dir: str
     verbose: bool | None
@@ -292,7 +292,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--max_memory",
         type=number,
         metavar="MB",
-        help="most memory for the recordings at work, beside the weights (default: None, a quarter of what is free)",
+        help="most memory for the recordings at work, beside the weights (default: None, 256, or five windows)",
     )
 
 
