@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "options.md"
 HEAD = """\
 # Options
 
-Made by `tools/make_options_doc.py` from `src/stapes/options.py` and `src/stapes/cli/flags.py`: change those.
+Made by `tools/make_options_doc.py` from `src/stapes/options/` and `src/stapes/cli/flags.py`: change those.
 
 The keywords of `engine.transcribe()`, `stream()` and `submit()` are named like the flags of `stapes`, which
 may be written with dashes or underscores. The library's defaults are those of `whisper.transcribe()`, the

@@ -27,7 +27,7 @@ from stapes.errors import (
 from stapes.job import Job
 from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.results import LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
+from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
 from stapes.scheduled import JobState, Progress
 from stapes.speech import SpeechSpan, find_speech
 
@@ -46,6 +46,7 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "EngineStatus",
+    "Flag",
     "Job",
     "JobEvent",
     "JobState",

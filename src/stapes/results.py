@@ -39,9 +39,11 @@ class Segment:
     compression_ratio: float  # of the whole window's text
     no_speech_prob: float  # of the whole window
     words: tuple[Word, ...] | None = None  # None: word times were not asked for
+    language: str | None = None  # code; None: that of the transcript
+    flags: tuple[str, ...] = ()  # guards that dropped or changed something beside it (docs/guards.md)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the segment with openai/whisper's keys, in its order."""
+        """Give the segment with openai/whisper's keys, in its order; language and flags only where there are any."""
         values: dict[str, Any] = {
             "id": self.id,
             "seek": self.seek,
@@ -56,7 +58,26 @@ class Segment:
         }
         if self.words is not None:
             values["words"] = [word.to_dict() for word in self.words]
+        if self.language is not None:
+            values["language"] = self.language
+        if self.flags:
+            values["flags"] = list(self.flags)
         return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """What a guard did, where, and why (docs/guards.md)."""
+
+    guard: str  # "silence", "tail", "loop" or "speech"
+    start_s: float
+    end_s: float
+    reason: str
+    text: str = ""  # what was dropped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        return {"guard": self.guard, "start": self.start_s, "end": self.end_s, "reason": self.reason, "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +158,15 @@ class Transcript:
     language_guess: LanguageGuess | None = None  # None: the language was given
     windows: tuple[Window, ...] = ()
     warnings: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()  # what the guards did, in the recording's order
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the dict that openai/whisper's transcribe() returns, key for key."""
-        return {
+        """Give the dict that openai/whisper's transcribe() returns, key for key; flags only where there are any."""
+        values: dict[str, Any] = {
             "text": self.text,
             "segments": [segment.to_dict() for segment in self.segments],
             "language": self.language_as_given or self.language,
         }
+        if self.flags:
+            values["flags"] = [flag.to_dict() for flag in self.flags]
+        return values

@@ -1,0 +1,98 @@
+"""Every option of a transcription: its type, unit, default and one line of help, written once.
+
+Options come in frozen groups, checked when they are made. The command line's flags and the documentation are made
+from the groups' fields; `TranscribeOptions.from_keywords` takes the keywords of openai/whisper's transcribe().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from stapes.errors import OptionError
+from stapes.options.checks import option
+from stapes.options.method import Clips, Method, Mode, Words
+from stapes.options.rules import Context, Rules
+from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
+from stapes.options.speech import Speech, Task
+
+__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "PRECISIONS", "Beam", "Clips", "Context", "Greedy", "Method", "Mode",
+           "Rules", "Sample", "Search", "Speech", "Strategy", "Task", "Thresholds", "TranscribeOptions", "Words",
+           "default_of", "option", "option_fields"]  # fmt: skip
+
+#: what a model can be computed in; only the first is exact (docs/native.md)
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscribeOptions:
+    """All options of one transcription; defaults are those of openai/whisper's transcribe()."""
+
+    speech: Speech = field(default_factory=Speech)
+    search: Search = field(default_factory=Search)
+    rules: Rules = field(default_factory=Rules)
+    context: Context = field(default_factory=Context)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    clips: Clips = field(default_factory=Clips)
+    words: Words = field(default_factory=Words)
+    method: Method = field(default_factory=Method)
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> TranscribeOptions:
+        """Build the groups from flat keywords, as whisper.transcribe() takes them.
+
+        Raises OptionError for an unknown keyword or a value that cannot be.
+        """
+        left = dict(keywords)
+        groups = {
+            name: group(**{item.name: left.pop(item.name) for item in fields(group) if item.name in left})
+            for name, group in GROUPS.items()
+        }
+        if left:
+            raise OptionError(_unknown(next(iter(left))))
+        return cls(**groups)
+
+
+#: name in TranscribeOptions -> class of the group, in the order of the help page
+GROUPS: dict[str, Any] = {
+    "speech": Speech,
+    "search": Search,
+    "rules": Rules,
+    "context": Context,
+    "thresholds": Thresholds,
+    "clips": Clips,
+    "words": Words,
+    "method": Method,
+}
+
+#: What `whisper.transcribe()` has and the window loop sets itself.
+_SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give initial_prompt instead"}
+
+
+def option_fields() -> Iterable[tuple[str, Field[Any]]]:
+    """Give (group, field) for every option, for whoever makes flags or documentation of them."""
+    for name, group in GROUPS.items():
+        for item in fields(group):
+            yield name, item
+
+
+def default_of(name: str) -> Any:
+    """Give an option's default."""
+    for _, item in option_fields():
+        if item.name == name and item.default is not MISSING:
+            return item.default
+    raise KeyError(name)
+
+
+def _unknown(name: str) -> str:
+    if name in _SET_BY_LOOP:
+        return f"{name}: {_SET_BY_LOOP[name]}"
+    from difflib import get_close_matches  # noqa: PLC0415 (only on this path)
+
+    close = get_close_matches(name, [item.name for _, item in option_fields()], n=1)
+    return f"unknown option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; see stapes --help")
+
+
+#: What the `stapes` command sets otherwise than the library, as the `whisper` command does.
+COMMAND_PRESET: Mapping[str, Any] = {"beam_size": 5, "best_of": 5}

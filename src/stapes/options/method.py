@@ -1,0 +1,74 @@
+"""How a recording is gone through, and which times are found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from stapes.errors import OptionError
+from stapes.options.checks import flag, number, option, require
+
+Mode = Literal["sequential", "chunked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How a recording is gone through."""
+
+    mode: Mode = option(
+        "sequential",
+        "sequential: the reference's way, each window knows the text before it; chunked: cut at pauses into chunks "
+        "that are decoded side by side, none knowing another's text",
+    )
+
+    def __post_init__(self) -> None:
+        require(self.mode in get_args(Mode), f"mode must be 'sequential' or 'chunked', got {self.mode!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """Which stretches of the recording are decoded."""
+
+    clip_timestamps: tuple[float, ...] = option(
+        (0.0,), "start,end,start,end,... of the stretches to decode; a last start without end runs to the end", "s"
+    )
+
+    def __post_init__(self) -> None:
+        times = _times(self.clip_timestamps)
+        object.__setattr__(self, "clip_timestamps", times)
+        for start, end in zip(times[::2], times[1::2], strict=False):
+            require(start <= end, f"clip_timestamps: the clip {start:g}-{end:g} s ends before it starts")
+
+
+def _times(value: Any) -> tuple[float, ...]:
+    """Read "2.5,20,31" or an iterable of seconds."""
+    try:
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+        times = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise OptionError(f"clip_timestamps must be seconds such as '0,30.5', got {value!r}") from None
+    require(
+        all(math.isfinite(time) and time >= 0 for time in times),
+        f"clip_timestamps must be finite and not negative, got {value!r}",
+    )
+    return times
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """When each word was spoken."""
+
+    word_timestamps: bool = option(False, "find the time of every word, and place segments and windows by them")
+    prepend_punctuations: str = option("\"'“¿([{-", "marks that join the word after them")
+    append_punctuations: str = option("\"'.。,，!！?？:：”)]}、", "marks that join the word before them")
+    hallucination_silence_threshold: float | None = option(
+        None, "with word times: skip a silence longer than this where text seems invented", "s"
+    )
+
+    def __post_init__(self) -> None:
+        flag("word_timestamps", self.word_timestamps)
+        for name in ("prepend_punctuations", "append_punctuations"):
+            value = getattr(self, name)
+            require(isinstance(value, str), f"{name} must be text, got {value!r}")
+        number("hallucination_silence_threshold", self.hallucination_silence_threshold, low=0)

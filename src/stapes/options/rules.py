@@ -1,0 +1,62 @@
+"""Which tokens may come, and what a window is told of the text before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+from stapes.errors import OptionError
+from stapes.options.checks import flag, number, option, require, whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Which tokens may come when."""
+
+    suppress_tokens: tuple[int, ...] = option(
+        (-1,), "ids that are never chosen; -1 stands for symbols that nobody speaks; empty switches this off", "ids"
+    )
+    suppress_blank: bool = option(True, "forbid a window to begin with a blank or to be empty")
+    without_timestamps: bool = option(False, "decode text without timestamps: one segment per window")
+    max_initial_timestamp: float | None = option(1.0, "latest start of a window's first segment; None: any", "s")
+    sample_len: int | None = option(None, "most tokens decoded per window; None: half the context, 224", "tokens")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suppress_tokens", _token_ids(self.suppress_tokens))
+        flag("suppress_blank", self.suppress_blank)
+        flag("without_timestamps", self.without_timestamps)
+        number("max_initial_timestamp", self.max_initial_timestamp, low=0, high=30)
+        whole("sample_len", self.sample_len, low=0)
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    """Read "-1", "1,2,3", an iterable of ids, "" or None (both: nothing is suppressed)."""
+    if value is None:
+        return ()
+    try:
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+        ids = tuple(int(part) if isinstance(part, str) else index(part) for part in parts)
+    except (TypeError, ValueError):
+        raise OptionError(f"suppress_tokens must be ids such as '-1' or '50,1234', got {value!r}") from None
+    require(all(one >= -1 for one in ids), f"suppress_tokens has an id below -1: {value!r}")
+    return ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a window is told of the text before it."""
+
+    condition_on_previous_text: bool = option(
+        True, "give each window the text before it; off: less consistent, but a loop cannot spread"
+    )
+    initial_prompt: str | None = option(None, "text before the recording: names, jargon, style")
+    carry_initial_prompt: bool = option(False, "put initial_prompt before every window, not only before the first")
+    prefix: str | None = option(None, "text that every window begins with; it is not part of the result")
+
+    def __post_init__(self) -> None:
+        flag("condition_on_previous_text", self.condition_on_previous_text)
+        flag("carry_initial_prompt", self.carry_initial_prompt)
+        for name in ("initial_prompt", "prefix"):
+            value = getattr(self, name)
+            require(value is None or isinstance(value, str), f"{name} must be text or None, got {value!r}")
