@@ -15,7 +15,8 @@ from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, Wind
 from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.beam import BeamRows
 from stapes.decoding.pick import PickRows
-from stapes.decoding.quality import compression_ratio, refusal
+from stapes.decoding.quality import compression_ratio, is_silence, refusal
+from stapes.decoding.repetition import find_loop
 from stapes.decoding.rows import SearchRows, SearchSetting, rank
 from stapes.decoding.rules import DecodingRules
 from stapes.errors import OptionError
@@ -35,6 +36,7 @@ class WindowSetting:
     rules: DecodingRules
     search: Search
     thresholds: Thresholds
+    loop_guard: bool
     start: tuple[int, ...]  # start of transcript, language, task, no-timestamps, as the options ask
     prefix: tuple[int, ...]
     sample_len: int
@@ -65,6 +67,7 @@ class WindowSetting:
             rules=DecodingRules.make(tokenizer, options.rules, WINDOW_SECONDS / spec.n_audio_ctx),
             search=options.search,
             thresholds=options.thresholds,
+            loop_guard=options.guards_on.loop_guard,
             start=start,
             prefix=tuple(prefix),
             sample_len=sample_len,
@@ -80,6 +83,20 @@ class WindowSetting:
         if prompt:
             before = (self.tokenizer.special.sot_prev, *prompt[-(self.n_text_ctx // 2 - 1) :])
         return (*before, *self.start, *self.prefix)
+
+    def refusal(self, result: WindowResult, before: Sequence[int]) -> str | None:
+        """Say why a try is not good enough, or None if it is to be kept.
+
+        before: ids before the first sampled one.
+        """
+        refused = refusal(result, self.thresholds)
+        if refused is None and self.loop_guard and not is_silence(result, self.thresholds):
+            eot = self.tokenizer.special.eot
+            text, told = ([token for token in ids if token < eot] for ids in (result.tokens, before))
+            loop = find_loop(text, told)
+            if loop is not None:
+                return f"repeats {loop.phrase} tokens {loop.times} times"
+        return refused
 
     def max_tokens(self, n_initial: int) -> int:
         """How many tokens may be sampled: the row stops once it holds more than the context."""
@@ -180,7 +197,7 @@ class WindowDecoder:
             temperature=temperature,
             compression_ratio=compression_ratio(text),
         )
-        refused = refusal(result, setting.thresholds)
+        refused = setting.refusal(result, self._initial)
         self._tries.append(Try(temperature=temperature, avg_logprob=result.avg_logprob,
                                compression_ratio=result.compression_ratio, refused=refused))  # fmt: skip
         if refused is None or len(self._tries) == len(setting.search.temperature):

@@ -12,14 +12,15 @@ from typing import Any
 
 from stapes.errors import OptionError
 from stapes.options.checks import option
+from stapes.options.guards import NO_GUARDS, Guards, Voice
 from stapes.options.method import Clips, Method, Mode, Words
 from stapes.options.rules import Context, Rules
 from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
 from stapes.options.speech import Speech, Task
 
-__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "PRECISIONS", "Beam", "Clips", "Context", "Greedy", "Method", "Mode",
-           "Rules", "Sample", "Search", "Speech", "Strategy", "Task", "Thresholds", "TranscribeOptions", "Words",
-           "default_of", "option", "option_fields"]  # fmt: skip
+__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Beam", "Clips", "Context",
+           "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech", "Strategy", "Task",
+           "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option", "option_fields"]  # fmt: skip
 
 #: what a model can be computed in; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -36,7 +37,14 @@ class TranscribeOptions:
     thresholds: Thresholds = field(default_factory=Thresholds)
     clips: Clips = field(default_factory=Clips)
     words: Words = field(default_factory=Words)
+    guards: Guards = field(default_factory=Guards)
+    voice: Voice = field(default_factory=Voice)
     method: Method = field(default_factory=Method)
+
+    @property
+    def guards_on(self) -> Guards:
+        """The guards that are to stand."""
+        return NO_GUARDS if self.method.mode == "reference" else self.guards
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> TranscribeOptions:
@@ -63,6 +71,8 @@ GROUPS: dict[str, Any] = {
     "thresholds": Thresholds,
     "clips": Clips,
     "words": Words,
+    "guards": Guards,
+    "voice": Voice,
     "method": Method,
 }
 

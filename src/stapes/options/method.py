@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from stapes.errors import OptionError
 from stapes.options.checks import flag, number, option, require
 
-Mode = Literal["sequential", "chunked"]
+Mode = Literal["sequential", "reference", "chunked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +18,14 @@ class Method:
 
     mode: Mode = option(
         "sequential",
-        "sequential: the reference's way, each window knows the text before it; chunked: cut at pauses into chunks "
-        "that are decoded side by side, none knowing another's text",
+        "sequential: each window knows the text before it, and guards stand against invented text; reference: the same "
+        "without guards, as openai/whisper does it; chunked: cut at pauses into chunks that are decoded side by side, "
+        "none knowing another's text",
     )
 
     def __post_init__(self) -> None:
-        require(self.mode in get_args(Mode), f"mode must be 'sequential' or 'chunked', got {self.mode!r}")
+        known = ", ".join(get_args(Mode))
+        require(self.mode in get_args(Mode), f"mode must be one of {known}; got {self.mode!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,10 @@ from stapes.errors import OptionError
 from stapes.options import Clips, TranscribeOptions
 from stapes.recording.alignment import Heads
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
+from stapes.recording.listening import OpenListener
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
 from stapes.recording.task import RecordingTask
-from stapes.results import LanguageGuess, Segment, Transcript, Window
+from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 
 #: A chunk is as long as a window at most, and is not cut before this: 18 s.
@@ -118,6 +119,7 @@ class ChunkedTask:
         resume: Sequence[Answer] = (),
         *,
         heads: Heads = (),
+        listener: OpenListener | None = None,
     ) -> None:
         """Take a recording, which the task closes; all as for `RecordingTask`."""
         self._recording = recording
@@ -125,12 +127,14 @@ class ChunkedTask:
         self._tokenizer = tokenizer
         self._options = options
         self._heads = heads
+        self._listener = listener
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
         #: known once the first chunk has told it; nothing else is begun before
         self._language: str | None = None
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
+        self._flags: list[Flag] = []
         self._texts: list[str] = []
         self._done_s = 0.0
         clips = clips_in_frames(options.clips.clip_timestamps, self._mel.content_frames)
@@ -147,7 +151,13 @@ class ChunkedTask:
         if self._guess is not None:
             options = replace(options, speech=replace(options.speech, language=self._guess.language))
         task = RecordingTask(
-            self._recording.shared(), self._backend, self._tokenizer, options, heads=self._heads, mel=self._mel
+            self._recording.shared(),
+            self._backend,
+            self._tokenizer,
+            options,
+            heads=self._heads,
+            listener=self._listener,
+            mel=self._mel,
         )
         return _Chunk(task, end_s, self._collect)
 
@@ -194,7 +204,8 @@ class ChunkedTask:
         numbered = tuple(replace(one, id=len(self._segments) + i) for i, one in enumerate(event.segments))
         self._segments.extend(numbered)
         self._windows.append(event.window)
-        return WindowDone(window=event.window, segments=numbered, resumed=event.resumed)
+        self._flags.extend(event.flags)
+        return replace(event, segments=numbered)
 
     def first_events(self) -> Sequence[JobEvent]:
         """Tell of what was known from an earlier run."""
@@ -242,6 +253,7 @@ class ChunkedTask:
             language_guess=self._guess,
             windows=tuple(self._windows),
             warnings=self._recording.warnings,
+            flags=tuple(self._flags),
         )
 
     def close(self) -> None:

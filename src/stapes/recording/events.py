@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stapes.results import LanguageGuess, Segment, Window
+from stapes.results import Flag, LanguageGuess, Segment, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class WindowDone:
 
     window: Window
     segments: tuple[Segment, ...]
+    flags: tuple[Flag, ...] = ()  # what guards did in it, and behind it up to the next one
     resumed: bool = False  # known from an earlier run, not decoded again
 
 

@@ -5,7 +5,8 @@
     while (request := loop.next()) is not None:
         segments = loop.accept(answer(request))
 
-Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`).
+Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`). Where
+its scores are doubtful, the guards ask first who speaks there (`Listen`).
 
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
 a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
@@ -18,10 +19,12 @@ from dataclasses import dataclass, replace
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
+from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
 from stapes.recording.hallucination import Settled, Stretch, settle
+from stapes.recording.listening import Heard, Listen
 from stapes.recording.segments import Cut, Piece, WindowGeometry, cut
 from stapes.recording.words import in_order, last_word_end, place_words
-from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
+from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
@@ -52,9 +55,10 @@ class Align:
     tokens: tuple[int, ...]
 
 
-Request = Detect | Decode | Align
-#: A window's result takes its alignment in: a result that has one needs no other answer.
-Answer = LanguageGuess | WindowResult | Alignment
+Request = Detect | Decode | Align | Listen
+#: A window's result takes its alignment in: a result that has one needs no other answer. What is heard is not kept:
+#: to listen again gives the same.
+Answer = LanguageGuess | WindowResult | Alignment | Heard
 
 
 class SeekLoop:
@@ -69,8 +73,12 @@ class SeekLoop:
         n_text_ctx: int,
         tokenizer: Tokenizer,
         options: TranscribeOptions,
+        can_listen: bool = False,
     ) -> None:
-        """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes."""
+        """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
+
+        can_listen: whether `Listen` has an answer; the guards that need one stand only then.
+        """
         self._content_frames = content_frames
         self._window_frames = window_frames
         self._frames_per_timestamp = window_frames // n_audio_ctx
@@ -89,6 +97,11 @@ class SeekLoop:
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
+        self._guards = options.guards_on
+        self._can_listen = can_listen
+        self._heard: Heard | None = None  # in the window that is decoded next, or was just now
+        self._flags: list[Flag] = []
+        self._looped = False  # whether the last window ended in a loop
 
     @property
     def language(self) -> str | None:
@@ -108,6 +121,11 @@ class SeekLoop:
     def last_window(self) -> Window:
         """The window whose result was accepted last."""
         return self._windows[-1]
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the guards did so far."""
+        return tuple(self._flags)
 
     @property
     def seek(self) -> int:
@@ -131,6 +149,12 @@ class SeekLoop:
         if isinstance(asked, Align) and isinstance(answer, Alignment) and self._decoded is not None:
             (decoded, result), self._decoded = self._decoded, None
             return self._accept_window(decoded, replace(result, timings=answer.words))
+        if isinstance(asked, Listen) and isinstance(answer, Heard):
+            self._heard = answer
+            if self._decoded is None:
+                return []
+            (decoded, result), self._decoded = self._decoded, None
+            return self._accept_window(decoded, result)
         raise TypeError(f"{type(answer).__name__} does not answer {asked!r}")
 
     def transcript(self, duration_s: float, warnings: tuple[str, ...] = ()) -> Transcript:
@@ -144,21 +168,34 @@ class SeekLoop:
             language_guess=self._guess,
             windows=tuple(self._windows),
             warnings=warnings,
+            flags=self.flags,
         )
 
     # Where to decode.
 
-    def _next_window(self) -> Decode | None:
+    def _next_window(self) -> Decode | Listen | None:
         while self._clips:
             start, end = self._clips[0]
             self._seek = max(self._seek, start)
-            if self._seek < end:
-                size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
+            size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
+            if start < self._seek and 0 < size < self._window_frames and self._guards.tail_guard and self._can_listen:
+                if self._heard is None:
+                    return Listen(self._seek, size)
+                if not self._heard.spans:
+                    self._leave_tail_out(size)
+                    continue
+            if size > 0:
                 return Decode(self._seek, size, tuple(self._prompt()))
             del self._clips[0]
             if self._clips:
                 self._seek = self._clips[0][0]
         return None
+
+    def _leave_tail_out(self, size: int) -> None:
+        times = (frame / FRAMES_PER_SECOND for frame in (self._seek, self._seek + size))
+        self._flags.append(Flag(guard="tail", start_s=next(times), end_s=next(times), reason="nobody speaks any more"))
+        self._seek += size
+        self._heard = None
 
     def _prompt(self) -> list[int]:
         if not self._options.context.carry_initial_prompt:
@@ -170,34 +207,84 @@ class SeekLoop:
     # What came of it.
 
     def _accept_window(self, asked: Decode, result: WindowResult) -> list[Segment]:
+        place = Place(asked.seek, asked.n_frames)
+        found = self._cut(asked, result)
+        if self._wants_to_listen(result, found, place):
+            self._decoded, self._asked = (asked, result), Listen(asked.seek, asked.n_frames)
+            return []
         if is_silence(result, self._options.thresholds):
-            return self._move_on(asked, result, asked.seek + asked.n_frames, segments=None)
-        geometry = WindowGeometry(
-            seek=asked.seek,
-            n_frames=asked.n_frames,
-            frames_per_timestamp=self._frames_per_timestamp,
-            timestamp_begin=self._tokenizer.special.timestamp_begin,
-        )
-        found = cut(result.tokens, geometry)
-        settled = Settled(found.pieces, asked.seek + found.advance)
+            return self._move_on(asked, result, self._with_speech(place, None, place.end), segments=None)
+        guarded = self._guarded(asked, found)
+        if not guarded.found.pieces:
+            self._keep_flags(guarded)
+            return self._move_on(asked, result, self._with_speech(place, None, place.end), segments=None)
+        settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
         if self._options.words.word_timestamps:
             if result.timings is None:
-                text = tuple(token for piece in found.pieces for token in self._text_of(piece))
+                text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
                 if text:
-                    self._decoded = asked, result
-                    self._asked = Align(asked.seek, asked.n_frames, text)
+                    self._decoded, self._asked = (asked, result), Align(asked.seek, asked.n_frames, text)
                     return []
                 result = replace(result, timings=())
-            settled = self._with_words(asked, found, result.timings or ())
+            settled = self._with_words(asked, guarded.found, result.timings or ())
+        self._keep_flags(guarded)
         if settled.pieces is None:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(settled.pieces)]
         if self._options.words.word_timestamps:
             segments = in_order(segments, self._spoken_until_s(asked))
         self._history.extend(token for segment in segments for token in segment.tokens)
-        if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
+        if not self._options.context.condition_on_previous_text or result.temperature > _WILD or guarded.looped:
             self._reset = len(self._history)
-        return self._move_on(asked, result, settled.next_seek, segments=segments)
+        next_seek = self._with_speech(place, settled.pieces[-1].end_s if settled.pieces else None, settled.next_seek)
+        return self._move_on(asked, result, next_seek, segments=segments)
+
+    def _cut(self, asked: Decode, result: WindowResult) -> Cut:
+        geometry = WindowGeometry(
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            frames_per_timestamp=self._frames_per_timestamp,
+            timestamp_begin=self._tokenizer.special.timestamp_begin,
+        )
+        return cut(result.tokens, geometry)
+
+    # What the guards make of it.
+
+    def _wants_to_listen(self, result: WindowResult, found: Cut, place: Place) -> bool:
+        guards = self._guards
+        if self._heard is not None or not self._can_listen or not (guards.silence_guard or guards.speech_guard):
+            return False
+        return is_doubtful(result, found, place, self._tokenizer.special.eot)
+
+    def _guarded(self, asked: Decode, found: Cut) -> Guarded:
+        place, eot = Place(asked.seek, asked.n_frames), self._tokenizer.special.eot
+        guarded = Guarded(found)
+        if self._guards.loop_guard:
+            guarded = drop_loop(found, place, asked.prompt, eot)
+        if self._guards.silence_guard and self._heard is not None:
+            guarded = drop_unheard(guarded, self._heard, eot)
+        if guarded.looped and self._looped:  # the same again: whatever is said there, this model does not hear it
+            guarded = replace(guarded, found=replace(guarded.found, advance=asked.n_frames))
+        return guarded
+
+    def _with_speech(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
+        """Go back for speech that the window's text leaves out."""
+        if not self._guards.speech_guard or self._heard is None:
+            return next_seek
+        back = back_to_speech(self._heard, place, text_end_s, next_seek)
+        if back != next_seek:
+            times = (frame / FRAMES_PER_SECOND for frame in (back, next_seek))
+            reason = "somebody speaks behind the last word"
+            self._flags.append(Flag(guard="speech", start_s=next(times), end_s=next(times), reason=reason))
+        return back
+
+    def _keep_flags(self, guarded: Guarded) -> None:
+        self._looped = guarded.looped
+        self._flags.extend(self._flag(one) for one in guarded.dropped)
+
+    def _flag(self, one: Dropped) -> Flag:
+        text = self._tokenizer.decode(one.tokens).strip()
+        return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
@@ -251,6 +338,7 @@ class SeekLoop:
     ) -> list[Segment]:
         """Keep a window's segments and go on behind it; None: the window is skipped."""
         self._seek = next_seek
+        self._heard = None
         self._segments.extend(segments or ())
         self._windows.append(
             Window(

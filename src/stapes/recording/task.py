@@ -17,8 +17,9 @@ from stapes.options import TranscribeOptions
 from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import language_guess, language_step
+from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.loop import Align, Answer, Decode, Detect, SeekLoop
-from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult
+from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
@@ -39,12 +40,14 @@ class RecordingTask:
         resume: Sequence[Answer] = (),
         *,
         heads: Heads = (),
+        listener: OpenListener | None = None,
         mel: LogMel | None = None,
     ) -> None:
         """Take a recording, which the task closes.
 
         resume: the answers of an earlier, broken run with the same recording, model and options.
         heads: whose attention follows the sound, for word times.
+        listener: makes what hears speech, for guards that need it.
         mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
@@ -61,7 +64,10 @@ class RecordingTask:
             n_text_ctx=spec.n_text_ctx,
             tokenizer=tokenizer,
             options=options,
+            can_listen=listener is not None,
         )
+        self._ear = None if listener is None else Ear(recording, listener)
+        self._n_flags_told = 0
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
         self._heads = heads
@@ -79,13 +85,23 @@ class RecordingTask:
 
     def _told(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
         """Give an answer to the loop, and what came of it to whoever listens: nothing before a window has its words."""
-        segments = self._loop.accept(answer)
+        segments = [*self._loop.accept(answer), *self._listen()]
         if isinstance(answer, LanguageGuess):
             self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
             return [LanguageDetected(guess=answer, resumed=resumed)]
         if isinstance(self._loop.next(), Align):
             return []
-        return [WindowDone(window=self._loop.last_window, segments=tuple(segments), resumed=resumed)]
+        told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
+        flags = self._loop.flags[told:]
+        return [WindowDone(window=self._loop.last_window, segments=tuple(segments), flags=flags, resumed=resumed)]
+
+    def _listen(self) -> list[Segment]:
+        """Tell the loop who speaks, as long as it asks; give the segments that came of it."""
+        segments: list[Segment] = []
+        while isinstance(request := self._loop.next(), Listen):
+            assert self._ear is not None
+            segments += self._loop.accept(self._ear.hear(request))
+        return segments
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
         """Find the spectrogram's maximum, for which all samples are read: seconds for hours of audio.

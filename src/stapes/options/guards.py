@@ -1,0 +1,48 @@
+"""What keeps invented text out of a transcript, and where to listen at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from stapes.options.checks import flag, number, option, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """What is done where the model invents text or leaves speech out; mode "reference" switches all off."""
+
+    silence_guard: bool = option(True, "drop text where nobody speaks, if its scores are doubtful")
+    tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
+    loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")
+    speech_guard: bool = option(True, "go back for speech that a window's text leaves out at its end")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            flag(item.name, getattr(self, item.name))
+
+
+#: what mode "reference" leaves of them
+NO_GUARDS = Guards(silence_guard=False, tail_guard=False, loop_guard=False, speech_guard=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """Which stretches are speech, for those who want nothing else decoded; the settings are Silero's."""
+
+    vad: bool = option(False, "find the stretches of speech first and decode nothing else")
+    vad_threshold: float = option(0.5, "probability from which on 32 ms of sound are speech")
+    vad_neg_threshold: float | None = option(
+        None, "probability below which speech falls quiet; None: 0.15 below vad_threshold"
+    )
+    vad_min_speech_duration_ms: float = option(250.0, "shorter speech is none", "ms")
+    vad_max_speech_duration_s: float = option(math.inf, "longer speech is cut, in its last pause if it has one", "s")
+    vad_min_silence_duration_ms: float = option(2000.0, "a shorter pause belongs to the speech around it", "ms")
+    vad_speech_pad_ms: float = option(400.0, "what is decoded too before and behind each stretch of speech", "ms")
+
+    def __post_init__(self) -> None:
+        flag("vad", self.vad)
+        for item in fields(self)[1:]:
+            value = getattr(self, item.name)
+            require(value is not None or item.default is None, f"{item.name} must be a number, got None")
+            number(item.name, value, low=0)

@@ -1,0 +1,156 @@
+"""What is to be believed of a window's text, and where to go on: guards against invented, repeated and lost speech.
+
+Each acts only where the reference's own output is wrong; docs/guards.md has the measurements behind the numbers. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from stapes.decoding.repetition import find_loop
+from stapes.recording.listening import Heard
+from stapes.recording.segments import Cut, Piece
+from stapes.results import WindowResult
+
+_FRAMES_PER_SECOND = 100
+#: scores that speech hardly ever has: there it costs little to listen
+_NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
+#: text tokens a second; who speaks without long pauses says three and more
+_SPARSE = 1.5
+#: frames at a window's end without text that give reason to listen
+_LONG_REST = 200
+#: frames by which timestamps of real text miss the speech they belong to
+_BESIDE = 100
+#: frames of speech that are worth going back for, from half a second behind the last word on
+_WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
+#: frames before speech at which to go on, so that its first sound is whole
+_RUN_UP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which stretch was decoded, in frames of the recording."""
+
+    seek: int
+    n_frames: int
+
+    @property
+    def end(self) -> int:
+        """The first frame behind it."""
+        return self.seek + self.n_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Text that a guard takes out."""
+
+    guard: str
+    start_s: float
+    end_s: float
+    tokens: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What is left of a window's cut. Without pieces: as if the window were silence."""
+
+    found: Cut
+    dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def looped(self) -> bool:
+        """Whether a loop was dropped."""
+        return any(one.guard == "loop" for one in self.dropped)
+
+
+def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> bool:
+    """Whether a window's scores or times give reason to listen: few windows of speech do. eot: text has lower ids."""
+    n_text = sum(token < eot for token in result.tokens)
+    return (
+        result.no_speech_prob > _NO_SPEECH
+        or result.avg_logprob < _AVG_LOGPROB
+        or result.compression_ratio > _COMPRESSION
+        or n_text < _SPARSE * place.n_frames / _FRAMES_PER_SECOND
+        or place.end - _frame(found.pieces[-1].end_s) > _LONG_REST
+    )
+
+
+def drop_unheard(guarded: Guarded, heard: Heard, eot: int) -> Guarded:
+    """Drop the pieces around which nobody speaks."""
+    kept, dropped = [], []
+    for piece in guarded.found.pieces:
+        first, end = _frame(piece.start_s) - _BESIDE, _frame(piece.end_s) + _BESIDE
+        if heard.within(first, end):
+            kept.append(piece)
+        else:
+            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "nobody speaks here"))
+    found = replace(guarded.found, pieces=tuple(kept))
+    return Guarded(found, (*guarded.dropped, *(one for one in dropped if one.tokens)))
+
+
+def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guarded:
+    """Leave a phrase that loops there once, or not at all if it was said before the window already.
+
+    before: what the window was told of the text before it; times among it.
+    Where the loop ends the text, it goes on behind the last piece that is whole: what was said instead is still there.
+    """
+    text = _text((token for piece in found.pieces for token in piece.tokens), eot)
+    loop = find_loop(text, _text(before, eot))
+    if loop is None:
+        return Guarded(found)
+    lost = range(loop.start + loop.phrase if loop.start >= 0 else 0, loop.end)
+    pieces, cut_short, at = [], [], 0
+    for piece in found.pieces:
+        own = range(at, at + len(_text(piece.tokens, eot)))
+        at = own.stop
+        if own.stop <= lost.start or own.start >= lost.stop:
+            pieces.append(piece)
+            continue
+        cut_short.append(piece)
+        if own.start < lost.start or own.stop > lost.stop:
+            pieces.append(_without(piece, lost, own.start, eot))
+    dropped = _dropped("loop", cut_short, text[lost.start : lost.stop], f"{loop.phrase} tokens, {loop.times} times")
+    advance = found.advance
+    if pieces and lost.stop == len(text) and pieces[-1] in found.pieces:
+        advance = max(1, min(advance, _frame(pieces[-1].end_s) - place.seek))
+    return Guarded(replace(found, pieces=tuple(pieces), advance=advance), (dropped,))
+
+
+def back_to_speech(heard: Heard, place: Place, text_end_s: float | None, next_seek: int) -> int:
+    """Say where to go on: where speech begins that the window's text leaves out, else at `next_seek`.
+
+    text_end_s: where its text ends; None: it has none.
+    """
+    behind = place.seek if text_end_s is None else _frame(text_end_s) + _BEHIND_TEXT
+    left = heard.within(behind, min(next_seek, place.end))
+    if sum(stop - start for start, stop in left) < _WORTH_GOING_BACK:
+        return next_seek
+    begin = left[0][0] - _RUN_UP
+    # Speech at a window's very beginning was decoded from there: to do so again would give the same.
+    return begin if begin - place.seek > _WORTH_GOING_BACK else next_seek
+
+
+def _dropped(guard: str, pieces: Sequence[Piece], tokens: tuple[int, ...], reason: str) -> Dropped:
+    return Dropped(guard, pieces[0].start_s, max(pieces[0].start_s, pieces[-1].end_s), tokens, reason)
+
+
+def _without(piece: Piece, lost: range, first: int, eot: int) -> Piece:
+    """Take ids of text out of a piece; lost: positions in the window's text, of which the piece's begin at `first`."""
+    kept, at = [], first
+    for token in piece.tokens:
+        if token < eot:
+            at += 1
+            if at - 1 in lost:
+                continue
+        kept.append(token)
+    return replace(piece, tokens=tuple(kept))
+
+
+def _text(tokens: Iterable[int], eot: int) -> tuple[int, ...]:
+    return tuple(token for token in tokens if token < eot)
+
+
+def _frame(seconds: float) -> int:
+    return round(seconds * _FRAMES_PER_SECOND)
