@@ -188,6 +188,7 @@ NB_MODULE(_native, m) {
     m.doc() = "Kernels for processors: a transformer over arrays.";
     stapes::python::bind_kernels(m);
     stapes::python::bind_alignment(m);
+    stapes::python::bind_speech(m);
     m.def("isa_names", &isa_names, "Instruction sets that can be used here, best first.");
     m.def("log_mel", &log_mel, "isa"_a, "samples"_a, "filters"_a);
 

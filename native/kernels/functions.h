@@ -16,5 +16,8 @@ void attend(const Attention& call);
 void choose(const Choosing& call);
 float log_sum_exp(const float* x, int n);
 void log_mel(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out, std::size_t out_stride);
+void magnitudes(const float* samples, int n_columns, float* out);
+void convolve(const Convolution& c);
+void recur(const Recurrence& r);
 
 }  // namespace stapes::STAPES_ISA

@@ -144,6 +144,33 @@ struct Choosing {
     float* logprobs;
 };
 
+// The kernels for voice activity hold PANEL chunks of a recording side by side, one in each column: (rows, PANEL).
+
+// out[i] = max(0, sum over j of weights[i, j] * x[j] + bias[i]) for the first n_columns columns, rounded up to whole tiles.
+struct Convolution {
+    const float* weights;  // (n_outputs, stride), of which n_inputs count
+    std::size_t stride;
+    const float* bias;  // (n_outputs,)
+    int n_inputs, n_outputs;
+    const float* x;  // (n_inputs, PANEL)
+    int n_columns;
+    float* out;  // (n_outputs, PANEL)
+};
+
+// A recurrent layer of `n` units (a multiple of PANEL) with input, forget, cell and output gates, and one number told of it
+// after each step. Gates lie as [n / units][4][units], weights as [n / units][n inputs][4][units]; units: Kernels::recurrent_units.
+struct Recurrence {
+    const float* weights;
+    int n, n_steps;
+    const float* gates;     // (n_steps, 4 n): what the layer's input and the bias give
+    float* output;          // (n,): of the step before the first, and then of the last
+    float* cell;            // (n,)
+    float* next;            // (n,): scratch
+    const float* told;      // (n,): weights of the number told
+    float told_bias;
+    float* probabilities;   // (n_steps rounded up to PANEL,): sigmoid(told . max(0, output) + told_bias)
+};
+
 struct Kernels {
     const char* name;
     bool multiplies_i8;    // otherwise, rows of integers are i16
@@ -167,6 +194,12 @@ struct Kernels {
     float (*log_sum_exp)(const float* x, int n);
     // Samples ((n_frames - 1) * 160 + 400,) -> log10 of max(mel power, 1e-10): (n_mels, n_frames) at out_stride values.
     void (*log_mel)(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out, std::size_t out_stride);
+    int recurrent_units;  // of a recurrent layer, whose gates lie together
+    // Samples (256, PANEL) -> sizes of their spectrum behind Hann's window (129, PANEL), of the first n_columns columns, rounded up
+    // to whole vectors.
+    void (*magnitudes)(const float* samples, int n_columns, float* out);
+    void (*convolve)(const Convolution&);
+    void (*recur)(const Recurrence&);
 };
 
 // The instruction sets that this build holds and this processor can run, best first.

@@ -1,5 +1,6 @@
 // One instruction set's table of kernels.
 #include "functions.h"
+#include "recurrence.h"
 #include "vec.h"
 
 #define STAPES_TEXT_OF(name) #name
@@ -24,6 +25,10 @@ const Kernels& kernels() {
         .choose = choose,
         .log_sum_exp = log_sum_exp,
         .log_mel = log_mel,
+        .recurrent_units = RECURRENT_UNITS,
+        .magnitudes = magnitudes,
+        .convolve = convolve,
+        .recur = recur,
     };
     return table;
 }

@@ -3,7 +3,7 @@
 // A kernel source is compiled once for each set, with STAPES_ISA naming the namespace its code lives in. Nothing
 // outside this file and the ones it includes knows what processor it runs on.
 //
-//   F32          W floats                      load, store, set1, arithmetic, fma, min, max, round, select, sums
+//   F32          W floats                      load, store, set1, arithmetic, fma, min, max, sqrt, round, select, sums
 //   I32          W 32-bit integers             what four-byte groups are added up in
 //   F64          W / 2 doubles                 load from floats, store as floats, arithmetic, fma: for transforms
 //   load_f16, store_bf16                       other storage types, converted

@@ -35,6 +35,7 @@ STAPES_INLINE F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c
 STAPES_INLINE F32 min(F32 a, F32 b) { return {_mm512_min_ps(a.v, b.v)}; }
 STAPES_INLINE F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
 STAPES_INLINE F32 abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
+STAPES_INLINE F32 sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
 STAPES_INLINE F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 STAPES_INLINE Mask less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }

@@ -40,6 +40,9 @@ STAPES_INLINE F32 max(F32 a, F32 b) { return select(less(b, a), a, b); }
 STAPES_INLINE F32 abs(F32 a) {
     return {std::bit_cast<F32Lanes>(std::bit_cast<I32Lanes>(a.v) & I32Lanes{0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff})};
 }
+STAPES_INLINE F32 sqrt(F32 a) {
+    return {F32Lanes{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
+}
 // To the nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction.
 STAPES_INLINE F32 round(F32 a) {
     const F32 shift = set1(12582912.0f);

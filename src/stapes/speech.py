@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stapes.audio.load import AudioSource, load_audio
-from stapes.backends.numpy_speech import SpeechNetwork
+from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.silero import speech_weights
 from stapes.errors import OptionError
 from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, VoiceSettings, speech_spans
@@ -39,9 +39,9 @@ def find_speech(
         if name not in known:
             raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
     voice = VoiceSettings(**settings)
-    network = SpeechNetwork(speech_weights())
+    listener = open_speech_listener(speech_weights())
     with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
         blocks = range(0, recording.n_samples, _BLOCK)
-        likely = [network.probabilities(recording.read(start, start + _BLOCK)) for start in blocks]
+        likely = [listener.probabilities(recording.read(start, start + _BLOCK)) for start in blocks]
         spans = speech_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
     return tuple(SpeechSpan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans)

@@ -18,12 +18,12 @@ CHUNK = 512  # samples: 32 ms at 16 kHz
 _CONTEXT = 64  # samples before a chunk that it hears too
 _FRAME, _HOP = 256, 128  # of the spectrogram
 _FRAMES = 4  # (64 + 512 + 64 - 256) / 128 + 1; behind the chunk lies its reflection
-_STRIDES = (1, 2, 2, 1)
+STRIDES = (1, 2, 2, 1)  # of the convolutions
 _BLOCK = 512  # chunks at a time, 16 s: their frames' values fit into a core's cache in parts
 
 
 class SpeechNetwork:
-    """Listens to one recording from its beginning on; what it has heard changes what it hears next."""
+    """Satisfies `stapes.backends.base.SpeechListener`; the oracle of the native library's."""
 
     def __init__(self, weights: SpeechWeights) -> None:
         self._weights = weights
@@ -31,6 +31,10 @@ class SpeechNetwork:
         self._context = np.zeros(_CONTEXT, np.float32)
         n = len(weights.output_weight)
         self._state = np.zeros(n, np.float32), np.zeros(n, np.float32)
+
+    def afresh(self) -> SpeechNetwork:
+        """Begin another recording: a listener that has heard nothing, over the same weights."""
+        return type(self)(self._weights)
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
         """Give the probability of speech in each chunk.
@@ -55,7 +59,7 @@ class SpeechNetwork:
         self._context = chunks[-1, -_CONTEXT:].copy()
         frames = np.lib.stride_tricks.sliding_window_view(heard, _FRAME, axis=1)[:, ::_HOP]  # (chunks, 4, 256)
         x: FloatArray = np.abs(np.fft.rfft(frames * self._window)).astype(np.float32)
-        for (weight, bias), stride in zip(self._weights.convolutions, _STRIDES, strict=True):
+        for (weight, bias), stride in zip(self._weights.convolutions, STRIDES, strict=True):
             x = _convolve(x, weight, bias, stride)
         return self._recur(x[:, 0])
 

@@ -7,12 +7,13 @@ import warnings
 from typing import Any
 
 from stapes.backends import REGISTRY, backend_class
-from stapes.backends.base import Backend
+from stapes.backends.base import Backend, SpeechListener
 from stapes.backends.measured import DEFAULT_PRECISION, best_precision
 from stapes.backends.native_library import is_built, library, library_problem
 from stapes.backends.room import check_room
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
+from stapes.checkpoint.silero import SpeechWeights
 from stapes.errors import OptionError, StapesWarning
 from stapes.options import PRECISIONS
 
@@ -21,14 +22,29 @@ _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}
 _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of keys and values
 
 
+def open_speech_listener(weights: SpeechWeights, backend: str = "auto") -> SpeechListener:
+    """Listen for speech on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
+
+    Weights are made ready here; `afresh` on what is given begins further recordings without that.
+    Raises OptionError for what is not here, BackendError if "native" was not built.
+    """
+    _check_name(backend)
+    if backend == "numpy" or (backend == "auto" and not is_built()):
+        from stapes.backends.numpy_speech import SpeechNetwork  # noqa: PLC0415 (one of the two is needed)
+
+        return SpeechNetwork(weights)
+    from stapes.backends.native_speech import NativeSpeechNetwork  # noqa: PLC0415 (only where the library is here)
+
+    return NativeSpeechNetwork(weights)
+
+
 def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: int | None) -> Backend:
     """Run a model on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
 
     precision: one of PRECISIONS, or "auto": what was measured to be best for this model here, else float32.
     Raises OptionError for what the backend cannot do, BackendError if there is not enough memory.
     """
-    if name not in (*REGISTRY, "auto"):
-        raise OptionError(f"backend {name!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
+    _check_name(name)
     if precision not in (*PRECISIONS, "auto"):
         raise OptionError(f"precision {precision!r} is not in this version; there are: {', '.join(PRECISIONS)}, auto")
     if name == "numpy" or (name == "auto" and not is_built()):
@@ -41,6 +57,11 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     check_room(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
     made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
     return made
+
+
+def _check_name(backend: str) -> None:
+    if backend not in (*REGISTRY, "auto"):
+        raise OptionError(f"backend {backend!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
 
 
 def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:

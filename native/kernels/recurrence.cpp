@@ -1,0 +1,76 @@
+// The recurrent layer of voice activity detection, step by step; the twin of `_recur` in stapes/backends/numpy_speech.py.
+//
+// A step waits for its weights, which a core's second cache holds and its first does not: every second step reads them from the end,
+// beginning with those that are still near. Sums run over the inputs in order either way.
+#include "recurrence.h"
+
+#include "functions.h"
+#include "tile.h"
+
+namespace stapes::STAPES_ISA {
+namespace {
+
+constexpr int GATES = 4, PER_GATE = RECURRENT_UNITS / W, VECTORS = GATES * PER_GATE;
+
+// exp(x) as vec.h's, but held between exp(-86) and exp(86), which no sum with 1 can tell from 0 and infinity. NaN stays NaN.
+STAPES_INLINE F32 exp_held(F32 x) {
+    const F32 held = min(set1(86.0f), max(set1(-86.0f), x));
+    const F32 n = round(held * set1(1.44269504f));
+    F32 r = fma(n, set1(-0.693359375f), held);
+    r = fma(n, set1(2.12194440e-4f), r);
+    F32 p = set1(1.9875691500e-4f);
+    p = fma(p, r, set1(1.3981999507e-3f));
+    p = fma(p, r, set1(8.3334519073e-3f));
+    p = fma(p, r, set1(4.1665795894e-2f));
+    p = fma(p, r, set1(1.6666665459e-1f));
+    p = fma(p, r, set1(5.0000001201e-1f));
+    p = fma(p, r * r, r + set1(1.0f));
+    return p * from_bits((to_i32(n) + set1_i32(127)) << 23);
+}
+
+STAPES_INLINE F32 sigmoid(F32 x) { return set1(1.0f) / (set1(1.0f) + exp_held(set1(0.0f) - x)); }
+
+// Within 2^-23, which near 0 is more than a float32's rounding.
+STAPES_INLINE F32 tanh(F32 x) { return set1(1.0f) - set1(2.0f) / (set1(1.0f) + exp_held(x + x)); }
+
+// RECURRENT_UNITS units, from `unit` on, of one step.
+STAPES_INLINE void step_units(const Recurrence& r, const float* gates, int unit) {
+    const float* weights = r.weights + static_cast<std::size_t>(unit) * static_cast<std::size_t>(GATES * r.n);
+    F32 sums[VECTORS];
+    unrolled<VECTORS>([&](auto i) __attribute__((always_inline)) { sums[i] = load(gates + unit * GATES + i * W); });
+    for (int k = 0; k < r.n; ++k, weights += VECTORS * W) {
+        const F32 before = set1(r.output[k]);
+        unrolled<VECTORS>([&](auto i) __attribute__((always_inline)) { sums[i] = fma(before, load(weights + i * W), sums[i]); });
+    }
+    unrolled<PER_GATE>([&](auto i) __attribute__((always_inline)) {
+        const F32 takes = sigmoid(sums[i]), keeps = sigmoid(sums[PER_GATE + i]), gives = sigmoid(sums[3 * PER_GATE + i]);
+        const F32 cell = fma(keeps, load(r.cell + unit + i * W), takes * tanh(sums[2 * PER_GATE + i]));
+        store(r.cell + unit + i * W, cell);
+        store(r.next + unit + i * W, gives * tanh(cell));
+    });
+}
+
+// Makes what was found the layer's output; the number told of it.
+STAPES_INLINE float tell(const Recurrence& r) {
+    F32 total = set1(0.0f);
+    for (int unit = 0; unit < r.n; unit += W) {
+        const F32 output = load(r.next + unit);
+        store(r.output + unit, output);
+        total = fma(max(set1(0.0f), output), load(r.told + unit), total);  // in this order NaN stays NaN
+    }
+    return sum(total) + r.told_bias;
+}
+
+}  // namespace
+
+void recur(const Recurrence& r) {
+    const int last = r.n - RECURRENT_UNITS;
+    for (int step = 0; step < r.n_steps; ++step) {
+        const float* gates = r.gates + static_cast<std::size_t>(step) * static_cast<std::size_t>(GATES * r.n);
+        for (int unit = 0; unit <= last; unit += RECURRENT_UNITS) step_units(r, gates, step % 2 ? last - unit : unit);
+        r.probabilities[step] = tell(r);
+    }
+    for (int step = 0; step < r.n_steps; step += W) store(r.probabilities + step, sigmoid(load(r.probabilities + step)));
+}
+
+}  // namespace stapes::STAPES_ISA
