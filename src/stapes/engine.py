@@ -28,19 +28,17 @@ from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
 from stapes.options import PRECISIONS, Speech, TranscribeOptions
-from stapes.recording.chunks import ChunkedTask
 from stapes.recording.events import EventSink
-from stapes.recording.given_text import GivenTextTask
 from stapes.recording.language import language_guess, language_step
+from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
-from stapes.recording.task import RecordingTask
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.scheduler import Batch, JobState, MemoryBound, ProgressSink, ScheduledJob, Scheduler, Wishes
 from stapes.tokenizer import Tokenizer
+from stapes.work import Work, Workshop, speech_listeners
 from stapes.writers import format_timestamp
 
 DEVICES = ("cpu",)
-Work = RecordingTask | ChunkedTask | GivenTextTask
 
 
 def load(
@@ -75,7 +73,7 @@ def load(
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
     checkpoint = find_checkpoint(model, download=download)
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory)
+    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend))
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -86,16 +84,26 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 class Engine:
     """One model. Any thread or asyncio task may call; one thread at a time steps the model, for all jobs at once."""
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, max_memory: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        backend: Backend,
+        *,
+        max_memory: int | None = None,
+        listener: OpenListener | None = None,
+    ) -> None:
         """Take an open checkpoint and a backend that runs it; `load` does both.
 
-        max_memory: as for `load`.   Raises OptionError if not one window fits, CheckpointError where the
-        weights turn out not to be what they should be.
+        max_memory: as for `load`.
+        listener: makes what hears speech; without it, the guards that need one rest.
+        Raises OptionError if not one window fits, CheckpointError where the weights turn out not to be what they
+        should be.
         """
         self._checkpoint = checkpoint
         self._backend = backend
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
+        self._workshop = Workshop(checkpoint, backend, self._tokenizer, listener)
         self._turns = Turns()
         self._submitted = itertools.count()
         self._n_submitted = 0
@@ -179,12 +187,7 @@ class Engine:
         """
         speech = Speech(language=language)
         recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
-
-        def make() -> GivenTextTask:
-            heads = self._checkpoint.alignment_heads
-            return GivenTextTask(recording, self._backend, self._tokenizer, text, speech, heads=heads)
-
-        job = self._schedule(recording, make, None, lambda: None)
+        job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
         deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
         return job.result()
 
@@ -242,12 +245,9 @@ class Engine:
         check: Callable[[], None] = lambda: None,
     ) -> Job:
         """Put samples that are already loaded into the schedule; the engine closes them."""
-        kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
 
-        def make() -> RecordingTask | ChunkedTask:
-            # A file whose heads are not stated may have to be hashed for them: only where they are needed.
-            heads = self._checkpoint.alignment_heads if options.words.word_timestamps else ()
-            return kind(recording, self._backend, self._tokenizer, options, resume, heads=heads)
+        def make() -> Work:
+            return self._workshop.transcription(recording, options, resume, check)
 
         return self._schedule(recording, make, wishes, check)
 

@@ -75,6 +75,13 @@ class Flag:
     reason: str
     text: str = ""  # what was dropped
 
+    def __str__(self) -> str:
+        """Tell it in a sentence, without a full stop."""
+        place = f"{self.start_s:.1f}-{self.end_s:.1f} s"
+        if self.guard == "speech":
+            return f"{place}: goes back, as {self.reason}"
+        return f"{place}: dropped {self.text!r}: {self.reason}" if self.text else f"{place}: left out: {self.reason}"
+
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values."""
         return {"guard": self.guard, "start": self.start_s, "end": self.end_s, "reason": self.reason, "text": self.text}

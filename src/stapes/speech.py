@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from stapes.audio.load import AudioSource, load_audio
 from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.silero import speech_weights
 from stapes.errors import OptionError
-from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, VoiceSettings, speech_spans
-
-_BLOCK = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
+from stapes.recording.listening import find_spans
+from stapes.recording.vad import SAMPLE_RATE, VoiceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ def find_speech(
     audio, sample_rate, max_duration_s: as for `Engine.transcribe`.
     settings: those of Silero, by name: threshold, neg_threshold, min_speech_duration_ms, max_speech_duration_s,
     min_silence_duration_ms, speech_pad_ms.
-    Needs the package of the extra `vad`. Raises CheckpointError without it, AudioError, OptionError.
+    Raises AudioError, OptionError, or CheckpointError where the package with the network's weights is not here.
     """
     known = [item.name for item in fields(VoiceSettings)]
     for name in settings:
@@ -41,7 +38,5 @@ def find_speech(
     voice = VoiceSettings(**settings)
     listener = open_speech_listener(speech_weights())
     with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
-        blocks = range(0, recording.n_samples, _BLOCK)
-        likely = [listener.probabilities(recording.read(start, start + _BLOCK)) for start in blocks]
-        spans = speech_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
+        spans = find_spans(recording, listener, voice)
     return tuple(SpeechSpan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans)

@@ -195,5 +195,5 @@ def test_short_recordings_are_one_chunk_or_none(n_samples: int, language: str | 
 
 
 def test_another_mode_is_refused() -> None:
-    with pytest.raises(OptionError, match="'sequential' or 'chunked', got 'parallel'"):
+    with pytest.raises(OptionError, match="sequential, reference, chunked; got 'parallel'"):
         engine_of()[0].transcribe(noise(1.0), mode="parallel")

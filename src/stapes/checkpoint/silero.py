@@ -43,12 +43,22 @@ class SpeechWeights:
     output_bias: float
 
 
+def has_speech_weights() -> bool:
+    """Whether the package is here."""
+    return _path() is not None
+
+
 def speech_weights() -> SpeechWeights:
     """Read the weights. Raises CheckpointError if the package is not here, or its file is not the one that we know."""
-    folder = package_folder(PACKAGE)
-    if folder is None or not (folder / FILE).is_file():
+    path = _path()
+    if path is None:
         raise CheckpointError(f"voice activity detection needs a package that is not here: pip install {INSTALL}")
-    return read_speech_weights(folder / FILE)
+    return read_speech_weights(path)
+
+
+def _path() -> Path | None:
+    folder = package_folder(PACKAGE)
+    return folder / FILE if folder is not None and (folder / FILE).is_file() else None
 
 
 def read_speech_weights(path: Path) -> SpeechWeights:

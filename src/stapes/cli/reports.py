@@ -21,7 +21,7 @@ from stapes.errors import StapesError
 
 if TYPE_CHECKING:
     from stapes.cli.ticket import Ticket
-    from stapes.results import Segment, Transcript, Window
+    from stapes.results import Flag, Segment, Transcript, Window
 
 #: frames of 10 ms
 _FRAMES_PER_SECOND: Final = 100
@@ -94,9 +94,16 @@ class Report:
     def segment(self, ticket: Ticket, segment: Segment, *, resumed: bool) -> None:
         """Tell of a segment."""
 
-    def file_done(self, ticket: Ticket, transcript: Transcript, outputs: Sequence[str]) -> None:  # noqa: ARG002
-        """Tell that a recording is done and its files are written."""
+    def flag(self, ticket: Ticket, flag: Flag, *, resumed: bool) -> None:
+        """Tell what a guard did."""
+
+    def file_done(self, ticket: Ticket, transcript: Transcript, outputs: Sequence[str]) -> None:
+        """Tell that a recording is done and its files are written, and that guards kept something out of it."""
         self._bars.finish(ticket.number)
+        dropped = [flag for flag in transcript.flags if flag.text]
+        if dropped:
+            places = "one place" if len(dropped) == 1 else f"{len(dropped)} places"
+            self.note(f"{ticket.name}: text was dropped at {places}, such as {dropped[0]} (--mode reference keeps it)")
         if outputs and is_terminal(sys.stderr):
             self.note(f"wrote {', '.join([outputs[0], *(PurePath(one).suffix for one in outputs[1:])])}")
 
@@ -187,6 +194,19 @@ class JsonReport(Report):
             start_s=_seconds(segment.start_s),
             end_s=_seconds(segment.end_s),
             text=segment.text,
+            resumed=resumed,
+        )
+
+    def flag(self, ticket: Ticket, flag: Flag, *, resumed: bool) -> None:
+        """Write a `guard` line."""
+        self._write(
+            "guard",
+            file=ticket.source,
+            guard=flag.guard,
+            start_s=_seconds(flag.start_s),
+            end_s=_seconds(flag.end_s),
+            reason=flag.reason,
+            text=flag.text,
             resumed=resumed,
         )
 

@@ -18,9 +18,10 @@ from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, Window
 from stapes.errors import OptionError
 from stapes.options import Clips, TranscribeOptions
 from stapes.recording.alignment import Heads
-from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
+from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
+from stapes.recording.splice import TimeMap
 from stapes.recording.task import RecordingTask
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
@@ -120,6 +121,7 @@ class ChunkedTask:
         *,
         heads: Heads = (),
         listener: OpenListener | None = None,
+        time_map: TimeMap | None = None,
     ) -> None:
         """Take a recording, which the task closes; all as for `RecordingTask`."""
         self._recording = recording
@@ -128,6 +130,7 @@ class ChunkedTask:
         self._options = options
         self._heads = heads
         self._listener = listener
+        self._time_map = time_map
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
         #: known once the first chunk has told it; nothing else is begun before
@@ -157,6 +160,7 @@ class ChunkedTask:
             options,
             heads=self._heads,
             listener=self._listener,
+            time_map=self._time_map,
             mel=self._mel,
         )
         return _Chunk(task, end_s, self._collect)
@@ -219,12 +223,12 @@ class ChunkedTask:
     @property
     def duration_s(self) -> float:
         """The recording's length in seconds."""
-        return self._recording.duration_s
+        return self._recording.duration_s if self._time_map is None else self._time_map.duration_s
 
     @property
     def done_s(self) -> float:
         """How far all is done, in seconds of audio."""
-        return self._done_s
+        return self._done_s if self._time_map is None else self._time_map.end(self._done_s)
 
     @property
     def language_guess(self) -> LanguageGuess | None:
@@ -248,7 +252,7 @@ class ChunkedTask:
             text="".join(self._texts),
             segments=tuple(self._segments),
             language=self._language or "",
-            duration_s=self._recording.duration_s,
+            duration_s=self.duration_s,
             language_as_given=self._options.speech.language,
             language_guess=self._guess,
             windows=tuple(self._windows),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stapes.recording.splice import TimeMap
 from stapes.results import Flag, LanguageGuess, Segment, Window
 
 
@@ -24,6 +25,15 @@ class WindowDone:
     segments: tuple[Segment, ...]
     flags: tuple[Flag, ...] = ()  # what guards did in it, and behind it up to the next one
     resumed: bool = False  # known from an earlier run, not decoded again
+
+    def moved(self, time_map: TimeMap) -> WindowDone:
+        """Give it in the time of the recording that its own was cut from."""
+        return replace(
+            self,
+            window=time_map.window(self.window),
+            segments=tuple(map(time_map.segment, self.segments)),
+            flags=tuple(map(time_map.flag, self.flags)),
+        )
 
 
 JobEvent = LanguageDetected | WindowDone

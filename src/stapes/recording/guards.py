@@ -110,10 +110,13 @@ def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guar
             continue
         cut_short.append(piece)
         if own.start < lost.start or own.stop > lost.stop:
-            pieces.append(_without(piece, lost, own.start, eot))
+            pieces.append(replace(_without(piece, lost, own.start, eot), flags=("loop",)))
+        elif pieces:
+            pieces[-1] = replace(pieces[-1], flags=("loop",))
     dropped = _dropped("loop", cut_short, text[lost.start : lost.stop], f"{loop.phrase} tokens, {loop.times} times")
     advance = found.advance
-    if pieces and lost.stop == len(text) and pieces[-1] in found.pieces:
+    whole = {(piece.start_s, len(piece.tokens)) for piece in found.pieces}
+    if pieces and lost.stop == len(text) and (pieces[-1].start_s, len(pieces[-1].tokens)) in whole:
         advance = max(1, min(advance, _frame(pieces[-1].end_s) - place.seek))
     return Guarded(replace(found, pieces=tuple(pieces), advance=advance), (dropped,))
 

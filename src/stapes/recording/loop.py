@@ -28,6 +28,7 @@ from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, 
 from stapes.tokenizer import Tokenizer
 
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
+_STILL_SILENT = "still nobody speaks"
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
 
@@ -101,6 +102,7 @@ class SeekLoop:
         self._can_listen = can_listen
         self._heard: Heard | None = None  # in the window that is decoded next, or was just now
         self._flags: list[Flag] = []
+        self._quiet = False  # whether nobody was heard in the last window
         self._looped = False  # whether the last window ended in a loop
 
     @property
@@ -178,12 +180,12 @@ class SeekLoop:
             start, end = self._clips[0]
             self._seek = max(self._seek, start)
             size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
-            if start < self._seek and 0 < size < self._window_frames and self._guards.tail_guard and self._can_listen:
-                if self._heard is None:
-                    return Listen(self._seek, size)
-                if not self._heard.spans:
-                    self._leave_tail_out(size)
-                    continue
+            guard = self._guard_before(size) if start < self._seek and size > 0 else None
+            if guard and self._heard is None:
+                return Listen(self._seek, size)
+            if guard and self._heard is not None and not self._heard.spans:
+                self._leave_out(guard, size)
+                continue
             if size > 0:
                 return Decode(self._seek, size, tuple(self._prompt()))
             del self._clips[0]
@@ -191,11 +193,24 @@ class SeekLoop:
                 self._seek = self._clips[0][0]
         return None
 
-    def _leave_tail_out(self, size: int) -> None:
-        times = (frame / FRAMES_PER_SECOND for frame in (self._seek, self._seek + size))
-        self._flags.append(Flag(guard="tail", start_s=next(times), end_s=next(times), reason="nobody speaks any more"))
+    def _guard_before(self, size: int) -> str | None:
+        """Name the guard that wants to listen before a window is decoded: at the end, and where it is silent already."""
+        if not self._can_listen:
+            return None
+        if self._guards.tail_guard and size < self._window_frames:
+            return "tail"
+        return "silence" if self._guards.silence_guard and self._quiet else None
+
+    def _leave_out(self, guard: str, size: int) -> None:
+        start_s, end_s = (frame / FRAMES_PER_SECOND for frame in (self._seek, self._seek + size))
+        last = self._flags[-1] if self._flags else None
+        if guard == "silence" and last and (last.guard, last.reason, last.end_s) == (guard, _STILL_SILENT, start_s):
+            self._flags[-1] = replace(last, end_s=end_s)
+        else:
+            reason = _STILL_SILENT if guard == "silence" else "nobody speaks any more"
+            self._flags.append(Flag(guard=guard, start_s=start_s, end_s=end_s, reason=reason))
         self._seek += size
-        self._heard = None
+        self._heard, self._quiet = None, True
 
     def _prompt(self) -> list[int]:
         if not self._options.context.carry_initial_prompt:
@@ -236,7 +251,9 @@ class SeekLoop:
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD or guarded.looped:
             self._reset = len(self._history)
-        next_seek = self._with_speech(place, settled.pieces[-1].end_s if settled.pieces else None, settled.next_seek)
+        next_seek = settled.next_seek
+        if not guarded.looped:  # that guard has said where to go on
+            next_seek = self._with_speech(place, settled.pieces[-1].end_s if settled.pieces else None, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
@@ -279,7 +296,9 @@ class SeekLoop:
         return back
 
     def _keep_flags(self, guarded: Guarded) -> None:
-        self._looped = guarded.looped
+        self._looped = guarded.looped and not self._looped
+        if guarded.looped:
+            self._reset = len(self._history)
         self._flags.extend(self._flag(one) for one in guarded.dropped)
 
     def _flag(self, one: Dropped) -> Flag:
@@ -330,6 +349,7 @@ class SeekLoop:
             avg_logprob=result.avg_logprob,
             compression_ratio=result.compression_ratio,
             no_speech_prob=result.no_speech_prob,
+            flags=piece.flags,
             words=() if empty else piece.words if self._options.words.word_timestamps else None,
         )
 
@@ -338,6 +358,7 @@ class SeekLoop:
     ) -> list[Segment]:
         """Keep a window's segments and go on behind it; None: the window is skipped."""
         self._seek = next_seek
+        self._quiet = self._heard is not None and not self._heard.spans
         self._heard = None
         self._segments.extend(segments or ())
         self._windows.append(

@@ -45,6 +45,7 @@ class Piece:
     end_s: float
     tokens: tuple[int, ...]
     words: tuple[Word, ...] = ()
+    flags: tuple[str, ...] = ()  # guards that took text out of it, or behind it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

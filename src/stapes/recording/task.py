@@ -6,6 +6,7 @@ tasks share a batch. Knows nothing of other recordings.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from stapes.audio.mel import N_FRAMES, LogMel
@@ -19,9 +20,11 @@ from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import language_guess, language_step
 from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.loop import Align, Answer, Decode, Detect, SeekLoop
+from stapes.recording.splice import TimeMap
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
 
+_LOG = logging.getLogger("stapes")
 _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 
 
@@ -41,6 +44,7 @@ class RecordingTask:
         *,
         heads: Heads = (),
         listener: OpenListener | None = None,
+        time_map: TimeMap | None = None,
         mel: LogMel | None = None,
     ) -> None:
         """Take a recording, which the task closes.
@@ -48,6 +52,7 @@ class RecordingTask:
         resume: the answers of an earlier, broken run with the same recording, model and options.
         heads: whose attention follows the sound, for word times.
         listener: makes what hears speech, for guards that need it.
+        time_map: to the time of the recording that this one was cut from.
         mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
@@ -67,6 +72,7 @@ class RecordingTask:
             can_listen=listener is not None,
         )
         self._ear = None if listener is None else Ear(recording, listener)
+        self._time_map = time_map
         self._n_flags_told = 0
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
@@ -93,7 +99,10 @@ class RecordingTask:
             return []
         told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
         flags = self._loop.flags[told:]
-        return [WindowDone(window=self._loop.last_window, segments=tuple(segments), flags=flags, resumed=resumed)]
+        for flag in flags:
+            _LOG.info("%s: %s guard: %s", self._recording.name, flag.guard, flag)
+        done = WindowDone(window=self._loop.last_window, segments=tuple(segments), flags=flags, resumed=resumed)
+        return [done if self._time_map is None else done.moved(self._time_map)]
 
     def _listen(self) -> list[Segment]:
         """Tell the loop who speaks, as long as it asks; give the segments that came of it."""
@@ -121,12 +130,13 @@ class RecordingTask:
     @property
     def duration_s(self) -> float:
         """The recording's length in seconds."""
-        return self._recording.duration_s
+        return self._recording.duration_s if self._time_map is None else self._time_map.duration_s
 
     @property
     def done_s(self) -> float:
         """How far the loop has come, in seconds of audio."""
-        return self._loop.seek / 100
+        seconds = self._loop.seek / 100
+        return seconds if self._time_map is None else self._time_map.end(seconds)
 
     @property
     def language_guess(self) -> LanguageGuess | None:
@@ -237,7 +247,8 @@ class RecordingTask:
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""
-        return self._loop.transcript(self._recording.duration_s, self._recording.warnings)
+        found = self._loop.transcript(self.duration_s, self._recording.warnings)
+        return found if self._time_map is None else self._time_map.transcript(found)
 
     def _release(self) -> None:
         if self._window is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from stapes.errors import OptionError
+from stapes.options import Voice
 
 #: probabilities are of 512 samples each, and spans are counted in samples at 16 kHz
 CHUNK_SAMPLES, SAMPLE_RATE = 512, 16_000
@@ -30,6 +31,11 @@ class VoiceSettings:
     max_speech_duration_s: float = math.inf  # what is longer is cut
     min_silence_duration_ms: float = 100.0  # a shorter pause ends no span
     speech_pad_ms: float = 30.0  # by which spans grow on both sides
+
+    @classmethod
+    def of(cls, voice: Voice) -> VoiceSettings:
+        """Take an option group's settings. Raises OptionError for those that do not go together."""
+        return cls(**{item.name: getattr(voice, f"vad_{item.name}") for item in fields(cls)})
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:

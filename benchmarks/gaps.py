@@ -1,0 +1,192 @@
+"""Speech with gaps: what is invented in them, what is lost beside them, and when its words begin.
+
+    python -m benchmarks.gaps [--first 6] [--others other/bin/python]
+
+Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seed is fixed), filled with
+silence, with faint noise, or with music. Each is transcribed with word times, in the default mode and in mode
+"reference"; without gaps; and each piece alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+import stapes
+from benchmarks.corpus import corpus_folder, judged_recordings
+from benchmarks.machine import facts
+from benchmarks.recordings import Recording
+from benchmarks.results import FORMAT, write
+from benchmarks.word_errors import edits, normalise_all, simple
+from stapes.audio.load import load_audio
+from stapes.audio.pcm import SAMPLE_RATE, Samples
+from stapes.results import Word
+
+FILLERS = ("silence", "faint noise", "music")
+_VOICES = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2033", "librispeech-test-other/3005",
+           "librispeech-test-other/367", "fleurs/fleurs-en", "cmu-arctic/")  # fmt: skip
+_MUSIC = "asterisk-moh/moh_manolo_camp-morning_coffee.flac"
+_SHORTEST_S, _LONGEST_S = 3.0, 45.0
+#: dB below full scale
+_FAINT, _MUSIC_LEVEL = -60.0, -30.0
+#: seconds by which a word may miss its own time, or reach into a gap
+_TOLERANCE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Pieces with gaps between them."""
+
+    samples: Samples
+    starts_s: tuple[float, ...]  # of the pieces
+    gaps: tuple[tuple[float, float], ...]  # start and end of each, in seconds
+
+
+@dataclass
+class Counts:
+    """What a way of transcribing did, over all voices."""
+
+    errors: int = 0
+    words: int = 0
+    in_gaps: list[str] = field(default_factory=list)
+    deviations_s: list[float] = field(default_factory=list)
+
+    @property
+    def within(self) -> float:
+        """The share of the words that begin where they begin when their piece is decoded alone."""
+        return sum(abs(one) <= _TOLERANCE_S for one in self.deviations_s) / max(1, len(self.deviations_s))
+
+
+def main() -> int:
+    """Join, transcribe, count, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, help="only so many pieces of each voice")
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument(
+        "--others", default=sys.executable, metavar="PYTHON", help="one that has openai-whisper, to count"
+    )
+    parser.add_argument("--output", type=Path, metavar="PATH", help="where to write the figures")
+    arguments = parser.parse_args()
+    rows: dict[str, Counts] = {}
+    texts: list[tuple[str, str, str]] = []  # way, wanted, heard
+    with stapes.load(arguments.model, precision=arguments.precision) as engine:
+        for voice, pieces in _voices(arguments.first):
+            samples = [_samples(piece) for piece in pieces]
+            wanted = " ".join(piece.reference or "" for piece in pieces)
+            alone = [_words(engine, one, "sequential") for one in samples]
+            for way, joined, mode in _ways(voice, samples):
+                words = _words(engine, joined.samples, mode)
+                counts = rows.setdefault(way, Counts())
+                counts.in_gaps += _in_gaps(words, joined)
+                counts.deviations_s += _deviations(words, alone, joined)
+                texts.append((way, wanted, "".join(word.text for word in words)))
+            sys.stderr.write(f"{voice}: {len(pieces)} pieces\n")
+    name, normal = normalise_all(arguments.others, [(text, "en") for _, *both in texts for text in both])
+    for i, (way, _, _) in enumerate(texts):
+        reference, heard = normal[2 * i].split(), normal[2 * i + 1].split()
+        rows[way].errors += edits(reference, heard)
+        rows[way].words += len(reference)
+    for way, counts in rows.items():
+        rate = 100 * counts.errors / counts.words
+        print(f"{way:34} {rate:6.2f} % of {counts.words} words, {len(counts.in_gaps)} in gaps, "
+              f"{100 * counts.within:.1f} % of {len(counts.deviations_s)} begin within {_TOLERANCE_S} s")  # fmt: skip
+        if counts.in_gaps:
+            print("    in gaps:", " ".join(counts.in_gaps[:12]))
+    found = {
+        way: {
+            "word_errors": counts.errors,
+            "words": counts.words,
+            "words_in_gaps": len(counts.in_gaps),
+            "begin_within_0.2_s": round(counts.within, 4),
+            "compared_words": len(counts.deviations_s),
+        }
+        for way, counts in rows.items()
+    }
+    settings = {"model": arguments.model, "precision": arguments.precision, "normaliser": name}
+    result = {"format": FORMAT, "kind": "gaps", "machine": facts(), "settings": settings, "ways": found}
+    print(write(result, arguments.output, "gaps").name)
+    return 0
+
+
+def _voices(first: int | None) -> Iterator[tuple[str, list[Recording]]]:
+    known = sorted(judged_recordings()["english"], key=lambda one: one.name)
+    for voice, members in groupby(known, key=lambda one: next((v for v in _VOICES if one.name.startswith(v)), "")):
+        if voice:
+            yield voice, list(members)[:first]
+
+
+def _samples(recording: Recording) -> Samples:
+    with load_audio(recording.path) as loaded:
+        return loaded.read(0, loaded.n_samples).copy()
+
+
+def _ways(voice: str, pieces: Sequence[Samples]) -> Iterator[tuple[str, Joined, str]]:
+    yield "no gaps", _join(pieces, [0.0] * len(pieces), "silence"), "sequential"
+    generator = np.random.default_rng(len(voice))
+    gaps = [0.0, *np.exp(generator.uniform(np.log(_SHORTEST_S), np.log(_LONGEST_S), len(pieces) - 1))]
+    for filler in FILLERS:
+        joined = _join(pieces, gaps, filler)
+        yield f"gaps of {filler}", joined, "sequential"
+        yield f"gaps of {filler}, reference", joined, "reference"
+
+
+def _join(pieces: Sequence[Samples], gaps_s: Sequence[float], filler: str) -> Joined:
+    """Put a gap before each piece."""
+    blocks, starts, gaps, at = [], [], [], 0
+    for piece, gap_s in zip(pieces, gaps_s, strict=True):
+        n_gap = round(gap_s * SAMPLE_RATE)
+        blocks += [_fill(filler, n_gap), piece]
+        gaps.append((at / SAMPLE_RATE, (at + n_gap) / SAMPLE_RATE))
+        starts.append((at + n_gap) / SAMPLE_RATE)
+        at += n_gap + len(piece)
+    return Joined(
+        np.concatenate(blocks).astype(np.float32), tuple(starts), tuple(one for one in gaps if one[1] > one[0])
+    )
+
+
+def _fill(filler: str, n: int) -> Samples:
+    if filler == "faint noise":
+        noise = np.random.default_rng(n).standard_normal(n) * 10 ** (_FAINT / 20)
+        return noise.astype(np.float32)
+    if filler == "music" and n:
+        with load_audio(corpus_folder() / "audio" / _MUSIC) as loaded:
+            music = loaded.read(0, n)
+        return music * np.float32(10 ** (_MUSIC_LEVEL / 20) / max(1e-9, float(np.sqrt(np.mean(music**2)))))
+    return np.zeros(n, np.float32)
+
+
+def _words(engine: stapes.Engine, samples: Samples, mode: str) -> list[Word]:
+    found = engine.transcribe(samples, language="en", word_timestamps=True, mode=mode)
+    return [word for segment in found.segments for word in segment.words or ()]
+
+
+def _in_gaps(words: Sequence[Word], joined: Joined) -> list[str]:
+    """Give the words that lie in a gap, give or take the tolerance on either side."""
+    return [
+        word.text.strip() for word in words
+        if any(start - _TOLERANCE_S < word.start_s < end - _TOLERANCE_S and word.end_s < end + _TOLERANCE_S
+               and word.end_s > start + _TOLERANCE_S for start, end in joined.gaps)
+    ]  # fmt: skip
+
+
+def _deviations(words: Sequence[Word], alone: Sequence[Sequence[Word]], joined: Joined) -> list[float]:
+    """How much later each word begins than its piece alone has it, for the words that both have."""
+    wanted = [(word, start) for piece, start in zip(alone, joined.starts_s, strict=True) for word in piece]
+    mine, theirs = ([simple(word.text, "en") for word in some] for some in (words, [word for word, _ in wanted]))
+    matcher = SequenceMatcher(a=mine, b=theirs, autojunk=False)
+    return [
+        words[block.a + i].start_s - (wanted[block.b + i][0].start_s + wanted[block.b + i][1])
+        for block in matcher.get_matching_blocks() for i in range(block.size)
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

