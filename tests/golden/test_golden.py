@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.golden.cases import NO_GOLDEN_FILES, Case, check, engine_of, golden_cases, no_golden_files
+from tests.golden.cases import (
+    LOOPING,
+    NO_GOLDEN_FILES,
+    WITHOUT_SPEECH,
+    Case,
+    check,
+    engine_of,
+    golden_cases,
+    no_golden_files,
+)
 from tests.golden.compare import n_times
 
 pytestmark = pytest.mark.golden
@@ -29,10 +38,27 @@ def _cases() -> list[Any]:
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
 @pytest.mark.parametrize("case", _cases())
 def test_equals_the_reference(case: Case) -> None:
-    ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+    ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.options)
     reason = check(case, ours)
     if reason is not None:
         pytest.xfail(reason)
+
+
+@pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
+@pytest.mark.tenth
+@pytest.mark.parametrize("path", [*WITHOUT_SPEECH, *LOOPING])
+def test_guards_keep_out_what_the_reference_invents(path: str) -> None:
+    case = next((one for one in golden_cases() if one.file == "greedy" and one.entry["path"].startswith(path)), None)
+    if case is None:
+        pytest.skip(NO_GOLDEN_FILES)
+    ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+    theirs = case.entry["result"]["text"]
+    if path in WITHOUT_SPEECH:
+        assert ours.text == ""
+    else:
+        assert ours.flags
+        assert len(ours.text) < 0.8 * len(theirs)
+        assert theirs.startswith(ours.text[:300])
 
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
@@ -42,7 +68,7 @@ def test_of_a_hundred_times_of_words_at_most_one_differs() -> None:
         pytest.skip(NO_GOLDEN_FILES)
     n_equal = n_all = 0
     for case in cases:
-        ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.entry["options"])
+        ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.options)
         equal, all_of_it = n_times(ours.to_dict(), case.entry["result"])
         n_equal, n_all = n_equal + equal, n_all + all_of_it
     assert n_all > 2000

@@ -68,7 +68,7 @@ def test_other_precisions_give_in_company_what_they_give_alone(precision: str) -
     if not members:
         pytest.skip(NO_GOLDEN_FILES)
     engine = engine_of("base", precision)
-    alone = {case.name: engine.transcribe(case.audio, **case.entry["options"]) for case in members}
+    alone = {case.name: engine.transcribe(case.audio, **case.options) for case in members}
     for case, job in _in_company(engine, members, random.Random(3)):
         assert job.result() == alone[case.name], case.name  # floats included
 
@@ -78,7 +78,7 @@ def _in_company(engine: Engine, cases: list[Case], shuffled: random.Random) -> I
     doomed = shuffled.choices(cases, k=N_CANCELLED)
     order = [(case, False) for case in cases] + [(case, True) for case in doomed]
     shuffled.shuffle(order)
-    jobs = [(case, ends, engine.submit(case.audio, **case.entry["options"])) for case, ends in order]
+    jobs = [(case, ends, engine.submit(case.audio, **case.options)) for case, ends in order]
     moments = sorted(shuffled.randrange(MOST_STEPS) for _ in doomed)
     ending = [job for _, ends, job in jobs if ends]
     step = 0

@@ -1,0 +1,77 @@
+"""Speech alone, and the way back: every sample is the one it was, every time is the recording's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.audio.pcm import recording_of_array
+from stapes.recording.splice import TimeMap, whole_frames, within
+from stapes.recording.vad import Span
+from stapes.results import Flag, Segment, Word
+
+N = 160 * 10_000  # 100 s
+
+spans = st.lists(st.integers(0, N), min_size=0, max_size=12).map(
+    lambda bounds: whole_frames([Span(a, b) for a, b in zip(*[iter(sorted(bounds))] * 2, strict=False) if a < b], N)
+)
+
+
+def segment(start_s: float, end_s: float, *words: tuple[float, float]) -> Segment:
+    return Segment(
+        id=0, seek=round(start_s * 100), start_s=start_s, end_s=end_s, text="x", tokens=(1,), temperature=0.0,
+        avg_logprob=0.0, compression_ratio=1.0, no_speech_prob=0.0,
+        words=tuple(Word(text="x", start_s=a, end_s=b, probability=1.0) for a, b in words) or None,
+    )  # fmt: skip
+
+
+@given(spans, st.data())
+def test_spliced_samples_are_those_of_the_spans(parts: tuple[Span, ...], data: st.DataObject) -> None:
+    samples = np.arange(N, dtype=np.float32)
+    wanted = np.concatenate([samples[:0], *(samples[one.start : one.end] for one in parts)])
+    spliced = recording_of_array("it", samples).spliced([(one.start, one.end) for one in parts])
+    start = data.draw(st.integers(0, len(wanted)))
+    stop = data.draw(st.integers(start, len(wanted) + 100))
+    assert spliced.n_samples == len(wanted)
+    assert np.array_equal(spliced.read(start, stop), wanted[start:stop])
+
+
+@given(spans.filter(bool), st.data())
+def test_times_are_those_of_the_recording(parts: tuple[Span, ...], data: st.DataObject) -> None:
+    """Whatever begins inside a span begins there in the recording, to the millisecond."""
+    time_map, at = TimeMap(parts, N), 0.0
+    for one in parts:
+        length_s = (one.end - one.start) / 16000
+        offset_s = data.draw(st.integers(0, max(0, round(length_s * 100) - 1))) / 100
+        assert time_map.start(at + offset_s) == pytest.approx(one.start / 16000 + offset_s, abs=1e-3)
+        assert time_map.end(at + length_s) == pytest.approx(one.end / 16000, abs=1e-3)
+        at += length_s
+
+
+@given(spans, st.lists(st.floats(0, 120), min_size=2, max_size=30).map(sorted))
+def test_what_is_in_order_stays_in_order_inside_the_recording(parts: tuple[Span, ...], times: list[float]) -> None:
+    time_map = TimeMap(parts, N)
+    words = list(zip(times[::2], times[1::2], strict=False))
+    mapped = time_map.segment(segment(times[0], times[-1], *words))
+    found = [time for word in mapped.words or () for time in (word.start_s, word.end_s)]
+    assert found == sorted(found)
+    assert 0 <= mapped.start_s <= mapped.end_s <= N / 16000
+    assert not found or mapped.start_s <= found[0] <= found[-1] <= mapped.end_s
+    flag = time_map.flag(Flag(guard="loop", start_s=times[0], end_s=times[-1], reason=""))
+    assert flag.start_s <= flag.end_s
+
+
+def test_a_word_is_not_stretched_over_a_cut() -> None:
+    time_map = TimeMap([Span(16000, 32000), Span(160_000, 320_000)], N)  # 1 to 2 s, 10 to 20 s
+    mapped = time_map.segment(segment(0.5, 3.0, (0.5, 0.9), (0.9, 1.4), (1.4, 3.0)))
+    assert mapped.words is not None
+    assert [(one.start_s, one.end_s) for one in mapped.words] == [(1.5, 1.9), (10.0, 10.4), (10.4, 12.0)]
+    assert (mapped.start_s, mapped.end_s, mapped.seek) == (1.5, 12.0, 150)
+
+
+def test_spans_in_clips() -> None:
+    spans = [Span(0, 1600), Span(3200, 16000)]
+    assert within(spans, [(50, 100), (5, 30)]) == (Span(800, 1600), Span(3200, 4800), Span(8000, 16000))
+    assert whole_frames([Span(10, 150), Span(170, 200), Span(900, 1000)], 1000) == (Span(0, 320), Span(800, 1000))
