@@ -18,7 +18,7 @@ _FRAMES_PER_SECOND = 100
 _NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
 #: text tokens a second; who speaks without long pauses says three and more
 _SPARSE = 1.5
-#: frames at a window's end without text that give reason to listen
+#: frames without text, between a window's last word and where the loop would go on, that give reason to listen
 _LONG_REST = 200
 #: frames by which timestamps of real text miss the speech they belong to
 _BESIDE = 100
@@ -73,7 +73,7 @@ def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> boo
         or result.avg_logprob < _AVG_LOGPROB
         or result.compression_ratio > _COMPRESSION
         or n_text < _SPARSE * place.n_frames / _FRAMES_PER_SECOND
-        or place.end - _frame(found.pieces[-1].end_s) > _LONG_REST
+        or place.seek + found.advance - _frame(found.pieces[-1].end_s) > _LONG_REST
     )
 
 
