@@ -27,7 +27,12 @@ def at(seconds: float) -> int:
 def said(*parts: float | str, **scores: float) -> WindowResult:
     """A window's result of times in seconds and texts; sure of itself unless told otherwise."""
     tokens = [token for one in parts for token in (TOKENIZER.encode(one) if isinstance(one, str) else [at(one)])]
-    values = {"avg_logprob": -0.2, "no_speech_prob": 0.01, "temperature": 0.0, "compression_ratio": 1.2} | scores
+    values: dict[str, Any] = {
+        "avg_logprob": -0.2,
+        "no_speech_prob": 0.01,
+        "temperature": 0.0,
+        "compression_ratio": 1.2,
+    } | scores
     return WindowResult(tokens=tuple(tokens), text="", **values)
 
 

@@ -40,6 +40,16 @@ class Place:
         """The first frame behind it."""
         return self.seek + self.n_frames
 
+    @property
+    def start_s(self) -> float:
+        """Where it begins."""
+        return self.seek / _FRAMES_PER_SECOND
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends."""
+        return self.end / _FRAMES_PER_SECOND
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:

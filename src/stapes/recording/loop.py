@@ -19,16 +19,16 @@ from dataclasses import dataclass, replace
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
-from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
+from stapes.recording.guards import Guarded, Place
 from stapes.recording.hallucination import Settled, Stretch, settle
 from stapes.recording.listening import Heard, Listen
 from stapes.recording.segments import Cut, Piece, WindowGeometry, cut
+from stapes.recording.watch import Watch
 from stapes.recording.words import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
-_STILL_SILENT = "still nobody speaks"
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
 
@@ -98,12 +98,7 @@ class SeekLoop:
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
-        self._guards = options.guards_on
-        self._can_listen = can_listen
-        self._heard: Heard | None = None  # in the window that is decoded next, or was just now
-        self._flags: list[Flag] = []
-        self._quiet = False  # whether nobody was heard in the last window
-        self._looped = False  # whether the last window ended in a loop
+        self._watch = Watch(options.guards_on, tokenizer, can_listen=can_listen)
 
     @property
     def language(self) -> str | None:
@@ -127,7 +122,7 @@ class SeekLoop:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What the guards did so far."""
-        return tuple(self._flags)
+        return self._watch.flags
 
     @property
     def seek(self) -> int:
@@ -152,7 +147,7 @@ class SeekLoop:
             (decoded, result), self._decoded = self._decoded, None
             return self._accept_window(decoded, replace(result, timings=answer.words))
         if isinstance(asked, Listen) and isinstance(answer, Heard):
-            self._heard = answer
+            self._watch.hear(answer)
             if self._decoded is None:
                 return []
             (decoded, result), self._decoded = self._decoded, None
@@ -180,37 +175,20 @@ class SeekLoop:
             start, end = self._clips[0]
             self._seek = max(self._seek, start)
             size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
-            guard = self._guard_before(size) if start < self._seek and size > 0 else None
-            if guard and self._heard is None:
-                return Listen(self._seek, size)
-            if guard and self._heard is not None and not self._heard.spans:
-                self._leave_out(guard, size)
-                continue
+            if size > 0 and start < self._seek:
+                is_rest = size < self._window_frames
+                if self._watch.wants_to_know(is_rest=is_rest):
+                    return Listen(self._seek, size)
+                if self._watch.hears_nobody:
+                    self._watch.leave_out(Place(self._seek, size), is_rest=is_rest)
+                    self._seek += size
+                    continue
             if size > 0:
                 return Decode(self._seek, size, tuple(self._prompt()))
             del self._clips[0]
             if self._clips:
                 self._seek = self._clips[0][0]
         return None
-
-    def _guard_before(self, size: int) -> str | None:
-        """Name the guard that wants to listen before a window is decoded: at the end, and where it is silent already."""
-        if not self._can_listen:
-            return None
-        if self._guards.tail_guard and size < self._window_frames:
-            return "tail"
-        return "silence" if self._guards.silence_guard and self._quiet else None
-
-    def _leave_out(self, guard: str, size: int) -> None:
-        start_s, end_s = (frame / FRAMES_PER_SECOND for frame in (self._seek, self._seek + size))
-        last = self._flags[-1] if self._flags else None
-        if guard == "silence" and last and (last.guard, last.reason, last.end_s) == (guard, _STILL_SILENT, start_s):
-            self._flags[-1] = replace(last, end_s=end_s)
-        else:
-            reason = _STILL_SILENT if guard == "silence" else "nobody speaks any more"
-            self._flags.append(Flag(guard=guard, start_s=start_s, end_s=end_s, reason=reason))
-        self._seek += size
-        self._heard, self._quiet = None, True
 
     def _prompt(self) -> list[int]:
         if not self._options.context.carry_initial_prompt:
@@ -224,37 +202,50 @@ class SeekLoop:
     def _accept_window(self, asked: Decode, result: WindowResult) -> list[Segment]:
         place = Place(asked.seek, asked.n_frames)
         found = self._cut(asked, result)
-        if self._wants_to_listen(result, found, place):
-            self._decoded, self._asked = (asked, result), Listen(asked.seek, asked.n_frames)
+        guarded = self._watch.filtered(found, place, asked.prompt)
+        question = self._question(place, result, found, guarded)
+        if question is not None:
+            self._decoded, self._asked = (asked, result), question
             return []
-        if is_silence(result, self._options.thresholds):
-            return self._move_on(asked, result, self._with_speech(place, None, place.end), segments=None)
-        guarded = self._guarded(asked, found)
-        if not guarded.found.pieces:
-            self._keep_flags(guarded)
-            return self._move_on(asked, result, self._with_speech(place, None, place.end), segments=None)
+        silent = is_silence(result, self._options.thresholds)
+        if silent or not guarded.found.pieces:
+            if not silent:
+                self._watch.keep(guarded)
+                self._forget_prompt_of(guarded)
+            return self._move_on(asked, result, self._watch.go_on(place, None, place.end), segments=None)
         settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
         if self._options.words.word_timestamps:
-            if result.timings is None:
-                text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
-                if text:
-                    self._decoded, self._asked = (asked, result), Align(asked.seek, asked.n_frames, text)
-                    return []
-                result = replace(result, timings=())
             settled = self._with_words(asked, guarded.found, result.timings or ())
-        self._keep_flags(guarded)
+        self._watch.keep(guarded)
         if settled.pieces is None:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(settled.pieces)]
         if self._options.words.word_timestamps:
-            segments = in_order(segments, self._spoken_until_s(asked))
+            segments = self._watch.out_of_pauses(in_order(segments, self._spoken_until_s(asked)), place)
         self._history.extend(token for segment in segments for token in segment.tokens)
-        if not self._options.context.condition_on_previous_text or result.temperature > _WILD or guarded.looped:
+        if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
+        self._forget_prompt_of(guarded)
         next_seek = settled.next_seek
         if not guarded.looped:  # that guard has said where to go on
-            next_seek = self._with_speech(place, settled.pieces[-1].end_s if settled.pieces else None, next_seek)
+            next_seek = self._watch.go_on(place, settled.pieces[-1].end_s if settled.pieces else None, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
+
+    def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:
+        """Say what else must be known of a window before it is settled."""
+        if self._watch.doubts(result, found, place):
+            return Listen(place.seek, place.n_frames)
+        if is_silence(result, self._options.thresholds) or not self._options.words.word_timestamps:
+            return None
+        text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
+        if text and result.timings is None:
+            return Align(place.seek, place.n_frames, text)
+        return Listen(place.seek, place.n_frames) if text and self._watch.doubts_words(result, place) else None
+
+    def _forget_prompt_of(self, guarded: Guarded) -> None:
+        """Give no window behind a loop the text that led to it."""
+        if guarded.looped:
+            self._reset = len(self._history)
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
         geometry = WindowGeometry(
@@ -264,46 +255,6 @@ class SeekLoop:
             timestamp_begin=self._tokenizer.special.timestamp_begin,
         )
         return cut(result.tokens, geometry)
-
-    # What the guards make of it.
-
-    def _wants_to_listen(self, result: WindowResult, found: Cut, place: Place) -> bool:
-        guards = self._guards
-        if self._heard is not None or not self._can_listen or not (guards.silence_guard or guards.speech_guard):
-            return False
-        return is_doubtful(result, found, place, self._tokenizer.special.eot)
-
-    def _guarded(self, asked: Decode, found: Cut) -> Guarded:
-        place, eot = Place(asked.seek, asked.n_frames), self._tokenizer.special.eot
-        guarded = Guarded(found)
-        if self._guards.loop_guard:
-            guarded = drop_loop(found, place, asked.prompt, eot)
-        if self._guards.silence_guard and self._heard is not None:
-            guarded = drop_unheard(guarded, self._heard, eot)
-        if guarded.looped and self._looped:  # the same again: whatever is said there, this model does not hear it
-            guarded = replace(guarded, found=replace(guarded.found, advance=asked.n_frames))
-        return guarded
-
-    def _with_speech(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
-        """Go back for speech that the window's text leaves out."""
-        if not self._guards.speech_guard or self._heard is None:
-            return next_seek
-        back = back_to_speech(self._heard, place, text_end_s, next_seek)
-        if back != next_seek:
-            times = (frame / FRAMES_PER_SECOND for frame in (back, next_seek))
-            reason = "somebody speaks behind the last word"
-            self._flags.append(Flag(guard="speech", start_s=next(times), end_s=next(times), reason=reason))
-        return back
-
-    def _keep_flags(self, guarded: Guarded) -> None:
-        self._looped = guarded.looped and not self._looped
-        if guarded.looped:
-            self._reset = len(self._history)
-        self._flags.extend(self._flag(one) for one in guarded.dropped)
-
-    def _flag(self, one: Dropped) -> Flag:
-        text = self._tokenizer.decode(one.tokens).strip()
-        return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
@@ -358,8 +309,7 @@ class SeekLoop:
     ) -> list[Segment]:
         """Keep a window's segments and go on behind it; None: the window is skipped."""
         self._seek = next_seek
-        self._quiet = self._heard is not None and not self._heard.spans
-        self._heard = None
+        self._watch.moved_on()
         self._segments.extend(segments or ())
         self._windows.append(
             Window(

@@ -1,0 +1,119 @@
+"""The guards of one recording on its way: what they have heard, what they did, what they do next. No model, no audio.
+
+The seek loop asks before it decodes a window, and again with what was decoded; recording/guards.py says what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stapes.options import Guards
+from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
+from stapes.recording.listening import Heard
+from stapes.recording.pauses import has_hole, out_of_pauses
+from stapes.recording.segments import Cut
+from stapes.results import Flag, Segment, WindowResult
+from stapes.tokenizer import Tokenizer
+
+_FRAMES_PER_SECOND = 100
+_ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
+
+
+class Watch:
+    """Which guards stand, and where they are."""
+
+    def __init__(self, guards: Guards, tokenizer: Tokenizer, *, can_listen: bool) -> None:
+        """can_listen: whether somebody can say who speaks; the guards that ask stand only then."""
+        self._guards = guards
+        self._tokenizer = tokenizer
+        self._can_listen = can_listen
+        self._heard: Heard | None = None  # in the window that is decoded next, or was just now
+        self._quiet = False  # whether nobody was heard in the last window
+        self._looped = False  # whether the last window ended in a loop
+        self._flags: list[Flag] = []
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the guards did so far."""
+        return tuple(self._flags)
+
+    def hear(self, heard: Heard) -> None:
+        """Take what was heard in the window."""
+        self._heard = heard
+
+    # Before a window is decoded.
+
+    def wants_to_know(self, *, is_rest: bool) -> bool:
+        """Whether to listen first: at the end, and where it is silent already. is_rest: less than a window is left."""
+        asks = (self._guards.tail_guard and is_rest) or (self._guards.silence_guard and self._quiet)
+        return self._can_listen and asks and self._heard is None
+
+    @property
+    def hears_nobody(self) -> bool:
+        """Whether it was listened to the window, and nobody speaks there."""
+        return self._heard is not None and not self._heard.spans
+
+    def leave_out(self, place: Place, *, is_rest: bool) -> None:
+        """Note that a window is not decoded."""
+        self._quiet, self._heard = True, None
+        last = self._flags[-1] if self._flags else None
+        if not is_rest and last and (last.reason, last.end_s) == (_STILL, place.start_s):
+            self._flags[-1] = replace(last, end_s=place.end_s)
+        else:
+            guard, reason = ("tail", _ANY_MORE) if is_rest and self._guards.tail_guard else ("silence", _STILL)
+            self._flags.append(Flag(guard=guard, start_s=place.start_s, end_s=place.end_s, reason=reason))
+
+    # With what was decoded.
+
+    def doubts(self, result: WindowResult, found: Cut, place: Place) -> bool:
+        """Whether a window's scores give reason to listen."""
+        asks = self._guards.silence_guard or self._guards.speech_guard
+        may_ask = asks and self._can_listen and self._heard is None
+        return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
+
+    def doubts_words(self, result: WindowResult, place: Place) -> bool:
+        """Whether a window's words give reason to listen."""
+        may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
+        return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
+
+    def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
+        """Take out what is not to be believed."""
+        guarded, eot = Guarded(found), self._tokenizer.special.eot
+        if self._guards.loop_guard:
+            guarded = drop_loop(found, place, prompt, eot)
+        if self._guards.silence_guard and self._heard is not None:
+            guarded = drop_unheard(guarded, self._heard, eot)
+        if guarded.looped and self._looped:  # the same again: whatever is said there, this model does not hear it
+            guarded = replace(guarded, found=replace(guarded.found, advance=place.n_frames))
+        return guarded
+
+    def keep(self, guarded: Guarded) -> None:
+        """Note what was taken out."""
+        self._looped = guarded.looped and not self._looped
+        self._flags.extend(self._flag(one) for one in guarded.dropped)
+
+    def _flag(self, one: Dropped) -> Flag:
+        text = self._tokenizer.decode(one.tokens).strip()
+        return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
+
+    def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
+        """Move words out of pauses, where it was listened."""
+        if not self._guards.silence_guard or self._heard is None:
+            return segments
+        return out_of_pauses(segments, self._heard, place.seek, place.end)
+
+    def go_on(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
+        """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""
+        found = next_seek
+        if self._guards.speech_guard and self._heard is not None:
+            found = back_to_speech(self._heard, place, text_end_s, next_seek)
+        if found != next_seek:
+            start_s, end_s = found / _FRAMES_PER_SECOND, next_seek / _FRAMES_PER_SECOND
+            reason = "somebody speaks behind the last word"
+            self._flags.append(Flag(guard="speech", start_s=start_s, end_s=end_s, reason=reason))
+        return found
+
+    def moved_on(self) -> None:
+        """Forget the window."""
+        self._quiet, self._heard = self.hears_nobody, None
