@@ -157,7 +157,8 @@ int SpeechNetwork::convolve(const Layer& layer, const float* x, int n_frames, in
         c.weights = layer.weights.as() + (first - from) * layer.n_inputs;
         c.stride = size(WINDOW * layer.n_inputs);
         c.bias = layer.bias.as();
-        c.n_inputs = (end - first) * layer.n_inputs;
+        c.n_parts = end - first;
+        c.n_inputs = layer.n_inputs;
         c.n_outputs = layer.n_outputs;
         c.x = x + first * layer.n_inputs * PANEL;
         c.n_columns = n_columns;

@@ -30,14 +30,15 @@ void check_magnitudes(const Kernels& kernels, int n_columns) {
     }
 }
 
-struct Layer { int n_inputs, n_outputs, n_columns; };
+struct Layer { int n_parts, n_inputs, n_outputs, n_columns; };
 
 void check_convolution(const Kernels& kernels, const Layer& layer) {
-    const auto [n_inputs, n_outputs, n_columns] = layer;
+    const auto [n_parts, n_each, n_outputs, n_columns] = layer;
+    const int n_inputs = n_parts * n_each;
     const auto weights = random_numbers(size(n_outputs * n_inputs), 2), bias = random_numbers(size(n_outputs), 3);
     const auto x = random_numbers(size(n_inputs * PANEL), 4);
     std::vector<float> out(size(n_outputs * PANEL), -1.0f);
-    kernels.convolve({weights.data(), size(n_inputs), bias.data(), n_inputs, n_outputs, x.data(), n_columns, out.data()});
+    kernels.convolve({weights.data(), size(n_inputs), bias.data(), n_parts, n_each, n_outputs, x.data(), n_columns, out.data()});
     for (int i = 0; i < n_outputs; ++i) {
         for (int column = 0; column < n_columns; ++column) {
             double sum = static_cast<double>(bias[size(i)]);
@@ -145,7 +146,7 @@ void test_layers_that_do_not_fit_are_refused(const Kernels& kernels) {
 void test_speech() {
     for (const Kernels* kernels : all_kernels()) {
         for (const int n_columns : {1, 9, PANEL}) check_magnitudes(*kernels, n_columns);
-        for (const Layer& one : {Layer{1, 1, 1}, {7, 2, PANEL}, {387, 13, 17}, {20, 25, 8}}) check_convolution(*kernels, one);
+        for (const Layer& one : {Layer{1, 1, 1, 1}, {2, 7, 2, PANEL}, {3, 129, 13, 17}, {3, 20, 25, 8}}) check_convolution(*kernels, one);
         for (const int n_steps : {1, 2, 33}) check_recurrence(*kernels, 2 * PANEL, n_steps);
         for (const std::size_t n_samples : {0, 1, 511, 512, 513, 33 * 512, 140 * 512 + 1})
             for (const std::size_t chunks_at_a_time : {1, 5, 32, 129}) check_pieces(*kernels, n_samples, chunks_at_a_time);

