@@ -2,8 +2,9 @@
 
     python -m benchmarks.voice [--rounds 15] [FILE ...]
 
-In turn, each with a listener of its own; medians, and the least of the rounds, as a machine with other work slows down
-everything by turns. The sound is that of the files, one after another and again from the first, else of the sample.
+In turn, each with a listener of its own; processor time of the thread: medians, and the least of the rounds, as other
+work on the machine slows down everything by turns. The sound is that of the files, one after another and again from the
+first, else of the sample.
 """
 
 from __future__ import annotations
@@ -65,10 +66,10 @@ def measure(
         found = []
         for name, one in listeners.items():
             listener = one.afresh()
-            started = time.perf_counter()
+            started = time.thread_time()
             found.append(listener.probabilities(samples))
             if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(time.thread_time() - started)
     return seconds, float(np.abs(found[0] - found[1]).max())
 
 
@@ -81,9 +82,9 @@ def _sound(files: list[Path]) -> FloatArray:
 
 
 def _timed(work: Callable[[], Made]) -> tuple[float, Made]:
-    started = time.perf_counter()
+    started = time.thread_time()
     made = work()
-    return time.perf_counter() - started, made
+    return time.thread_time() - started, made
 
 
 if __name__ == "__main__":
