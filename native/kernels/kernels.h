@@ -147,12 +147,13 @@ struct Choosing {
 // The kernels for voice activity hold PANEL chunks of a recording side by side, one in each column: (rows, PANEL).
 
 // out[i] = max(0, sum over j of weights[i, j] * x[j] + bias[i]) for the first n_columns columns, rounded up to whole tiles.
+// The inputs are summed up in n_parts parts, and then those: a third of the error of one long sum.
 struct Convolution {
-    const float* weights;  // (n_outputs, stride), of which n_inputs count
+    const float* weights;  // (n_outputs, stride), of which n_parts * n_inputs count
     std::size_t stride;
     const float* bias;  // (n_outputs,)
-    int n_inputs, n_outputs;
-    const float* x;  // (n_inputs, PANEL)
+    int n_parts, n_inputs, n_outputs;
+    const float* x;  // (n_parts * n_inputs, PANEL)
     int n_columns;
     float* out;  // (n_outputs, PANEL)
 };

@@ -30,8 +30,18 @@ STAPES_INLINE F32 exp_held(F32 x) {
 
 STAPES_INLINE F32 sigmoid(F32 x) { return set1(1.0f) / (set1(1.0f) + exp_held(set1(0.0f) - x)); }
 
-// Within 2^-23, which near 0 is more than a float32's rounding.
-STAPES_INLINE F32 tanh(F32 x) { return set1(1.0f) - set1(2.0f) / (set1(1.0f) + exp_held(x + x)); }
+// Within 2 units in the last place: what is small is kept for seconds, so that its roundings add up. The polynomial for what lies
+// near 0, where a difference of ones would have few digits, is that of tanhf in the Cephes library.
+STAPES_INLINE F32 tanh(F32 x) {
+    const F32 square = x * x;
+    F32 p = set1(-5.70498872745e-3f);
+    p = fma(p, square, set1(2.06390887954e-2f));
+    p = fma(p, square, set1(-5.37397155531e-2f));
+    p = fma(p, square, set1(1.33314422036e-1f));
+    p = fma(p, square, set1(-3.33332819422e-1f));
+    const F32 far = set1(1.0f) - set1(2.0f) / (set1(1.0f) + exp_held(x + x));
+    return select(less(abs(x), set1(0.625f)), fma(p * square, x, x), far);
+}
 
 // RECURRENT_UNITS units, from `unit` on, of one step.
 STAPES_INLINE void step_units(const Recurrence& r, const float* gates, int unit) {

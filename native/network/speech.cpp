@@ -33,10 +33,10 @@ const float* heard(const SpeechState& state, const float* samples, std::size_t n
 
 // Chunks side by side, with what is heard before and, mirrored, behind them: (64 + 512 + 64, PANEL).
 void to_columns(const float* const* chunks, int n_columns, float* columns) {
-    constexpr int line = 16;  // values of one: a whole number of them at a time, as chunks lie in each other's places of a cache
-    for (int first = 0; first < HEARD; first += line)
+    constexpr int stretch = 64;  // some lines of a cache at a time, as chunks lie in each other's places there
+    for (int first = 0; first < HEARD; first += stretch)
         for (int column = 0; column < n_columns; ++column)
-            for (int i = first; i < first + line; ++i) columns[i * PANEL + column] = chunks[column][i];
+            for (int i = first; i < first + stretch; ++i) columns[i * PANEL + column] = chunks[column][i];
     for (int i = 0; i < SpeechNetwork::CONTEXT; ++i)
         std::memcpy(columns + (HEARD + i) * PANEL, columns + (HEARD - 2 - i) * PANEL, PANEL * sizeof(float));
 }
@@ -157,7 +157,8 @@ int SpeechNetwork::convolve(const Layer& layer, const float* x, int n_frames, in
         c.weights = layer.weights.as() + (first - from) * layer.n_inputs;
         c.stride = size(WINDOW * layer.n_inputs);
         c.bias = layer.bias.as();
-        c.n_inputs = (end - first) * layer.n_inputs;
+        c.n_parts = end - first;
+        c.n_inputs = layer.n_inputs;
         c.n_outputs = layer.n_outputs;
         c.x = x + first * layer.n_inputs * PANEL;
         c.n_columns = n_columns;

@@ -43,5 +43,6 @@ void test_kernels();
 void test_pool();
 void test_network();
 void test_alignment();
+void test_speech();
 
 }  // namespace stapes::tests

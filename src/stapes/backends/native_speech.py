@@ -43,7 +43,7 @@ class NativeSpeechNetwork:
         self._state: Any = self._network.begin()
 
     def afresh(self) -> NativeSpeechNetwork:
-        """Begin another recording: a listener that has heard nothing, over the same packed weights. Takes microseconds."""
+        """Begin another recording: a listener that has heard nothing, over the same packed weights; in microseconds."""
         made = object.__new__(NativeSpeechNetwork)
         made._network, made._state = self._network, self._network.begin()
         return made
@@ -52,7 +52,7 @@ class NativeSpeechNetwork:
         """Give the probability of speech in each chunk, as `SpeechNetwork.probabilities` does.
 
         A recording's numbers do not depend, to the last bit, on how its chunks are dealt out to calls. Samples that are
-        not finite leave NaN from there on.
+        not finite, or so large (1e16) that squares of sums might not be, leave NaN from there on.
         """
         found: FloatArray = self._network.listen(self._state, _contiguous(samples))
         return found

@@ -23,7 +23,7 @@ _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of keys and values
 
 
 def open_speech_listener(weights: SpeechWeights, backend: str = "auto") -> SpeechListener:
-    """Listen for speech on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
+    """Listen for speech on the backend of that name; "auto" takes the native library, or NumPy where it was not built.
 
     Weights are made ready here; `afresh` on what is given begins further recordings without that.
     Raises OptionError for what is not here, BackendError if "native" was not built.
