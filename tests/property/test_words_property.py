@@ -139,7 +139,7 @@ def test_words_and_segments_are_in_order(
     transcript = drive(content_frames, options, script, seed)
     for window in transcript.windows:
         assert window.next_seek > window.seek
-        assert window.result.timings is not None
+        assert window.result.timings is not None or window.skipped
     words = [word for segment in transcript.segments for word in segment.words or ()]
     assert all(0 <= word.start_s <= word.end_s for word in words)
     assert all(0 <= word.probability <= 1 for word in words)

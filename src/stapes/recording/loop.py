@@ -215,6 +215,7 @@ class SeekLoop:
             return self._move_on(asked, result, self._watch.go_on(place, None, place.end), segments=None)
         settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
         if self._options.words.word_timestamps:
+            result = replace(result, timings=result.timings or ())  # no text has no words
             settled = self._with_words(asked, guarded.found, result.timings or ())
         self._watch.keep(guarded)
         if settled.pieces is None:
