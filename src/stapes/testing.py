@@ -34,6 +34,8 @@ from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec, VocabularyData, parameter_shapes
 from stapes.engine import Engine
 from stapes.languages import LANGUAGES
+from stapes.recording.listening import OpenListener
+from stapes.recording.vad import CHUNK_SAMPLES
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
 
@@ -98,11 +100,11 @@ def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Eng
     return Engine(checkpoint, NumpyBackend(checkpoint, threads=1))
 
 
-def scripted_engine(script: str | Sequence[str] | Script = " Hello.") -> Engine:
+def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: OpenListener | None = None) -> Engine:
     """Make an engine whose model says what it is told.
 
     script: a text for every window, texts for the recording's windows in turn (the last one repeats), or a function
-    that gives the logits.
+    that gives the logits.   listener: `LoudnessListener`, for guards and `vad=True`; without, the guards rest.
     """
     spec = tiny_spec()
     checkpoint = Checkpoint(
@@ -112,7 +114,23 @@ def scripted_engine(script: str | Sequence[str] | Script = " Hello.") -> Engine:
     tokenizer = Tokenizer(spec, checkpoint.vocabulary)
     if not callable(script):
         script = reciting(tokenizer, [script] if isinstance(script, str) else script)
-    return Engine(checkpoint, ScriptedBackend(spec, script))
+    return Engine(checkpoint, ScriptedBackend(spec, script), listener=listener)
+
+
+class LoudnessListener:
+    """Takes whatever is loud for speech: chunks whose root mean square is above 0.01."""
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        """Give 0 or 1 for each chunk of 512 samples."""
+        n_chunks = -(-len(samples) // CHUNK_SAMPLES)
+        chunks = np.zeros(n_chunks * CHUNK_SAMPLES, np.float32)
+        chunks[: len(samples)] = samples
+        loudness = np.sqrt(np.mean(chunks.reshape(n_chunks, CHUNK_SAMPLES) ** 2, axis=1))
+        return (loudness > 0.01).astype(np.float32)
+
+    def afresh(self) -> LoudnessListener:
+        """It remembers nothing."""
+        return self
 
 
 def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:

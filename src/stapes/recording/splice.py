@@ -38,6 +38,7 @@ class TimeMap:
     def _moved(self, seconds: float, span: int) -> float:
         span = min(max(span, 0), len(self._spans) - 1)
         frames = self._spans[span].start / _SAMPLES_PER_FRAME - self._begin[span]
+        seconds = min(seconds, self._begin[-1] / _FRAMES_PER_SECOND)  # a model's times may lie behind its sound
         return min(round(seconds + frames / _FRAMES_PER_SECOND, 3), self.duration_s)
 
     def segment(self, one: Segment) -> Segment:

@@ -1,0 +1,111 @@
+"""Guards and speech alone through the whole engine, with a network that takes whatever is loud for speech."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+import stapes
+from stapes.checkpoint.silero import INSTALL
+from stapes.errors import CheckpointError, OptionError, StapesWarning
+from stapes.recording.events import JobEvent, WindowDone
+from stapes.testing import LoudnessListener, noise, scripted_engine, silence
+from stapes.work import speech_listeners
+
+FLUENT = " " + "as many words as somebody says who speaks on and on " * 2
+#: 30 s of speech, then 4 s of nothing
+WITH_TAIL = np.concatenate([noise(30.0), silence(4.0)])
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_nothing_is_invented_where_nobody_speaks(mode: str) -> None:
+    transcript = scripted_engine(" Thank you.", LoudnessListener).transcribe(silence(70.0), mode=mode)
+    assert (transcript.text, transcript.segments) == ("", ())
+    assert transcript.flags
+    assert transcript.to_dict()["flags"][0]["text"] == "Thank you."
+
+
+def test_the_reference_invents_and_says_nothing_of_it() -> None:
+    transcript = scripted_engine(" Thank you.", LoudnessListener).transcribe(silence(70.0), mode="reference")
+    assert transcript.text.count("Thank you.") == 3
+    assert "flags" not in transcript.to_dict()
+
+
+def test_a_tail_without_speech_is_left_out_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    events: list[JobEvent] = []
+    with caplog.at_level(logging.INFO, logger="stapes"):
+        transcript = scripted_engine(FLUENT, LoudnessListener).transcribe(WITH_TAIL, on_event=events.append)
+    assert [(one.guard, one.start_s, one.end_s) for one in transcript.flags] == [("tail", 30.0, 34.0)]
+    done = [event for event in events if isinstance(event, WindowDone)]
+    assert [flag for event in done for flag in event.flags] == list(transcript.flags)
+    assert "tail guard" in caplog.text
+
+
+def test_without_ears_the_guards_that_need_them_rest() -> None:
+    assert scripted_engine(" Thank you.").transcribe(silence(5.0)).text == " Thank you."
+
+
+def test_a_broken_run_that_goes_on_hears_the_same() -> None:
+    audio = np.concatenate([noise(29.0), silence(40.0), noise(20.0, seed=3)])
+    events: list[JobEvent] = []
+    whole = scripted_engine(FLUENT, LoudnessListener).transcribe(audio, on_event=events.append)
+    answers = [one.window.result if isinstance(one, WindowDone) else one.guess for one in events]
+    for known in range(len(answers) + 1):
+        engine = scripted_engine(FLUENT, LoudnessListener)
+        assert engine.transcribe(audio, resume=answers[:known]) == whole
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_speech_alone_has_the_times_of_the_whole(mode: str) -> None:
+    audio = np.concatenate([silence(40.0), noise(20.0), silence(30.0), noise(15.0, seed=2), silence(5.0)])
+    engine = scripted_engine([" One.", " Two."], LoudnessListener)
+    progress: list[float] = []
+    transcript = engine.transcribe(audio, vad=True, mode=mode, on_progress=lambda one: progress.append(one.done_s))
+    assert transcript.duration_s == 110.0
+    assert [segment.text for segment in transcript.segments] == [" One.", " Two."]
+    first, last = transcript.segments
+    assert first.start_s == pytest.approx(39.6, abs=0.04)
+    assert last.end_s <= 105.5
+    assert (transcript.windows[0].seek, progress[-1]) == (first.seek, pytest.approx(105.4, abs=0.1))
+
+
+def test_speech_alone_in_clips() -> None:
+    audio = np.concatenate([noise(10.0), silence(10.0), noise(10.0)])
+    transcript = scripted_engine(" Here.", LoudnessListener).transcribe(audio, vad=True, clip_timestamps="22,25")
+    assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(22.0, 25.0)]
+
+
+def test_no_speech_at_all_is_an_empty_transcript() -> None:
+    transcript = scripted_engine(" Here.", LoudnessListener).transcribe(silence(12.0), vad=True)
+    assert (transcript.text, transcript.duration_s, transcript.windows) == ("", 12.0, ())
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"vad_threshold": 0}, {"vad_threshold": 2}, {"vad_neg_threshold": 0.9}, {"vad_max_speech_duration_s": 0.1},
+     {"vad_min_silence_duration_ms": -1}, {"vad_speech_pad_ms": "much"}, {"vad_threshold": None}, {"vad": 1}],
+)  # fmt: skip
+def test_settings_that_cannot_be(keywords: dict[str, object]) -> None:
+    engine = scripted_engine(" Here.", LoudnessListener)
+    with pytest.raises(OptionError):
+        engine.transcribe(noise(1.0), **{"vad": True, **keywords})
+
+
+def test_where_the_weights_are_missing_the_engine_says_so_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stapes.checkpoint.silero.package_folder", lambda _: None)
+    with pytest.warns(StapesWarning, match=INSTALL):
+        assert speech_listeners("auto") is None
+    with pytest.raises(CheckpointError, match=INSTALL):
+        scripted_engine(" Here.").transcribe(noise(1.0), vad=True)
+
+
+def test_listeners_share_their_weights() -> None:
+    open_listener = speech_listeners("auto")
+    if open_listener is None:
+        pytest.skip("the package with the weights is not here")
+    first, second = open_listener(), open_listener()
+    heard = first.probabilities(noise(1.0))
+    assert np.array_equal(second.probabilities(noise(1.0)), heard)
+    assert stapes.find_speech(silence(2.0)) == ()
