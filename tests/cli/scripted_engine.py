@@ -23,10 +23,11 @@ from typing import Any
 from stapes.errors import AudioError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
 from stapes.recording.events import EventSink, LanguageDetected, WindowDone
-from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, WindowResult
 
 #: for a test: whether no answer of an earlier run is taken
 refuses_resume = False
+INVENTED = Flag(guard="silence", start_s=0.5, end_s=1.25, reason="nobody speaks here", text="Thank you.")
 ENGLISH = LanguageGuess(language="en", probabilities={"en": 1.0})
 
 
@@ -97,7 +98,8 @@ class Job:
         self.segments.append(segment(number, result.text))
         window = Window(seek=200 * number, n_frames=200, next_seek=200 * number + 200, skipped=False, result=result)
         self.progress = Progress(2.0 * number + 2, self.progress.total_s)
-        self.on_event(WindowDone(window=window, segments=(self.segments[-1],), resumed=resumed))
+        flags = (INVENTED,) if "!invented" in self.lines and not number else ()
+        self.on_event(WindowDone(window=window, segments=(self.segments[-1],), flags=flags, resumed=resumed))
 
     def _end(self, state: State, error: BaseException | None = None) -> None:
         with self._changed:
@@ -151,6 +153,7 @@ class Job:
             language="en",
             duration_s=2.0 * len(self.segments),
             language_guess=ENGLISH,
+            flags=(INVENTED,) * ("!invented" in self.lines),
             warnings=tuple(f"{self.source}: kept in the result" for line in self.lines if line == "!noted"),
         )
 

@@ -211,6 +211,20 @@ def test_programs_are_told_of_what_is_refused(events: Events, words: list[str], 
     assert (code, [(event["event"], event["kind"]) for event in told]) == (2, [("error", kind)])
 
 
+def test_what_guards_did_is_told(run: Run, events: Events, folder: Path) -> None:
+    Path("silent.mp3").write_text("Hello.\n!invented\n", encoding="utf-8")
+    code, text, lines = run("silent.mp3")
+    assert (code, text) == (0, ["Hello."])
+    assert lines == [
+        "stapes: silent.mp3: 0.5-1.2 s: dropped 'Thank you.': nobody speaks here (--mode reference keeps it)"
+    ]
+    _, told = events("silent.mp3")
+    assert named(told, "guard") == [
+        {"event": "guard", "file": "silent.mp3", "guard": "silence", "start_s": 0.5, "end_s": 1.25,
+         "reason": "nobody speaks here", "text": "Thank you.", "resumed": False}
+    ]  # fmt: skip
+
+
 def test_standard_output_is_the_same_whatever_is_told(run: Run) -> None:
     plain = run("short.mp3", "third.mp3")
     assert plain[2] == []

@@ -102,8 +102,8 @@ class Report:
         self._bars.finish(ticket.number)
         dropped = [flag for flag in transcript.flags if flag.text]
         if dropped:
-            places = "one place" if len(dropped) == 1 else f"{len(dropped)} places"
-            self.note(f"{ticket.name}: text was dropped at {places}, such as {dropped[0]} (--mode reference keeps it)")
+            more = "" if len(dropped) == 1 else f" and {len(dropped) - 1} more"
+            self.note(f"{ticket.name}: {dropped[0]}{more} (--mode reference keeps it)")
         if outputs and is_terminal(sys.stderr):
             self.note(f"wrote {', '.join([outputs[0], *(PurePath(one).suffix for one in outputs[1:])])}")
 
