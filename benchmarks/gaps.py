@@ -34,8 +34,8 @@ _VOICES = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2
            "librispeech-test-other/367", "fleurs/fleurs-en", "cmu-arctic/")  # fmt: skip
 _MUSIC = "asterisk-moh/moh_manolo_camp-morning_coffee.flac"
 _SHORTEST_S, _LONGEST_S = 3.0, 45.0
-#: dB below full scale
-_FAINT, _MUSIC_LEVEL = -60.0, -30.0
+#: dB above the voice behind it
+_LEVELS = {"faint noise": -30.0, "music": 0.0}
 #: seconds by which a word may miss its own time, or reach into a gap
 _TOLERANCE_S = 0.2
 
@@ -68,6 +68,7 @@ def main() -> int:
     """Join, transcribe, count, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, help="only so many pieces of each voice")
+    parser.add_argument("--voices", default="", help="only those whose names hold this")
     parser.add_argument("--model", default="base")
     parser.add_argument("--precision", default="float32")
     parser.add_argument(
@@ -78,7 +79,7 @@ def main() -> int:
     rows: dict[str, Counts] = {}
     texts: list[tuple[str, str, str]] = []  # way, wanted, heard
     with stapes.load(arguments.model, precision=arguments.precision) as engine:
-        for voice, pieces in _voices(arguments.first):
+        for voice, pieces in _voices(arguments.first, arguments.voices):
             samples = [_samples(piece) for piece in pieces]
             wanted = " ".join(piece.reference or "" for piece in pieces)
             alone = [_words(engine, one, "sequential") for one in samples]
@@ -88,7 +89,11 @@ def main() -> int:
                 counts.in_gaps += _in_gaps(words, joined)
                 counts.deviations_s += _deviations(words, alone, joined)
                 texts.append((way, wanted, "".join(word.text for word in words)))
-            sys.stderr.write(f"{voice}: {len(pieces)} pieces\n")
+                some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
+                errors = edits(*(simple(text, "en").split() for text in texts[-1][1:]))
+                sys.stderr.write(
+                    f"{voice} {way}: {errors} errors, {100 * some.within:.1f} % begin in time, in gaps: {some.in_gaps}\n"
+                )
     name, normal = normalise_all(arguments.others, [(text, "en") for _, *both in texts for text in both])
     for i, (way, _, _) in enumerate(texts):
         reference, heard = normal[2 * i].split(), normal[2 * i + 1].split()
@@ -116,10 +121,10 @@ def main() -> int:
     return 0
 
 
-def _voices(first: int | None) -> Iterator[tuple[str, list[Recording]]]:
+def _voices(first: int | None, wanted: str) -> Iterator[tuple[str, list[Recording]]]:
     known = sorted(judged_recordings()["english"], key=lambda one: one.name)
     for voice, members in groupby(known, key=lambda one: next((v for v in _VOICES if one.name.startswith(v)), "")):
-        if voice:
+        if voice and wanted in voice:
             yield voice, list(members)[:first]
 
 
@@ -143,7 +148,7 @@ def _join(pieces: Sequence[Samples], gaps_s: Sequence[float], filler: str) -> Jo
     blocks, starts, gaps, at = [], [], [], 0
     for piece, gap_s in zip(pieces, gaps_s, strict=True):
         n_gap = round(gap_s * SAMPLE_RATE)
-        blocks += [_fill(filler, n_gap), piece]
+        blocks += [_fill(filler, n_gap, _loudness(piece)), piece]
         gaps.append((at / SAMPLE_RATE, (at + n_gap) / SAMPLE_RATE))
         starts.append((at + n_gap) / SAMPLE_RATE)
         at += n_gap + len(piece)
@@ -152,15 +157,20 @@ def _join(pieces: Sequence[Samples], gaps_s: Sequence[float], filler: str) -> Jo
     )
 
 
-def _fill(filler: str, n: int) -> Samples:
-    if filler == "faint noise":
-        noise = np.random.default_rng(n).standard_normal(n) * 10 ** (_FAINT / 20)
-        return noise.astype(np.float32)
-    if filler == "music" and n:
+def _fill(filler: str, n: int, loudness: float) -> Samples:
+    """Fill a gap; loudness: of the piece behind it."""
+    if filler == "silence" or not n:
+        return np.zeros(n, np.float32)
+    if filler == "music":
         with load_audio(corpus_folder() / "audio" / _MUSIC) as loaded:
-            music = loaded.read(0, n)
-        return music * np.float32(10 ** (_MUSIC_LEVEL / 20) / max(1e-9, float(np.sqrt(np.mean(music**2)))))
-    return np.zeros(n, np.float32)
+            sound = loaded.read(0, n)
+    else:
+        sound = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+    return sound * np.float32(loudness / _loudness(sound) * 10 ** (_LEVELS[filler] / 20))
+
+
+def _loudness(samples: Samples) -> float:
+    return max(1e-9, float(np.sqrt(np.mean(samples**2))))
 
 
 def _words(engine: stapes.Engine, samples: Samples, mode: str) -> list[Word]:

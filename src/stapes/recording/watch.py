@@ -11,9 +11,8 @@ from dataclasses import replace
 from stapes.options import Guards
 from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
 from stapes.recording.listening import Heard
-from stapes.recording.pauses import has_hole, out_of_pauses
 from stapes.recording.segments import Cut
-from stapes.results import Flag, Segment, WindowResult
+from stapes.results import Flag, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
@@ -72,11 +71,6 @@ class Watch:
         may_ask = asks and self._can_listen and self._heard is None
         return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
 
-    def doubts_words(self, result: WindowResult, place: Place) -> bool:
-        """Whether a window's words give reason to listen."""
-        may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
-        return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
-
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
         guarded, eot = Guarded(found), self._tokenizer.special.eot
@@ -96,12 +90,6 @@ class Watch:
     def _flag(self, one: Dropped) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
         return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
-
-    def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
-        """Move words out of pauses, where it was listened."""
-        if not self._guards.silence_guard or self._heard is None:
-            return segments
-        return out_of_pauses(segments, self._heard, place.seek, place.end)
 
     def go_on(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
         """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""
