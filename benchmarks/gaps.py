@@ -92,7 +92,7 @@ def main() -> int:
                 some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
                 errors = edits(*(simple(text, "en").split() for text in texts[-1][1:]))
                 sys.stderr.write(
-                    f"{voice} {way}: {errors} errors, {100 * some.within:.1f} % begin in time, in gaps: {some.in_gaps}\n"
+                    f"{voice} {way}: {errors} errors, {100 * some.within:.1f} % in time, in gaps: {some.in_gaps}\n"
                 )
     name, normal = normalise_all(arguments.others, [(text, "en") for _, *both in texts for text in both])
     for i, (way, _, _) in enumerate(texts):

@@ -1,0 +1,113 @@
+"""What the guards do, and what they cost: where nobody speaks, in noise, and on clean speech.
+
+    python -m benchmarks.guards [--others other/bin/python --checkpoints folder/of/checkpoints] [--rounds 5]
+
+Every recording is transcribed with the library's defaults (a ladder of temperatures, greedily at 0) in the default
+mode and in mode "reference". Speech with gaps is `benchmarks.gaps`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import stapes
+from benchmarks.corpus import benchmark_list, corpus_folder, judged_recordings, manifest
+from benchmarks.machine import facts
+from benchmarks.recordings import Recording
+from benchmarks.results import FORMAT, write
+from benchmarks.word_errors import edits, normalise_all
+
+MODES = ("sequential", "reference")
+NOISES = ("10dB", "0dB")
+
+
+def main() -> int:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--others", default=sys.executable, metavar="PYTHON", help="it has faster-whisper")
+    parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="holds ct2-MODEL/")
+    parser.add_argument("--rounds", type=int, default=5, help="of the cost; 0: leave it out")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="where to write the figures")
+    arguments = parser.parse_args()
+    with stapes.load(arguments.model, precision=arguments.precision) as engine:
+        silent = _without_speech(engine)
+        noisy = _noisy(engine, arguments)
+        cost = _cost(engine, arguments.rounds)
+    settings = {"model": arguments.model, "precision": arguments.precision, "rounds": arguments.rounds}
+    result = {"format": FORMAT, "kind": "guards", "machine": facts(), "settings": settings,
+              "characters_where_nobody_speaks": silent, "noisy_word_errors": noisy, "cost": cost}  # fmt: skip
+    print(json.dumps({name: result[name] for name in list(result)[4:]}, indent=1))
+    print(write(result, arguments.output, "guards").name)
+    return 0
+
+
+def _without_speech(engine: stapes.Engine) -> dict[str, dict[str, int]]:
+    """Count the characters of text in recordings in which nobody speaks."""
+    silent = [
+        line["path"] for line in manifest().values() if line["language"] == "zxx" and "broken" not in line["path"]
+    ]
+    return {
+        path: {mode: len(engine.transcribe(corpus_folder() / "audio" / path, mode=mode).text) for mode in MODES}
+        for path in silent
+    }
+
+
+def _noisy(engine: stapes.Engine, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Count word errors in English under noise: {noise: {engine or mode: per cent}}."""
+    recordings = [one for one in judged_recordings()["english"] if one.name.startswith("noisy/")]
+    texts = {mode: [engine.transcribe(one.path, language="en", mode=mode).text for one in recordings] for mode in MODES}
+    if arguments.checkpoints is not None:
+        texts["faster-whisper's defaults"] = _faster_whisper(recordings, arguments)
+    wanted = [one.reference or "" for one in recordings]
+    rows = [(text, "en") for some in (wanted, *texts.values()) for text in some]
+    _, normal = normalise_all(arguments.others, rows)
+    n, found = len(recordings), {}
+    for noise in NOISES:
+        chosen = [i for i, one in enumerate(recordings) if f"-{noise}_" in one.name]
+        total = sum(len(normal[i].split()) for i in chosen)
+        found[noise] = {
+            name: round(100 * sum(edits(normal[i].split(), normal[n * k + i].split()) for i in chosen) / total, 2)
+            for k, name in enumerate(texts, 1)
+        }
+    return found
+
+
+def _faster_whisper(recordings: list[Recording], arguments: argparse.Namespace) -> list[str]:
+    checkpoint = str(arguments.checkpoints / f"ct2-{arguments.model}")
+    done = subprocess.run(
+        [arguments.others, "-m", "benchmarks.faster_whisper_defaults", checkpoint, "float32"],
+        input="".join(f"{one.path}\n" for one in recordings),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return [str(json.loads(line)["text"]) for line in done.stdout.splitlines()]
+
+
+def _cost(engine: stapes.Engine, rounds: int) -> dict[str, Any]:
+    """Time clean speech in both modes by turns: the ratio of the medians."""
+    recordings, seconds = benchmark_list(), {mode: [] for mode in MODES}  # type: ignore[var-annotated]
+    for _ in range(rounds):
+        for mode in MODES:
+            started = time.perf_counter()
+            for one in recordings:
+                engine.transcribe(one.path, language="en", temperature=0.0, mode=mode)
+            seconds[mode].append(time.perf_counter() - started)
+    if not rounds:
+        return {}
+    medians = {mode: round(median(some), 3) for mode, some in seconds.items()}
+    return medians | {"ratio": round(medians["sequential"] / medians["reference"], 4)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
