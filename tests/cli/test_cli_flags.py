@@ -165,7 +165,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--beam_size", "0"], "beam_size must be a whole number of at least 1"),
         (["a", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
         (["a", "--verbose", "maybe"], "--verbose: give True or False, got 'maybe'"),
-        (["a", "-f", "doc"], "invalid choice: 'doc'"),
+        (["a", "-f", "doc"], "unknown output format 'doc'; give one of txt, vtt"),
         (["a", "--task", "sing"], "invalid choice: 'sing'"),
         (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
         (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
