@@ -37,13 +37,18 @@ _CLAUSE_MARKS: Final = frozenset(",;:，、；：،؛·—–―")
 _DASHES: Final = frozenset("-—–―")
 _OPENING: Final = frozenset("([{¿¡“‘«‹„「『（［｛〈《【〔")
 _CLOSING: Final = frozenset(")]}”’»›」』）］｝〉》】〕\"'")
+#: these open in one language and close in another
+_EITHER: Final = frozenset("“”‘’«»‹›")
 #: no line begins with one of these (JIS X 4051, the marks and small signs of its first classes)
 _NEVER_FIRST: Final = (
     _SENTENCE_MARKS
     | _CLAUSE_MARKS
     | (_CLOSING - set("\"'"))
     | frozenset("%％‰°・ー々ゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ〜～")
+    | frozenset("ะาำๅๆฯະາຳ")  # vowels and signs of Thai and Lao that belong to the letter before
 )
+#: no line ends with one of these: Thai and Lao vowels belong to the letter after
+_NEVER_LAST: Final = _OPENING | frozenset("เแโใไເແໂໃໄ")
 _QUOTES: Final = "\"'“”‘’"
 _AROUND_WORDS: Final = _QUOTES + ".,;:!?…"
 #: Japanese particles after which a phrase has ended
@@ -208,11 +213,21 @@ def break_cost(left: str, right: str, pause_s: float) -> float:
     return cost if cost >= _JOINED else cost / (1.0 + max(0.0, pause_s) / _HALVING_PAUSE_S)
 
 
+def _leans_back(text: str) -> bool:
+    """Whether no line may begin with a text."""
+    return text[0] in _NEVER_FIRST and not (text[0] in _EITHER and any(map(str.isalnum, text)))
+
+
+def _leans_on(text: str) -> bool:
+    """Whether no line may end with a text."""
+    return text[-1] in _NEVER_LAST and not (text[-1] in _EITHER and any(map(str.isalnum, text)))
+
+
 def _spaced_cost(left: str, right: str) -> float:
     marked = _marked_cost(left, right)
     if marked is not None:
         return marked
-    if right[0] in _NEVER_FIRST or left[-1] in _OPENING or not right.strip("".join(_DASHES)):
+    if _leans_back(right) or _leans_on(left) or not right.strip("".join(_DASHES)):
         return _JOINED
     if _script(left[-1]) and _script(right[0]):  # a space in Japanese stands for a mark
         return _CLAUSE
@@ -233,25 +248,29 @@ def _words_cost(left: str, right: str) -> float:
 
 def _marked_cost(left: str, right: str) -> float | None:
     """Say what a break after a mark costs; None: there is no mark."""
-    bare = left.rstrip("".join(_CLOSING))
-    mark = bare[-1:]
-    if mark in _SENTENCE_MARKS and mark:
-        word = bare.rstrip("".join(_SENTENCE_MARKS))
-        if mark == "." and (word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I")):
-            return _LEANING
-        goes_on = right[0].islower() or (mark == "." and word.isdigit())
-        return _CLAUSE if goes_on else SENTENCE
-    if mark in _CLAUSE_MARKS and mark:
+    bare = left.rstrip("".join(_CLOSING | _EITHER))
+    if bare and bare[-1] in _SENTENCE_MARKS:
+        return _stopped_cost(bare, right)
+    if bare and (bare[-1] in _CLAUSE_MARKS or not bare.strip("-")):  # a hyphen may stand for a dash
         return _CLAUSE
-    if mark == "-" and not bare.strip("-"):  # a hyphen that stands for a dash
-        return _CLAUSE
-    if (bare != left and left[-1] not in "\"'") or right[0] in _OPENING:
+    if (bare != left and left[-1] not in "\"'") or right[0] in _OPENING | _EITHER:
         return _BRACKET
     return None
 
 
+def _stopped_cost(left: str, right: str) -> float:
+    """Say what a break costs after what may be the end of a sentence."""
+    word = left.rstrip("".join(_SENTENCE_MARKS))
+    if left.endswith("."):
+        if word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I"):
+            return _LEANING
+        if word.isdigit() and len(word) <= _LONGEST_ORDINAL:  # "am 3. Oktober"
+            return _TOGETHER
+    return _CLAUSE if right[0].islower() else SENTENCE
+
+
 def _unspaced_cost(left: str, right: str) -> float:
-    if right[0] in _NEVER_FIRST or left[-1] in _OPENING or unicodedata.category(right[0])[0] == "M":
+    if _leans_back(right) or _leans_on(left) or unicodedata.category(right[0])[0] == "M":
         return _NEVER
     scripts = _script(left[-1]), _script(right[0])
     if any(scripts) or left[-1] in _WIDE_MARKS:
@@ -267,11 +286,13 @@ def _unspaced_cost(left: str, right: str) -> float:
 #: marks of scripts without spaces: text goes on behind them at once
 _WIDE_MARKS: Final = frozenset("、。，．：；？！」』）］｝〉》】…")
 _PARTICLE_BONUS: Final = 0.3
+#: a longer number with a full stop is a year at the end of a sentence
+_LONGEST_ORDINAL: Final = 2
 #: scripts before and after -> cost: a phrase of Japanese begins with Chinese characters or katakana, ends in hiragana
 _EAST_ASIAN_COSTS: Final[dict[tuple[str, str], float]] = {
     ("hiragana", "han"): _OPENER, ("hiragana", "katakana"): _OPENER, ("hiragana", ""): _PLAIN,
     ("hiragana", "hiragana"): 1.9, ("han", "hiragana"): _JOINED, ("katakana", "hiragana"): _JOINED,
-    ("han", "han"): _LEANING, ("katakana", "katakana"): _JOINED, ("katakana", "han"): 1.9, ("han", "katakana"): 1.9,
+    ("han", "han"): 2.6, ("katakana", "katakana"): _JOINED, ("katakana", "han"): 1.9, ("han", "katakana"): 1.9,
     ("", "han"): _LEANING, ("", "katakana"): _LEANING, ("", "hiragana"): _LEANING,
 }  # fmt: skip
 #: scripts that put no spaces between words: name -> first and last code points
