@@ -150,13 +150,18 @@ def _cut(segments: Iterable[Segment], widest: int) -> Iterator[tuple[Word, bool]
             gap = gap or text[:1] == " "
             shares: list[str] = []
             for part in parts:
-                apart = gap or bool(shares) or (begins and not (_script(last) and _script(part[0])))
+                apart = gap or bool(shares) or (begins and not (_unspaced(last) and _unspaced(part[0])))
                 bare = list(_narrow(part, widest, finely=not segment.words))
                 shares += [f" {bare[0]}" if apart else bare[0], *bare[1:]]
             for one in _share(word, shares):
                 yield one, begins
                 begins = False
             gap, last = (text[-1] == " ", parts[-1][-1]) if parts else (gap or bool(text), last)
+
+
+def _unspaced(char: str) -> bool:
+    """Whether text goes on behind a character, or stands before it, without a space."""
+    return bool(_script(char)) or char in _WIDE_MARKS
 
 
 def _one_word(segment: Segment) -> tuple[Word, ...]:
@@ -215,7 +220,8 @@ def break_cost(left: str, right: str, pause_s: float) -> float:
 
 def _leans_back(text: str) -> bool:
     """Whether no line may begin with a text."""
-    return text[0] in _NEVER_FIRST and not (text[0] in _EITHER and any(map(str.isalnum, text)))
+    begins_a_word = text[0] in _EITHER | _DASHES | {".", "…"} and any(map(str.isalnum, text))
+    return text[0] in _NEVER_FIRST and not begins_a_word
 
 
 def _leans_on(text: str) -> bool:
@@ -224,11 +230,11 @@ def _leans_on(text: str) -> bool:
 
 
 def _spaced_cost(left: str, right: str) -> float:
+    if _leans_back(right) or _leans_on(left) or not right.strip("".join(_DASHES)):
+        return _JOINED
     marked = _marked_cost(left, right)
     if marked is not None:
         return marked
-    if _leans_back(right) or _leans_on(left) or not right.strip("".join(_DASHES)):
-        return _JOINED
     if _script(left[-1]) and _script(right[0]):  # a space in Japanese stands for a mark
         return _CLAUSE
     return _words_cost(left, right)
@@ -273,6 +279,8 @@ def _unspaced_cost(left: str, right: str) -> float:
     if _leans_back(right) or _leans_on(left) or unicodedata.category(right[0])[0] == "M":
         return _NEVER
     scripts = _script(left[-1]), _script(right[0])
+    if left[-1] in _WIDE_BRACKETS and scripts[1] == "hiragana":  # a particle
+        return _LEANING
     if any(scripts) or left[-1] in _WIDE_MARKS:
         marked = _marked_cost(left, right)
         if marked is not None:
@@ -284,7 +292,8 @@ def _unspaced_cost(left: str, right: str) -> float:
 
 
 #: marks of scripts without spaces: text goes on behind them at once
-_WIDE_MARKS: Final = frozenset("、。，．：；？！」』）］｝〉》】…")
+_WIDE_BRACKETS: Final = frozenset("」』）］｝〉》】〕")
+_WIDE_MARKS: Final = _WIDE_BRACKETS | frozenset("、。，．：；？！…「『（［｛〈《【〔")
 _PARTICLE_BONUS: Final = 0.3
 #: a longer number with a full stop is a year at the end of a sentence
 _LONGEST_ORDINAL: Final = 2
