@@ -81,7 +81,9 @@ def parse(words: Sequence[str]) -> Command:
         device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
         threads=threads or None,
         max_memory=_bytes_of(values["max_memory"]),
-        formats=format_names(values["output_format"] or ALL_FORMATS) if to_files else (),
+        formats=format_names(ALL_FORMATS if values["output_format"] is None else values["output_format"])
+        if to_files
+        else (),
         output_dir=values["output_dir"] or ".",
         verbose=values["verbose"],
         max_duration_s=max_duration_s,
