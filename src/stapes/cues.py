@@ -12,10 +12,11 @@ too short or too fast. Knows no file format. What a break costs by itself stands
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from stapes.breaks import SENTENCE, Piece, pieces
 from stapes.results import Segment, Word
@@ -100,6 +101,14 @@ def _width(line: Sequence[Piece]) -> int:
     return sum(piece.space + piece.width for piece in line) - line[0].space
 
 
+class _Lines(NamedTuple):
+    """The lines of a subtitle that is begun."""
+
+    cost: float
+    starts: tuple[int, ...]  # the pieces that begin lines
+    width: int  # of the last one
+
+
 class _Chooser:
     """Finds the cheapest way to cut pieces into subtitles, and those into lines."""
 
@@ -108,11 +117,16 @@ class _Chooser:
         self._limits = limits
         self._starts = [piece.start_s for piece in found]
         self._ends = [piece.end_s for piece in found]
-        self._spaces = [piece.space for piece in found]
+        self._spaces = [piece.space for piece in found] + [0]
         self._costs = [piece.break_cost for piece in found] + [SENTENCE]
         #: sums over the pieces before each, so that a difference is a sum over a stretch
         self._widths = [0, *accumulate(piece.space + piece.width for piece in found)]
         self._pauses = [0.0, *accumulate(max(0.0, piece.pause_s - _FREE_PAUSE_S) for piece in found)]
+        #: where a line that begins with each piece is full
+        self._farthest = [
+            bisect_right(self._widths, self._widths[i] + piece.space + limits.line_width) - 1
+            for i, piece in enumerate(found)
+        ] + [self._n]
         self._sentences = [0, *accumulate(int(i > 0 and one.break_cost == SENTENCE) for i, one in enumerate(found))]
 
     def choose(self) -> list[tuple[int, ...]]:
@@ -131,36 +145,47 @@ class _Chooser:
         return chosen[::-1]
 
     def _from(self, first: int) -> Iterator[tuple[int, float, tuple[int, ...]]]:
-        """Give (end, cost, lines' first pieces) of every subtitle that may begin here."""
+        """Give (end, cost, lines' first pieces) of every subtitle that may begin here.
+
+        More lines than needed are not tried: what fits into one line stands in one, and n lines are worth looking at
+        where they are cheaper than fewer.
+        """
+        latest = bisect_right(self._ends, self._starts[first] + self._limits.max_duration_s)
+        latest = max(first + 1, latest)  # one piece may always stand alone
         #: where lines may end -> cost of all of them, their first pieces, the last one's width
-        reached: dict[int, tuple[float, tuple[int, ...], int]] = {first: (0.0, (), 0)}
+        reached: dict[int, _Lines] = {
+            end: _Lines(0.0, (first,), self._width(first, end))
+            for end in range(first + 1, min(latest, self._farthest[first]) + 1)
+        }
+        cheapest: dict[int, float] = {}
         for number in range(self._limits.line_count):
-            layer: dict[int, tuple[float, tuple[int, ...], int]] = {}
-            for start, (cost, starts, above) in reached.items():
-                for end in range(start + 1, self._n + 1):
-                    width = self._width(start, end)
-                    if width > self._limits.line_width or not self._fits(first, end):
-                        break
-                    total = cost + (self._line_cost(start, above, width) if number else 0.0)
-                    if end not in layer or total < layer[end][0]:
-                        layer[end] = (total, (*starts, start), width)
-            for end, (cost, starts, _) in layer.items():
-                if number == 0 or self._width(first, end) > self._limits.line_width:
-                    yield end, cost + self._cue_cost(first, end), starts
-            reached = layer
+            if number:
+                reached = self._one_line_more(reached, self._farthest[first], latest, cheapest)
+            for end, lines in reached.items():
+                cheapest[end] = lines.cost
+                yield end, lines.cost + self._cue_cost(first, end), lines.starts
+
+    def _one_line_more(
+        self, reached: Mapping[int, _Lines], one_line: int, latest: int, cheapest: Mapping[int, float]
+    ) -> dict[int, _Lines]:
+        """Add a line to each of these, up to `latest`, where that leads beyond one line and is cheaper than before."""
+        found: dict[int, _Lines] = {}
+        costs = dict(cheapest)
+        unevenness = _UNEVEN_WEIGHT / self._limits.line_width**2
+        for start, (so_far, starts, above) in reached.items():
+            cost = so_far + self._costs[start] - (_SENTENCE_IN_LINE if self._costs[start] == SENTENCE else 0.0)
+            before = self._widths[start] + self._spaces[start]
+            for end in range(max(start, one_line) + 1, min(latest, self._farthest[start]) + 1):
+                # This line is run some hundred thousand times for each hour of speech.
+                width = self._widths[end] - before
+                total = cost + unevenness * (above - width) ** 2 + (_TOP_HEAVY if above > width else 0.0)
+                if total < costs.get(end, math.inf):
+                    costs[end] = total
+                    found[end] = _Lines(total, (*starts, start), width)
+        return found
 
     def _width(self, start: int, end: int) -> int:
         return self._widths[end] - self._widths[start] - self._spaces[start]
-
-    def _fits(self, first: int, end: int) -> bool:
-        """Whether a subtitle may hold these pieces; one alone always."""
-        return end == first + 1 or self._ends[end - 1] - self._starts[first] <= self._limits.max_duration_s
-
-    def _line_cost(self, start: int, above: int, width: int) -> float:
-        """Say what a line costs that begins at a piece, under one of another width."""
-        cost = self._costs[start] - (_SENTENCE_IN_LINE if self._costs[start] == SENTENCE else 0.0)
-        cost += _UNEVEN_WEIGHT * ((above - width) / self._limits.line_width) ** 2
-        return cost + (_TOP_HEAVY if above > width else 0.0)
 
     def _cue_cost(self, first: int, end: int) -> float:
         """Say what a subtitle costs, but for the breaks of its lines."""
