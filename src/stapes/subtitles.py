@@ -1,20 +1,29 @@
 """Subtitles of a transcript: which words stand together, on which line, and how long they are shown. Pure.
 
-Knows no file format: srt and vtt write down what comes from here.
+Two styles: plain is the reference's and stands here; readable stands in cues.py. Knows no file format: writers write
+down what comes from here.
 Source: openai/whisper utils.py, release 20250625 (SubtitlesWriter: the rules, not the code).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final, Literal, get_args
 
+from stapes.breaks import visible
+from stapes.cues import Cue, Limits, readable_cues
 from stapes.errors import OptionError
 from stapes.options import option
-from stapes.results import Segment, Word
+from stapes.results import Segment, Transcript, Word
 
+CueStyle = Literal["plain", "readable"]
+
+#: a usual size for films and television
+_READABLE_WIDTH: Final = 42
+_READABLE_LINES: Final = 2
 #: longer than any line, and more words than any subtitle
 _UNLIMITED: Final = 1000
 #: after such a silence a subtitle ends, where segments do not end it
@@ -25,32 +34,84 @@ _LINE_BREAK: Final = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How subtitles are laid out; every option needs word times."""
+    """How subtitles are laid out (docs/subtitles.md)."""
 
+    cue_style: CueStyle = option(
+        "plain", "plain: as the whisper command; readable: lines that break at sentences, clauses and pauses and stand "
+        "until they can be read; turns word_timestamps on"
+    )  # fmt: skip
     highlight_words: bool = option(False, "underline each word in srt and vtt as it is spoken")
-    max_line_width: int | None = option(None, "most characters in a line of a subtitle", "characters")
-    max_line_count: int | None = option(
-        None, "most lines in a subtitle, which then may go on from segment to segment; needs max_line_width", "lines"
+    max_line_width: int | None = option(
+        None, "most characters in a line of a subtitle; readable: 42, of which East Asian ones take two", "characters"
     )
+    max_line_count: int | None = option(
+        None, "most lines in a subtitle, which then may go on from segment to segment; needs max_line_width; "
+        "readable: 2", "lines"
+    )  # fmt: skip
     max_words_per_line: int | None = option(None, "most words in a subtitle; no effect with max_line_width", "words")
+    max_chars_per_second: float = option(17.0, "readable: the reading speed for which a subtitle stands", "characters")
+    min_cue_duration: float = option(1.0, "readable: shortest time that a subtitle stands, where speech allows", "s")
+    max_cue_duration: float = option(7.0, "readable: longest time that a subtitle stands", "s")
 
     def __post_init__(self) -> None:
+        if self.cue_style not in get_args(CueStyle):
+            raise OptionError(f"cue_style must be plain or readable, got {self.cue_style!r}")
         for name in ("max_line_width", "max_line_count", "max_words_per_line"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 raise OptionError(f"{name} must be a whole number of at least 0 (no limit), or None; got {value!r}")
+        if self.cue_style == "readable":
+            self._check_readable()
+        else:
+            self._check_plain()
+
+    def _check_plain(self) -> None:
+        for name in _READABLE_ONLY:
+            if getattr(self, name) != _DEFAULTS[name]:
+                raise OptionError(f"{name} requires cue_style readable")
+
+    def _check_readable(self) -> None:
+        if self.max_words_per_line:
+            raise OptionError("max_words_per_line does not go with cue_style readable; give max_line_width")
+        for name, least in (("max_line_width", 2), ("max_line_count", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"{name} must be at least {least} with cue_style readable, got {value}")
+        for name in _READABLE_ONLY:
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not 0 < value < math.inf:
+                raise OptionError(f"{name} must be a number above 0, got {value!r}")
+        if self.min_cue_duration > self.max_cue_duration:
+            raise OptionError(
+                f"min_cue_duration {self.min_cue_duration:g} is more than max_cue_duration {self.max_cue_duration:g}"
+            )
 
     @property
-    def asked_for(self) -> tuple[str, ...]:
-        """The names of the options that are not at their defaults."""
-        return tuple(item.name for item in fields(self) if getattr(self, item.name))
+    def needing_words(self) -> tuple[str, ...]:
+        """The names of the options that were asked for and have no effect without word times."""
+        names = ("highlight_words", "max_line_width", "max_line_count", "max_words_per_line")
+        return tuple(name for name in names[: 1 if self.cue_style == "readable" else None] if getattr(self, name))
 
     @property
     def keeps_segments(self) -> bool:
         """Whether every segment begins a subtitle."""
         return not self.max_line_count or not self.max_line_width
 
+    @property
+    def limits(self) -> Limits:
+        """What a readable subtitle is held to."""
+        return Limits(
+            line_width=self.max_line_width or _READABLE_WIDTH,
+            line_count=self.max_line_count or _READABLE_LINES,
+            chars_per_second=self.max_chars_per_second,
+            min_duration_s=self.min_cue_duration,
+            max_duration_s=self.max_cue_duration,
+        )
 
+
+_READABLE_ONLY: Final = ("max_chars_per_second", "min_cue_duration", "max_cue_duration")
+_DEFAULTS: Final[dict[str, Any]] = {item.name: item.default for item in fields(Layout)}
 #: one subtitle for each segment
 PLAIN_LAYOUT: Final = Layout()
 
@@ -64,17 +125,35 @@ class Subtitle:
     text: str
 
 
-def subtitles(segments: Sequence[Segment], layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
-    """Give the subtitles of segments whose words have times.
+def cues(transcript: Transcript, layout: Layout) -> Iterator[Cue]:
+    """Give the subtitles of a transcript, laid out by words where all segments have them."""
+    if layout.cue_style == "readable":
+        yield from readable_cues(transcript.segments, layout.limits, transcript.duration_s)
+    elif has_words(transcript):
+        for words in _grouped(transcript.segments, layout):
+            text = "".join(word.text for word in words)
+            yield Cue(start_s=words[0].start_s, end_s=words[-1].end_s, text=text, words=tuple(words))
+    else:
+        for segment in transcript.segments:
+            text = " ".join(visible(segment.text).split())
+            yield Cue(start_s=segment.start_s, end_s=segment.end_s, text=text)
+
+
+def has_words(transcript: Transcript) -> bool:
+    """Whether words have times: all segments were asked for them."""
+    return all(segment.words is not None for segment in transcript.segments)
+
+
+def subtitles(transcript: Transcript, layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
+    """Give the subtitles of a transcript as srt and vtt show them.
 
     shown_time: a time as the format writes it: what looks equal there is equal.
     """
-    for words in _grouped(segments, layout):
-        text = "".join(word.text for word in words)
-        if layout.highlight_words:
-            yield from _highlighted(words, text, shown_time)
+    for cue in cues(transcript, layout):
+        if layout.highlight_words and cue.words:
+            yield from _highlighted(cue, shown_time)
         else:
-            yield Subtitle(words[0].start_s, words[-1].end_s, without_arrows(text))
+            yield Subtitle(cue.start_s, cue.end_s, without_arrows(cue.text))
 
 
 class _Lines:
@@ -134,15 +213,17 @@ def _first_start(segments: Sequence[Segment]) -> float:
     return next((segment.words[0].start_s for segment in segments if segment.words), 0.0)
 
 
-def _highlighted(words: Sequence[Word], text: str, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
-    """Show the same text once for each word, underlined, and as it is in between."""
-    last_s = words[0].start_s
-    for i, word in enumerate(words):
+def _highlighted(cue: Cue, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
+    """Show the same text once for each word, underlined, and as it is in between, and after the last one."""
+    last_s = cue.start_s
+    for i, word in enumerate(cue.words):
         if shown_time(last_s) != shown_time(word.start_s):
-            yield Subtitle(last_s, word.start_s, without_arrows(text))
-        shown = "".join(_underlined(one.text) if i == j else one.text for j, one in enumerate(words))
+            yield Subtitle(last_s, word.start_s, without_arrows(cue.text))
+        shown = "".join(_underlined(one.text) if i == j else one.text for j, one in enumerate(cue.words))
         yield Subtitle(word.start_s, word.end_s, without_arrows(shown))
         last_s = word.end_s
+    if shown_time(last_s) != shown_time(cue.end_s):
+        yield Subtitle(last_s, cue.end_s, without_arrows(cue.text))
 
 
 def _underlined(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Transcript -> txt, vtt, srt, tsv, json: pure functions, and one driver that puts their text into files.
+"""Transcript -> txt, vtt, srt, tsv, json, csv, lrc, ass: pure functions, and one driver that puts them into files.
 
-The text is that of openai/whisper's writers byte for byte, with two deviations, where a file of the reference
-could not be read back:
+The text of the first five is that of openai/whisper's writers byte for byte, with two deviations, where a file of the
+reference could not be read back:
 - A line break inside a segment's text becomes one space (a blank line would end a subtitle early, any line
   break a row of tsv); json keeps it.
 - Dashes before `>` become one dash: the reference replaces `-->` once, so that `--->` ends as an arrow.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,12 +24,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from stapes.breaks import visible
 from stapes.errors import OptionError, OutputError
+from stapes.karaoke import to_ass
+from stapes.lyrics import to_lrc
 from stapes.results import Segment, Transcript
-from stapes.subtitles import PLAIN_LAYOUT, Layout, Subtitle, subtitles, without_arrows
+from stapes.subtitles import PLAIN_LAYOUT, Layout, Subtitle, has_words, subtitles, without_arrows
 
-#: the name that stands for every format
+#: the name that stands for the reference's formats, in the order in which they are written
 ALL_FORMATS: Final = "all"
+REFERENCE_FORMATS: Final = ("txt", "vtt", "srt", "tsv", "json")
+#: what a spreadsheet takes for the beginning of a formula (https://owasp.org/www-community/attacks/CSV_Injection)
+_FORMULA: Final = re.compile("'*[=+\\-@＝＋－＠]")
 #: name of the files made from standard input
 STDIN_STEM: Final = "stdin"
 #: most bytes in a file's name on every usual file system
@@ -92,19 +99,34 @@ def to_tsv(transcript: Transcript) -> str:
     return "start\tend\ttext\n" + "".join(rows)
 
 
+def to_csv(transcript: Transcript) -> str:
+    """Comma-separated start and end in milliseconds, and quoted text, under a line of names; as whisper.cpp has it.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it, and so has one that would be mistaken
+    for such a text (docs/subtitles.md). https://www.rfc-editor.org/rfc/rfc4180, but for the bare line feeds.
+    """
+    rows = (
+        f'{round(1000 * segment.start_s)},{round(1000 * segment.end_s)},"{_csv_text(segment)}"\n'
+        for segment in transcript.segments
+    )
+    return "start,end,text\n" + "".join(rows)
+
+
 def to_json(transcript: Transcript) -> str:
     """`Transcript.to_dict()` as JSON: one line, ASCII, no line end."""
     return json.dumps(transcript.to_dict())
 
 
-#: name (and file suffix) -> function, in the order in which `all` writes them; a format of `SUBTITLE_WRITERS` may be
-#: laid out
+#: name (and file suffix) -> function, those of `all` first; a format of `SUBTITLE_WRITERS` may be laid out
 WRITERS: Final[Mapping[str, Callable[[Transcript], str]]] = {
     "txt": to_txt,
     "vtt": to_vtt,
     "srt": to_srt,
     "tsv": to_tsv,
     "json": to_json,
+    "csv": to_csv,
+    "lrc": to_lrc,
+    "ass": to_ass,
 }
 
 
@@ -114,31 +136,42 @@ def one_line(text: str) -> str:
 
 
 def _subtitles(transcript: Transcript, layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
-    """Lay words out where all segments have them; else each segment is a subtitle."""
-    if all(segment.words is not None for segment in transcript.segments):
-        yield from subtitles(transcript.segments, layout, shown_time)
+    """Lay words out where all segments have them; else each segment is a subtitle, its characters kept."""
+    if layout.cue_style == "readable" or has_words(transcript):
+        yield from subtitles(transcript, layout, shown_time)
         return
     for segment in transcript.segments:
         yield Subtitle(segment.start_s, segment.end_s, without_arrows(one_line(segment.text)))
 
 
-SUBTITLE_WRITERS: Final[Mapping[str, Callable[[Transcript, Layout], str]]] = {"vtt": to_vtt, "srt": to_srt}
+SUBTITLE_WRITERS: Final[Mapping[str, Callable[[Transcript, Layout], str]]] = {
+    "vtt": to_vtt,
+    "srt": to_srt,
+    "lrc": to_lrc,
+    "ass": to_ass,
+}
 
 
 def _tsv_text(segment: Segment) -> str:
     return one_line(segment.text).replace("\t", " ")
 
 
+def _csv_text(segment: Segment) -> str:
+    text = " ".join(visible(segment.text).split())
+    return ("'" if _FORMULA.match(text) else "") + text.replace('"', '""')
+
+
 def format_names(formats: str | Iterable[str]) -> tuple[str, ...]:
-    """Give the formats asked for, each once; "all" stands for every one.
+    """Give the formats asked for, each once; one text may name several, with commas. "all": the reference's.
 
     Raises OptionError for an unknown one.
     """
-    asked = (formats,) if isinstance(formats, str) else tuple(formats)
+    asked = [name.strip() for name in formats.split(",")] if isinstance(formats, str) else list(formats)
     for name in asked:
         if name not in WRITERS and name != ALL_FORMATS:
             raise OptionError(f"unknown output format {name!r}; give one of {', '.join(WRITERS)} or {ALL_FORMATS}")
-    return tuple(name for name in WRITERS if name in asked or ALL_FORMATS in asked)
+    wanted = {*asked, *(REFERENCE_FORMATS if ALL_FORMATS in asked else ())}
+    return tuple(name for name in WRITERS if name in wanted)
 
 
 def output_stem(audio: str) -> str:

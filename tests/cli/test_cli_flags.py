@@ -165,7 +165,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--beam_size", "0"], "beam_size must be a whole number of at least 1"),
         (["a", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
         (["a", "--verbose", "maybe"], "--verbose: give True or False, got 'maybe'"),
-        (["a", "-f", "doc"], "invalid choice: 'doc'"),
+        (["a", "-f", "doc"], "unknown output format 'doc'; give one of txt, vtt"),
         (["a", "--task", "sing"], "invalid choice: 'sing'"),
         (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
         (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
@@ -189,6 +189,17 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--max_line_count", "2"], "--max_line_count requires --word_timestamps True"),
         (["a", "--max_words_per_line", "2"], "--max_words_per_line requires --word_timestamps True"),
         (["a", "--word_timestamps", "True", "--max_line_width", "-2"], "max_line_width must be a whole number"),
+        (["a", "-f", ""], "unknown output format ''"),
+        (["a", "--cue_style", "pretty"], "invalid choice: 'pretty'"),
+        (["a", "--max_chars_per_second", "15"], "max_chars_per_second requires cue_style readable"),
+        (
+            ["a", "--cue_style", "readable", "--max_words_per_line", "3"],
+            "max_words_per_line does not go with cue_style",
+        ),
+        (
+            ["a", "--cue_style", "readable", "--word_timestamps", "False", "--highlight_words", "True"],
+            "--highlight_words requires --word_timestamps True",
+        ),
         (["a", "--hallucination_silence_threshold", "-2"], "hallucination_silence_threshold must be a number"),
     ],
 )
@@ -210,6 +221,20 @@ def test_flags_of_word_times_make_options_and_a_layout() -> None:
     assert parse(["a", "--highlight_words", "False", "--max_line_width", "0"]).layout == Layout(max_line_width=0)
     assert parse(["a", "--hallucination_silence_threshold", "2"]).layout == Layout()
     assert parse(["a", "--fp16", "False"]) == parse(["a"])
+
+
+def test_readable_subtitles_find_words_unless_somebody_says_no() -> None:
+    command = parse(["a", "--cue-style", "readable", "--max-line-width", "30", "--max_cue_duration", "5"])
+    assert command.options.words.word_timestamps
+    assert command.layout == Layout(cue_style="readable", max_line_width=30, max_cue_duration=5.0)
+    without = parse(["a", "--cue_style", "readable", "--word_timestamps", "False", "--max_line_width", "30"])
+    assert not without.options.words.word_timestamps
+    assert not parse(["a"]).options.words.word_timestamps
+
+
+def test_several_formats_stand_in_one_flag() -> None:
+    assert parse(["a", "-f", "srt,lrc"]).formats == ("srt", "lrc")
+    assert parse(["a", "-f", "all, ass"]).formats == ("txt", "vtt", "srt", "tsv", "json", "ass")
 
 
 def test_the_help_page_fits_80_columns_and_names_every_flag(monkeypatch: pytest.MonkeyPatch) -> None:

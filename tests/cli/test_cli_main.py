@@ -87,6 +87,18 @@ def test_a_folder_alone_means_every_format_and_is_made(run: Run, tmp_path: Path)
     assert json.loads((tmp_path / "new/texts/a.json").read_text())["text"] == " Hello, world."
 
 
+def test_readable_subtitles_and_formats_of_our_own_are_written(
+    run: Run, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    assert run("a.mp3", "-f", "srt,lrc,ass,csv", "--cue-style", "readable", "-o", "new") == (0, [], [])
+    assert engine.options[0].words.word_timestamps
+    made = {path.suffix: path.read_text(encoding="utf-8") for path in (tmp_path / "new").iterdir()}
+    assert made.keys() == {".srt", ".lrc", ".ass", ".csv"}
+    assert made[".srt"] == "1\n00:00:00,000 --> 00:00:04,000\nHello, world.\n\n"
+    assert made[".lrc"].splitlines()[2:] == ["[00:00.00]Hello, world.", "[00:04.00]"]
+    assert made[".csv"] == 'start,end,text\n0,2000,"Hello,"\n2000,4000,"world."\n'
+
+
 def test_verbose_true_shows_times_and_language_as_the_reference_does(run: Run, tmp_path: Path) -> None:
     lines = ["[00:00.000 --> 00:02.000]  Hello,", "[00:02.000 --> 00:04.000]  world."]
     code, out, err = run("a.mp3", "-f", "txt", "--verbose", "True")

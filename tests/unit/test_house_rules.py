@@ -24,7 +24,19 @@ FILES = sorted((SOURCE / "stapes").rglob("*.py"))
 
 #: Rings from the innermost out; a module may import its own ring and those before it.
 RINGS: tuple[tuple[str, ...], ...] = (
-    ("stapes.results", "stapes.options", "stapes.languages", "stapes.errors", "stapes.subtitles", "stapes.writers"),
+    (
+        "stapes.results",
+        "stapes.options",
+        "stapes.languages",
+        "stapes.errors",
+        "stapes.leaning_words",
+        "stapes.breaks",
+        "stapes.cues",
+        "stapes.subtitles",
+        "stapes.karaoke",
+        "stapes.lyrics",
+        "stapes.writers",
+    ),
     ("stapes.audio", "stapes.checkpoint"),
     ("stapes.backends", "stapes.tokenizer"),
     ("stapes.decoding",),

@@ -135,10 +135,21 @@ def test_stems_are_those_of_the_reference() -> None:
 
 
 def test_format_names() -> None:
-    assert format_names("all") == tuple(WRITERS)
+    assert format_names("all") == (
+        "txt",
+        "vtt",
+        "srt",
+        "tsv",
+        "json",
+    )  # the reference's: those of our own are asked for
     assert format_names(["srt", "txt", "srt"]) == ("txt", "srt")
-    with pytest.raises(OptionError, match="unknown output format 'doc'"):
-        format_names("doc")
+    assert format_names("lrc, srt,lrc") == ("srt", "lrc")
+    assert format_names("ass,all") == (*format_names("all"), "ass")
+    for wrong in ("doc", "srt,doc", ["doc"]):
+        with pytest.raises(OptionError, match="unknown output format 'doc'"):
+            format_names(wrong)
+    with pytest.raises(OptionError, match="unknown output format ''"):
+        format_names("srt,")
 
 
 def test_all_writes_every_format_in_utf8(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from stapes.cli.output import told_apart
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, GROUPS, PRECISIONS, TranscribeOptions, option_fields
 from stapes.subtitles import Layout
-from stapes.writers import ALL_FORMATS, WRITERS, format_names
+from stapes.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS, format_names
 
 DEFAULT_MODEL: Final = "base"
 DEVICES: Final = ("auto", "cpu")
@@ -81,7 +81,9 @@ def parse(words: Sequence[str]) -> Command:
         device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
         threads=threads or None,
         max_memory=_bytes_of(values["max_memory"]),
-        formats=format_names(values["output_format"] or ALL_FORMATS) if to_files else (),
+        formats=format_names(ALL_FORMATS if values["output_format"] is None else values["output_format"])
+        if to_files
+        else (),
         output_dir=values["output_dir"] or ".",
         verbose=values["verbose"],
         max_duration_s=max_duration_s,
@@ -97,7 +99,11 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
     """Read flags, each by itself; what follows -- are recordings, whatever they begin with."""
     words = join_spellings(words)
     end = words.index("--") if "--" in words else len(words)
-    values = vars(build_parser().parse_intermixed_args(words[:end]))
+    parser = build_parser()
+    parser.set_defaults(word_timestamps=None)  # readable subtitles want them, unless somebody says no
+    values = vars(parser.parse_intermixed_args(words[:end]))
+    if values["word_timestamps"] is None:
+        values["word_timestamps"] = values["cue_style"] == "readable"
     return {**values, "audio": [*values["audio"], *words[end + 1 :]]}
 
 
@@ -144,8 +150,8 @@ def temperature_ladder(first: float, increment: float) -> tuple[float, ...]:
 def _layout(values: Mapping[str, Any], options: TranscribeOptions) -> Layout:
     """Read how subtitles are laid out. Raises OptionError where there are no words to lay out."""
     layout = Layout(**{item.name: values[item.name] for item in fields(Layout)})
-    if layout.asked_for and not options.words.word_timestamps:
-        raise OptionError(f"--{layout.asked_for[0]} requires --word_timestamps True")
+    if layout.needing_words and not options.words.word_timestamps:
+        raise OptionError(f"--{layout.needing_words[0]} requires --word_timestamps True")
     return layout
 
 
@@ -225,9 +231,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add(
         "--output_format",
         "-f",
-        choices=[*WRITERS, ALL_FORMATS],
         metavar="FORMAT",
-        help=f"write files: {', '.join(WRITERS)} or {ALL_FORMATS} (default: none, or {ALL_FORMATS} with -o)",
+        help=f"write files: one or several of {', '.join(WRITERS)}, with commas between them; {ALL_FORMATS}: the first "
+        f"{len(REFERENCE_FORMATS)}, as the whisper command (default: none, or {ALL_FORMATS} with -o)",
     )
     add(
         "--output_dir",
