@@ -126,7 +126,8 @@ class LoudnessListener:
         chunks = np.zeros(n_chunks * CHUNK_SAMPLES, np.float32)
         chunks[: len(samples)] = samples
         loudness = np.sqrt(np.mean(chunks.reshape(n_chunks, CHUNK_SAMPLES) ** 2, axis=1))
-        return (loudness > 0.01).astype(np.float32)
+        likely: FloatArray = (loudness > 0.01).astype(np.float32)
+        return likely
 
     def afresh(self) -> LoudnessListener:
         """It remembers nothing."""
