@@ -9,6 +9,7 @@ Stands beside the engine, and needs none: only the alignment of a window is comp
 
 from __future__ import annotations
 
-from stapes.report.write import write_report
+from stapes.report.attention import WindowAttention, window_attention
+from stapes.report.write import write_plot, write_report
 
-__all__ = ["write_report"]
+__all__ = ["WindowAttention", "window_attention", "write_plot", "write_report"]

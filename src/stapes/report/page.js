@@ -11,7 +11,7 @@
   const detail = byId("detail"), sound = byId("sound"), on = byId("on");
   const levels = Uint8Array.from(atob(data.levels), (one) => one.charCodeAt(0));
   let at = 0; // seconds, where nothing plays
-  let stopAt = Infinity, now = -1, reached = 0, shown = -1, waiting = false;
+  let stopAt = Infinity, begun = false, now = -1, reached = 0, shown = -1, waiting = false;
 
   const start = (place) => times[3 * place] / 1000;
   const end = (place) => times[3 * place + 1] / 1000;
@@ -57,7 +57,7 @@
   };
   const show = () => {
     const seconds = position();
-    mark(wordAt(seconds));
+    mark(begun ? wordAt(seconds) : -1);
     head.hidden = false;
     head.style.left = `${Math.min(100, (100 * seconds) / data.duration_s)}%`;
     overview.setAttribute("aria-valuenow", Math.round(seconds));
@@ -105,6 +105,7 @@
   const left = () => Math.max(0, Math.min(data.duration_s - span(), position() - span() / 3));
 
   const go = (seconds) => {
+    begun = true;
     at = Math.max(0, Math.min(data.duration_s, seconds));
     if (sound) sound.currentTime = at;
     show();
@@ -210,7 +211,7 @@
   });
 
   if (sound) {
-    sound.addEventListener("play", () => requestAnimationFrame(tick));
+    sound.addEventListener("play", () => { begun = true; requestAnimationFrame(tick); });
     for (const kind of ["seeked", "timeupdate", "pause"]) sound.addEventListener(kind, () => {
       if (!sound.paused && sound.currentTime >= stopAt) sound.pause();
       if (!waiting) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stapes.languages import LANGUAGES
 from stapes.report.drawing import kind_of
@@ -16,13 +16,17 @@ _KINDS = {"once": "", "again": "tried again", "skipped": "skipped"}
 
 def window_parts(transcript: Transcript) -> Iterator[str]:
     """Give a drawer for each window: its values outside, its tries and its text inside."""
-    languages = {one.seek: one.language for one in transcript.segments if one.language is not None}
+    languages: dict[int, list[str]] = {}
+    for segment in transcript.segments:
+        known = languages.setdefault(segment.seek, [])
+        language = segment.language or transcript.language
+        if language not in known:
+            known.append(language)
     for place, window in enumerate(transcript.windows, 1):
-        language = languages.get(window.seek, transcript.language)
-        yield _window(window, place, language)
+        yield _window(window, place, languages.get(window.seek, [transcript.language]))
 
 
-def _window(window: Window, place: int, language: str) -> str:
+def _window(window: Window, place: int, languages: Sequence[str]) -> str:
     result, kind = window.result, kind_of(window)
     label = f'<b class="kind">{_KINDS[kind]}</b>' if _KINDS[kind] else ""
     values = (
@@ -31,18 +35,18 @@ def _window(window: Window, place: int, language: str) -> str:
         ("log-probability", number(result.avg_logprob)),
         ("compression", number(result.compression_ratio)),
         ("no speech", number(result.no_speech_prob)),
-        ("language", language_name(language, LANGUAGES)),
+        ("language", ", ".join(language_name(one, LANGUAGES) for one in languages)),
     )
     shown = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
     seek_s, end_s = window.seek / 100, (window.seek + window.n_frames) / 100
     return (
         f'<details class="window {kind}" id="w{place}"><summary><span class="place">{place}</span>'
         f'<span class="when">{clock(seek_s)} – {clock(end_s)}</span>{label}'
-        f'<span class="values">{shown}</span></summary>{_inside(window, place, language)}</details>\n'
+        f'<span class="values">{shown}</span></summary>{_inside(window, place, languages)}</details>\n'
     )
 
 
-def _inside(window: Window, place: int, language: str) -> str:
+def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
     result = window.result
     rows = "".join(_try(one, is_last=one is result.tries[-1]) for one in result.tries)
     table = (
@@ -53,9 +57,9 @@ def _inside(window: Window, place: int, language: str) -> str:
         else ""
     )
     text = result.text.strip()
-    said = f'<p dir="auto" lang="{language_tag(language)}">{escaped(text)}</p>' if text else "<p>No text.</p>"
+    said = f'<p dir="auto" lang="{language_tag(languages[0])}">{escaped(text)}</p>' if text else "<p>No text.</p>"
     return (
-        f'<div class="inside">{table}<p class="facts">No-speech probability {number(result.no_speech_prob, 4)}; '
+        f'<div class="inside">{table}<p class="quiet">No-speech probability {number(result.no_speech_prob, 4)}; '
         f"{len(result.tokens)} tokens; the next window begins at "
         f'<a class="time" href="#w{place}" data-s="{window.next_seek / 100:.2f}">{clock(window.next_seek / 100)}</a>.</p>'
         f"{said}</div>"

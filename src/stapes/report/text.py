@@ -21,14 +21,17 @@ def step_of(probability: float) -> str:
 
 
 def text_parts(transcript: Transcript) -> Iterator[str]:
-    """Give segments, skipped windows and flags in the order of time."""
+    """Give segments, skipped windows and flags in the order of time; a window's first segment leads to it."""
     numbers = {window.seek: number for number, window in enumerate(transcript.windows, 1)}
     entries: list[tuple[float, int, Segment | Window | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
     entries += [(one.start_s, 1, one) for one in transcript.flags]
     entries += [(one.seek / 100, 0, one) for one in transcript.windows if one.skipped]
+    told = None
     for _, _, entry in sorted(entries, key=lambda one: one[:2]):
         if isinstance(entry, Segment):
-            yield _segment(entry, transcript.language, numbers.get(entry.seek))
+            window = numbers.get(entry.seek)
+            yield _segment(entry, transcript.language, window if window != told else None)
+            told = window
         elif isinstance(entry, Flag):
             yield _flag(entry)
         else:
@@ -38,7 +41,8 @@ def text_parts(transcript: Transcript) -> Iterator[str]:
 def spoken_words(transcript: Transcript) -> Iterator[Word]:
     """Give the words in the order in which the page shows them."""
     for segment in sorted(transcript.segments, key=lambda one: one.start_s):
-        yield from (word for word in segment.words or () if word.text.strip())
+        if segment.text.strip():
+            yield from (word for word in segment.words or () if word.text.strip())
 
 
 def _segment(segment: Segment, language: str, window: int | None) -> str:
@@ -75,7 +79,7 @@ def _word(word: Word) -> str:
 def _flag(flag: Flag) -> str:
     dropped = f' <q dir="auto">{escaped(flag.text.strip())}</q>' if flag.text.strip() else ""
     return (
-        f'<div class="segment aside flagged"><span class="time">{clock(flag.start_s)}</span>'
+        f'<div class="segment aside flagged">{_time(flag.start_s)}'
         f"<p><b>{escaped(flag.guard)}</b> to {clock(flag.end_s)}: <bdi>{escaped(flag.reason)}</bdi>{dropped}</p></div>\n"
     )
 

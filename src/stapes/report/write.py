@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 from urllib.parse import quote
 
 from stapes.audio.load import AudioSource, load_audio
@@ -17,6 +18,9 @@ from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
 from stapes.results import Transcript
 from stapes.writers import write_whole
+
+if TYPE_CHECKING:
+    from stapes.report.attention import WindowAttention
 
 Sound = Literal["inside", "link", "none"]
 SOUNDS: Final[tuple[Sound, ...]] = get_args(Sound)
@@ -99,3 +103,43 @@ def link_to(audio: object, target: Path) -> str:
     except ValueError:  # another drive
         return path.as_uri()
     return "./" + quote(Path(relative).as_posix().encode("utf-8", errors="surrogateescape"))
+
+
+def write_plot(
+    transcript: Transcript,
+    audio: AudioSource | Recording,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    span_s: tuple[float, float] | None = None,
+    attentions: Sequence[WindowAttention] = (),
+) -> Path:
+    """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path.
+
+    transcript, audio, title: as for `write_report`.   span_s: the stretch to draw, from and to; None: all of it.
+    attentions: of windows, from `window_attention`; each is drawn below.
+    Needs matplotlib (the extra `plot`). Raises OptionError, AudioError, OutputError.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in (".png", ".svg"):
+        raise OptionError(f"{target}: a plot is a .png or an .svg; name it so")
+    if span_s is not None and not 0 <= span_s[0] < span_s[1]:
+        raise OptionError(f"span_s must go from a time to a later one, got {span_s[0]:g} to {span_s[1]:g}")
+    from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
+
+    with opened(audio) as recording:
+        shown = Path(recording.name).name if title is None else title
+        wave = waveform(recording)
+    image = BytesIO()
+    draw(
+        transcript,
+        wave,
+        image,
+        title=shown,
+        image_format="svg" if suffix == ".svg" else "png",
+        span_s=span_s,
+        attentions=attentions,
+    )
+    write_whole(target, [image.getvalue()])
+    return target
