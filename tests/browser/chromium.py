@@ -105,8 +105,9 @@ class Browser:
     def click(self, element: str, *, shift: bool = False) -> None:
         """Click into the middle of what a selector names."""
         box = self.value(
-            f"(() => {{ const one = document.querySelector({json.dumps(element)}); one.scrollIntoView({{block: 'center'}}); "
-            "const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            f"(() => {{ const one = document.querySelector({json.dumps(element)}); "
+            "one.scrollIntoView({block: 'center'}); const box = one.getBoundingClientRect(); "
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left",

@@ -19,7 +19,6 @@ from stapes.recording.alignment import AlignmentSetting, WindowAligner
 from stapes.results import Transcript, Window, WordTiming
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowAttention:
     """The attention of one window's text, and the path through it."""

@@ -10,9 +10,7 @@ from typing import Final
 from stapes.writers import format_timestamp
 
 #: what HTML does not allow, or shows letters in another order than they are in: a replacement character stands for it
-_CONTROLS: Final = re.compile(
-    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
-)
+_CONTROLS: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
 #: marks of direction: at home in a text, whose paragraph ends what they begin, but not in a name
 _DIRECTIONS: Final = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 

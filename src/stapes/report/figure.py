@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stapes.report.attention import WindowAttention
 
 ImageFormat = Literal["png", "svg"]
-#: inches: a second has a fifth of one while there is room (5 minutes), and less in a longer recording
-_INCHES_PER_SECOND, _NARROWEST, _WIDEST = 0.2, 10.0, 60.0
+#: inches: a second has 0.3 while there is room (3 minutes), and less in a longer recording
+_INCHES_PER_SECOND, _NARROWEST, _WIDEST = 0.3, 11.0, 60.0
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 1.0, 0.3, 0.5, 0.6, 0.16
 _DOTS_PER_INCH: Final = 100
 #: words in an SVG as shapes; more of them are one picture inside it
@@ -101,7 +101,7 @@ def draw(
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Use fonts that are here; letters that none of them has become boxes, not warnings. The same picture every time."""
+    """Use fonts that are here; letters that none of them has become boxes, and no warnings."""
     import matplotlib  # noqa: PLC0415 (as above)
     from matplotlib import font_manager  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from stapes.languages import LANGUAGES
 from stapes.report.drawing import overview
-from stapes.report.escape import clock, escaped, escaped_name, language_name, number, script_data
+from stapes.report.escape import clock, escaped, escaped_name, language_name, script_data
 from stapes.report.tables import language_table, window_parts
 from stapes.report.text import STEPS, spoken_words, text_parts
 from stapes.report.waveform import Waveform
@@ -139,7 +139,9 @@ def _legend(transcript: Transcript) -> str:
     limits = [f"below {STEPS[1][0]:.2f}", *(f"from {least:.2f}" for least, _ in STEPS[1:])]
     if not any(one.words for one in transcript.segments):
         return '<p class="legend">Without times of words; transcribe with word_timestamps=True to have them.</p>\n'
-    keys = "".join(f'<li><span class="w {name}">{limit}</span></li>' for limit, (_, name) in zip(limits, STEPS, strict=True))
+    keys = "".join(
+        f'<li><span class="w {name}">{limit}</span></li>' for limit, (_, name) in zip(limits, STEPS, strict=True)
+    )
     return f'<div class="legend">A word’s probability<ul>{keys}</ul></div>\n'
 
 

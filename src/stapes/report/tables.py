@@ -56,12 +56,12 @@ def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
         if rows
         else ""
     )
-    text = result.text.strip()
+    text, next_s = result.text.strip(), window.next_seek / 100
     said = f'<p dir="auto" lang="{language_tag(languages[0])}">{escaped(text)}</p>' if text else "<p>No text.</p>"
     return (
         f'<div class="inside">{table}<p class="quiet">No-speech probability {number(result.no_speech_prob, 4)}; '
         f"{len(result.tokens)} tokens; the next window begins at "
-        f'<a class="time" href="#w{place}" data-s="{window.next_seek / 100:.2f}">{clock(window.next_seek / 100)}</a>.</p>'
+        f'<a class="time" href="#w{place}" data-s="{next_s:.2f}">{clock(next_s)}</a>.</p>'
         f"{said}</div>"
     )
 

@@ -78,10 +78,8 @@ def _word(word: Word) -> str:
 
 def _flag(flag: Flag) -> str:
     dropped = f' <q dir="auto">{escaped(flag.text.strip())}</q>' if flag.text.strip() else ""
-    return (
-        f'<div class="segment aside flagged">{_time(flag.start_s)}'
-        f"<p><b>{escaped(flag.guard)}</b> to {clock(flag.end_s)}: <bdi>{escaped(flag.reason)}</bdi>{dropped}</p></div>\n"
-    )
+    what = f"<b>{escaped(flag.guard)}</b> to {clock(flag.end_s)}: <bdi>{escaped(flag.reason)}</bdi>{dropped}"
+    return f'<div class="segment aside flagged">{_time(flag.start_s)}<p>{what}</p></div>\n'
 
 
 def _skipped(window: Window, number: int) -> str:
