@@ -86,7 +86,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     parser.description, parser.epilog = _DESCRIPTIONS[kind], _EPILOG
     add = parser.add_argument_group(kind.capitalize()).add_argument
     add("--output", metavar="FILE",
-        help=f"the file to write (default: named after the recording, .{kind}.{_suffix(kind)}, in -o's folder)")  # fmt: skip
+        help=f"the file to write (default: the recording's name and .{kind}.{_suffix(kind)}, in -o)")  # fmt: skip
     if kind == "report":
         add("--audio", dest="sound", choices=_SOUNDS, default="inside", metavar="|".join(_SOUNDS),
             help="inside: in the page, if it is not longer than two hours; link: the page refers to the "

@@ -33,7 +33,7 @@ _MOST_SHAPES: Final = 5000
 _ROOM: Final = 0.13
 _ROW, _TALLEST, _ATTENTION_WIDTH = 0.15, 40.0, 14.0
 #: those that are here are used in turn, for letters that the first does not have
-_FONTS: Final = (
+_FONTS: Final[tuple[str, ...]] = (
     "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans JP", "Noto Sans CJK SC", "Noto Sans CJK KR",
     "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "IPAexGothic", "IPAGothic",
     "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Geeza Pro",
@@ -106,7 +106,7 @@ def _settings() -> Iterator[None]:
     from matplotlib import font_manager  # noqa: PLC0415
 
     here = {font.name for font in font_manager.fontManager.ttflist}
-    settings = {
+    settings: dict[str, Any] = {
         "font.family": [name for name in _FONTS if name in here] or ["sans-serif"],
         "font.size": 9.0,
         "text.parse_math": False,  # "$" is a sign like others
