@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,18 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 _FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --autoplay-policy=no-user-gesture-required "
-    "--remote-debugging-pipe"
-)
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
+    "--autoplay-policy=no-user-gesture-required",
+)  # fmt: skip
+#: Chromium reads messages from file descriptor 3, and writes them to 4
+_LAUNCHER = """
+import fcntl, os, sys
+theirs, written = (fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3])
+os.dup2(theirs, 3)
+os.dup2(written, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _PATIENCE_S = 60.0
 
 
@@ -35,9 +44,9 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         theirs, self._out = os.pipe()
         self._in, written = os.pipe()
-        command = f'exec "$0" {_FLAGS} --user-data-dir="$1" about:blank 3<&{theirs} 4>&{written}'
+        words = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", command, str(CHROMIUM), str(folder)],
+            [sys.executable, "-c", _LAUNCHER, str(theirs), str(written), *words],
             pass_fds=(theirs, written),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -50,6 +59,13 @@ class Browser:
         self._session: str | None = None
         #: what happened meanwhile
         self.events: list[dict[str, Any]] = []
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         target = next(one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -131,6 +147,10 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End Chromium."""
         os.close(self._out)  # Chromium ends with its pipe
         try:
             self._process.wait(10)

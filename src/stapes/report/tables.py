@@ -90,6 +90,6 @@ def language_table(guess: LanguageGuess) -> str:
     others = len(guess.probabilities) - len(likeliest)
     rest = f"<p>{others} other languages are less probable.</p>" if others > 0 else ""
     return (
-        f"<details><summary>Languages that the first 30 s could be in</summary><div class=inside><table><tbody>{rows}"
-        f"</tbody></table>{rest}</div></details>"
+        f"<details><summary>Languages that the first 30 s could be in</summary><div class='inside'>"
+        f'<div class="wide"><table><tbody>{rows}</tbody></table></div>{rest}</div></details>'
     )
