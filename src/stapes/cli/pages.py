@@ -52,7 +52,7 @@ values of every window (docs/report.md). Needs matplotlib, the extra "plot".
   stapes plot talk.mp3                        draw talk.plot.png
   stapes plot talk.mp3 --output talk.svg
   stapes plot talk.mp3 --span 600,660         a minute of it, larger
-  stapes plot talk.mp3 --window 3             and where the words of window 3 are
+  stapes plot talk.mp3 --window 3             and where window 3 has its words
 """,
 }
 _EPILOG: Final = "All other flags are those of a transcription; word times are always on.\n"
@@ -98,7 +98,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
                  "it; windows are counted from 1, as in the report")  # fmt: skip
     for action in parser._actions:
         if action.dest == "output_format":
-            action.choices = _IMAGES if kind == "plot" else ()
+            action.choices = _IMAGES if kind == "plot" else action.choices
             action.help = f"{' or '.join(_IMAGES)} (default: png)" if kind == "plot" else argparse.SUPPRESS
         elif action.dest == "output_dir":
             action.help = "write into this folder, made if missing (default: .)"
@@ -132,6 +132,8 @@ def _suffix(kind: str) -> str:
 def _command(kind: str, values: dict[str, Any]) -> Command:
     """Make the command of a transcription, which writes one file per recording."""
     output, folder = values["output"], values["output_dir"]
+    if kind == "report" and values["output_format"] is not None:
+        raise OptionError("stapes report writes a page; transcripts in other formats are written without report")
     if output is not None and values["skip_existing"]:
         raise OptionError("--skip_existing looks for files of the usual names; leave out --output or --skip_existing")
     if output is not None and folder is not None:

@@ -138,7 +138,9 @@ class _Sheet:
         """Write the head line."""
         y = 1 - 0.25 / self._height
         shown = " ".join(title.split())
-        self.figure.text(_LEFT / self._width, y, f"{shown}, {first} – {end}", fontsize=12, va="center")
+        self.figure.text(_LEFT / self._width, y, shown, fontsize=12, va="center")
+        right = 1 - _RIGHT / self._width
+        self.figure.text(right, y, f"{first} – {end}", fontsize=12, va="center", ha="right")
 
     def panel(self, *, gap: float = _GAP, most_width: float = _WIDEST) -> Any:
         """Add the next panel."""

@@ -122,6 +122,7 @@ def _player(transcript: Transcript, wave: Waveform, sound: PageSound) -> Iterato
     yield '<section id="player" aria-label="Player">'
     if has_sound:
         yield f'<audio id="sound" controls preload="metadata"{source}></audio>'
+        yield '<noscript><p class="why">The sound needs a script, and this browser runs none.</p></noscript>'
         yield '<label class="script"><input type="checkbox" id="on"> play on after a word</label>'
     else:
         yield f'<p class="why">{escaped(sound.why_not)}</p>'
@@ -137,6 +138,8 @@ def _player(transcript: Transcript, wave: Waveform, sound: PageSound) -> Iterato
 
 def _legend(transcript: Transcript) -> str:
     limits = [f"below {STEPS[1][0]:.2f}", *(f"from {least:.2f}" for least, _ in STEPS[1:])]
+    if not any(one.text.strip() for one in transcript.segments):
+        return ""
     if not any(one.words for one in transcript.segments):
         return '<p class="legend">Without times of words; transcribe with word_timestamps=True to have them.</p>\n'
     keys = "".join(

@@ -48,7 +48,7 @@ def _window(window: Window, place: int, languages: Sequence[str]) -> str:
 
 def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
     result = window.result
-    rows = "".join(_try(one, is_last=one is result.tries[-1]) for one in result.tries)
+    rows = "".join(_try(one, window if one is result.tries[-1] else None) for one in result.tries)
     table = (
         '<div class="wide"><table><thead><tr><th scope="col">temperature</th><th scope="col">average log-probability'
         '</th><th scope="col">compression ratio</th><th scope="col">outcome</th></tr></thead>'
@@ -66,13 +66,12 @@ def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
     )
 
 
-def _try(one: Try, *, is_last: bool) -> str:
-    if one.refused is None:
-        outcome = "kept"
-    elif is_last:
-        outcome = f"kept, as the last: {escaped(one.refused)}"
-    else:
-        outcome = f"refused: {escaped(one.refused)}"
+def _try(one: Try, window: Window | None) -> str:
+    """Give a try's row. window: whose last try it is."""
+    outcome = "kept" if one.refused is None else f"refused: {escaped(one.refused)}"
+    if window is not None:
+        outcome = "kept" if one.refused is None else f"kept, as the last: {escaped(one.refused)}"
+        outcome += "; then the window was skipped" if window.skipped else ""
     return (
         f"<tr><td>{number(one.temperature, 1)}</td><td>{number(one.avg_logprob)}</td>"
         f"<td>{number(one.compression_ratio)}</td><td>{outcome}</td></tr>"
