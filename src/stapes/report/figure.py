@@ -29,8 +29,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 1.0, 0.3, 0.5, 0.6, 0.16
 _DOTS_PER_INCH: Final = 100
 #: words in an SVG as shapes; more of them are one picture inside it
 _MOST_SHAPES: Final = 5000
-#: a word is written where its neighbour is so far away, in inches
-_ROOM: Final = 0.13
+#: a word is written where its neighbour is so far away, in inches; none are where a second has less than the other
+_ROOM, _WRITTEN = 0.13, 0.1
+#: seconds between marks of time: the first that gives each an inch
+_STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200)
 _ROW, _TALLEST, _ATTENTION_WIDTH = 0.15, 40.0, 14.0
 #: those that are here are used in turn, for letters that the first does not have
 _FONTS: Final[tuple[str, ...]] = (
@@ -88,7 +90,7 @@ def draw(
         for panel in panels:
             panel.set_xlim(first_s, end_s)
             panel.tick_params(labelbottom=panel is panels[-1])
-            panel.xaxis.set_major_formatter(_short_clock)
+            _mark_time(panel, sheet.inches / (end_s - first_s))
         _draw_wave(panels[0], transcript, wave)
         _draw_words(panels[1], _words_in(transcript, first_s, end_s), sheet.inches / (end_s - first_s))
         for panel, value in zip(panels[2:], _VALUES, strict=True):
@@ -151,6 +153,14 @@ class _Sheet:
         return self.figure.add_axes(box)
 
 
+def _mark_time(panel: Any, inches_per_second: float) -> None:
+    from matplotlib.ticker import MultipleLocator  # noqa: PLC0415 (as above)
+
+    step_s = next((one for one in _STEPS if one * inches_per_second >= 1), _STEPS[-1])
+    panel.xaxis.set_major_locator(MultipleLocator(step_s))
+    panel.xaxis.set_major_formatter(_short_clock)
+
+
 def _short_clock(seconds: float, _: object = None) -> str:
     return clock(seconds).removesuffix(".00")
 
@@ -159,8 +169,9 @@ def _draw_wave(panel: Any, transcript: Transcript, wave: Waveform) -> None:
     """Draw levels over segments, and flags hatched."""
     coarse = wave.coarser(6000)
     times = np.linspace(0.0, wave.duration_s, len(coarse.low) + 1)[:-1]
-    for place, segment in enumerate(one for one in transcript.segments if one.text.strip()):
-        panel.axvspan(segment.start_s, segment.end_s, color="#dfe6f2" if place % 2 == 0 else "#ece7d3", lw=0)
+    spoken = [(one.start_s, one.end_s - one.start_s) for one in transcript.segments if one.text.strip()]
+    for some, colour in ((spoken[::2], "#dfe6f2"), (spoken[1::2], "#ece7d3")):
+        panel.broken_barh(some, (-1.05, 2.1), color=colour, lw=0)
     panel.fill_between(times, coarse.low / wave.loudest, coarse.high / wave.loudest, color="#31446b", lw=0.3)
     for flag in transcript.flags:
         panel.axvspan(flag.start_s, flag.end_s, facecolor="none", edgecolor="#8a1c3a", hatch="////", lw=0.8)
@@ -188,15 +199,23 @@ def _draw_words(panel: Any, words: Sequence[Word], inches_per_second: float) -> 
         ((one.start_s, 0.0), (one.start_s, one.probability), (one.end_s, one.probability), (one.end_s, 0.0))
         for one in words
     ]
+    is_wide = inches_per_second >= _WRITTEN
     # As in the page: the less probable, the darker; and hatched below one half.
     for hatch, sure in (("", True), ("////", False)):
         chosen = [place for place, one in enumerate(words) if (one.probability >= 0.5) is sure]
-        bars = PolyCollection([boxes[place] for place in chosen], cmap="cividis", hatch=hatch, lw=0.4)
+        bars = PolyCollection(
+            [boxes[place] for place in chosen], cmap="cividis", hatch=hatch, lw=0.4 if is_wide else 0.0
+        )
         bars.set_array(np.array([words[place].probability for place in chosen]))
         bars.set_clim(0.0, 1.0)
         bars.set_edgecolor("#ffffff")
         bars.set_rasterized(len(words) > _MOST_SHAPES)
         panel.add_collection(bars)
+    if not is_wide:
+        panel.text(
+            0.5, 0.75, "Words are written where a shorter span is drawn.", transform=panel.transAxes, ha="center"
+        )
+        return
     written_s = -np.inf
     for one in words:
         if (one.start_s - written_s) * inches_per_second >= _ROOM:
@@ -207,15 +226,15 @@ def _draw_words(panel: Any, words: Sequence[Word], inches_per_second: float) -> 
 
 def _draw_value(panel: Any, windows: Sequence[Window], value: _Value) -> None:
     """Draw one value of each window as a line over its stretch; refused tries as crosses, skipped windows dotted."""
-    for window in windows:
-        first_s, end_s = window.seek / 100, window.next_seek / 100
-        kept = getattr(window.result, value.name)
-        panel.plot([first_s, end_s], [kept, kept], color="#00224e", lw=2, ls=":" if window.skipped else "-")
-        if value.name != "no_speech_prob":
-            refused = [getattr(one, value.name) for one in window.result.tries[:-1]]
-            middle_s = (first_s + end_s) / 2
-            panel.plot([middle_s] * len(refused), refused, "x", color="#a8761a", ms=6, mew=1.6)
-        panel.axvline(first_s, color="#cccccc", lw=0.5, zorder=0)
+    for skipped, style in ((False, "-"), (True, ":")):
+        chosen = [one for one in windows if one.skipped is skipped]
+        kept = [getattr(one.result, value.name) for one in chosen]
+        edges = ([one.seek / 100 for one in chosen], [one.next_seek / 100 for one in chosen])
+        panel.hlines(kept, *edges, color="#00224e", lw=2, ls=style)
+    if value.name != "no_speech_prob":
+        refused = [(one.seek + one.next_seek, tried) for one in windows for tried in one.result.tries[:-1]]
+        middles_s, values = [both / 200 for both, _ in refused], [getattr(tried, value.name) for _, tried in refused]
+        panel.plot(middles_s, values, "x", color="#a8761a", ms=6, mew=1.6)
     if value.limit is not None:
         panel.axhline(value.limit, color="#a8761a", lw=0.8, ls="--", zorder=0)
     panel.margins(y=0.2)

@@ -18,6 +18,8 @@ from stapes.audio.pcm import SAMPLE_RATE
 
 MIME_TYPE: Final = "audio/mpeg"
 _BITS_PER_SECOND: Final = 32_000
+#: LAME's quality 7: 200 times real time on one core, twice as fast as its default, and here no worse
+_EFFORT: Final = "7"
 #: samples encoded at once: 16 s
 _BLOCK_SAMPLES: Final = 1 << 18
 #: above it the file is on the disk: 17 minutes
@@ -36,6 +38,7 @@ def encode_sound(recording: SampleReader) -> IO[bytes]:
             stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE, layout="mono", format="s16p")
             assert isinstance(stream, AudioStream)
             stream.bit_rate = _BITS_PER_SECOND
+            stream.options = {"compression_level": _EFFORT}
             for start in range(0, recording.n_samples, _BLOCK_SAMPLES):
                 samples = np.nan_to_num(recording.read(start, min(start + _BLOCK_SAMPLES, recording.n_samples)))
                 whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
