@@ -13,6 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -161,6 +162,15 @@ def test_sound_is_encoded_in_blocks_without_a_seam() -> None:
         heard = load_audio(file.read())
     assert heard.n_samples == samples.size
     assert float(np.abs(heard.read(0, samples.size) - samples).max()) < 0.03  # a shift by one sample gives 0.035
+
+
+def test_without_an_encoder_there_is_one_sentence_and_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av, "codecs_available", {"flac"})
+    with pytest.raises(OutputError, match="no encoder for MP3: refer to"):
+        page(tmp_path, transcript())
+    assert not page(tmp_path, transcript(), sound="none").tags("audio")
 
 
 def test_a_long_recording_has_no_sound_inside_and_says_why(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@
   const detail = byId("detail"), sound = byId("sound"), on = byId("on");
   const levels = Uint8Array.from(atob(data.levels), (one) => one.charCodeAt(0));
   let at = 0; // seconds, where nothing plays
+  let toldLast = "", toldNow = -1;
+  let across = 0, width = 0, height = 0, colours = {}; // asked for once: to ask in every frame would lay the page out anew
   let stopAt = Infinity, begun = false, now = -1, reached = 0, shown = -1, waiting = false;
 
   const start = (place) => times[3 * place] / 1000;
@@ -33,15 +35,19 @@
     bytes.remove();
   }
 
-  // The last word that has begun at a moment, if it has not ended.
-  const wordAt = (seconds) => {
+  const countBegun = (seconds) => {
     let low = 0, high = order.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if (start(order[middle]) <= seconds + 0.001) low = middle + 1;
       else high = middle;
     }
-    return low && end(order[low - 1]) > seconds ? order[low - 1] : -1;
+    return low;
+  };
+  // The last word that has begun at a moment, if it has not ended.
+  const wordAt = (seconds) => {
+    const count = countBegun(seconds);
+    return count && end(order[count - 1]) > seconds ? order[count - 1] : -1;
   };
 
   const mark = (place) => {
@@ -55,28 +61,29 @@
     const share = (times[3 * place + 2] / 100).toFixed(2);
     about.textContent = `\u2068${words[place].textContent}\u2069  ${clock(start(place))} – ${clock(end(place))}, probability ${share}`;
   };
+  const forget = () => { shown = -1; toldLast = ""; };
   const show = () => {
     const seconds = position();
     mark(begun ? wordAt(seconds) : -1);
-    head.hidden = false;
-    head.style.left = `${Math.min(100, (100 * seconds) / data.duration_s)}%`;
+    head.style.transform = `translateX(${(Math.min(1, seconds / data.duration_s) * across).toFixed(1)}px)`;
+    const told = clock(seconds);
+    if (told === toldLast && now === toldNow) return;
+    toldLast = told;
+    toldNow = now;
     overview.setAttribute("aria-valuenow", Math.round(seconds));
-    overview.setAttribute("aria-valuetext", clock(seconds));
-    if (shown < 0) about.textContent = `${clock(seconds)} of ${clock(data.duration_s)}`;
+    overview.setAttribute("aria-valuetext", told);
+    if (shown < 0) about.textContent = `${told} of ${clock(data.duration_s)}`;
     draw(seconds);
   };
 
   // Some seconds around the moment, with the words below the levels.
   const draw = (seconds) => {
-    if (detail.hidden || !detail.clientWidth) return;
-    const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name);
-    const ratio = window.devicePixelRatio || 1, width = detail.clientWidth, height = detail.clientHeight;
-    if (detail.width !== Math.round(width * ratio)) detail.width = Math.round(width * ratio);
-    if (detail.height !== Math.round(height * ratio)) detail.height = Math.round(height * ratio);
-    const pen = detail.getContext("2d"), first = left(), scale = width / span(), middle = (height - 20) / 2;
+    if (!width) return;
+    const ratio = window.devicePixelRatio || 1, pen = detail.getContext("2d");
+    const first = left(), scale = width / span(), middle = (height - 20) / 2;
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    pen.fillStyle = colour("--wave");
+    pen.fillStyle = colours.wave;
     for (let x = 0; x < width; x++) {
       const from = Math.floor((first + x / scale) * levels.length / data.duration_s);
       const level = ((levels[from] || 0) / 255) * (middle - 2);
@@ -84,13 +91,15 @@
     }
     pen.font = "13px system-ui, sans-serif";
     pen.textBaseline = "bottom";
-    for (const place of order) {
+    // A word that began a minute before the picture does has ended, or its time is none.
+    for (let which = countBegun(first - 60); which < order.length; which++) {
+      const place = order[which];
       if (end(place) < first) continue;
       if (start(place) > first + span()) break;
       const x = (start(place) - first) * scale, room = (end(place) - start(place)) * scale;
-      pen.fillStyle = colour(place === now ? "--head" : "--line");
+      pen.fillStyle = place === now ? colours.head : colours.line;
       pen.fillRect(x, place === now ? 0 : height - 20, place === now ? Math.max(2, room) : 1, place === now ? 3 : 20);
-      pen.fillStyle = colour("--ink");
+      pen.fillStyle = colours.ink;
       pen.save();
       pen.beginPath();
       pen.rect(x, height - 20, Math.max(0, room), 20);
@@ -98,10 +107,10 @@
       pen.fillText(words[place].textContent, x + 3, height - 2);
       pen.restore();
     }
-    pen.fillStyle = colour("--head");
+    pen.fillStyle = colours.head;
     pen.fillRect((seconds - first) * scale - 1, 0, 2, height);
   };
-  const span = () => Math.min(data.duration_s, Math.max(4, detail.clientWidth / 90));
+  const span = () => Math.min(data.duration_s, Math.max(4, width / 90));
   const left = () => Math.max(0, Math.min(data.duration_s - span(), position() - span() / 3));
 
   const go = (seconds) => {
@@ -157,8 +166,8 @@
       const place = wordOf(event);
       if (place !== undefined) tell(place);
     });
-  text.addEventListener("pointerleave", () => { shown = -1; show(); });
-  text.addEventListener("focusout", () => { shown = -1; show(); });
+  text.addEventListener("pointerleave", () => { forget(); show(); });
+  text.addEventListener("focusout", () => { forget(); show(); });
   text.addEventListener("keydown", (event) => {
     const place = wordOf(event);
     if (place === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -176,7 +185,7 @@
     const time = event.target.closest ? event.target.closest("a.time") : null;
     if (!time || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    shown = -1;
+    forget();
     play(Number(time.dataset.s), Infinity);
   });
   document.addEventListener("keydown", (event) => {
@@ -193,9 +202,9 @@
   };
   const seek = (seconds) => {
     stopAt = Infinity;
-    shown = -1;
+    forget();
     go(seconds);
-    const word = words[wordAt(seconds)] || words[order.find((place) => start(place) >= seconds)];
+    const word = words[wordAt(seconds)] || words[order[countBegun(seconds)]];
     const line = word && word.closest(".segment");
     if (line) line.scrollIntoView({ block: "nearest" });
   };
@@ -227,10 +236,22 @@
   };
   addEventListener("hashchange", open);
   addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("details.window")) one.open = true; });
-  addEventListener("resize", () => show());
+  const measure = () => {
+    const style = getComputedStyle(document.documentElement), ratio = window.devicePixelRatio || 1;
+    for (const name of ["wave", "head", "line", "ink"]) colours[name] = style.getPropertyValue(`--${name}`);
+    across = overview.clientWidth;
+    width = detail.clientWidth;
+    height = detail.clientHeight;
+    detail.width = Math.round(width * ratio);
+    detail.height = Math.round(height * ratio);
+    toldLast = "";
+    show();
+  };
+  addEventListener("resize", measure);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", measure);
   document.documentElement.classList.add("live");
-  detail.hidden = false;
+  detail.hidden = head.hidden = false;
   if (words.length) reach(0);
   open();
-  show();
+  measure();
 })();

@@ -15,8 +15,10 @@ from av.audio.stream import AudioStream
 
 from stapes.audio.mel import SampleReader
 from stapes.audio.pcm import SAMPLE_RATE
+from stapes.errors import OutputError
 
 MIME_TYPE: Final = "audio/mpeg"
+_ENCODER: Final = "libmp3lame"
 _BITS_PER_SECOND: Final = 32_000
 #: LAME's quality 7: 200 times real time on one core, twice as fast as its default, and here no worse
 _EFFORT: Final = "7"
@@ -31,11 +33,14 @@ def encode_sound(recording: SampleReader) -> IO[bytes]:
 
     Its header says how many samples the encoder put before the first and after the last one: browsers leave them
     out, so that times in the page are those of the recording. The same samples give the same bytes.
+    Raises OutputError where PyAV was built without LAME.
     """
+    if _ENCODER not in av.codecs_available:
+        raise OutputError("this PyAV has no encoder for MP3: refer to the recording's file, or leave the sound out")
     file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_LIMIT_BYTES, prefix="stapes-")  # noqa: SIM115 (the caller's)
     try:
         with av.open(file, "w", format="mp3", options={"write_xing": "1", "id3v2_version": "0"}) as container:
-            stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE, layout="mono", format="s16p")
+            stream = container.add_stream(_ENCODER, rate=SAMPLE_RATE, layout="mono", format="s16p")
             assert isinstance(stream, AudioStream)
             stream.bit_rate = _BITS_PER_SECOND
             stream.options = {"compression_level": _EFFORT}
