@@ -111,6 +111,8 @@ def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(wav(3.0))))
     assert run("report", "-") == (0, [], [])
     assert made_in(tmp_path) == {"stdin.report.html"}
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("report", "-")[2] == ["stapes: standard input: is closed; name a file, or pipe one in"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli.flags import Command, build_parser, command_of, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
-from stapes.errors import OptionError, OutputError, StapesWarning
+from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
 from stapes.writers import STDIN_STEM, why_not_written
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _standard_input_kept(command: Command) -> Iterator[Command]:
     if STDIN not in command.audio:
         yield command
         return
+    if sys.stdin is None:
+        raise AudioError("standard input: is closed; name a file, or pipe one in")
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
         path = Path(folder, STDIN_STEM)
         try:
