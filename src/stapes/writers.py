@@ -218,6 +218,28 @@ def write_files(
     return list(targets)
 
 
+def write_whole(target: Path, parts: Iterable[bytes]) -> None:
+    """Write one file whole or not at all, piece by piece, as `write_files` does.
+
+    Raises OutputError with the file, the cause and the way out.
+    """
+    temporary = _temporary_path(target, os.getpid())
+    _remove_left_behind([target], target.parent)
+    try:
+        with _named(target):
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with temporary.open("wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)  # noqa: PTH105 (as above)
+    finally:
+        with suppress(OSError):  # never there, or already renamed
+            temporary.unlink()
+    sync_folder(target.parent)
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Let the names in a folder reach the disk, on systems where that can be asked for."""
     with suppress(OSError):  # Windows opens no folder; some network disks refuse

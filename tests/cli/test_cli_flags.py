@@ -66,7 +66,7 @@ CHOICES = {"device": "cpu", "output_format": "srt", "task": "translate", "langua
 
 
 def read(*words: str) -> dict[str, Any]:
-    return read_words(["talk.mp3", *words])
+    return read_words(["talk.mp3", *words], build_parser())
 
 
 @pytest.mark.parametrize("name", REFERENCE)

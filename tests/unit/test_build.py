@@ -21,7 +21,10 @@ else:
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
 TOOLS = Path(sys.prefix) / "bin"
-DATA = ("tokenizer/data/english.txt", "tokenizer/data/multilingual.txt", "tokenizer/data/LICENSE-vocabularies")
+DATA = (
+    "tokenizer/data/english.txt", "tokenizer/data/multilingual.txt", "tokenizer/data/LICENSE-vocabularies",
+    "report/style.css", "report/page.js", "report/explained.html",
+)  # fmt: skip
 NO_COMPILER = {"CC": "/nonexistent", "CXX": "/nonexistent"}
 
 needs_the_builder = pytest.mark.skipif(

@@ -33,12 +33,17 @@ from stapes.recording.events import WindowDone
 from stapes.writers import format_timestamp, one_line, write_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stapes.cli.flags import Command
     from stapes.cli.journal import Journal
     from stapes.engine_info import EngineInfo
     from stapes.options import TranscribeOptions
     from stapes.recording.events import JobEvent
     from stapes.results import Segment, Transcript
+
+    #: writes a recording's files, and gives their paths
+    Keep = Callable[[Any, Ticket, Transcript], Sequence[Path]]
 
 #: recordings at once, however small their windows: more rows hardly share the reading of weights any more
 MOST_AT_ONCE: Final = 16
@@ -64,9 +69,19 @@ class Batch:
     """Takes recordings from the command line to their files or lines."""
 
     def __init__(
-        self, command: Command, engine: Any, report: Report, *, concurrency: int, journal: Journal | None
+        self,
+        command: Command,
+        engine: Any,
+        report: Report,
+        *,
+        concurrency: int,
+        journal: Journal | None,
+        keep: Keep | None = None,
     ) -> None:
+        """keep: writes what is asked for instead of transcripts in their usual formats."""
         self._command = command
+        self._engine = engine
+        self._write = keep or self._write_transcript
         self._report = report
         self._journal = journal
         self._lines = OrderedLines(ResultLines(report.aside, only_copy=not command.formats))
@@ -271,15 +286,17 @@ class Batch:
             self._show_warning(ticket, warning)
         paths: list[str] = []
         if self._command.formats:
-            written = write_files(
-                transcript, self._command.formats, self._command.output_dir, ticket.stem, self._command.layout
-            )
-            paths = [str(path) for path in written]
+            self._warned |= ticket.warned  # a recording that is read once more has nothing new to tell
+            paths = [str(path) for path in self._write(self._engine, ticket, transcript)]
             if ticket.entry is not None:
                 ticket.entry.done(self._command.formats)
         elif self._command.verbose is False:
             self._lines.write(ticket.number, *(one_line(segment.text) for segment in transcript.segments))
         self._report.file_done(ticket, transcript, paths)
+
+    def _write_transcript(self, _: Any, ticket: Ticket, transcript: Transcript) -> Sequence[Path]:
+        command = self._command
+        return write_files(transcript, command.formats, command.output_dir, ticket.stem, command.layout)
 
     def _fail(self, ticket: Ticket, error: BaseException) -> None:
         if ticket.number not in self._open:

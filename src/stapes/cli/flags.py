@@ -59,7 +59,11 @@ def parse(words: Sequence[str]) -> Command:
 
     Raises OptionError for anything that cannot be; SystemExit(0) after --help and --version.
     """
-    values = read_words(words)
+    return command_of(read_words(words, build_parser()))
+
+
+def command_of(values: Mapping[str, Any]) -> Command:
+    """Check what the flags say. Raises OptionError for anything that cannot be."""
     if not values["audio"]:
         raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
     threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]
@@ -95,11 +99,10 @@ def parse(words: Sequence[str]) -> Command:
     )
 
 
-def read_words(words: Sequence[str]) -> dict[str, Any]:
+def read_words(words: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Read flags, each by itself; what follows -- are recordings, whatever they begin with."""
     words = join_spellings(words)
     end = words.index("--") if "--" in words else len(words)
-    parser = build_parser()
     parser.set_defaults(word_timestamps=None)  # readable subtitles want them, unless somebody says no
     values = vars(parser.parse_intermixed_args(words[:end]))
     if values["word_timestamps"] is None:

@@ -6,7 +6,11 @@ import argparse
 import shutil
 from typing import Final
 
-USAGE: Final = "stapes AUDIO... [flags]\n       stapes models [pull NAME]"
+USAGE: Final = """\
+stapes AUDIO... [flags]
+       stapes report AUDIO... [flags]
+       stapes plot AUDIO... [flags]
+       stapes models [pull NAME]"""
 
 DESCRIPTION: Final = """\
 Transcribes recordings with Whisper, on this machine.
@@ -19,13 +23,15 @@ Examples:
   stapes talk.mp3 --language German --task translate
   stapes talk.mp3 --model large-v3 --verbose True
   curl -s https://example.org/talk.mp3 | stapes -
+  stapes report talk.mp3                a page to look at and to hear
+  stapes plot talk.mp3                  a picture, talk.plot.png
   stapes models                         which models are here
   stapes models pull small              fetch one
 
 AUDIO is a sound or video file of any usual format, a folder (the recordings
 in it, not those in folders below it), a pattern such as '*.mp3', or - for
 standard input (its files are named stdin). Where a name begins with a dash or
-is "models", write ./ before it.
+is "models", "report" or "plot", write ./ before it.
 
 Without -f or -o the plain text goes to standard output, one line per segment,
 one recording after the other, and no file is written. With them, files are

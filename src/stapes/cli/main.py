@@ -18,11 +18,13 @@ from stapes.cli.flags import Command, parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
 from stapes.cli.models import run_models, use_model_folder
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
+from stapes.cli.pages import PAGES, run_pages
 from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
 from stapes.cli.reports import JsonReport, Report, Tally, report_for
 from stapes.errors import StapesError
 
 if TYPE_CHECKING:
+    from stapes.cli.batch import Keep
     from stapes.cli.journal import Journal
 
 EXIT_DONE: Final = 0
@@ -58,6 +60,8 @@ def _ended_by(error: BaseException, report: Report) -> int:
 def _run(words: Sequence[str]) -> int:
     if words[:1] == ["models"]:
         return run_models(words[1:])
+    if words and words[0] in PAGES:
+        return run_pages(words[0], words[1:], transcribe_all)
     try:
         command = parse(words)
     except SystemExit:  # --help and --version have printed their page
@@ -65,8 +69,11 @@ def _run(words: Sequence[str]) -> int:
     return transcribe_all(command)
 
 
-def transcribe_all(command: Command) -> int:
-    """Transcribe all recordings with one model; whatever can be refused is refused before any work."""
+def transcribe_all(command: Command, keep: Keep | None = None) -> int:
+    """Transcribe all recordings with one model; whatever can be refused is refused before any work.
+
+    keep: writes what is asked for instead of transcripts in their usual formats.
+    """
     inputs = find_inputs(command.audio)
     if command.formats:
         check_names_differ(inputs.sources)
@@ -79,16 +86,16 @@ def transcribe_all(command: Command) -> int:
     if inputs.sources:
         if command.formats:
             prepare_folder(command.output_dir)
-        code = _work_and_tell(command, inputs.sources, report, tally)
+        code = _work_and_tell(command, inputs.sources, report, tally, keep)
     return code or (EXIT_FAILED if tally.failed else EXIT_DONE)
 
 
-def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> int:
+def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tally: Tally, keep: Keep | None) -> int:
     """Work, and tell what became of it, however it ends."""
     began_s = time.monotonic()
     code = EXIT_DONE
     try:
-        _work(command, sources, report, tally)
+        _work(command, sources, report, tally, keep)
     except ReaderGoneError:
         return EXIT_DONE
     except _ENDS as error:
@@ -101,7 +108,7 @@ def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tal
     return code
 
 
-def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally) -> None:
+def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally, keep: Keep | None) -> None:
     from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
 
     with warnings_caught(report.warning), load_engine(command) as engine:
@@ -109,7 +116,8 @@ def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally
         journal = _journal(command, engine, report)
         finished = False
         try:
-            Batch(command, engine, report, concurrency=concurrency, journal=journal).run(sources, tally)
+            batch = Batch(command, engine, report, concurrency=concurrency, journal=journal, keep=keep)
+            batch.run(sources, tally)
             finished = True
         finally:
             if journal is not None:

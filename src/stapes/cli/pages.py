@@ -1,0 +1,213 @@
+"""`stapes report` and `stapes plot`: a transcript to look at, with all flags of a transcription.
+
+Both transcribe as the command without them does, with the same progress, journal and errors, and with word times
+always; only what is written at the end is another thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stapes.cli.flags import Command, build_parser, command_of, read_words
+from stapes.cli.help import version
+from stapes.cli.inputs import STDIN, find_inputs
+from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
+from stapes.writers import STDIN_STEM, why_not_written
+
+if TYPE_CHECKING:
+    from stapes.cli.ticket import Ticket
+    from stapes.engine_info import EngineInfo
+    from stapes.results import Transcript
+
+PAGES: Final = ("report", "plot")
+_IMAGES: Final = ("png", "svg")
+_SOUNDS: Final = ("inside", "link", "none")
+_DESCRIPTIONS: Final = {
+    "report": """\
+Transcribes a recording and writes one HTML page that needs nothing else, no
+network least of all: waveform, segments, words by probability, each to be
+heard with a click, and what was decided in every window (docs/report.md).
+
+  stapes report talk.mp3                      write talk.report.html
+  stapes report talk.mp3 --output page.html
+  stapes report talk.mp3 --audio link         refer to talk.mp3, beside the page
+""",
+    "plot": """\
+Transcribes a recording and draws it: waveform, words by probability, and the
+values of every window (docs/report.md). Needs matplotlib, the extra "plot".
+
+  stapes plot talk.mp3                        draw talk.plot.png
+  stapes plot talk.mp3 --output talk.svg
+  stapes plot talk.mp3 --span 600,660         a minute of it, larger
+  stapes plot talk.mp3 --window 3             and where window 3 has its words
+""",
+}
+_EPILOG: Final = "All other flags are those of a transcription; word times are always on.\n"
+
+
+def run_pages(kind: str, words: Sequence[str], transcribe_all: Callable[..., int]) -> int:
+    """Run `stapes report ...` or `stapes plot ...` and give the exit code."""
+    try:
+        values = read_words(words, _parser(kind))
+    except SystemExit:  # --help has printed its page
+        return 0
+    if not values["audio"] and Path(kind).is_file():
+        raise OptionError(f"{kind}: give a recording to stapes {kind}; for the file of that name write ./{kind}")
+    command = _command(kind, values)
+    target = _target(kind, values, command)
+    if kind == "plot":
+        from stapes.report.figure import require_matplotlib  # noqa: PLC0415 (NumPy comes with it)
+
+        require_matplotlib()
+        keep = partial(_plot, command, values, target)
+    else:
+        keep = partial(_report, command, values, target)
+    with _standard_input_kept(command) as kept:
+        return transcribe_all(kept, keep)
+
+
+def _parser(kind: str) -> argparse.ArgumentParser:
+    """Make the parser: that of a transcription, and the flags of this page."""
+    parser = build_parser()
+    parser.prog, parser.usage = f"stapes {kind}", f"stapes {kind} AUDIO... [flags]"
+    parser.description, parser.epilog = _DESCRIPTIONS[kind], _EPILOG
+    add = parser.add_argument_group(kind.capitalize()).add_argument
+    add("--output", metavar="FILE",
+        help=f"the file to write (default: the recording's name and .{kind}.{_suffix(kind)}, in -o)")  # fmt: skip
+    if kind == "report":
+        add("--audio", dest="sound", choices=_SOUNDS, default="inside", metavar="|".join(_SOUNDS),
+            help="inside: in the page, if it is not longer than two hours; link: the page refers to the "
+                 "recording's file; none: without sound (default: inside)")  # fmt: skip
+    else:
+        add("--span", type=_span, metavar="FROM,TO", help="seconds to draw (default: all)")
+        add("--window", type=_numbers, default=(), metavar="N,...",
+            help="draw where the words of these windows are too: the attention of their tokens, and the path through "
+                 "it; windows are counted from 1, as in the report")  # fmt: skip
+    for action in parser._actions:
+        if action.dest == "output_format":
+            action.choices = _IMAGES if kind == "plot" else action.choices
+            action.help = f"{' or '.join(_IMAGES)} (default: png)" if kind == "plot" else argparse.SUPPRESS
+        elif action.dest == "output_dir":
+            action.help = "write into this folder, made if missing (default: .)"
+        elif action.dest == "word_timestamps":
+            action.help = argparse.SUPPRESS
+    return parser
+
+
+def _span(text: str) -> tuple[float, float]:
+    """Read two times in seconds."""
+    try:
+        first_s, end_s = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give two times in seconds, as in 600,660; got {text!r}") from None
+    if not 0 <= first_s < end_s < math.inf:
+        raise argparse.ArgumentTypeError(f"give the earlier time first, from 0 on; got {text!r}")
+    return first_s, end_s
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Read numbers of windows."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}(,0*[1-9]\d{0,8})*", text):
+        raise argparse.ArgumentTypeError(f"give numbers of windows, counted from 1, as in 1,3; got {text!r}")
+    return tuple(map(int, text.split(",")))
+
+
+def _suffix(kind: str) -> str:
+    return "html" if kind == "report" else _IMAGES[0]
+
+
+def _command(kind: str, values: dict[str, Any]) -> Command:
+    """Make the command of a transcription, which writes one file per recording."""
+    output, folder = values["output"], values["output_dir"]
+    if kind == "report" and values["output_format"] is not None:
+        raise OptionError("stapes report writes a page; transcripts in other formats are written without report")
+    if output is not None and values["skip_existing"]:
+        raise OptionError("--skip_existing looks for files of the usual names; leave out --output or --skip_existing")
+    if output is not None and folder is not None:
+        raise OptionError("give either --output FILE or --output_dir FOLDER")
+    suffix = values["output_format"] or _suffix(kind)
+    folder = folder if output is None else os.path.dirname(output)  # noqa: PTH120 (as it is written)
+    changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
+    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",))
+
+
+def _target(kind: str, values: dict[str, Any], command: Command) -> str | None:
+    """Give the file that was named, if one was. Raises OptionError where it cannot be."""
+    output: str | None = values["output"]
+    if output is not None and len(find_inputs(command.audio).sources) > 1:
+        raise OptionError(f"--output {output} is one file, and there are several recordings; give -o FOLDER instead")
+    if kind == "plot":
+        suffix = os.path.splitext(output)[1].lower() if output is not None else ""  # noqa: PTH122 (as above)
+        if output is not None and suffix.removeprefix(".") not in _IMAGES:
+            raise OptionError(f"--output {output}: a plot is a .png or an .svg; name it so")
+    elif values["sound"] == "link" and STDIN in command.audio:
+        raise OptionError("--audio link: standard input is no file that a page could refer to; leave it out")
+    return output
+
+
+@contextmanager
+def _standard_input_kept(command: Command) -> Iterator[Command]:
+    """Keep standard input in a file, to be read twice: for the transcript, and for the page."""
+    if STDIN not in command.audio:
+        yield command
+        return
+    if sys.stdin is None:
+        raise AudioError("standard input: is closed; name a file, or pipe one in")
+    with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
+        path = Path(folder, STDIN_STEM)
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            raise OutputError(f"{path}: {why_not_written(error)}") from error
+        yield replace(command, audio=tuple(str(path) if one == STDIN else one for one in command.audio))
+
+
+def _path(command: Command, ticket: Ticket, target: str | None) -> str:
+    return target or os.path.join(command.output_dir, f"{ticket.stem}.{command.formats[0]}")  # noqa: PTH118 (as above)
+
+
+def _report(
+    command: Command, values: dict[str, Any], target: str | None, engine: Any, ticket: Ticket, transcript: Transcript
+) -> list[Path]:
+    from stapes.report import write_report  # noqa: PLC0415 (as above)
+
+    path = _path(command, ticket, target)
+    model = _model_line(engine.info)
+    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"])]
+
+
+def _plot(
+    command: Command, values: dict[str, Any], target: str | None, engine: Any, ticket: Ticket, transcript: Transcript
+) -> list[Path]:
+    from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
+    from stapes.report import window_attention, write_plot  # noqa: PLC0415
+
+    path, attentions = _path(command, ticket, target), []
+    with load_audio(ticket.source) as recording:
+        for number in values["window"]:
+            found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
+            if found is None:
+                message = f"{ticket.name}: window {number} has no words, and nothing to draw"
+                warnings.warn(message, StapesWarning, stacklevel=1)
+            else:
+                attentions.append(found)
+        return [write_plot(transcript, recording, path, span_s=values["span"], attentions=attentions)]
+
+
+def _model_line(info: EngineInfo) -> str:
+    """Say what transcribed."""
+    return f"{info.model} ({info.format}), {info.precision} on {info.backend}, {info.device}; stapes {version()}"

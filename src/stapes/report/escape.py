@@ -1,0 +1,54 @@
+"""Foreign text -> HTML. Whatever a recording, its name or its text holds, it stays text."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Final
+
+from stapes.writers import format_timestamp
+
+#: what HTML does not allow, or shows letters in another order than they are in: a replacement character stands for it
+_CONTROLS: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
+#: marks of direction: at home in a text, whose paragraph ends what they begin, but not in a name
+_DIRECTIONS: Final = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """Escape text for an element or an attribute in double quotes."""
+    return html.escape(_CONTROLS.sub("\ufffd", text), quote=True)
+
+
+def escaped_name(text: str) -> str:
+    """Escape a name on one line: what would turn it around is shown, and not obeyed."""
+    return escaped(_DIRECTIONS.sub("\ufffd", " ".join(text.split())))
+
+
+def script_data(value: object) -> str:
+    """Write a value as JSON for a script element, which no text in it can end."""
+    written = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def clock(seconds: float) -> str:
+    """Write a time to hundredths of a second, without leading zeros: 1:02.35, 1:00:02.35."""
+    shown = format_timestamp(max(0.0, round(seconds, 2)))[:-1]
+    return shown.removeprefix("0") if len(shown) > len("0:00.00") else shown
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Write a number with a true minus sign; what is not finite in words."""
+    if value != value:  # noqa: PLR0124 (not a number)
+        return "unknown"
+    return f"{value:.{digits}f}".replace("-", "−").replace("inf", "∞")
+
+
+def language_tag(code: str) -> str:
+    """Give the tag of a language in HTML: Whisper calls Javanese "jw"."""
+    return escaped("jv" if code == "jw" else code)
+
+
+def language_name(code: str, names: dict[str, str]) -> str:
+    """Name a language in English, or give its code."""
+    return escaped(names.get(code, code).title())

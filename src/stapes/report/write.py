@@ -1,0 +1,145 @@
+"""Puts a report together and writes it: reads the recording once more, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+from urllib.parse import quote
+
+from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.pcm import Recording
+from stapes.errors import OptionError
+from stapes.report.escape import clock
+from stapes.report.page import PageSound, page_parts
+from stapes.report.waveform import waveform
+from stapes.results import Transcript
+from stapes.writers import write_whole
+
+if TYPE_CHECKING:
+    from stapes.report.attention import WindowAttention
+
+Sound = Literal["inside", "link", "none"]
+SOUNDS: Final[tuple[Sound, ...]] = get_args(Sound)
+#: a longer recording's sound is left out of the page, which would have 38 MB: two hours
+MOST_INSIDE_S: Final = 7200.0
+
+
+def write_report(
+    transcript: Transcript,
+    audio: AudioSource | Recording,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    model: str = "",
+    sound: Sound = "inside",
+    most_inside_s: float = MOST_INSIDE_S,
+) -> Path:
+    """Write a transcript as one HTML page, and return its path.
+
+    transcript: best with words (`word_timestamps=True`).
+    audio: the recording that was transcribed; a path, a file's bytes, samples at 16 kHz, or a loaded one.
+    title: None takes the recording's name.   model: a line that says what transcribed it.
+    sound: "inside" puts the recording into the page (32 kbit/s, 19 MB for an hour), unless it is longer than
+    `most_inside_s`; "link" refers to the file of `audio`, which stays where it is; "none" leaves it out.
+    The page is written whole or not at all. Raises OptionError, AudioError, OutputError.
+    """
+    if sound not in SOUNDS:
+        raise OptionError(f"sound must be one of {', '.join(SOUNDS)}; got {sound!r}")
+    target = Path(path)
+    with opened(audio) as recording:
+        shown = Path(recording.name).name if title is None else title
+        wave = waveform(recording)
+        with _page_sound(recording, audio, target, sound, most_inside_s) as page_sound:
+            parts = page_parts(transcript, wave, page_sound, title=shown, model=model)
+            # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
+            write_whole(target, (part.encode("utf-8", errors="replace") for part in parts))
+    return target
+
+
+@contextmanager
+def opened(audio: AudioSource | Recording) -> Iterator[Recording]:
+    """Load a recording, and close what was loaded here."""
+    if isinstance(audio, Recording):
+        yield audio
+        return
+    with load_audio(audio) as recording:
+        yield recording
+
+
+@contextmanager
+def _page_sound(
+    recording: Recording, audio: AudioSource | Recording, target: Path, sound: Sound, most_inside_s: float
+) -> Iterator[PageSound]:
+    if sound == "link":
+        yield PageSound(link=link_to(audio, target))
+    elif sound == "none":
+        yield PageSound(why_not="The page was written without sound.")
+    elif recording.duration_s > most_inside_s:
+        yield PageSound(
+            why_not=f"The sound is not in the page: the recording is longer than {clock(most_inside_s)}. "
+            "A page that refers to the file instead (link) would play it."
+        )
+    else:
+        from stapes.report.sound import MIME_TYPE, encode_sound  # noqa: PLC0415 (PyAV takes a tenth of a second)
+
+        with encode_sound(recording) as file:
+            yield PageSound(inside=file, mime_type=MIME_TYPE)
+
+
+def link_to(audio: object, target: Path) -> str:
+    """Give the URL of a recording's file, relative to the page where that can be.
+
+    Raises OptionError where the recording is no file.
+    """
+    if not isinstance(audio, str | os.PathLike) or audio == "-":
+        raise OptionError('a page can refer only to a file; put the sound inside, or leave it out with "none"')
+    path = Path(os.fsdecode(audio)).absolute()
+    try:
+        relative = os.path.relpath(path, target.absolute().parent)
+    except ValueError:  # another drive
+        return path.as_uri()
+    return "./" + quote(Path(relative).as_posix().encode("utf-8", errors="surrogateescape"))
+
+
+def write_plot(
+    transcript: Transcript,
+    audio: AudioSource | Recording,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    span_s: tuple[float, float] | None = None,
+    attentions: Sequence[WindowAttention] = (),
+) -> Path:
+    """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path.
+
+    transcript, audio, title: as for `write_report`.   span_s: the stretch to draw, from and to; None: all of it.
+    attentions: of windows, from `window_attention`; each is drawn below.
+    Needs matplotlib (the extra `plot`). Raises OptionError, AudioError, OutputError.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in (".png", ".svg"):
+        raise OptionError(f"{target}: a plot is a .png or an .svg; name it so")
+    if span_s is not None and not 0 <= span_s[0] < span_s[1]:
+        raise OptionError(f"span_s must go from a time to a later one, got {span_s[0]:g} to {span_s[1]:g}")
+    from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
+
+    with opened(audio) as recording:
+        shown = Path(recording.name).name if title is None else title
+        wave = waveform(recording)
+    image = BytesIO()
+    draw(
+        transcript,
+        wave,
+        image,
+        title=shown,
+        image_format="svg" if suffix == ".svg" else "png",
+        span_s=span_s,
+        attentions=attentions,
+    )
+    write_whole(target, [image.getvalue()])
+    return target

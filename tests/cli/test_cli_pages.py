@@ -1,0 +1,190 @@
+"""`stapes report` and `stapes plot`: what is written where, and what is refused before any work."""
+
+from __future__ import annotations
+
+import io
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stapes.cli import main as command
+from stapes.engine import Engine
+from stapes.testing import scripted_engine, tone
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+def wav(seconds: float) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(1)
+        written.setsampwidth(2)
+        written.setframerate(16_000)
+        written.writeframes((tone(seconds) * 20_000).astype(np.int16).tobytes())
+    return file.getvalue()
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
+    made: list[Engine] = []
+
+    def load(_: object) -> Engine:
+        made.append(scripted_engine(" Hello, dear world."))
+        return made[-1]
+
+    monkeypatch.setattr(command, "load_engine", load)
+    return made
+
+
+@pytest.fixture
+def run(
+    engines: list[Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    monkeypatch.chdir(tmp_path)
+    for name in ("talk.wav", "report.mp3", "other.wav", "report"):
+        (tmp_path / name).write_bytes(wav(3.0))
+
+    def run_words(*words: str) -> tuple[int, list[str], list[str]]:
+        code = command.main(words)
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run_words
+
+
+def made_in(folder: Path) -> set[str]:
+    there = {"talk.wav", "report.mp3", "other.wav", "report"}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - there
+
+
+def test_a_report_lies_in_the_current_folder_and_has_words(run: Run, tmp_path: Path) -> None:
+    assert run("report", "talk.wav") == (0, [], [])
+    assert made_in(tmp_path) == {"talk.report.html"}
+    page = (tmp_path / "talk.report.html").read_text(encoding="utf-8")
+    assert "<h1><bdi>talk.wav</bdi></h1>" in page
+    assert ">Hello,</span>" in page
+    assert "scripted (memory)" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("report", "talk.wav", "-o", "pages"), "pages/talk.report.html"),
+        (("report", "talk.wav", "--output", "my page.htm"), "my page.htm"),
+        (("report", "talk.wav", "--output=new/page.html", "--audio", "none"), "new/page.html"),
+        (("report", "report.mp3", "--audio", "link"), "report.report.html"),
+        (("report", "./report"), "report.report.html"),
+        (("plot", "talk.wav"), "talk.plot.png"),
+        (("plot", "talk.wav", "-f", "svg", "-o", "a/b"), "a/b/talk.plot.svg"),
+        (("plot", "talk.wav", "--output", "x.SVG", "--window", "1", "--span", "0,2"), "x.SVG"),
+    ],
+)
+def test_files_lie_where_they_are_asked_for(run: Run, tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+    assert run(*words) == (0, [], [])
+    assert made_in(tmp_path) == {name}
+
+
+def test_recordings_named_report_are_transcribed_as_ever(run: Run, tmp_path: Path) -> None:
+    for name in ("report.mp3", "./report"):
+        code, out, err = run(name, "--language", "en")
+        assert (code, " ".join(out), err) == (0, "Hello, dear world.", [])
+    assert made_in(tmp_path) == set()
+    assert run("report")[2] == [
+        "stapes: report: give a recording to stapes report; for the file of that name write ./report"
+    ]
+
+
+def test_several_recordings_have_a_page_each(run: Run, tmp_path: Path, engines: list[Engine]) -> None:
+    assert run("report", "talk.wav", "other.wav", "--language", "en") == (0, [], [])
+    assert made_in(tmp_path) == {"talk.report.html", "other.report.html"}
+    assert len(engines) == 1
+    assert run("report", "talk.wav", "other.wav", "--skip_existing")[2] == [
+        "stapes: skipped, as the files are there: talk.wav, other.wav"
+    ]
+
+
+def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(wav(3.0))))
+    assert run("report", "-") == (0, [], [])
+    assert made_in(tmp_path) == {"stdin.report.html"}
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("report", "-")[2] == ["stapes: standard input: is closed; name a file, or pipe one in"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("report",), "give a recording"),
+        (("plot",), "give at least one recording"),
+        (("report", "talk.wav", "other.wav", "--output", "one.html"), "one file, and there are several recordings"),
+        (("report", "talk.wav", "--output", "a.html", "-o", "b"), "either --output FILE or --output_dir FOLDER"),
+        (("report", "talk.wav", "--output", "a.html", "--skip_existing"), "leave out --output"),
+        (("report", "talk.wav", "-f", "srt"), "in other formats are written without report"),
+        (("plot", "talk.wav", "-f", "gif"), "invalid choice"),
+        (("report", "talk.wav", "--audio", "loud"), "invalid choice"),
+        (("report", "-", "--audio", "link"), "standard input is no file"),
+        (("report", "talk.wav", "--tempo", "3"), "unknown flag --tempo"),
+        (("plot", "talk.wav", "--output", "a.gif"), "is a .png or an .svg"),
+        (("plot", "talk.wav", "--window", "0"), "counted from 1"),
+        (("plot", "talk.wav", "--window", "1,x"), "counted from 1"),
+        (("plot", "talk.wav", "--span", "5"), "two times in seconds"),
+        (("plot", "talk.wav", "--span", "5,4"), "the earlier time first"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    run: Run, tmp_path: Path, engines: list[Engine], words: tuple[str, ...], said: str
+) -> None:
+    code, out, err = run(*words)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert said in err[0]
+    assert not engines
+    assert made_in(tmp_path) == set()
+
+
+def test_without_matplotlib_a_plot_is_refused_with_the_way_out(
+    run: Run, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert run("plot", "talk.wav") == (
+        2, [], ['stapes: plots need matplotlib, which is not installed: pip install "stapes[plot]"'],
+    )  # fmt: skip
+    assert not engines
+    assert run("report", "talk.wav") == (0, [], [])
+
+
+def test_a_window_that_is_not_there_costs_one_recording(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("plot", "talk.wav", "--window", "9")
+    assert (code, err) == (2, ["stapes: talk.wav: there is no window 9: the recording has one window, counted from 1"])
+    assert not any(name.endswith(".png") for name in made_in(tmp_path))
+
+
+def test_a_bad_recording_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp3").write_bytes(b"no sound at all")
+    code, _, err = run("report", "bad.mp3", "talk.wav")
+    assert (code, len(err)) == (2, 1)
+    assert (tmp_path / "talk.report.html").exists()
+    assert not (tmp_path / "bad.report.html").exists()
+
+
+def test_a_damaged_recording_is_told_of_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cut.wav").write_bytes(wav(3.0)[:-20_000])
+    code, _, err = run("report", "cut.wav")
+    assert (code, len(err)) == (0, 1)
+    assert "cut short" in err[0]
+    assert "cut short" in (tmp_path / "cut.report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["report", "plot"])
+def test_help_names_the_flags_of_the_page_and_of_a_transcription(run: Run, kind: str) -> None:
+    code, out, err = run(kind, "--help")
+    text = "\n".join(out)
+    assert (code, err) == (0, [])
+    assert f"usage: stapes {kind} AUDIO... [flags]" in text
+    for flag in ("--output FILE", "--model", "--language", "--temperature"):
+        assert flag in text
+    assert "--word_timestamps" not in text
+    assert max(map(len, out)) <= 80
