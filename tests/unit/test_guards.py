@@ -101,6 +101,15 @@ def test_of_two_segments_the_one_in_the_silence_goes() -> None:
     assert [flag.text for flag in transcript.flags] == ["thanks for watching"]
 
 
+def test_more_text_than_can_be_said_is_dropped() -> None:
+    """What the reference makes of the last breath of a sentence: the sentence again, in a quarter of a second."""
+    answers = iter([said(0.0, FLUENT, 30.0), said(0.0, FLUENT, 0.24)])
+    transcript, decoded, _ = run(3026, lambda _: next(answers), [(0, 3004)])
+    assert len(decoded) == 2
+    assert texts(transcript) == [FLUENT]
+    assert [flag.reason for flag in transcript.flags] == ["more than is spoken here"]
+
+
 def test_the_prompt_of_the_next_window_knows_nothing_of_dropped_text() -> None:
     answers = iter([said(0.0, "you", 30.0), said(0.0, FLUENT, 30.0)])
     _, decoded, _ = run(6000, lambda _: next(answers), [(3000, 6000)])
@@ -129,7 +138,8 @@ def test_a_rest_without_speech_is_left_out() -> None:
 
 
 def test_a_rest_with_speech_is_decoded() -> None:
-    transcript, decoded, _ = run(3400, fluent, [(0, 2990), (3300, 3310)])
+    answers = iter([said(0.0, FLUENT, 30.0), said(0.0, "and so on", 4.0)])
+    transcript, decoded, _ = run(3400, lambda _: next(answers), [(0, 2990), (3300, 3310)])
     assert [request.seek for request in decoded] == [0, 3000]
     assert transcript.flags == ()
 

@@ -22,6 +22,8 @@ _SPARSE = 1.5
 _LONG_REST = 200
 #: frames by which timestamps of real text miss the speech they belong to
 _BESIDE = 100
+#: characters a second that nobody says, of those beyond what may be said while the network has not heard anything yet
+_MOST_CHARACTERS, _FREE = 45, 12
 #: frames of speech that are worth going back for, from half a second behind the last word on
 _WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
 #: frames before speech at which to go on, so that its first sound is whole
@@ -87,15 +89,21 @@ def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> boo
     )
 
 
-def drop_unheard(guarded: Guarded, heard: Heard, eot: int) -> Guarded:
-    """Drop the pieces around which nobody speaks."""
+def drop_unheard(guarded: Guarded, heard: Heard, lengths: Sequence[int], eot: int) -> Guarded:
+    """Drop the pieces around which nobody speaks, or not for as long as their text takes to say.
+
+    lengths: of the pieces' texts, in characters.
+    """
     kept, dropped = [], []
-    for piece in guarded.found.pieces:
-        first, end = _frame(piece.start_s) - _BESIDE, _frame(piece.end_s) + _BESIDE
-        if heard.within(first, end):
-            kept.append(piece)
-        else:
+    for piece, length in zip(guarded.found.pieces, lengths, strict=True):
+        first, end = _frame(piece.start_s), _frame(piece.end_s)
+        needed = (length - _FREE) / _MOST_CHARACTERS * _FRAMES_PER_SECOND
+        if not heard.within(first - _BESIDE, end + _BESIDE):
             dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "nobody speaks here"))
+        elif needed > 0 and heard.frames_within(first - _BESIDE // 2, end + _BESIDE // 2) < needed:
+            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "more than is spoken here"))
+        else:
+            kept.append(piece)
     found = replace(guarded.found, pieces=tuple(kept))
     return Guarded(found, (*guarded.dropped, *(one for one in dropped if one.tokens)))
 

@@ -222,7 +222,7 @@ class SeekLoop:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(settled.pieces)]
         if self._options.words.word_timestamps:
-            segments = in_order(segments, self._spoken_until_s(asked))
+            segments = self._watch.out_of_pauses(in_order(segments, self._spoken_until_s(asked)), place)
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
@@ -239,7 +239,9 @@ class SeekLoop:
         if is_silence(result, self._options.thresholds) or not self._options.words.word_timestamps:
             return None
         text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
-        return Align(place.seek, place.n_frames, text) if text and result.timings is None else None
+        if text and result.timings is None:
+            return Align(place.seek, place.n_frames, text)
+        return Listen(place.seek, place.n_frames) if text and self._watch.doubts_words(result, place) else None
 
     def _forget_prompt_of(self, guarded: Guarded) -> None:
         """Give no window behind a loop the text that led to it."""

@@ -11,8 +11,9 @@ from dataclasses import replace
 from stapes.options import Guards
 from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
 from stapes.recording.listening import Heard
+from stapes.recording.pauses import has_hole, out_of_pauses
 from stapes.recording.segments import Cut
-from stapes.results import Flag, WindowResult
+from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
@@ -71,13 +72,21 @@ class Watch:
         may_ask = asks and self._can_listen and self._heard is None
         return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
 
+    def doubts_words(self, result: WindowResult, place: Place) -> bool:
+        """Whether a window's words give reason to listen."""
+        may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
+        return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
+
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
         guarded, eot = Guarded(found), self._tokenizer.special.eot
         if self._guards.loop_guard:
             guarded = drop_loop(found, place, prompt, eot)
         if self._guards.silence_guard and self._heard is not None:
-            guarded = drop_unheard(guarded, self._heard, eot)
+            texts = [
+                self._tokenizer.decode([one for one in piece.tokens if one < eot]) for piece in guarded.found.pieces
+            ]
+            guarded = drop_unheard(guarded, self._heard, [len(text.strip()) for text in texts], eot)
         if guarded.looped and self._looped:  # the same again: whatever is said there, this model does not hear it
             guarded = replace(guarded, found=replace(guarded.found, advance=place.n_frames))
         return guarded
@@ -90,6 +99,12 @@ class Watch:
     def _flag(self, one: Dropped) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
         return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
+
+    def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
+        """Move words out of pauses, where it was listened."""
+        if not self._guards.silence_guard or self._heard is None:
+            return segments
+        return out_of_pauses(segments, self._heard, place.seek, place.end)
 
     def go_on(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
         """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""

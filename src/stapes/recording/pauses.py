@@ -1,0 +1,80 @@
+"""Words that attention lays into a long pause, where nobody speaks: they go to the speech they belong to. Pure.
+
+Changes the times that are told, never what the loop does next. Words that reach into speech stay as they are: moved
+to where the network begins to hear, they would agree less with the same words decoded alone (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stapes.recording.listening import Heard
+from stapes.results import Segment, Word, WordTiming
+
+#: shorter pauses are left to attention
+LEAST_PAUSE_S = 1.5
+#: by which a word may reach into speech and still lie in the pause beside it
+_REACH_S = 0.2
+#: what the network hears of a word begins that much late, and ends that much early
+_BLUR_S = 0.1
+_FRAMES_PER_SECOND = 100
+
+Pause = tuple[float, float]  # start and end in seconds
+
+
+def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
+    """Whether a window's words leave room for a pause: two of them begin so far apart, or none for so long."""
+    starts = [0.0, *(one.start_s for one in timings), duration_s]
+    return any(later - start >= LEAST_PAUSE_S for start, later in itertools.pairwise(starts))
+
+
+def out_of_pauses(segments: Sequence[Segment], heard: Heard, first: int, end: int) -> list[Segment]:
+    """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
+
+    heard: in the window's frames, from `first` up to `end`.
+    """
+    pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+    words = [word for segment in segments for word in segment.words or ()]
+    moved = [_moved(word, pauses) for word in words]
+    if moved == words:
+        return list(segments)
+    for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
+        end_s = max(moved[i].start_s, min(moved[i].end_s, moved[i + 1].start_s))
+        moved[i] = replace(moved[i], end_s=end_s)
+    said_until_s = 0.0
+    for i, word in enumerate(moved):
+        start_s = max(word.start_s, said_until_s)
+        said_until_s = max(word.end_s, start_s)
+        moved[i] = replace(word, start_s=start_s, end_s=said_until_s)
+    left = iter(moved)
+    return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
+
+
+def _pauses(heard: Heard, first_s: float, end_s: float) -> list[Pause]:
+    """Give the long pauses; a pause that is the whole window is none: there is nowhere to go from it."""
+    edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in heard.spans for frame in span), end_s]
+    pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= LEAST_PAUSE_S]
+    return [(a if a > first_s else -1.0, b if b < end_s else end_s + 1e9) for a, b in pauses if heard.spans]
+
+
+def _moved(word: Word, pauses: Sequence[Pause]) -> Word:
+    for start_s, end_s in pauses:
+        if word.start_s < start_s + _REACH_S or word.end_s > end_s + _REACH_S or word.start_s > end_s - _REACH_S:
+            continue
+        duration_s = word.end_s - word.start_s
+        if end_s - word.end_s <= word.start_s - start_s or start_s < 0:
+            begin_s = max(word.start_s, round(end_s - _BLUR_S, 2))
+            return replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
+        return replace(word, start_s=start_s, end_s=round(start_s + _BLUR_S, 2))  # behind the last word that was heard
+    return word
+
+
+def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:
+    """Give a segment its words, and their times where it had those of its first and last one."""
+    if not words or not segment.words:
+        return segment
+    start_s = words[0].start_s if segment.start_s == segment.words[0].start_s else segment.start_s
+    end_s = words[-1].end_s if segment.end_s == segment.words[-1].end_s else segment.end_s
+    return replace(segment, words=words, start_s=min(start_s, words[0].start_s), end_s=max(end_s, words[-1].end_s))

@@ -1,0 +1,87 @@
+"""Words laid into a pause go to the speech they belong to; all others keep their times."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.recording.listening import Heard
+from stapes.recording.pauses import has_hole, out_of_pauses
+from stapes.results import Segment, Word, WordTiming
+
+
+def segment(*words: tuple[float, float]) -> Segment:
+    return Segment(
+        id=0, seek=0, start_s=words[0][0], end_s=words[-1][1], text="x", tokens=(1,), temperature=0.0, avg_logprob=0.0,
+        compression_ratio=1.0, no_speech_prob=0.0,
+        words=tuple(Word(text="x", start_s=a, end_s=b, probability=1.0) for a, b in words),
+    )  # fmt: skip
+
+
+def times(segments: list[Segment]) -> list[tuple[float, float]]:
+    return [(word.start_s, word.end_s) for one in segments for word in one.words or ()]
+
+
+#: somebody speaks from 1 to 5 s and from 15 to 20 s
+SPEECH = Heard(((100, 500), (1500, 2000)))
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([(1.0, 2.0), (2.0, 5.0)], [(1.0, 2.0), (2.0, 5.0)]),
+        ([(4.0, 14.0), (14.0, 16.0)], [(4.0, 14.0), (14.0, 16.0)]),  # both reach into speech
+        ([(13.9, 15.1), (15.1, 15.4)], [(14.9, 15.1), (15.1, 15.4)]),
+        ([(13.0, 13.4), (15.3, 15.6)], [(14.9, 15.3), (15.3, 15.6)]),
+        ([(4.5, 5.0), (6.0, 6.3)], [(4.5, 5.0), (5.0, 5.1)]),  # nearer to the speech before
+        ([(0.1, 0.4)], [(0.1, 0.4)]),  # a pause of a second is left to attention
+    ],
+)
+def test_words_beside_pauses(words: list[tuple[float, float]], wanted: list[tuple[float, float]]) -> None:
+    moved = out_of_pauses([segment(*words)], SPEECH, 0, 3000)
+    assert times(moved) == [pytest.approx(one, abs=1e-6) for one in wanted]
+    assert (moved[0].start_s, moved[0].end_s) == (times(moved)[0][0], times(moved)[-1][1])
+
+
+def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
+    one = segment((3.0, 4.0))
+    assert out_of_pauses([one], Heard(()), 0, 3000) == [one]
+
+
+def test_before_the_first_and_behind_the_last_speech() -> None:
+    moved = out_of_pauses([segment((3.0, 4.0), (22.0, 23.0))], Heard(((1000, 2000),)), 0, 3000)
+    assert times(moved) == [pytest.approx((9.9, 10.9)), pytest.approx((20.0, 20.1))]
+
+
+bounds = st.lists(st.integers(0, 3000), max_size=8, unique=True).map(sorted)
+moments = st.lists(st.integers(0, 3000).map(lambda one: one / 100), min_size=2, max_size=24).map(sorted)
+
+
+@given(bounds, moments, st.integers(1, 4))
+def test_order_stays_whatever_is_heard(edges: list[int], at: list[float], n_segments: int) -> None:
+    heard = Heard(tuple(zip(edges[::2], edges[1::2], strict=False)))
+    words = list(zip(at[::2], at[1::2], strict=False))
+    size = -(-len(words) // n_segments)
+    segments = [segment(*words[i : i + size]) for i in range(0, len(words), size)]
+    moved = out_of_pauses(segments, heard, 0, 3000)
+    found = [time for word in times(moved) for time in word]
+    assert found == sorted(found)
+    assert len(moved) == len(segments)
+    for before, after in itertools.pairwise(moved):
+        assert before.end_s <= after.start_s
+    for one in moved:
+        own = one.words or ()
+        assert one.start_s <= own[0].start_s <= own[-1].end_s <= one.end_s
+
+
+def test_holes() -> None:
+    def timing(start_s: float) -> WordTiming:
+        return WordTiming(text="x", tokens=(1,), start_s=start_s, end_s=start_s, probability=1.0)
+
+    assert not has_hole([timing(1.0), timing(2.0)], 3.4)
+    assert has_hole([timing(1.0), timing(2.5)], 3.0)
+    assert has_hole([timing(1.5)], 2.0)
+    assert has_hole([timing(0.5)], 2.0)
