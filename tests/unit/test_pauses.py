@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.recording.listening import Heard
-from stapes.recording.pauses import has_hole, out_of_pauses
+from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
 from stapes.results import Segment, Word, WordTiming
 
 
@@ -54,6 +54,21 @@ def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
 def test_before_the_first_and_behind_the_last_speech() -> None:
     moved = out_of_pauses([segment((3.0, 4.0), (22.0, 23.0))], Heard(((1000, 2000),)), 0, 3000)
     assert times(moved) == [pytest.approx((9.9, 10.9)), pytest.approx((20.0, 20.1))]
+
+
+@pytest.mark.parametrize(
+    ("words", "invented"),
+    [
+        ([(8.0, 9.0), (9.0, 12.0)], True),
+        ([(14.0, 14.8)], False),  # the first word behind a pause, laid into it
+        ([(5.2, 6.0)], False),
+        ([(8.0, 9.0), (9.0, 15.4)], False),
+        ([(2.0, 3.0)], False),
+    ],
+)
+def test_words_far_from_speech_are_nobodys(words: list[tuple[float, float]], invented: bool) -> None:
+    assert lies_in_pause(segment(*words).words or (), SPEECH, 0, 3000) is invented
+    assert not lies_in_pause((), SPEECH, 0, 3000)
 
 
 bounds = st.lists(st.integers(0, 3000), max_size=8, unique=True).map(sorted)

@@ -14,6 +14,7 @@ from stapes.recording.segments import Cut, Piece
 from stapes.results import WindowResult
 
 _FRAMES_PER_SECOND = 100
+NOBODY = "nobody speaks here"
 #: scores that speech hardly ever has: there it costs little to listen
 _NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
 #: text tokens a second; who speaks without long pauses says three and more
@@ -99,7 +100,7 @@ def drop_unheard(guarded: Guarded, heard: Heard, lengths: Sequence[int], eot: in
         first, end = _frame(piece.start_s), _frame(piece.end_s)
         needed = (length - _FREE) / _MOST_CHARACTERS * _FRAMES_PER_SECOND
         if not heard.within(first - _BESIDE, end + _BESIDE):
-            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "nobody speaks here"))
+            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), NOBODY))
         elif needed > 0 and heard.frames_within(first - _BESIDE // 2, end + _BESIDE // 2) < needed:
             dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "more than is spoken here"))
         else:

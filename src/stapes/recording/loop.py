@@ -220,7 +220,8 @@ class SeekLoop:
         self._watch.keep(guarded)
         if settled.pieces is None:
             return self._move_on(asked, result, settled.next_seek, segments=None)
-        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(settled.pieces)]
+        pieces = self._watch.heard_pieces(settled.pieces, place)
+        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
         if self._options.words.word_timestamps:
             segments = self._watch.out_of_pauses(in_order(segments, self._spoken_until_s(asked)), place)
         self._history.extend(token for segment in segments for token in segment.tokens)
@@ -229,7 +230,7 @@ class SeekLoop:
         self._forget_prompt_of(guarded)
         next_seek = settled.next_seek
         if not guarded.looped:  # that guard has said where to go on
-            next_seek = self._watch.go_on(place, settled.pieces[-1].end_s if settled.pieces else None, next_seek)
+            next_seek = self._watch.go_on(place, pieces[-1].end_s if pieces else None, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
 
     def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:

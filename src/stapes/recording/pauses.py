@@ -17,6 +17,8 @@ from stapes.results import Segment, Word, WordTiming
 LEAST_PAUSE_S = 1.5
 #: by which a word may reach into speech and still lie in the pause beside it
 _REACH_S = 0.2
+#: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
+_FAR_S = 0.5
 #: what the network hears of a word begins that much late, and ends that much early
 _BLUR_S = 0.1
 _FRAMES_PER_SECOND = 100
@@ -28,6 +30,14 @@ def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
     """Whether a window's words leave room for a pause: two of them begin so far apart, or none for so long."""
     starts = [0.0, *(one.start_s for one in timings), duration_s]
     return any(later - start >= LEAST_PAUSE_S for start, later in itertools.pairwise(starts))
+
+
+def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> bool:
+    """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
+    return bool(words) and any(
+        words[0].start_s > start_s + _FAR_S and words[-1].end_s < end_s - _FAR_S
+        for start_s, end_s in _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+    )
 
 
 def out_of_pauses(segments: Sequence[Segment], heard: Heard, first: int, end: int) -> list[Segment]:

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stapes.options import Guards
-from stapes.recording.guards import Dropped, Guarded, Place, back_to_speech, drop_loop, drop_unheard, is_doubtful
+from stapes.recording.guards import (
+    NOBODY,
+    Dropped,
+    Guarded,
+    Place,
+    back_to_speech,
+    drop_loop,
+    drop_unheard,
+    is_doubtful,
+)
 from stapes.recording.listening import Heard
-from stapes.recording.pauses import has_hole, out_of_pauses
-from stapes.recording.segments import Cut
+from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
+from stapes.recording.segments import Cut, Piece
 from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
@@ -99,6 +108,19 @@ class Watch:
     def _flag(self, one: Dropped) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
         return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
+
+    def heard_pieces(self, pieces: tuple[Piece, ...], place: Place) -> tuple[Piece, ...]:
+        """Drop pieces whose words lie in a pause, where it was listened."""
+        heard = self._heard
+        if not self._guards.silence_guard or heard is None:
+            return pieces
+        kept = [piece for piece in pieces if not lies_in_pause(piece.words, heard, place.seek, place.end)]
+        for piece in pieces:
+            if piece not in kept:
+                text = "".join(word.text for word in piece.words).strip()
+                times = {"start_s": piece.words[0].start_s, "end_s": piece.words[-1].end_s}
+                self._flags.append(Flag(guard="silence", reason=NOBODY, text=text, **times))
+        return tuple(kept)
 
     def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
         """Move words out of pauses, where it was listened."""
