@@ -65,6 +65,10 @@ class Segment:
         return values
 
 
+#: characters of dropped text in a sentence about it
+_TOLD = 60
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
     """What a guard did, where, and why (docs/guards.md)."""
@@ -80,7 +84,8 @@ class Flag:
         place = f"{self.start_s:.1f}-{self.end_s:.1f} s"
         if self.guard == "speech":
             return f"{place}: goes back, as {self.reason}"
-        return f"{place}: dropped {self.text!r}: {self.reason}" if self.text else f"{place}: left out: {self.reason}"
+        text = self.text if len(self.text) <= _TOLD else self.text[:_TOLD].rstrip() + "..."
+        return f"{place}: dropped {text!r}: {self.reason}" if text else f"{place}: left out: {self.reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values."""

@@ -210,14 +210,14 @@ class SeekLoop:
         silent = is_silence(result, self._options.thresholds)
         if silent or not guarded.found.pieces:
             if not silent:
-                self._watch.keep(guarded)
+                self._watch.keep(guarded, place)
                 self._forget_prompt_of(guarded)
             return self._move_on(asked, result, self._watch.go_on(place, None, place.end), segments=None)
         settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
         if self._options.words.word_timestamps:
             result = replace(result, timings=result.timings or ())  # no text has no words
             settled = self._with_words(asked, guarded.found, result.timings or ())
-        self._watch.keep(guarded)
+        self._watch.keep(guarded, place)
         if settled.pieces is None:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         pieces = self._watch.heard_pieces(settled.pieces, place)

@@ -100,14 +100,15 @@ class Watch:
             guarded = replace(guarded, found=replace(guarded.found, advance=place.n_frames))
         return guarded
 
-    def keep(self, guarded: Guarded) -> None:
-        """Note what was taken out."""
+    def keep(self, guarded: Guarded, place: Place) -> None:
+        """Note what was taken out of a window."""
         self._looped = guarded.looped and not self._looped
-        self._flags.extend(self._flag(one) for one in guarded.dropped)
+        self._flags.extend(self._flag(one, place) for one in guarded.dropped)
 
-    def _flag(self, one: Dropped) -> Flag:
+    def _flag(self, one: Dropped, place: Place) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
-        return Flag(guard=one.guard, start_s=one.start_s, end_s=one.end_s, reason=one.reason, text=text)
+        end_s = max(one.start_s, min(one.end_s, place.end_s))  # invented times may lie behind the sound
+        return Flag(guard=one.guard, start_s=one.start_s, end_s=end_s, reason=one.reason, text=text)
 
     def heard_pieces(self, pieces: tuple[Piece, ...], place: Place) -> tuple[Piece, ...]:
         """Drop pieces whose words lie in a pause, where it was listened."""
