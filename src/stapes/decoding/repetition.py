@@ -36,7 +36,10 @@ def find_loop(tokens: Sequence[int], before: Sequence[int] = ()) -> Loop | None:
     ids = np.asarray((*before, *tokens), np.int64)
     found: Loop | None = None
     for phrase in range(1, min(_MOST_TOKENS, len(ids) // LEAST_TIMES) + 1):
-        for start, end in _runs(ids[:-phrase] == ids[phrase:]):
+        same = ids[:-phrase] == ids[phrase:]
+        if np.count_nonzero(same) < LEAST_REPEATED:  # as nearly always
+            continue
+        for start, end in _runs(same):
             loop = Loop(start - len(before), phrase, end + phrase - len(before))
             loops = loop.times >= LEAST_TIMES and end - start >= LEAST_REPEATED and loop.end >= phrase
             if loops and (found is None or loop.end - loop.start > found.end - found.start):
