@@ -164,7 +164,7 @@ def _stop_reading(engine: Any, path: Path, after_s: float) -> float:
 def _cancel(engine: Any, recording: Any, share: float) -> float:
     """Cancel when a share of the recording is done; no segment is taken, none may hold the end up."""
     from stapes.options import TranscribeOptions  # noqa: PLC0415
-    from stapes.scheduler import Wishes  # noqa: PLC0415
+    from stapes.scheduled import Wishes  # noqa: PLC0415
 
     reached, ended = threading.Event(), threading.Event()
 

@@ -33,7 +33,8 @@ from stapes.recording.language import language_guess, language_step
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
 from stapes.results import LanguageGuess, Segment, Transcript
-from stapes.scheduler import Batch, JobState, MemoryBound, ProgressSink, ScheduledJob, Scheduler, Wishes
+from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
+from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
 from stapes.work import Work, Workshop, speech_listeners
 from stapes.writers import format_timestamp

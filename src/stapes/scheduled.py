@@ -158,6 +158,8 @@ class ScheduledJob:
         with self._changed:
             self._changed.notify_all()
             listeners = tuple(self._when_changed)
+            if self.state.ended:  # nothing changes any more
+                self._when_changed.clear()
         for call in listeners:
             try:
                 call()

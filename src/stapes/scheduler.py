@@ -16,9 +16,7 @@ import numpy as np
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.errors import CancelledError, OptionError
 from stapes.recording.strand import Strand
-from stapes.scheduled import JobState, Progress, ProgressSink, ScheduledJob, Wishes
-
-__all__ = ["JobState", "MemoryBound", "Progress", "ProgressSink", "ScheduledJob", "Scheduler", "Wishes"]
+from stapes.scheduled import ScheduledJob
 
 #: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
 MAX_WINDOWS = 16
@@ -152,25 +150,27 @@ class Scheduler:
     def next_batch(self) -> Batch | None:
         """Give the next unit of model work: a window to encode where there is room, else rows to step."""
         self.take_in()
-        rows = self._decode_batch()
-        if rows is None or self._n_encodes < _ENCODES_IN_A_ROW:
-            window = self._encode_batch()
-            if window is not None:
-                self._n_encodes += 1
-                self._n_windows += 1
-                return window
-            if rows is not None and any(job.state.ended for job in rows.jobs):  # for a window that it could not give
-                rows = self._decode_batch()
-        self._n_encodes = 0
-        return rows
+        batch: Batch | None
+        if self._n_encodes < _ENCODES_IN_A_ROW:
+            batch = self._encode_batch() or self._decode_batch()
+        else:
+            batch = self._decode_batch() or self._encode_batch()
+        if isinstance(batch, EncodeBatch):
+            self._n_encodes += 1
+            self._n_windows += 1
+        else:
+            self._n_encodes = 0
+        return batch
 
     def _encode_batch(self) -> EncodeBatch | None:
         """Give the most urgent window that fits. A job that cannot give its window fails, and the next is asked."""
-        waiting = [(job, strand) for job in self.jobs for strand in job.strands() if strand.needs_window]
+        strands = [(job, strand) for job in self.jobs for strand in job.strands()]
+        waiting = [one for one in strands if one[1].needs_window]
+        held = [strand.most_rows for _, strand in strands if strand.holds_window] if waiting else []
         for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
             if job.state.ended:
                 continue
-            if not self._fits(strand):
+            if not self._fits(strand, held):
                 break  # nobody overtakes the most urgent one for being smaller
             try:
                 mel = strand.mel()
@@ -182,8 +182,8 @@ class Scheduler:
         self._forget_ended()
         return None
 
-    def _fits(self, strand: Strand) -> bool:
-        held = [one.most_rows for job in self.jobs for one in job.strands() if one.holds_window]
+    def _fits(self, strand: Strand, held: Sequence[int]) -> bool:
+        """Whether a window has room beside those that are held: the most rows of each."""
         used = sum(map(self.bound.needed, held))
         return len(held) < self.bound.max_windows and used + self.bound.needed(strand.most_rows) <= self.bound.max_bytes
 

@@ -14,7 +14,8 @@ from stapes.engine import Engine
 from stapes.errors import CancelledError
 from stapes.job import Job, SegmentStream
 from stapes.options import TranscribeOptions
-from stapes.scheduler import MAX_WINDOWS, Progress
+from stapes.scheduled import Progress
+from stapes.scheduler import MAX_WINDOWS
 from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 

@@ -15,6 +15,7 @@ from stapes.engine import Engine
 from stapes.errors import BackendError, CancelledError, OptionError
 from stapes.job import Job
 from stapes.options import TranscribeOptions
+from stapes.recording.events import JobEvent
 from stapes.results import Segment, Transcript
 from stapes.scheduled import JobState, Progress, Wishes
 from stapes.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
@@ -114,13 +115,15 @@ def test_audio_that_breaks_in_the_middle_keeps_the_segments_before() -> None:
     engine, backend = made()
     # longer than what is kept from the pass for the maximum, which reads all once
     recording = BrokenRecording(samples(95.0), 10**9)
-    job = engine.submit_recording(recording, OPTIONS)
+
+    def breaks(_: JobEvent) -> None:  # in the thread that steps: before it asks for the next window
+        recording._breaks_at = 0
+
+    job = engine.submit_recording(recording, OPTIONS, Wishes(on_event=breaks))
     segments = iter(job)
-    first = next(segments)
-    recording._breaks_at = 0
+    assert next(segments).text == " One."
     with pytest.raises(OSError, match="the disk is gone"):
         next(segments)
-    assert first.text == " One."
     assert job.state is JobState.FAILED
     assert backend.n_open == 0
 
