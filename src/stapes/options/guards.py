@@ -45,4 +45,4 @@ class Voice:
         for item in fields(self)[1:]:
             value = getattr(self, item.name)
             require(value is not None or item.default is None, f"{item.name} must be a number, got None")
-            number(item.name, value, low=0)
+            number(item.name, value, low=0, high=1 if item.name.endswith("threshold") else math.inf)
