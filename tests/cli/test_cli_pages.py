@@ -130,6 +130,7 @@ def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: py
         (("report", "talk.wav", "--tempo", "3"), "unknown flag --tempo"),
         (("plot", "talk.wav", "--output", "a.gif"), "is a .png or an .svg"),
         (("plot", "talk.wav", "--window", "0"), "counted from 1"),
+        (("plot", "talk.wav", "--window", "1", "--vad", "True"), "leave --vad out"),
         (("plot", "talk.wav", "--window", "1,x"), "counted from 1"),
         (("plot", "talk.wav", "--span", "5"), "two times in seconds"),
         (("plot", "talk.wav", "--span", "5,4"), "the earlier time first"),

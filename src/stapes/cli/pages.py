@@ -140,6 +140,8 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
         raise OptionError("give either --output FILE or --output_dir FOLDER")
     suffix = values["output_format"] or _suffix(kind)
     folder = folder if output is None else os.path.dirname(output)  # noqa: PTH120 (as it is written)
+    if values.get("window") and values["vad"]:
+        raise OptionError("--window draws a window of the recording as it is; leave --vad out")
     changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
     return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",))
 
