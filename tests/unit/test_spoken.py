@@ -118,6 +118,14 @@ def test_a_window_ends_in_the_pause_where_its_language_does() -> None:
     assert (state.language, state.changed) == ("de", True)
 
 
+def test_a_clip_before_the_last_one_is_asked_anew() -> None:
+    state = spoken(multilingual=True)
+    assert ask(state, 9000, 3000, ((9000, 9900), (10000, 12000)), guess(en=0.9), guess(de=0.9)) == 950
+    state.moved_on(with_text=True)
+    assert ask(state, 0, 3000, ((0, 3000),), guess(de=0.9)) == 3000
+    assert (state.language, state.start(2000)) == ("de", 2000)
+
+
 def test_silence_changes_no_language() -> None:
     state = spoken(multilingual=True)
     ask(state, 0, 3000, ((0, 2900),), guess(de=0.9))
@@ -168,10 +176,10 @@ def test_a_change_is_likelier_behind_a_long_pause() -> None:
 
 def test_a_run_ends_in_the_middle_of_the_pause() -> None:
     pieces = (Piece(0, 400), Piece(500, 900))
-    run = first_run(pieces, [guess(en=0.9), guess(de=0.9)], None, 3000)
+    run = first_run(pieces, [guess(en=0.9), guess(de=0.9)], None, (0, 3000))
     assert (run.language, run.speech_end, run.end) == ("en", 400, 450)
     assert run.share == pytest.approx(0.9)
-    assert first_run(pieces, [guess(en=0.9), guess(en=0.9)], None, 3000).end == 3000
+    assert first_run(pieces, [guess(en=0.9), guess(en=0.9)], None, (0, 3000)).end == 3000
 
 
 def test_earlier_windows_count_where_they_heard_the_same() -> None:

@@ -11,16 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.audio.mel import N_FRAMES
 from stapes.options import Speech
 from stapes.recording.language import mean_guess
 from stapes.recording.listening import Heard, Listen
 from stapes.results import LanguageGuess, Segment
 
-#: frames of 10 ms between two stretches that are asked for the language
-_STRETCH = 3000
 #: what is said is asked in one piece with its neighbour if it is shorter: 1 s
 _SHORTEST = 100
-#: so much of the pauses around it is asked with a piece, 1 s: without any, one in ten more is taken for another language
+#: so much of the pauses around it is asked with a piece, 1 s: without any, one in ten more is misheard
 _PAUSE = 100
 #: a piece counts by its length up to this: 4 s; longer ones are no surer
 _FULL_WEIGHT = 400
@@ -60,6 +59,7 @@ class Run:
 
     language: str
     share: float  # mean probability of the language
+    start: int  # the window's first frame
     speech_end: int  # frame behind its last word
     end: int  # frame in the pause behind that, or the window's end
 
@@ -106,7 +106,7 @@ class SpokenLanguages:
         """Say what has to be known before a window of `size` frames from `seek` on is decoded; None: nothing."""
         if not self._each:
             return None
-        if (self._run is not None and seek < self._run.end) or self._decided == (seek, size):
+        if self._run_at(seek) is not None or self._decided == (seek, size):
             return None
         if self._window != (seek, size):
             self._changes_here = self._run is not None and seek == self._run.end
@@ -127,8 +127,8 @@ class SpokenLanguages:
         """Say what has to be known before anything is decoded, while the language is not known; None: nothing."""
         if self._each:
             return None
-        seek = len(self._guesses) * _STRETCH
-        return Detect(seek, min(_STRETCH, self._content_frames - seek)) if seek else Detect()
+        seek = len(self._guesses) * N_FRAMES
+        return Detect(seek, min(N_FRAMES, self._content_frames - seek)) if seek else Detect()
 
     def accept(self, answer: LanguageGuess | Heard) -> None:
         """Take the answer to the last question."""
@@ -142,7 +142,7 @@ class SpokenLanguages:
             n = len(self._guesses)
             threshold = self._speech.language_detection_threshold
             reached = threshold is not None and answer.probability >= threshold
-            if reached or n == self._speech.language_detection_segments or n * _STRETCH >= self._content_frames:
+            if reached or n == self._speech.language_detection_segments or n * N_FRAMES >= self._content_frames:
                 self.guess = answer if reached else mean_guess(self._guesses)
                 self.language = self.guess.language
 
@@ -159,7 +159,7 @@ class SpokenLanguages:
         known = [one for one in self._known if one[0].end > seek]
         guesses = [together(piece, guess, known) for piece, guess in asked]
         self._known = known + asked
-        run = first_run(pieces, guesses, None if self._changes_here else self._before, end)
+        run = first_run(pieces, guesses, None if self._changes_here else self._before, (seek, end))
         threshold = self._speech.language_detection_threshold
         unsure = run.share < (_SURE if threshold is None else threshold)
         self.language = self._before if unsure and self._before is not None else run.language
@@ -167,13 +167,18 @@ class SpokenLanguages:
 
     def start(self, seek: int) -> int:
         """Say where to go on: behind a language that has ended, if what is left of it is a pause."""
-        run = self._run
-        return run.end if run is not None and run.speech_end <= seek < run.end else seek
+        run = self._run_at(seek)
+        return seek if run is None or seek < run.speech_end else run.end
 
     def size(self, seek: int, size: int) -> int:
         """Say how many frames of a window to decode: no more than are in its language."""
+        run = self._run_at(seek)
+        return size if run is None else min(size, run.end - seek)
+
+    def _run_at(self, seek: int) -> Run | None:
+        """The language that ends inside a window, where a frame lies in it; clips need not stand in order."""
         run = self._run
-        return min(size, run.end - seek) if run is not None and seek < run.end else size
+        return run if run is not None and run.start <= seek < run.end else None
 
     def ends_at(self, frame: int) -> bool:
         """Whether a window ends there because its language does."""
@@ -220,10 +225,12 @@ def with_pauses(pieces: Sequence[Piece], i: int, start: int, end: int) -> tuple[
     return max(before, pieces[i].first - _PAUSE), min(behind, pieces[i].end + _PAUSE)
 
 
-def first_run(pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before: str | None, end: int) -> Run:
+def first_run(
+    pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before: str | None, window: tuple[int, int]
+) -> Run:
     """Find the language that a window begins in, and where it ends.
 
-    before: the language of what was said before.   end: the window's, in frames.
+    before: the language of what was said before.   window: its first frame, and the first behind it.
     """
     languages = most_likely(pieces, guesses, before)
     n = next((i for i, one in enumerate(languages) if one != languages[0]), len(pieces))
@@ -231,7 +238,9 @@ def first_run(pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before:
     shares = (guess.probabilities[languages[0]] for guess in guesses)
     share = sum(length * one for length, one in zip(lengths, shares, strict=False)) / sum(lengths)
     speech_end = pieces[n - 1].end
-    return Run(languages[0], share, speech_end, end if n == len(pieces) else (speech_end + pieces[n].first) // 2)
+    start, window_end = window
+    end = window_end if n == len(pieces) else (speech_end + pieces[n].first) // 2
+    return Run(languages[0], share, start, speech_end, end)
 
 
 def most_likely(pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before: str | None) -> list[str]:
