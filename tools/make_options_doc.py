@@ -82,6 +82,8 @@ def _group_rows(group: type, actions: dict[str, argparse.Action]) -> Iterator[st
 def _same(default: Any, flag_default: Any) -> bool:
     """Tell whether a flag's text stands for the tuple that is the library's default."""
     if isinstance(default, tuple) and isinstance(flag_default, str):
+        if not default:
+            return not flag_default
         return tuple(float(part) for part in flag_default.split(",")) == tuple(float(one) for one in default)
     return bool(default == flag_default)
 
@@ -102,6 +104,8 @@ def _type_name(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value in ((), ""):
+        return "empty"
     if isinstance(value, tuple):
         return f"`{', '.join(str(one) for one in value)}`"
     return f"`{value}`"

@@ -132,7 +132,10 @@ class Model {
     Network network_;
 };
 
-void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length, std::vector<std::int32_t> tokens) {
+void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length, std::vector<std::int32_t> tokens,
+                  std::pair<int, int> within) {
+    if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second || within.second > window->n_blocks * stapes::PANEL)
+        throw std::invalid_argument("this is no part of a window");
     new (made) HeldRequest{};
     made->held_row = std::move(row);
     made->held_window = std::move(window);
@@ -140,6 +143,7 @@ void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<W
     made->window = made->held_window.get();
     made->length = length;
     made->tokens = std::move(tokens);
+    made->within = {within.first, within.second};
 }
 
 void choose(HeldRequest& request, const std::string& how, int n, double temperature, std::vector<double> uniforms, const Ids& permanent,
@@ -195,7 +199,7 @@ NB_MODULE(_native, m) {
     nb::class_<Window>(m, "Window");
     nb::class_<Row>(m, "Row").def(nb::init<>());
     nb::class_<HeldRequest>(m, "Request")
-        .def("__init__", &make_request, "row"_a, "window"_a, "length"_a, "tokens"_a)
+        .def("__init__", &make_request, "row"_a, "window"_a, "length"_a, "tokens"_a, "within"_a)
         .def("choose", &choose)
         .def("look", &look)
         .def_ro("ids", &HeldRequest::ids)

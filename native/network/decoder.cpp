@@ -175,9 +175,10 @@ void Decoder::attend_cross(int layer, Team& team) {
     for (std::size_t i = 0; i < requests_.size(); ++i) {
         Request& one = *requests_[i];
         const int n = static_cast<int>(one.tokens.size());
-        const bool joins = i > 0 && requests_[i - 1]->window == one.window && one.attention.empty() && requests_[i - 1]->attention.empty();
+        const bool beside = i > 0 && requests_[i - 1]->window == one.window && one.attention.empty() && requests_[i - 1]->attention.empty();
+        const bool joins = beside && requests_[i - 1]->within.first == one.within.first && requests_[i - 1]->within.last == one.within.last;
         if (joins) groups.back().n_tokens += n;
-        else groups.push_back({one.window, first_tokens_[i], n, nullptr});
+        else groups.push_back({one.window, one.within, first_tokens_[i], n, nullptr});
     }
     const int n_heads = net_.sizes_.n_text_head;
     team.share(static_cast<int>(groups.size()) * n_heads, [&](int part, int thread) {
@@ -198,9 +199,9 @@ void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch
     call.queries = space_->projected.as() + at;
     call.query_stride = stride;
     call.n_queries = group.n_tokens;
-    call.keys = blocks.keys.data();
-    call.values = blocks.values.data();
-    call.n_keys = call.first_visible = net_.sizes_.n_audio_ctx;
+    call.keys = blocks.keys.data() + group.within.first / PANEL;
+    call.values = blocks.values.data() + group.within.first / PANEL;
+    call.n_keys = call.first_visible = group.within.last - group.within.first;
     call.out = space_->mixed.as() + at;
     call.out_type = Type::f32;
     call.out_stride = stride;

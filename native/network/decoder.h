@@ -19,9 +19,10 @@ class Decoder {
         Operand rows, hidden_rows;
         Memory x, normalised, projected, mixed, hidden;
     };
-    // Requests whose queries are attended together: one window's.
+    // Requests whose queries are attended together: one window's, to the same part of it.
     struct Group {
         Window* window;
+        Range within;
         int first_token, n_tokens;
         float* raw_scores;  // of one head of one request, or null
     };

@@ -78,6 +78,7 @@ struct Request {
     std::vector<int> probe_below;  // the ids that they are measured against
     std::vector<int> logits_at;
     std::vector<std::pair<int, int>> attention;  // (layer, head)
+    Range within;  // encoder positions that it attends to; the first is a multiple of PANEL
     // Answers.
     std::vector<std::int32_t> ids;
     std::vector<float> logprobs;

@@ -62,6 +62,7 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
     made.row = &row;
     made.window = &window;
     made.length = length;
+    made.within = {0, network.sizes().n_audio_ctx};
     made.logits_at = {static_cast<int>(tokens.size()) - 1};
     made.attention = {{1, 0}, {0, 1}};
     made.attention_scores.resize(2 * tokens.size() * size(network.sizes().n_audio_ctx));

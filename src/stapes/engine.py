@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any
 
 from stapes.audio.load import AudioSource, load_audio
-from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend
 from stapes.backends.room import default_max_memory
@@ -29,14 +28,13 @@ from stapes.errors import BackendError, CancelledError, OptionError, StapesWarni
 from stapes.job import Job, SegmentStream
 from stapes.options import PRECISIONS, Speech, TranscribeOptions
 from stapes.recording.events import EventSink
-from stapes.recording.language import language_guess, language_step
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
 from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
-from stapes.work import Work, Workshop, speech_listeners
+from stapes.work import Work, Workshop, detection_options, speech_listeners
 from stapes.writers import format_timestamp
 
 DEVICES = ("cpu",)
@@ -150,26 +148,28 @@ class Engine:
         return SegmentStream(self.submit(audio, **keywords))
 
     def detect_language(
-        self, audio: AudioSource, *, sample_rate: int | None = None, max_duration_s: float | None = None
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+        **keywords: Any,
     ) -> LanguageGuess:
         """Tell which language is spoken in a recording's first 30 s, with every language's probability.
 
+        keywords: `languages`, `language_detection_segments` and `language_detection_threshold`, as for `transcribe`.
         Raises OptionError if the model knows English only, AudioError if there is no audio.
         """
+        speech = detection_options(keywords)
         if not self._tokenizer.multilingual:
             raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
         with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
-            mel = LogMel(recording, self._backend.spec.n_mels, kernel=self._backend.log10_mel).opening()
-        with self._turns.mine():
-            self._check_open()
-            (window,) = self._backend.encode(mel[None])
-            row = self._backend.open(window)
-            try:
-                (result,) = self._backend.step([language_step(row, self._tokenizer)])
-            finally:
-                self._backend.close(row)
-                self._backend.release(window)
-        return language_guess(result.probes[0], self._tokenizer)
+            detection = self._workshop.detection(recording, speech)
+            while (mel := detection.mel()) is not None:
+                with self._turns.mine():
+                    self._check_open()
+                    detection.ask(mel)
+        return detection.guess
 
     def align(
         self,
@@ -395,5 +395,5 @@ class Engine:
 
     def _warn_of_mismatch(self, options: TranscribeOptions) -> None:
         """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
-        for message in mismatches(self._checkpoint.name, self.capabilities, self._tokenizer, options):
+        for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
             warnings.warn(message, StapesWarning, stacklevel=4)

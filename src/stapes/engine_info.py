@@ -10,6 +10,7 @@ from stapes.backends.base import BackendInfo
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.languages import LANGUAGES
 from stapes.options import Task, TranscribeOptions
+from stapes.recording.prompts import Hotwords
 from stapes.tokenizer import Tokenizer
 
 
@@ -104,10 +105,10 @@ def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer)
 
 
 def mismatches(
-    name: str, capabilities: Capabilities, tokenizer: Tokenizer, options: TranscribeOptions
+    checkpoint: Checkpoint, capabilities: Capabilities, tokenizer: Tokenizer, options: TranscribeOptions
 ) -> Iterator[str]:
     """Say what of the options a model cannot do, or what has no effect."""
-    speech, words = options.speech, options.words
+    name, speech, words = checkpoint.name, options.speech, options.words
     if speech.task == "translate" and not capabilities.translates:
         why = "knows English only" if not tokenizer.multilingual else "was not trained to translate"
         yield f"{name} {why}: the text will be in the spoken language"
@@ -117,3 +118,9 @@ def mismatches(
         yield "hallucination_silence_threshold has no effect without word_timestamps"
     if not tokenizer.multilingual and speech.language_code not in (None, next(iter(LANGUAGES))):
         yield f"{name} knows English only; language {speech.language!r} has no effect"
+    hotwords = Hotwords.of(options.context.hotwords, tokenizer, checkpoint.spec.n_text_ctx)
+    if hotwords.left_out:
+        yield (
+            f"hotwords: {len(hotwords.left_out)} of {hotwords.n_words} words have no room in a prompt, "
+            f"from {hotwords.left_out[0]!r} on"
+        )

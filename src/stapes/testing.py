@@ -238,6 +238,8 @@ class ScriptedBackend(LedgerBackend[int, list[int]]):
     def _step_row(self, step: RowStep) -> RowResult:
         row = self.ledger.row(step.row)
         before, sound = row.length, self.ledger.window(row.window)
+        if step.within is not None:
+            sound = zlib.crc32(repr(step.within).encode(), sound)
         row.cache[before:] = step.tokens
         row.length = len(row.cache)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, SpeechListener
 from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.silero import INSTALL, has_speech_weights, speech_weights
-from stapes.errors import StapesWarning
+from stapes.errors import OptionError, StapesWarning
 from stapes.options import Clips, Speech, TranscribeOptions
 from stapes.recording.chunks import ChunkedTask
+from stapes.recording.detection import LanguageDetection
 from stapes.recording.given_text import GivenTextTask
 from stapes.recording.listening import OpenListener, find_spans
 from stapes.recording.loop import Answer, clips_in_frames
@@ -25,6 +27,7 @@ from stapes.tokenizer import Tokenizer
 
 Work = RecordingTask | ChunkedTask | GivenTextTask
 _SAMPLES_PER_FRAME = 160
+_OF_DETECTION = ("languages", "language_detection_segments", "language_detection_threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,21 @@ class Workshop:
         spans = whole_frames(within(find_spans(recording, listener, voice, check), clips), recording.n_samples)
         return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, recording.n_samples)
 
+    def detection(self, recording: Recording, speech: Speech) -> LanguageDetection:
+        """Make the detection of a recording's language."""
+        return LanguageDetection(recording, self.backend, self.tokenizer, speech)
+
     def alignment(self, recording: Recording, text: str, speech: Speech) -> GivenTextTask:
         """Make the alignment of a text that is known."""
         heads = self.checkpoint.alignment_heads
         return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads)
+
+
+def detection_options(keywords: Mapping[str, Any]) -> Speech:
+    """Read the options of a language detection. Raises OptionError for any other."""
+    if wrong := [name for name in keywords if name not in _OF_DETECTION]:
+        raise OptionError(f"detect_language does not take {wrong[0]}; it takes {', '.join(_OF_DETECTION)}")
+    return Speech(**keywords)
 
 
 def speech_listeners(backend: str) -> OpenListener | None:

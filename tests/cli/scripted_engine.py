@@ -76,7 +76,8 @@ class Job:
         elif not self._language_is_known:
             self._language_is_known = True
             resumed = bool(self.resume)
-            self.on_event(LanguageDetected(guess=self.resume.pop(0) if resumed else ENGLISH, resumed=resumed))
+            guess = self.resume.pop(0) if resumed else ENGLISH
+            self.on_event(LanguageDetected(guess=guess, language=guess.language, resumed=resumed))
         elif self._place == len(self.lines):
             self._end(State.DONE)
         else:

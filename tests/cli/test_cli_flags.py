@@ -143,6 +143,14 @@ def test_the_ladder_is_that_of_numpy(first: float, increment: float) -> None:
     assert temperature_ladder(first, increment) == expected
 
 
+def test_languages_and_texts_are_lists_in_one_word() -> None:
+    options = parse(["a", "--languages", "en,Spanish", "--suppress-text", "%, um", "--hotwords", "Ada Grace"]).options
+    assert options.speech.candidates == ("en", "es")
+    assert options.rules.suppress_text == ("%", " um")
+    assert options.context.hotwords == "Ada Grace"
+    assert parse(["a", "--languages", "None"]).options.speech.languages is None
+
+
 def test_one_temperature_only() -> None:
     assert parse(["a", "--temperature_increment_on_fallback", "None"]).options.search.temperature == (0.0,)
     assert parse(["a", "--temperature", "1.5"]).options.search.temperature == (1.5,)
@@ -169,6 +177,10 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--task", "sing"], "invalid choice: 'sing'"),
         (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
         (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
+        (["a", "--languages", "en,xx"], "languages: unknown language 'xx'"),
+        (["a", "--languages", "en,es", "--language", "fr"], "language 'fr' is not among languages en,es"),
+        (["a", "--multilingual", "True", "--language", "fr"], "multilingual finds each window's language"),
+        (["a", "--suppress_regex", "("], "suppress_regex '(' is no regular expression"),
         (["a", "--device", "cuda"], "--device cuda: this version runs on the CPU; give auto"),
         (
             ["a", "--precision", "int4"],

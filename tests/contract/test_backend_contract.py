@@ -562,6 +562,53 @@ def test_attention_scores_are_those_before_the_softmax(backend: Backend) -> None
     assert not np.array_equal(whole.attention[0], whole.attention[1])
 
 
+# Parts of a window.
+
+
+def part_logits(
+    backend: Backend, window: WindowId, tokens: tuple[int, ...], within: tuple[int, int] | None
+) -> FloatArray:
+    (result,) = backend.step(
+        [RowStep(row=backend.open(window), tokens=tokens, logits_at=(len(tokens) - 1,), within=within)]
+    )
+    assert result.logits is not None
+    logits: FloatArray = result.logits[0]
+    return logits
+
+
+@every_network
+def test_a_part_that_is_the_whole_window_changes_no_bit(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 3)
+    whole = part_logits(backend, window, tokens, None)
+    assert part_logits(backend, window, tokens, (0, backend.spec.n_audio_ctx)).tobytes() == whole.tobytes()
+    assert not np.array_equal(part_logits(backend, window, tokens, (0, 200)), whole)
+
+
+@pytest.mark.parametrize("within", [(0, 1), (32, 33), (64, 1000), (1472, 1500), (0, 1500), (512, 1024)])
+@pytest.mark.parametrize("backend", parameters(name for name in NATIVE if name not in PRECISION), indirect=True)
+def test_a_part_of_a_window_gives_what_the_twin_gives(backend: Backend, within: tuple[int, int]) -> None:
+    twin, tokens = numpy_backend(), tokens_of(backend, 4)
+    expected = part_logits(twin, window_of(twin), tokens, within)
+    assert np.abs(part_logits(backend, window_of(backend), tokens, within) - expected).max() <= TOLERANCE
+
+
+@every_backend
+def test_rows_over_parts_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 2)
+    parts = (None, (0, 500), (32, 500), (0, 500), (1024, 1500), None)
+    steps = [RowStep(row=backend.open(window), tokens=tokens, logits_at=(1,), within=part) for part in parts]
+    for part, found in zip(parts, backend.step(steps), strict=True):
+        assert found.logits is not None
+        assert found.logits[0].tobytes() == part_logits(backend, window, tokens, part).tobytes()
+
+
+@every_backend
+@pytest.mark.parametrize("within", [(16, 100), (0, 0), (64, 32), (-32, 10), (0, 1501), (1504, 1505)])
+def test_what_is_no_part_of_a_window_is_refused(backend: Backend, within: tuple[int, int]) -> None:
+    with pytest.raises(BackendError, match="cannot attend to positions"):
+        part_logits(backend, window_of(backend), (1,), within)
+
+
 # Choosing: the twin against a plain reimplementation, and each backend against its own logits.
 
 

@@ -51,6 +51,10 @@ POOL: tuple[dict[str, Any], ...] = (
     {"word_timestamps": True, "temperature": (0.0, 0.8), "best_of": 2, "no_speech_threshold": None},
     {"word_timestamps": True, "language": "ja", "hallucination_silence_threshold": 1.0, "temperature": 0.0},
     {"word_timestamps": True, "language": "en", "mode": "chunked", "temperature": 0.0, "logprob_threshold": None},
+    {"multilingual": True, "temperature": 0.0, "no_speech_threshold": None, "hotwords": "Ada Grace"},
+    {"multilingual": True, "languages": "en,de", "word_timestamps": True, "language_detection_threshold": 0.6},
+    {"languages": ("en", "de", "ja"), "language_detection_segments": 3, "language_detection_threshold": 0.5},
+    {"suppress_numerals": True, "suppress_regex": "[a-f]", "language_detection_segments": 2, "temperature": 0.0},
 )
 
 

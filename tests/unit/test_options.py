@@ -57,6 +57,11 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
     "append_punctuations": "\"'.。,，!！?？:：”)]}、",
     "hallucination_silence_threshold": None,
 }
+#: beside the guards and the settings of voice activity
+OWN = (
+    "seed", "mode", "languages", "language_detection_segments", "language_detection_threshold", "multilingual",
+    "suppress_text", "suppress_regex", "suppress_numerals", "hotwords",
+)  # fmt: skip
 NAMES = [item.name for _, item in option_fields()]
 
 not_whole: list[Any] = [True, 1.5, "3", -1, 0, [2]]
@@ -67,6 +72,11 @@ no_ladder: list[Any] = [(), [], -0.1, math.nan, math.inf, (0.0, -1.0), "0.2", (0
 REFUSED: list[tuple[str, Any]] = [
     *(("task", one) for one in ("sing", None, "", "Transcribe", 1)),
     *(("language", one) for one in ("klingon", "", 7, ["en"])),
+    *(("languages", one) for one in ("klingon", "", "en,", 7, [], [7], ("en", "xx"))),
+    *(("language_detection_segments", one) for one in (True, 1.5, "3", 0, -1, None)),
+    *(("language_detection_threshold", one) for one in (*not_number, -0.1, 1.1)),
+    *(("suppress_text", one) for one in (5, [7], ["a", ""])),
+    *(("suppress_regex", one) for one in (5, "(", "a" * 1001, b"x")),
     *(("temperature", one) for one in no_ladder),
     *((name, one) for name in ("beam_size", "best_of") for one in not_whole),
     *(("seed", one) for one in (True, 1.5, "3", -1)),
@@ -75,11 +85,18 @@ REFUSED: list[tuple[str, Any]] = [
     *(("suppress_tokens", one) for one in ("a", "1,b", 5, [None], [-2], "-1,-3", object())),
     *(
         (name, one)
-        for name in ("suppress_blank", "without_timestamps", "condition_on_previous_text", "carry_initial_prompt")
+        for name in (
+            "suppress_blank",
+            "suppress_numerals",
+            "multilingual",
+            "without_timestamps",
+            "condition_on_previous_text",
+            "carry_initial_prompt",
+        )
         for one in not_flag
     ),
     *(("max_initial_timestamp", one) for one in (*not_number, -0.5, 30.5)),
-    *((name, one) for name in ("initial_prompt", "prefix") for one in (7, b"x", ["x"])),
+    *((name, one) for name in ("initial_prompt", "hotwords", "prefix") for one in (7, b"x", ["x"])),
     *(
         (name, one)
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold")
@@ -91,7 +108,7 @@ REFUSED: list[tuple[str, Any]] = [
 
 def test_the_defaults_are_those_of_the_reference() -> None:
     ours = {name: default_of(name) for name in NAMES}
-    for own in ("seed", "mode", *(item.name for group in (Guards, Voice) for item in dataclasses.fields(group))):
+    for own in (*OWN, *(item.name for group in (Guards, Voice) for item in dataclasses.fields(group))):
         del ours[own]
     assert ours == REFERENCE_DEFAULTS
 
@@ -269,6 +286,7 @@ def test_keywords_reach_their_groups() -> None:
         ({"prompt": [1, 2]}, "initial_prompt"),
         ({"word_timestamp": True}, "did you mean 'word_timestamps'"),
         ({"verbose": True}, "verbose"),
+        ({"keywords": "Ada"}, "give hotwords instead"),
     ],
 )
 def test_what_is_unknown_is_refused_with_a_way_out(keywords: dict[str, Any], message: str) -> None:
@@ -302,3 +320,31 @@ def test_groups_are_frozen_and_take_no_positions(group: Any) -> None:
         setattr(value, name, None)
     with pytest.raises(TypeError):
         group(default_of(name))
+
+
+def test_candidates_are_codes_each_once() -> None:
+    assert Speech(languages="English, es,Castilian").candidates == ("en", "es")  # type: ignore[arg-type]
+    assert Speech(languages=("de", "German")).candidates == ("de",)
+    assert Speech().candidates is None
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"language": "fr", "languages": "en,es"}, "language 'fr' is not among languages en,es"),
+        ({"language": "French", "multilingual": True}, "language 'French' says that it is known"),
+    ],
+)
+def test_language_options_that_exclude_each_other_are_refused(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        TranscribeOptions.from_keywords(keywords)
+
+
+def test_a_language_among_the_candidates_may_be_given() -> None:
+    assert Speech(language="Castilian", languages=("en", "es")).language_code == "es"
+
+
+def test_texts_are_cut_at_commas_or_taken_as_a_list() -> None:
+    assert Rules(suppress_text="%, um").suppress_text == ("%", " um")  # type: ignore[arg-type]
+    assert Rules(suppress_text=["a,b"]).suppress_text == ("a,b",)  # type: ignore[arg-type]
+    assert Rules(suppress_text=None).suppress_text == ()  # type: ignore[arg-type]

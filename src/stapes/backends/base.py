@@ -29,6 +29,8 @@ WindowId = NewType("WindowId", int)
 RowId = NewType("RowId", int)
 #: half-open: (first forbidden id, first allowed id after it)
 IdRange = tuple[int, int]
+#: parts of a window begin at multiples of so many encoder positions, of 20 ms each: keys lie in blocks of so many
+PART_POSITIONS = 32
 #: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
 LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
 #: (attention scores (heads, tokens, n_audio_ctx), n_columns of them with sound, n_before) -> for each token from
@@ -134,6 +136,8 @@ class RowStep:
     choice, constraint: how to choose the token after the last one given; without a choice, nothing is chosen.
     probes: single logits wanted.   logits_at: positions (indices into `tokens`) whose whole logits are wanted.
     attention: (layer, head) pairs whose cross-attention scores are wanted.
+    within: the part of its window that it attends to, in encoder positions, half-open; the first is a multiple of
+    PART_POSITIONS. None: all. What lies outside is as if it had not been encoded; attention is asked for of all only.
     """
 
     row: RowId
@@ -143,6 +147,7 @@ class RowStep:
     probes: tuple[Probe, ...] = ()
     logits_at: tuple[int, ...] = ()
     attention: tuple[tuple[int, int], ...] = ()
+    within: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

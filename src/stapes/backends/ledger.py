@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stapes.backends.base import FloatArray, RowId, RowStep, WindowId
+from stapes.backends.base import PART_POSITIONS, FloatArray, RowId, RowStep, WindowId
 from stapes.checkpoint.base import ModelSpec
 from stapes.errors import BackendError
 
@@ -136,6 +136,9 @@ class Ledger(Generic[Memory, Cache]):
         border = step.constraint.vote_from
         if border is not None and not 0 <= border <= spec.n_vocab:
             raise BackendError(f"row {step.row} votes from id {border}, outside 0 to {spec.n_vocab}")
+        first, end = step.within or (0, spec.n_audio_ctx)
+        if not 0 <= first < end <= spec.n_audio_ctx or first % PART_POSITIONS or (step.within and step.attention):
+            raise BackendError(f"row {step.row} cannot attend to positions {first} to {end} of its window alone")
         if any(not (0 <= layer < spec.n_text_layer and 0 <= head < spec.n_text_head) for layer, head in step.attention):
             raise BackendError(f"row {step.row} asks for a head that is not there")
 

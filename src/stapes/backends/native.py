@@ -133,8 +133,8 @@ class NativeBackend(LedgerBackend[Any, Any]):
         return [self._answer(one, request) for one, request in zip(steps, requests, strict=True)]
 
     def _request(self, step: RowStep) -> Any:
-        row = self.ledger.row(step.row)
-        request = self._native.Request(row.cache, self.ledger.window(row.window), row.length, list(step.tokens))
+        row, within = self.ledger.row(step.row), step.within or (0, self.spec.n_audio_ctx)
+        request = self._native.Request(row.cache, self.ledger.window(row.window), row.length, list(step.tokens), within)
         if step.choice is not None:
             self._choose(request, step)
         if step.probes or step.logits_at or step.attention:

@@ -58,6 +58,11 @@ class _Memory:
     keys: FloatArray  # (layers, heads, width, n_audio_ctx)
     values: FloatArray  # (layers, heads, n_audio_ctx, width)
 
+    def part(self, within: tuple[int, int] | None) -> _Memory:
+        """Give a view of some positions; None: of all."""
+        chosen = slice(*within) if within else slice(None)
+        return _Memory(self.keys[..., chosen], self.values[:, :, chosen])
+
 
 class NumpyBackend(LedgerBackend[_Memory, _Cache]):
     """Satisfies `stapes.backends.base.Backend`."""
@@ -188,13 +193,13 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
         start, stop = row.length, row.length + len(step.tokens)
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
-        memory = self.ledger.window(row.window)
+        part = self.ledger.window(row.window).part(step.within)
         scores: dict[int, FloatArray] = {}
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
             x += self._attend_self(x, block, row, layer)
             wanted = any(layer == one for one, _ in step.attention)
-            mix, seen = self._attend_cross(x, block, memory, layer, wanted)
+            mix, seen = self._attend_cross(x, block, part, layer, wanted)
             x += mix
             if seen is not None:
                 scores[layer] = seen

@@ -227,8 +227,8 @@ class Batch:
             event = ticket.events.popleft()
             if isinstance(event, WindowDone):
                 self._take_window(ticket, event)
-            else:
-                self._tell_language(ticket, event.guess.language)
+            elif event.language is not None:
+                self._tell_language(ticket, event.language)
 
     def _take_window(self, ticket: Ticket, event: WindowDone) -> None:
         ticket.n_windows += 1

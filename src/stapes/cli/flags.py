@@ -336,6 +336,8 @@ def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object
         metavar = {"s": "SECONDS", "ids": "IDS"}.get(item.metadata["unit"], metavar)
         if item.name == "language":
             convert, metavar = optional_text, "LANGUAGE"
+        elif item.name == "languages":
+            metavar = "LANGUAGES"
         section.add_argument(f"--{item.name}", type=convert, default=default, metavar=metavar, help=help_text)
 
 
@@ -344,11 +346,13 @@ def command_default(item: Field[Any]) -> object:
     default: Any = COMMAND_PRESET.get(item.name, item.default)
     if item.name == "temperature":
         return default[0]
-    return ",".join(f"{one:g}" for one in default) if isinstance(default, tuple) else default
+    if not isinstance(default, tuple):
+        return default
+    return ",".join(one if isinstance(one, str) else f"{one:g}" for one in default)
 
 
 def _help(text: str, default: object) -> str:
-    return f"{text} (default: {default})".replace("%", "%%")
+    return f"{text} (default: {'empty' if default == '' else default})".replace("%", "%%")
 
 
 def boolean(text: str) -> bool:
@@ -391,4 +395,6 @@ _KINDS: Final[Mapping[Any, tuple[Callable[[str], Any], str]]] = {
     str | None: (str, "TEXT"),  # "None" is a word here, as in the reference
     tuple[int, ...]: (str, "IDS"),
     tuple[float, ...]: (str, "SECONDS"),
+    tuple[str, ...]: (str, "TEXTS"),
+    tuple[str, ...] | None: (optional_text, "TEXTS"),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stapes.backends.base import Constraint, IdRange, IdRanges
 from stapes.options import Rules
 from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.suppressed import suppressed_by_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class DecodingRules:
         seconds_per_timestamp: 0.02 in every published model.
         """
         special = tokenizer.special
-        forbidden = set(tokenizer.never_sampled(options.suppress_tokens))
+        forbidden = {*tokenizer.never_sampled(options.suppress_tokens), *suppressed_by_text(tokenizer, options)}
         if not options.without_timestamps:
             forbidden.add(special.no_timestamps)
         blanks = (*tokenizer.blank, special.eot) if options.suppress_blank else ()

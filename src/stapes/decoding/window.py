@@ -20,7 +20,7 @@ from stapes.decoding.repetition import find_loop
 from stapes.decoding.rows import SearchRows, SearchSetting, rank
 from stapes.decoding.rules import DecodingRules
 from stapes.errors import OptionError
-from stapes.options import Beam, Greedy, Search, Thresholds, TranscribeOptions
+from stapes.options import Beam, Greedy, Search, Task, Thresholds, TranscribeOptions
 from stapes.results import Try, WindowResult
 from stapes.tokenizer import Tokenizer
 
@@ -33,6 +33,7 @@ class WindowSetting:
     """What is the same for every window of a job."""
 
     tokenizer: Tokenizer
+    task: Task
     rules: DecodingRules
     search: Search
     thresholds: Thresholds
@@ -64,6 +65,7 @@ class WindowSetting:
             )
         return cls(
             tokenizer=tokenizer,
+            task=options.speech.task,
             rules=DecodingRules.make(tokenizer, options.rules, WINDOW_SECONDS / spec.n_audio_ctx),
             search=options.search,
             thresholds=options.thresholds,
@@ -73,6 +75,11 @@ class WindowSetting:
             sample_len=sample_len,
             n_text_ctx=spec.n_text_ctx,
         )
+
+    def speaking(self, language: str | None) -> WindowSetting:
+        """Give the setting for windows in another language, its rules the same object."""
+        tokens = self.tokenizer.start_sequence(language, self.task)
+        return replace(self, start=(*tokens, *self.start[len(tokens) :]))
 
     def initial_tokens(self, prompt: Sequence[int]) -> tuple[int, ...]:
         """Give all tokens before the first sampled one.

@@ -78,6 +78,8 @@ GROUPS: dict[str, Any] = {
 
 #: What `whisper.transcribe()` has and the window loop sets itself.
 _SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give initial_prompt instead"}
+#: other engines' names of what has another name here
+_OTHER_NAMES = {"keywords": "hotwords"}
 
 
 def option_fields() -> Iterable[tuple[str, Field[Any]]]:
@@ -98,6 +100,8 @@ def default_of(name: str) -> Any:
 def _unknown(name: str) -> str:
     if name in _SET_BY_LOOP:
         return f"{name}: {_SET_BY_LOOP[name]}"
+    if name in _OTHER_NAMES:
+        return f"unknown option {name!r}; give {_OTHER_NAMES[name]} instead"
     from difflib import get_close_matches  # noqa: PLC0415 (only on this path)
 
     close = get_close_matches(name, [item.name for _, item in option_fields()], n=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from operator import index
 from typing import Any
 
 from stapes.errors import OptionError
 from stapes.options.checks import flag, number, option, require, whole
+
+_LONGEST_REGEX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,13 @@ class Rules:
     suppress_tokens: tuple[int, ...] = option(
         (-1,), "ids that are never chosen; -1 stands for symbols that nobody speaks; empty switches this off", "ids"
     )
+    suppress_text: tuple[str, ...] = option(
+        (), "texts: tokens that contain one of them, in this spelling and case, are never chosen"
+    )
+    suppress_regex: str | None = option(None, "a regular expression: tokens in whose text it is found are never chosen")
+    suppress_numerals: bool = option(
+        False, "write numbers as words: tokens with digits, signs of money or per cent are never chosen"
+    )
     suppress_blank: bool = option(True, "forbid a window to begin with a blank or to be empty")
     without_timestamps: bool = option(False, "decode text without timestamps: one segment per window")
     max_initial_timestamp: float | None = option(1.0, "latest start of a window's first segment; None: any", "s")
@@ -24,6 +34,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", _token_ids(self.suppress_tokens))
+        object.__setattr__(self, "suppress_text", _texts(self.suppress_text))
+        _check_regex(self.suppress_regex)
+        flag("suppress_numerals", self.suppress_numerals)
         flag("suppress_blank", self.suppress_blank)
         flag("without_timestamps", self.without_timestamps)
         number("max_initial_timestamp", self.max_initial_timestamp, low=0, high=30)
@@ -43,6 +56,30 @@ def _token_ids(value: Any) -> tuple[int, ...]:
     return ids
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    """Read "a,b", an iterable of texts, "" or None (both: none)."""
+    if value is None:
+        return ()
+    try:
+        texts = tuple(part for part in value.split(",") if part) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        raise OptionError(f"suppress_text must be texts, got {value!r}") from None
+    for one in texts:
+        require(isinstance(one, str) and one != "", f"suppress_text must be texts that are not empty, got {one!r}")
+    return texts
+
+
+def _check_regex(value: Any) -> None:
+    if value is None:
+        return
+    require(isinstance(value, str), f"suppress_regex must be text or None, got {value!r}")
+    require(len(value) <= _LONGEST_REGEX, f"suppress_regex has {len(value)} characters; {_LONGEST_REGEX} are allowed")
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise OptionError(f"suppress_regex {value!r} is no regular expression: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a window is told of the text before it."""
@@ -52,11 +89,14 @@ class Context:
     )
     initial_prompt: str | None = option(None, "text before the recording: names, jargon, style")
     carry_initial_prompt: bool = option(False, "put initial_prompt before every window, not only before the first")
+    hotwords: str | None = option(
+        None, "words to be recognised, told to every window: names, jargon; as many as half of its prompt holds"
+    )
     prefix: str | None = option(None, "text that every window begins with; it is not part of the result")
 
     def __post_init__(self) -> None:
         flag("condition_on_previous_text", self.condition_on_previous_text)
         flag("carry_initial_prompt", self.carry_initial_prompt)
-        for name in ("initial_prompt", "prefix"):
+        for name in ("initial_prompt", "hotwords", "prefix"):
             value = getattr(self, name)
             require(value is None or isinstance(value, str), f"{name} must be text or None, got {value!r}")

@@ -22,6 +22,7 @@ from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
 from stapes.recording.splice import TimeMap
+from stapes.recording.spoken import most_spoken
 from stapes.recording.task import RecordingTask
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
@@ -133,6 +134,7 @@ class ChunkedTask:
         self._time_map = time_map
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
+        self._multilingual = tokenizer.multilingual and options.speech.multilingual  # each chunk asks for itself
         #: known once the first chunk has told it; nothing else is begun before
         self._language: str | None = None
         self._segments: list[Segment] = []
@@ -151,7 +153,7 @@ class ChunkedTask:
     def _made(self, bounds: tuple[int, int]) -> _Chunk:
         start_s, end_s = (frame / FRAMES_PER_SECOND for frame in bounds)
         options = replace(self._options, clips=Clips(clip_timestamps=(start_s, end_s)))
-        if self._guess is not None:
+        if self._guess is not None and not self._multilingual:
             options = replace(options, speech=replace(options.speech, language=self._guess.language))
         task = RecordingTask(
             self._recording.shared(),
@@ -179,7 +181,7 @@ class ChunkedTask:
 
     def _begin_more(self, most: int) -> None:
         """Begin chunks, once the first has told the language."""
-        while self._language is not None and len(self._chunks) < most:
+        while (self._language is not None or self._multilingual) and len(self._chunks) < most:
             bounds = next(self._bounds, None)
             if bounds is None:
                 break
@@ -203,7 +205,9 @@ class ChunkedTask:
 
     def _in_order(self, event: JobEvent) -> JobEvent:
         if isinstance(event, LanguageDetected):
-            self._guess, self._language = event.guess, event.guess.language
+            if not self._multilingual:
+                self._guess = self._chunks[0].task.language_guess
+                self._language = self._chunks[0].task.language
             return event
         numbered = tuple(replace(one, id=len(self._segments) + i) for i, one in enumerate(event.segments))
         self._segments.extend(numbered)
@@ -251,7 +255,7 @@ class ChunkedTask:
         return Transcript(
             text="".join(self._texts),
             segments=tuple(self._segments),
-            language=self._language or "",
+            language=most_spoken(self._segments) or self._language or "",
             duration_s=self.duration_s,
             language_as_given=self._options.speech.language,
             language_guess=self._guess,

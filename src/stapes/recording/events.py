@@ -11,9 +11,10 @@ from stapes.results import Flag, LanguageGuess, Segment, Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageDetected:
-    """The language was asked for, and found."""
+    """The language was asked for: of the recording, or of a part of a window (docs/languages.md)."""
 
     guess: LanguageGuess
+    language: str | None = None  # code, once the recording's is known by it; None: not yet, or there are several
     resumed: bool = False  # known from an earlier run, not asked again
 
 

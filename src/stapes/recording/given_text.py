@@ -22,7 +22,7 @@ from stapes.languages import WITHOUT_SPACES
 from stapes.options import Speech, Words
 from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language import language_guess, language_step
+from stapes.recording.language import candidates_of, language_guess, language_step
 from stapes.recording.segments import Piece
 from stapes.recording.words import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
@@ -102,6 +102,7 @@ class GivenTextTask:
         self._heads = heads
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
+        self._languages = candidates_of(tokenizer, speech)
         self._language = speech.language_code if tokenizer.multilingual else "en"
         self._text = " ".join(text.split())
         if not self._text:
@@ -212,7 +213,7 @@ class GivenTextTask:
     def steps(self) -> list[RowStep]:
         """Say which rows are to be stepped; none while a window is needed."""
         if self._detecting is not None:
-            return [language_step(self._detecting, self._tokenizer)]
+            return [language_step(self._detecting, self._tokenizer, self._languages)]
         return self._at_work.steps() if self._at_work is not None else []
 
     def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
@@ -233,11 +234,11 @@ class GivenTextTask:
 
     def _accept_language(self, result: RowResult) -> JobEvent:
         self._give_back()
-        self._guess = language_guess(result.probes[0], self._tokenizer)
+        self._guess = language_guess(result.probes[0], self._languages)
         self._language = self._guess.language
         self._setting = self._new_setting()
         self._left = self._new_words()
-        return LanguageDetected(guess=self._guess)
+        return LanguageDetected(guess=self._guess, language=self._language)
 
     # What came of it.
 

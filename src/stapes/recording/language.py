@@ -5,27 +5,74 @@ Source: openai/whisper decoding.py at c0d2f62 (detect_language).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from stapes.backends.base import Probe, ProbeResult, RowId, RowStep
+from stapes.backends.base import PART_POSITIONS, Probe, ProbeResult, RowId, RowStep
+from stapes.errors import OptionError
+from stapes.options import Speech
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 
-
-def language_step(row: RowId, tokenizer: Tokenizer) -> RowStep:
-    """Ask an empty row for the logits of all language ids."""
-    ids = tuple(tokenizer.special.languages.values())
-    return RowStep(row=row, tokens=(tokenizer.special.sot,), probes=(Probe(0, ids),))
+#: frames of 10 ms in an encoder position
+_FRAMES_PER_POSITION = 2
 
 
-def language_guess(probe: ProbeResult, tokenizer: Tokenizer) -> LanguageGuess:
-    """Turn the logits into probabilities among the languages; of equals the first in the vocabulary wins."""
+def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
+    """Give the codes to choose among, in the order of their ids.
+
+    Raises OptionError for a language that the model does not know, and for all that asks for a choice where a model
+    knows one language.
+    """
+    if not tokenizer.multilingual:
+        if speech.multilingual or speech.languages is not None:
+            wish = "multilingual" if speech.multilingual else f"languages {','.join(speech.languages or ())}"
+            raise OptionError(f"this model knows English only: {wish} cannot be; leave it out or load another model")
+        return ()
+    for code in speech.candidates or ():
+        tokenizer.start_sequence(code, speech.task)  # raises for one that it does not know
+    return tuple(one for one in tokenizer.special.languages if speech.candidates is None or one in speech.candidates)
+
+
+def language_step(
+    row: RowId, tokenizer: Tokenizer, candidates: Sequence[str], part: tuple[int, int] | None = None
+) -> RowStep:
+    """Ask an empty row for the logits of the candidates' ids.
+
+    part: frames of the window that count, half-open; None: all.
+    """
+    ids = tuple(tokenizer.special.languages[code] for code in candidates)
+    within = None if part is None else positions_of(*part)
+    return RowStep(row=row, tokens=(tokenizer.special.sot,), probes=(Probe(0, ids),), within=within)
+
+
+def positions_of(first: int, end: int) -> tuple[int, int]:
+    """Give the encoder positions of frames first..end; the first one is rounded to where a part may begin."""
+    last = max(1, end // _FRAMES_PER_POSITION)
+    begin = round(first / _FRAMES_PER_POSITION / PART_POSITIONS) * PART_POSITIONS
+    return (begin if begin < last else (last - 1) // PART_POSITIONS * PART_POSITIONS), last
+
+
+def language_guess(probe: ProbeResult, candidates: Sequence[str]) -> LanguageGuess:
+    """Turn the logits into probabilities among the candidates; of equals the first in the vocabulary wins."""
     logits = probe.logits.astype(np.float64)
     weights = np.exp(logits - logits.max())
-    shares = weights / weights.sum()
-    codes = list(tokenizer.special.languages)
-    best_first = sorted(range(len(codes)), key=lambda i: -shares[i])
-    return LanguageGuess(
-        language=codes[int(np.argmax(logits))],
-        probabilities={codes[i]: float(shares[i]) for i in best_first},
-    )
+    return _ranked(dict(zip(candidates, (weights / weights.sum()).tolist(), strict=True)))
+
+
+def mean_guess(guesses: Sequence[LanguageGuess], weights: Sequence[float] | None = None) -> LanguageGuess:
+    """Give the mean of the probabilities, and the language that is most probable by it; one guess is its own mean."""
+    if len(guesses) == 1:
+        return guesses[0]
+    weights = weights or [1.0] * len(guesses)
+    shares = dict.fromkeys(guesses[0].probabilities, 0.0)
+    for guess, weight in zip(guesses, weights, strict=True):
+        for code, share in guess.probabilities.items():
+            shares[code] += share * weight / sum(weights)
+    return _ranked(shares)
+
+
+def _ranked(shares: dict[str, float]) -> LanguageGuess:
+    best_first = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    return LanguageGuess(language=next(iter(best_first)), probabilities=best_first)

@@ -22,7 +22,9 @@ from stapes.options import TranscribeOptions
 from stapes.recording.guards import Guarded, Place
 from stapes.recording.hallucination import Settled, Stretch, settle
 from stapes.recording.listening import Heard, Listen
-from stapes.recording.segments import Cut, Piece, WindowGeometry, cut
+from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
+from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
+from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
 from stapes.recording.watch import Watch
 from stapes.recording.words import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
@@ -31,11 +33,6 @@ from stapes.tokenizer import Tokenizer
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Detect:
-    """Tell the language of the recording's first 30 s. Answer: LanguageGuess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +88,16 @@ class SeekLoop:
         self._initial = [] if prompt is None else tokenizer.encode(" " + prompt.strip())
         self._history: list[int] = list(self._initial)
         self._reset = 0  # the prompt begins here in the history
-        self._prompt_limit = n_text_ctx // 2 - 1  # tokens of text that a prompt can hold
+        self._prompt_limit = prompt_limit(n_text_ctx)
+        self._hotwords = Hotwords.of(options.context.hotwords, tokenizer, n_text_ctx)
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
-        self._guess: LanguageGuess | None = None
+        self._spoken = SpokenLanguages(
+            options.speech,
+            content_frames=content_frames,
+            only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
+            can_listen=can_listen,
+        )
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
@@ -102,17 +105,13 @@ class SeekLoop:
 
     @property
     def language(self) -> str | None:
-        """The language's code: as given, or as detected; None while it is not known."""
-        if self._guess is not None:
-            return self._guess.language
-        if not self._tokenizer.multilingual:
-            return next(iter(LANGUAGES))
-        return self._options.speech.language_code
+        """The code of the language that the next window is decoded in; None while it is not known."""
+        return self._spoken.language
 
     @property
     def language_guess(self) -> LanguageGuess | None:
         """What was detected; None if nothing was, or not yet."""
-        return self._guess
+        return self._spoken.guess
 
     @property
     def last_window(self) -> Window:
@@ -132,14 +131,14 @@ class SeekLoop:
     def next(self) -> Request | None:
         """Say what is needed next; the same until it is answered. None: the recording is done."""
         if self._asked is None:
-            self._asked = Detect() if self.language is None else self._next_window()
+            self._asked = self._next_window()
         return self._asked
 
     def accept(self, answer: Answer) -> list[Segment]:
         """Take the answer to the last request; give the segments that came of it."""
         asked, self._asked = self._asked, None
         if isinstance(asked, Detect) and isinstance(answer, LanguageGuess):
-            self._guess = answer
+            self._spoken.accept(answer)
             return []
         if isinstance(asked, Decode) and isinstance(answer, WindowResult):
             return self._accept_window(asked, answer)
@@ -147,6 +146,9 @@ class SeekLoop:
             (decoded, result), self._decoded = self._decoded, None
             return self._accept_window(decoded, replace(result, timings=answer.words))
         if isinstance(asked, Listen) and isinstance(answer, Heard):
+            if self._spoken.is_listening:
+                self._spoken.accept(answer)
+                return []
             self._watch.hear(answer)
             if self._decoded is None:
                 return []
@@ -159,10 +161,10 @@ class SeekLoop:
         return Transcript(
             text=self._tokenizer.decode(self._history[len(self._initial) :]),
             segments=tuple(self._segments),
-            language=self.language or "",
+            language=most_spoken(self._segments) or self.language or "",
             duration_s=duration_s,
             language_as_given=self._options.speech.language,
-            language_guess=self._guess,
+            language_guess=self.language_guess,
             windows=tuple(self._windows),
             warnings=warnings,
             flags=self.flags,
@@ -170,10 +172,12 @@ class SeekLoop:
 
     # Where to decode.
 
-    def _next_window(self) -> Decode | Listen | None:
+    def _next_window(self) -> Detect | Decode | Listen | None:
+        if self.language is None and (question := self._spoken.question_of_all()):
+            return question
         while self._clips:
             start, end = self._clips[0]
-            self._seek = max(self._seek, start)
+            self._seek = self._spoken.start(max(self._seek, start))
             size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
             if size > 0 and start < self._seek:
                 is_rest = size < self._window_frames
@@ -184,18 +188,30 @@ class SeekLoop:
                     self._seek += size
                     continue
             if size > 0:
-                return Decode(self._seek, size, tuple(self._prompt()))
+                return self._asked_or_decoded(size)
             del self._clips[0]
             if self._clips:
                 self._seek = self._clips[0][0]
         return None
 
+    def _asked_or_decoded(self, size: int) -> Detect | Decode | Listen:
+        """Ask for the language of a window, as far as that is to be asked, then for its text."""
+        question = self._spoken.question(self._seek, size)
+        if question is not None:
+            return question
+        if self._spoken.changed:  # text in another language pulls the decoder back to it
+            self._reset = len(self._history)
+        return Decode(self._seek, self._spoken.size(self._seek, size), tuple(self._prompt()))
+
     def _prompt(self) -> list[int]:
-        if not self._options.context.carry_initial_prompt:
-            return self._history[max(self._reset, len(self._history) - self._prompt_limit) :]
-        rest = self._history[max(len(self._initial), self._reset) :]
-        # The reference's slice, to the letter: where no room is left, [-0:] takes everything.
-        return self._initial + rest[-(self._prompt_limit - len(self._initial)) :]
+        return prompt_of(
+            self._history,
+            n_initial=len(self._initial),
+            reset=self._reset,
+            hotwords=self._hotwords.tokens,
+            limit=self._prompt_limit,
+            carry=self._options.context.carry_initial_prompt,
+        )
 
     # What came of it.
 
@@ -256,7 +272,8 @@ class SeekLoop:
             frames_per_timestamp=self._frames_per_timestamp,
             timestamp_begin=self._tokenizer.special.timestamp_begin,
         )
-        return cut(result.tokens, geometry)
+        found = cut(result.tokens, geometry)
+        return bounded(found, geometry) if self._spoken.ends_at(asked.seek + asked.n_frames) else found
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
@@ -304,6 +321,7 @@ class SeekLoop:
             no_speech_prob=result.no_speech_prob,
             flags=piece.flags,
             words=() if empty else piece.words if self._options.words.word_timestamps else None,
+            language=self._spoken.of_segments,
         )
 
     def _move_on(
@@ -312,6 +330,7 @@ class SeekLoop:
         """Keep a window's segments and go on behind it; None: the window is skipped."""
         self._seek = next_seek
         self._watch.moved_on()
+        self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
         self._segments.extend(segments or ())
         self._windows.append(
             Window(

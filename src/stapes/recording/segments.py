@@ -6,7 +6,7 @@ Source: openai/whisper transcribe.py at c0d2f62, the middle of the seek loop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stapes.results import Word
 
@@ -80,6 +80,13 @@ def cut(tokens: Sequence[int], window: WindowGeometry) -> Cut:
     advance = window.n_frames if closed else window.position(tokens[start - 1]) * window.frames_per_timestamp
     # Only tokens that break the timestamp rules point nowhere; the reference would decode this window for ever.
     return Cut(pieces=tuple(pieces), advance=advance if advance > 0 else window.n_frames, closed=closed)
+
+
+def bounded(found: Cut, window: WindowGeometry) -> Cut:
+    """Hold times to a window that ends where something else begins: the network may point behind its end."""
+    end_s = window.offset_s + window.n_frames * 160 / 16000
+    pieces = tuple(replace(one, end_s=min(one.end_s, end_s)) for one in found.pieces if one.start_s < end_s)
+    return replace(found, pieces=pieces or found.pieces[:1], advance=min(found.advance, window.n_frames))
 
 
 def _whole(tokens: Sequence[int], window: WindowGeometry) -> Piece:

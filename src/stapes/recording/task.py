@@ -17,10 +17,11 @@ from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
 from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language import language_guess, language_step
+from stapes.recording.language import candidates_of, language_guess, language_step
 from stapes.recording.listening import Ear, Listen, OpenListener
-from stapes.recording.loop import Align, Answer, Decode, Detect, SeekLoop
+from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
 from stapes.recording.splice import TimeMap
+from stapes.recording.spoken import Detect
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
 
@@ -76,11 +77,14 @@ class RecordingTask:
         self._n_flags_told = 0
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
+        self._candidates = candidates_of(tokenizer, options.speech)
         self._heads = heads
         self._window: WindowId | None = None
+        self._encoded: tuple[int, int] | None = None  # which frames the window holds: first, how many
         self._detecting: RowId | None = None
         self._decoder: WindowDecoder | None = None
         self._aligner: WindowAligner | None = None
+        self._listen()
         self._first_events = tuple(event for answer in resume for event in self.take_answer(answer))
 
     def take_answer(self, answer: Answer) -> list[JobEvent]:
@@ -93,8 +97,8 @@ class RecordingTask:
         """Give an answer to the loop, and what came of it to whoever listens: nothing before a window has its words."""
         segments = [*self._loop.accept(answer), *self._listen()]
         if isinstance(answer, LanguageGuess):
-            self._setting = WindowSetting.make(self._backend.spec, self._tokenizer, self._options, self._loop.language)
-            return [LanguageDetected(guess=answer, resumed=resumed)]
+            whole = self._loop.language_guess
+            return [LanguageDetected(guess=answer, language=None if whole is None else whole.language, resumed=resumed)]
         if isinstance(self._loop.next(), Align):
             return []
         told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
@@ -171,13 +175,13 @@ class RecordingTask:
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
-        if isinstance(request, Decode | Align):
+        if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
             return self._mel.window(request.seek, request.n_frames)
         return self._mel.opening()
 
     def attach(self, window: WindowId) -> None:
         """Take the memory of the window that was encoded from `mel`."""
-        self._window = window
+        self._window, self._encoded = window, _frames_of(self._loop.next())
         self._begin()
 
     def _begin(self) -> None:
@@ -186,6 +190,7 @@ class RecordingTask:
         if isinstance(request, Detect):
             self._detecting = self._backend.open(self._window)
         elif isinstance(request, Decode):
+            self._setting = self._setting.speaking(self._loop.language)
             self._decoder = WindowDecoder(
                 self._backend,
                 self._window,
@@ -206,7 +211,9 @@ class RecordingTask:
     def steps(self) -> list[RowStep]:
         """Say which rows are to be stepped; none while a window is needed."""
         if self._detecting is not None:
-            return [language_step(self._detecting, self._tokenizer)]
+            request = self._loop.next()
+            assert isinstance(request, Detect)
+            return [language_step(self._detecting, self._tokenizer, self._candidates, request.part)]
         if self._aligner is not None:
             return self._aligner.steps()
         return self._decoder.steps() if self._decoder is not None else []
@@ -237,10 +244,9 @@ class RecordingTask:
         assert self._detecting is not None
         self._backend.close(self._detecting)
         self._detecting = None
-        events = self._told(language_guess(result.probes[0], self._tokenizer))
-        request = self._loop.next()
-        if isinstance(request, Decode) and request.seek == 0 and request.n_frames == N_FRAMES:
-            self._begin()  # a first window full of sound is what was just encoded
+        events = self._told(language_guess(result.probes[0], self._candidates))
+        if _frames_of(self._loop.next()) == self._encoded:
+            self._begin()  # over what was just encoded
         else:
             self._release()
         return events
@@ -268,3 +274,13 @@ class RecordingTask:
             self._detecting = None
         self._release()
         self._recording.close()
+
+
+def _frames_of(request: Request | None) -> tuple[int, int] | None:
+    """Say which window a request is about: its first frame, and how many it has.
+
+    The recording's opening is a window of its own, but for a recording that fills it.
+    """
+    if isinstance(request, Detect) and request.n_frames is None:
+        return 0, N_FRAMES
+    return None if request is None or isinstance(request, Listen) else (request.seek, request.n_frames or 0)

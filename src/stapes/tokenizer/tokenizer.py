@@ -77,6 +77,11 @@ class Tokenizer:
         spelt = [self._tokens[one] if one < n_ordinary else self._names[one] for one in ids]
         return b"".join(spelt).decode("utf-8", errors="replace")
 
+    @cached_property
+    def texts(self) -> tuple[str | None, ...]:
+        """The text of every ordinary token, by id; None where it is part of a character."""
+        return tuple(map(_text_of, self._tokens))
+
     def start_sequence(self, language: str | None, task: Task) -> tuple[int, ...]:
         """Give the ids that open a transcript: start, language and task; for an English-only model, start alone.
 
@@ -125,6 +130,13 @@ class Tokenizer:
         s = self.special
         ids.update((s.transcribe, s.translate, s.sot, s.sot_prev, s.sot_lm, s.no_speech))
         return tuple(sorted(ids))
+
+
+def _text_of(token: bytes) -> str | None:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _encoding_of(ranks: dict[bytes, int]) -> tiktoken.Encoding:

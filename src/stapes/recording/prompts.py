@@ -1,0 +1,64 @@
+"""What a window is told of the text before it: initial prompt, hotwords, previous text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stapes.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Hotwords:
+    """Words as a prompt can hold them."""
+
+    tokens: tuple[int, ...] = ()
+    n_words: int = 0
+    left_out: tuple[str, ...] = ()  # words for which there was no room
+
+    @classmethod
+    def of(cls, text: str | None, tokenizer: Tokenizer, n_text_ctx: int) -> Hotwords:
+        """Take as many whole words as half of a prompt holds: 111 tokens of 223."""
+        words = (text or "").split()
+        if not words:
+            return cls()
+        room = prompt_limit(n_text_ctx) // 2
+        tokens = tokenizer.encode(" " + " ".join(words))
+        if len(tokens) <= room:
+            return cls(tuple(tokens), len(words))
+        fitting = _most_that_fit(words, tokenizer, room)
+        kept = tokenizer.encode(" " + " ".join(words[:fitting])) if fitting else []
+        return cls(tuple(kept), len(words), tuple(words[fitting:]))
+
+
+def _most_that_fit(words: Sequence[str], tokenizer: Tokenizer, room: int) -> int:
+    """Say how many of the first words have `room` tokens at most together."""
+    used = 0
+    for i, word in enumerate(words):
+        used += len(tokenizer.encode(" " + word))  # a space begins a token: words do not merge
+        if used > room:
+            return i
+    return len(words)
+
+
+def prompt_limit(n_text_ctx: int) -> int:
+    """How many tokens of text a prompt can hold: 223."""
+    return n_text_ctx // 2 - 1
+
+
+def prompt_of(
+    history: Sequence[int], *, n_initial: int, reset: int, hotwords: Sequence[int], limit: int, carry: bool
+) -> list[int]:
+    """Put a window's prompt together: the initial prompt, hotwords, then as much previous text as has room.
+
+    history: the initial prompt (n_initial ids) and all text behind it; text before position `reset` is forgotten.
+    carry: whether the initial prompt stays.
+    """
+    initial, room = list(history[:n_initial]), limit - len(hotwords)
+    if carry:
+        rest = list(history[max(n_initial, reset) :])
+        if not hotwords:  # the reference's slice, to the letter: where no room is left, [-0:] takes everything
+            return initial + rest[-(limit - n_initial) :]
+        return [*initial, *hotwords, *rest[len(rest) - max(0, min(len(rest), room - n_initial)) :]]
+    first = max(reset, len(history) - room)
+    return [*history[first : max(first, n_initial)], *hotwords, *history[max(first, n_initial) :]]

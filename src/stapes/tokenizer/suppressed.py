@@ -1,0 +1,52 @@
+"""Which tokens are never to be chosen because of what they say: texts, a regular expression, numerals."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+from stapes.errors import OptionError
+from stapes.options import Rules
+from stapes.tokenizer.tokenizer import Tokenizer
+
+#: signs beside digits and money that stand for words of a number
+_NUMBER_SIGNS = frozenset("%‰")
+
+
+def suppressed_by_text(tokenizer: Tokenizer, options: Rules) -> frozenset[int]:
+    """Give the ids of ordinary tokens that the options forbid by their text; special tokens are never among them.
+
+    Raises OptionError for a text or an expression that no token has, or where no text would be left.
+    """
+    texts = tokenizer.texts if options.suppress_text or options.suppress_regex or options.suppress_numerals else ()
+    found: set[int] = set()
+    for name, value, is_in in _tests(options):
+        ids = [i for i, text in enumerate(texts) if text is not None and is_in(text)]
+        if not ids:
+            raise OptionError(
+                f"{name}: no token of this model has {value!r} in it; tokens are words or pieces of words, "
+                "most with a space before them"
+            )
+        found.update(ids)
+    if found and not any(text is not None and i not in found for i, text in enumerate(texts)):
+        raise OptionError("suppress_text, suppress_regex and suppress_numerals leave no text to be written")
+    return frozenset(found)
+
+
+def _tests(options: Rules) -> Iterator[tuple[str, str, Callable[[str], object]]]:
+    for wanted in options.suppress_text:
+        yield "suppress_text", wanted, _contains(wanted)
+    if options.suppress_regex:
+        yield "suppress_regex", options.suppress_regex, re.compile(options.suppress_regex).search
+    if options.suppress_numerals:
+        yield "suppress_numerals", "a digit", has_numeral
+
+
+def _contains(wanted: str) -> Callable[[str], bool]:
+    return lambda text: wanted in text
+
+
+def has_numeral(text: str) -> bool:
+    """Whether a text has a digit, a sign of money or one of per cent in it."""
+    return any(sign in _NUMBER_SIGNS or unicodedata.category(sign) in ("Nd", "Nl", "No", "Sc") for sign in text)

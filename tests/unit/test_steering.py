@@ -1,0 +1,134 @@
+"""Steering: hotwords in every prompt, tokens that are not to be chosen, numbers as words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stapes.decoding.rules import DecodingRules
+from stapes.errors import OptionError, StapesWarning
+from stapes.options import Rules
+from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
+from stapes.testing import noise, scripted_engine, small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.suppressed import has_numeral, suppressed_by_text
+
+N_TEXT_CTX = 448
+LIMIT = prompt_limit(N_TEXT_CTX)
+TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
+ids = st.lists(st.integers(0, 300), max_size=400)
+
+
+# Prompts.
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Zs", "Cc", "Zl", "Zp")), min_size=1), max_size=80))
+def test_hotwords_take_whole_words_up_to_half_a_prompt(words: list[str]) -> None:
+    words = " ".join(words).split()
+    found = Hotwords.of(" ".join(words), TOKENIZER, N_TEXT_CTX)
+    kept = words[: len(words) - len(found.left_out)]
+    assert len(found.tokens) <= LIMIT // 2
+    assert found.tokens == tuple(TOKENIZER.encode(" " + " ".join(kept)) if kept else ())
+    assert (found.n_words, list(found.left_out)) == (len(words), words[len(kept) :])
+
+
+@pytest.mark.parametrize("text", [None, "", "  \n "])
+def test_without_hotwords_there_are_none(text: str | None) -> None:
+    assert Hotwords.of(text, TOKENIZER, N_TEXT_CTX) == Hotwords()
+
+
+def test_a_word_too_long_for_a_prompt_is_left_out() -> None:
+    assert Hotwords.of("a" * 500 + " b", TOKENIZER, N_TEXT_CTX) == Hotwords((), 2, ("a" * 500, "b"))
+
+
+@settings(deadline=None)
+@given(
+    history=ids, hotwords=st.lists(st.integers(1000, 1010), max_size=LIMIT // 2), carry=st.booleans(), data=st.data()
+)
+def test_a_prompt_is_initial_prompt_hotwords_and_the_latest_text(
+    history: list[int], hotwords: list[int], carry: bool, data: st.DataObject
+) -> None:
+    n_initial = data.draw(st.integers(0, min(len(history), LIMIT)))
+    reset = data.draw(st.integers(0, len(history)))
+    found = prompt_of(history, n_initial=n_initial, reset=reset, hotwords=hotwords, limit=LIMIT, carry=carry)
+    at = found.index(hotwords[0]) if hotwords else 0
+    assert found[at : at + len(hotwords)] == hotwords
+    before, behind = (found[:at], found[at + len(hotwords) :]) if hotwords else (found, [])
+    if hotwords:
+        assert behind == (history[len(history) - len(behind) :] if behind else [])
+        assert len(behind) <= LIMIT - len(hotwords)
+        assert before == history[:n_initial] if carry else before == history[:n_initial][n_initial - len(before) :]
+        assert carry or len(found) <= LIMIT
+    else:
+        rest = history[max(n_initial, reset) :]
+        wanted = history[:n_initial] + rest[-(LIMIT - n_initial) :] if carry else history[reset:][-LIMIT:]
+        assert found == wanted  # the reference's
+
+
+def test_any_number_of_hotwords_fits_and_what_does_not_is_told_once() -> None:
+    words = [f"word{i}" for i in range(500)]
+    with pytest.warns(StapesWarning, match=r"of 500 words have no room in a prompt, from 'word\d+' on") as warned:
+        text = scripted_engine([" a" * 90, " b"]).transcribe(
+            noise(95.0), hotwords=" ".join(words), initial_prompt="c " * 300, carry_initial_prompt=True, language="en"
+        )
+    assert len(warned) == 1
+    assert text.segments
+
+
+# What is never chosen.
+
+
+def texts_of(options: dict[str, Any]) -> set[str | None]:
+    return {TOKENIZER.texts[one] for one in suppressed_by_text(TOKENIZER, Rules(**options))}
+
+
+def test_texts_forbid_the_tokens_that_contain_them() -> None:
+    assert texts_of({"suppress_text": ("he", "%")}) == {"he", " he", " the", "%", " %"}
+    assert texts_of({"suppress_regex": r"^\s*(and|t)$"}) == {" and", "t", " t"}
+    assert texts_of({}) == set()
+
+
+def test_numerals_are_digits_and_the_signs_of_numbers() -> None:
+    assert texts_of({"suppress_numerals": True}) == {
+        *"0123456789%$", *(f" {one}" for one in "0123456789%$"),
+    }  # fmt: skip
+    assert all(map(has_numeral, ("3", " 25", "€", "٣", "½", "v2", "%")))
+    assert not any(map(has_numeral, ("three", " &", "三", ".")))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["e", " ", "[a-z]", ".", "o|n", "(?i)A"]))
+def test_no_special_token_and_no_timestamp_is_ever_forbidden_by_its_text(pattern: str) -> None:
+    try:
+        found = suppressed_by_text(TOKENIZER, Rules(suppress_regex=pattern))
+    except OptionError:
+        assert pattern == "."
+        return
+    assert found
+    assert max(found) < TOKENIZER.special.eot
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suppress_text": ("thank you",)}, "suppress_text: no token of this model has 'thank you' in it"),
+        ({"suppress_regex": "zzz"}, "suppress_regex: no token of this model has 'zzz' in it"),
+        ({"suppress_regex": "(?s)."}, "leave no text to be written"),
+    ],
+)
+def test_what_would_do_nothing_or_leave_nothing_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        DecodingRules.make(TOKENIZER, Rules(**options), 0.02)
+
+
+def test_forbidden_texts_join_the_forbidden_ids() -> None:
+    (percent,) = TOKENIZER.encode("%")
+    plain, steered = (DecodingRules.make(TOKENIZER, Rules(suppress_text=texts), 0.02) for texts in ((), ("%",)))
+    assert percent not in plain.permanent
+    assert percent in steered.permanent
+    assert TOKENIZER.special.sot in steered.permanent
+    assert TOKENIZER.special.eot not in steered.permanent
