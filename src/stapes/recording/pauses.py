@@ -15,11 +15,13 @@ from stapes.results import Segment, Word, WordTiming
 
 #: shorter pauses are left to attention
 LEAST_PAUSE_S = 1.5
-#: by which a word may reach into speech and still lie in the pause beside it
+#: by which a word begins behind the speech before it, or reaches into the speech behind it
 _REACH_S = 0.2
+#: by which a word that reaches into speech begins too early: attention's own errors are smaller
+_EARLY_S = 0.7
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
-#: what the network hears of a word begins that much late, and ends that much early
+#: what the network hears of a word begins about that late
 _BLUR_S = 0.1
 _FRAMES_PER_SECOND = 100
 
@@ -71,7 +73,8 @@ def _pauses(heard: Heard, first_s: float, end_s: float) -> list[Pause]:
 
 def _moved(word: Word, pauses: Sequence[Pause]) -> Word:
     for start_s, end_s in pauses:
-        if word.start_s < start_s + _REACH_S or word.end_s > end_s + _REACH_S or word.start_s > end_s - _REACH_S:
+        lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or end_s - word.start_s > _EARLY_S)
+        if word.start_s < start_s + _REACH_S or not lies_in_it:
             continue
         duration_s = word.end_s - word.start_s
         if end_s - word.end_s <= word.start_s - start_s or start_s < 0:
