@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stapes.audio.pcm import Recording
+from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import SpeechListener
 from stapes.recording.vad import CHUNK_SAMPLES, Span, VoiceSettings, speech_spans
 
 OpenListener = Callable[[], SpeechListener]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 _SAMPLES_PER_FRAME = 160
+#: half a second, and the root mean square it is brought to; 70 dB more at most
+_LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: a network that has heard nothing yet is unsure of what comes first
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
-#: softer than Silero's own: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
-_VOICE = VoiceSettings(threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0)
+#: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
+_VOICE = VoiceSettings(threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0)
 
 
 def find_spans(
@@ -55,6 +57,26 @@ class Heard:
         return sum(stop - start for start, stop in self.within(first, end))
 
 
+def levelled(samples: Samples) -> Samples:
+    """Make quiet stretches as loud as loud ones: the network hears no quiet voice for seconds after a loud one.
+
+    Every half second is brought to the same root mean square, or as near to it as its louder neighbour lets it, with
+    the gain between them changing evenly. Noise stays noise however loud it is.
+    """
+    n_blocks = -(-len(samples) // _LEVEL_SAMPLES)
+    if not n_blocks:
+        return samples
+    blocks = np.zeros(n_blocks * _LEVEL_SAMPLES, np.float32)
+    blocks[: len(samples)] = samples
+    loudness = np.sqrt(np.mean(blocks.reshape(n_blocks, _LEVEL_SAMPLES) ** 2, axis=1))
+    beside = np.pad(loudness, 1, mode="edge")
+    loudest = np.maximum(np.maximum(beside[:-2], loudness), beside[2:])
+    gains = np.minimum(_LEVEL / np.maximum(loudest, 1e-9), _MOST_GAIN)
+    centres = (np.arange(n_blocks) + 0.5) * _LEVEL_SAMPLES
+    found: Samples = samples * np.interp(np.arange(len(samples)), centres, gains).astype(np.float32)
+    return found
+
+
 class Ear:
     """Listens to stretches of one recording.
 
@@ -69,7 +91,7 @@ class Ear:
         """Answer a request."""
         start, end = asked.seek * _SAMPLES_PER_FRAME, (asked.seek + asked.n_frames) * _SAMPLES_PER_FRAME
         first = max(0, start - _LEAD_SAMPLES)
-        samples = self._recording.read(first, end)
+        samples = levelled(self._recording.read(first, end))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
         frames = tuple(
             ((first + one.start) // _SAMPLES_PER_FRAME, -(-(first + one.end) // _SAMPLES_PER_FRAME)) for one in spans
