@@ -21,10 +21,10 @@ _NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
 _SPARSE = 1.5
 #: frames without text, between a window's last word and where the loop would go on, that give reason to listen
 _LONG_REST = 200
-#: frames by which timestamps of real text miss the speech they belong to
-_BESIDE = 100
 #: characters a second that nobody says, of those beyond what may be said while the network has not heard anything yet
 _MOST_CHARACTERS, _FREE = 45, 12
+#: characters a second that quick speakers say
+_QUICK_CHARACTERS = 25
 #: frames of speech that are worth going back for, from half a second behind the last word on
 _WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
 #: frames before speech at which to go on, so that its first sound is whole
@@ -66,6 +66,15 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A window's text: from when to when, and how many characters."""
+
+    start_s: float
+    end_s: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Guarded:
     """What is left of a window's cut. Without pieces: as if the window were silence."""
 
@@ -90,23 +99,19 @@ def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> boo
     )
 
 
-def drop_unheard(guarded: Guarded, heard: Heard, lengths: Sequence[int], eot: int) -> Guarded:
-    """Drop the pieces around which nobody speaks, or not for as long as their text takes to say.
+def drop_unheard(guarded: Guarded, heard: Heard, place: Place, length: int, eot: int) -> Guarded:
+    """Drop a window's text where nobody speaks in it, or not for as long as the text takes to say.
 
-    lengths: of the pieces' texts, in characters.
+    length: of the whole text, in characters.   Of a window in which somebody speaks no piece is dropped by its times:
+    behind a long silence, Whisper's lie where the silence is.
     """
-    kept, dropped = [], []
-    for piece, length in zip(guarded.found.pieces, lengths, strict=True):
-        first, end = _frame(piece.start_s), _frame(piece.end_s)
-        needed = (length - _FREE) / _MOST_CHARACTERS * _FRAMES_PER_SECOND
-        if not heard.within(first - _BESIDE, end + _BESIDE):
-            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), NOBODY))
-        elif needed > 0 and heard.frames_within(first - _BESIDE // 2, end + _BESIDE // 2) < needed:
-            dropped.append(_dropped("silence", [piece], _text(piece.tokens, eot), "more than is spoken here"))
-        else:
-            kept.append(piece)
-    found = replace(guarded.found, pieces=tuple(kept))
-    return Guarded(found, (*guarded.dropped, *(one for one in dropped if one.tokens)))
+    spoken = heard.frames_within(place.seek, place.end)
+    needed = (length - _FREE) / _MOST_CHARACTERS * _FRAMES_PER_SECOND
+    if spoken and spoken >= needed:
+        return guarded
+    reason = "more than is spoken here" if spoken else NOBODY
+    lost = [_dropped("silence", [piece], _text(piece.tokens, eot), reason) for piece in guarded.found.pieces]
+    return Guarded(replace(guarded.found, pieces=()), (*guarded.dropped, *(one for one in lost if one.tokens)))
 
 
 def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guarded:
@@ -140,12 +145,17 @@ def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guar
     return Guarded(replace(found, pieces=tuple(pieces), advance=advance), (dropped,))
 
 
-def back_to_speech(heard: Heard, place: Place, text_end_s: float | None, next_seek: int) -> int:
+def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int) -> int:
     """Say where to go on: where speech begins that the window's text leaves out, else at `next_seek`.
 
-    text_end_s: where its text ends; None: it has none.
+    said: the text; None: there is none. Where its times hold too little speech for it they are not believed.
     """
-    behind = place.seek if text_end_s is None else _frame(text_end_s) + _BEHIND_TEXT
+    behind = place.seek
+    if said is not None:
+        behind = _frame(said.end_s) + _BEHIND_TEXT
+        needed = (said.length - _FREE) / _QUICK_CHARACTERS * _FRAMES_PER_SECOND
+        if heard.frames_within(_frame(said.start_s), behind) < max(needed, 1):
+            return next_seek
     left = heard.within(behind, min(next_seek, place.end))
     if sum(stop - start for start, stop in left) < _WORTH_GOING_BACK:
         return next_seek

@@ -19,7 +19,9 @@ _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: a network that has heard nothing yet is unsure of what comes first
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
-_VOICE = VoiceSettings(threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0)
+_VOICE = VoiceSettings(
+    threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0
+)
 
 
 def find_spans(

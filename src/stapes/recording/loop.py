@@ -228,7 +228,7 @@ class SeekLoop:
             if not silent:
                 self._watch.keep(guarded, place)
                 self._forget_prompt_of(guarded)
-            return self._move_on(asked, result, self._watch.go_on(place, None, place.end), segments=None)
+            return self._move_on(asked, result, self._watch.go_on(place, (), place.end), segments=None)
         settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
         if self._options.words.word_timestamps:
             result = replace(result, timings=result.timings or ())  # no text has no words
@@ -239,14 +239,14 @@ class SeekLoop:
         pieces = self._watch.heard_pieces(settled.pieces, place)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
         if self._options.words.word_timestamps:
-            segments = self._watch.out_of_pauses(in_order(segments, self._spoken_until_s(asked)), place)
+            segments = in_order(self._watch.out_of_pauses(segments, place), self._spoken_until_s(asked))
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
         self._forget_prompt_of(guarded)
         next_seek = settled.next_seek
         if not guarded.looped:  # that guard has said where to go on
-            next_seek = self._watch.go_on(place, pieces[-1].end_s if pieces else None, next_seek)
+            next_seek = self._watch.go_on(place, segments, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
 
     def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:

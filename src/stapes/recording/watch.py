@@ -14,6 +14,7 @@ from stapes.recording.guards import (
     Dropped,
     Guarded,
     Place,
+    Said,
     back_to_speech,
     drop_loop,
     drop_unheard,
@@ -92,10 +93,9 @@ class Watch:
         if self._guards.loop_guard:
             guarded = drop_loop(found, place, prompt, eot)
         if self._guards.silence_guard and self._heard is not None:
-            texts = [
-                self._tokenizer.decode([one for one in piece.tokens if one < eot]) for piece in guarded.found.pieces
-            ]
-            guarded = drop_unheard(guarded, self._heard, [len(text.strip()) for text in texts], eot)
+            text = [one for piece in guarded.found.pieces for one in piece.tokens if one < eot]
+            length = len(self._tokenizer.decode(text).strip())
+            guarded = drop_unheard(guarded, self._heard, place, length, eot)
         if guarded.looped and self._looped:  # the same again: whatever is said there, this model does not hear it
             guarded = replace(guarded, found=replace(guarded.found, advance=place.n_frames))
         return guarded
@@ -129,11 +129,13 @@ class Watch:
             return segments
         return out_of_pauses(segments, self._heard, place.seek, place.end)
 
-    def go_on(self, place: Place, text_end_s: float | None, next_seek: int) -> int:
+    def go_on(self, place: Place, segments: Sequence[Segment], next_seek: int) -> int:
         """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""
         found = next_seek
         if self._guards.speech_guard and self._heard is not None:
-            found = back_to_speech(self._heard, place, text_end_s, next_seek)
+            text = [one for one in segments if one.text]
+            said = Said(text[0].start_s, text[-1].end_s, sum(len(one.text) for one in text)) if text else None
+            found = back_to_speech(self._heard, place, said, next_seek)
         if found != next_seek:
             start_s, end_s = found / _FRAMES_PER_SECOND, next_seek / _FRAMES_PER_SECOND
             reason = "somebody speaks behind the last word"
