@@ -125,7 +125,7 @@ NO_THRESHOLDS = {"compression_ratio_threshold": None, "logprob_threshold": None,
 def by_us(n_vocab: int, script: TokenScript, keywords: dict[str, Any], key: tuple[int, ...] = (0, 0)) -> WindowResult:
     keywords = {**NO_THRESHOLDS, "temperature": 0.0, **keywords}
     prompt = keywords.pop("prompt", None) or []
-    options = TranscribeOptions.from_keywords(keywords)
+    options = TranscribeOptions.from_keywords({**keywords, "mode": "reference"})
     spec, tokenizer = spec_of(n_vocab), our_tokenizer(n_vocab)
     backend = ScriptedBackend(spec, lambda _, tokens: script(tokens))
     (window,) = backend.encode(np.zeros((1, spec.n_mels, 2 * spec.n_audio_ctx), np.float32))
@@ -422,7 +422,12 @@ def our_transcript(script: TokenScript, content_frames: int, keywords: dict[str,
     spec = spec_of(MULTILINGUAL)
     backend = ScriptedBackend(spec, lambda _, tokens: script(tokens))
     recording = recording_of_array("tone", tone(content_frames / 100))
-    task = RecordingTask(recording, backend, our_tokenizer(MULTILINGUAL), TranscribeOptions.from_keywords(keywords))
+    task = RecordingTask(
+        recording,
+        backend,
+        our_tokenizer(MULTILINGUAL),
+        TranscribeOptions.from_keywords({**keywords, "mode": "reference"}),
+    )
     while not task.done:
         if task.needs_window:
             task.attach(backend.encode(task.mel()[None])[0])

@@ -207,7 +207,7 @@ def by_reference(script: Script, content_frames: int, monkeypatch: pytest.Monkey
 
 def by_us(script: Script, content_frames: int) -> tuple[dict[str, Any], bool]:
     spec = spec_of(script.n_vocab)
-    options = TranscribeOptions.from_keywords(script.keywords)
+    options = TranscribeOptions.from_keywords({**script.keywords, "mode": "reference"})
     loop = SeekLoop(
         content_frames=content_frames,
         window_frames=WINDOW_FRAMES,

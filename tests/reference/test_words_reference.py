@@ -228,7 +228,7 @@ def their_alignment(script: Script):
 
 def by_us(script: Script, content_frames: int) -> dict[str, Any]:
     spec, tokenizer = spec_of(script.n_vocab), our_tokenizer(script.n_vocab)
-    options = TranscribeOptions.from_keywords(script.keywords)
+    options = TranscribeOptions.from_keywords({**script.keywords, "mode": "reference"})
     loop = SeekLoop(
         content_frames=content_frames, window_frames=3000, n_audio_ctx=spec.n_audio_ctx, n_text_ctx=spec.n_text_ctx,
         tokenizer=tokenizer, options=options,
@@ -286,7 +286,7 @@ def test_whole_transcripts_with_words_are_equal(model, seed):
     n_frames = 4500
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(our_loop, "in_order", lambda segments, _: list(segments))
-        ours = engine.transcribe(sound(n_frames / 100), **keywords).to_dict()
+        ours = engine.transcribe(sound(n_frames / 100), mode="reference", **keywords).to_dict()
     theirs = whisper_transcribe.transcribe(network, sound(n_frames / 100).copy(), fp16=False, **keywords)
     pairs = list(zip(ours["segments"], theirs["segments"], strict=True))
     assert any(other["words"] for _, other in pairs)
