@@ -2,8 +2,8 @@
 
     python -m benchmarks.guards [--others other/bin/python --checkpoints folder/of/checkpoints] [--rounds 5]
 
-Every recording is transcribed with the library's defaults (a ladder of temperatures, greedily at 0) in the default
-mode and in mode "reference". Speech with gaps is `benchmarks.gaps`.
+Every recording is transcribed in the default mode and in mode "reference": under noise as the command does (five beams,
+like faster-whisper), else as the library does. Speech with gaps is `benchmarks.gaps`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.machine import facts
 from benchmarks.recordings import Recording
 from benchmarks.results import FORMAT, write
 from benchmarks.word_errors import edits, normalise_all
+from stapes.options import COMMAND_PRESET
 
 MODES = ("sequential", "reference")
 NOISES = ("10dB", "0dB")
@@ -64,7 +65,10 @@ def _without_speech(engine: stapes.Engine) -> dict[str, dict[str, int]]:
 def _noisy(engine: stapes.Engine, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Count word errors in English under noise: {noise: {engine or mode: per cent}}."""
     recordings = [one for one in judged_recordings()["english"] if one.name.startswith("noisy/")]
-    texts = {mode: [engine.transcribe(one.path, language="en", mode=mode).text for one in recordings] for mode in MODES}
+    texts = {
+        mode: [engine.transcribe(one.path, language="en", mode=mode, **COMMAND_PRESET).text for one in recordings]
+        for mode in MODES
+    }
     if arguments.checkpoints is not None:
         texts["faster-whisper's defaults"] = _faster_whisper(recordings, arguments)
     wanted = [one.reference or "" for one in recordings]
