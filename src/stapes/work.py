@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, SpeechListener
 from stapes.backends.selecting import open_speech_listener
@@ -26,7 +27,6 @@ from stapes.recording.vad import VoiceSettings
 from stapes.tokenizer import Tokenizer
 
 Work = RecordingTask | ChunkedTask | GivenTextTask
-_SAMPLES_PER_FRAME = 160
 _OF_DETECTION = ("languages", "language_detection_segments", "language_detection_threshold")
 
 
@@ -74,7 +74,7 @@ class Workshop:
         """Cut out of a recording's clips what is speech."""
         voice = VoiceSettings.of(options.voice)
         listener = open_speech_listener(speech_weights()) if self.listener is None else self.listener()
-        clips = clips_in_frames(options.clips.clip_timestamps, -(-recording.n_samples // _SAMPLES_PER_FRAME))
+        clips = clips_in_frames(options.clips.clip_timestamps, -(-recording.n_samples // HOP_LENGTH))
         spans = whole_frames(within(find_spans(recording, listener, voice, check), clips), recording.n_samples)
         return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, recording.n_samples)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import SpeechListener
 from stapes.recording.vad import CHUNK_SAMPLES, Span, VoiceSettings, speech_spans
 
 OpenListener = Callable[[], SpeechListener]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
-_SAMPLES_PER_FRAME = 160
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: a network that has heard nothing yet is unsure of what comes first
@@ -91,11 +91,9 @@ class Ear:
 
     def hear(self, asked: Listen) -> Heard:
         """Answer a request."""
-        start, end = asked.seek * _SAMPLES_PER_FRAME, (asked.seek + asked.n_frames) * _SAMPLES_PER_FRAME
+        start, end = asked.seek * HOP_LENGTH, (asked.seek + asked.n_frames) * HOP_LENGTH
         first = max(0, start - _LEAD_SAMPLES)
         samples = levelled(self._recording.read(first, end))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
-        frames = tuple(
-            ((first + one.start) // _SAMPLES_PER_FRAME, -(-(first + one.end) // _SAMPLES_PER_FRAME)) for one in spans
-        )
+        frames = tuple(((first + one.start) // HOP_LENGTH, -(-(first + one.end) // HOP_LENGTH)) for one in spans)
         return Heard(Heard(frames).within(asked.seek, asked.seek + asked.n_frames))

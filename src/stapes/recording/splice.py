@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stapes.audio.mel import HOP_LENGTH
 from stapes.recording.vad import SAMPLE_RATE, Span
 from stapes.results import Flag, Segment, Transcript, Window, Word
 
-_FRAMES_PER_SECOND, _SAMPLES_PER_FRAME = 100, 160
+_FRAMES_PER_SECOND = 100
 #: frames by which two times that are meant to be equal may differ in their last bits
 _HAIR = 1e-6
 
@@ -23,7 +24,7 @@ class TimeMap:
         self._spans = tuple(spans) or (Span(0, 0),)
         #: where each span begins in the spliced recording, in frames, and where the last one ends
         self._begin = [
-            0, *itertools.accumulate((span.end - span.start) / _SAMPLES_PER_FRAME for span in self._spans)
+            0, *itertools.accumulate((span.end - span.start) / HOP_LENGTH for span in self._spans)
         ]  # fmt: skip
         self.duration_s = n_samples / SAMPLE_RATE
 
@@ -37,7 +38,7 @@ class TimeMap:
 
     def _moved(self, seconds: float, span: int) -> float:
         span = min(max(span, 0), len(self._spans) - 1)
-        frames = self._spans[span].start / _SAMPLES_PER_FRAME - self._begin[span]
+        frames = self._spans[span].start / HOP_LENGTH - self._begin[span]
         seconds = min(seconds, self._begin[-1] / _FRAMES_PER_SECOND)  # a model's times may lie behind its sound
         return min(round(seconds + frames / _FRAMES_PER_SECOND, 3), self.duration_s)
 
@@ -82,8 +83,8 @@ def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:
     """Widen spans to whole frames of 10 ms, so that times move by whole frames; those that then touch are joined."""
     found: list[Span] = []
     for span in spans:
-        start = span.start // _SAMPLES_PER_FRAME * _SAMPLES_PER_FRAME
-        end = min(-(-span.end // _SAMPLES_PER_FRAME) * _SAMPLES_PER_FRAME, n_samples)
+        start = span.start // HOP_LENGTH * HOP_LENGTH
+        end = min(-(-span.end // HOP_LENGTH) * HOP_LENGTH, n_samples)
         if found and start <= found[-1].end:
             found[-1] = Span(found[-1].start, end)
         else:
@@ -94,7 +95,7 @@ def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:
 def within(spans: Sequence[Span], clips: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
     """Give what of spans lies in clips (first frame, first behind the end), in the recording's order."""
     cut = (
-        Span(max(span.start, first * _SAMPLES_PER_FRAME), min(span.end, last * _SAMPLES_PER_FRAME))
+        Span(max(span.start, first * HOP_LENGTH), min(span.end, last * HOP_LENGTH))
         for first, last in clips for span in spans
     )  # fmt: skip
     return tuple(sorted((span for span in cut if span.start < span.end), key=lambda span: span.start))
