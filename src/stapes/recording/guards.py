@@ -125,22 +125,23 @@ def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guar
     if loop is None:
         return Guarded(found)
     lost = range(loop.start + loop.phrase if loop.start >= 0 else 0, loop.end)
-    pieces, cut_short, at = [], [], 0
+    pieces, cut_short, at, ends_whole = [], [], 0, True
     for piece in found.pieces:
         own = range(at, at + len(_text(piece.tokens, eot)))
         at = own.stop
         if own.stop <= lost.start or own.start >= lost.stop:
             pieces.append(piece)
+            ends_whole = True
             continue
         cut_short.append(piece)
         if own.start < lost.start or own.stop > lost.stop:
             pieces.append(replace(_without(piece, lost, own.start, eot), flags=("loop",)))
+            ends_whole = False
         elif pieces:
             pieces[-1] = replace(pieces[-1], flags=("loop",))
     dropped = _dropped("loop", cut_short, text[lost.start : lost.stop], f"{loop.phrase} tokens, {loop.times} times")
     advance = found.advance
-    whole = {(piece.start_s, len(piece.tokens)) for piece in found.pieces}
-    if pieces and lost.stop == len(text) and (pieces[-1].start_s, len(pieces[-1].tokens)) in whole:
+    if pieces and ends_whole and lost.stop == len(text):
         advance = max(1, min(advance, _frame(pieces[-1].end_s) - place.seek))
     return Guarded(replace(found, pieces=tuple(pieces), advance=advance), (dropped,))
 

@@ -115,12 +115,14 @@ class Watch:
         heard = self._heard
         if not self._guards.silence_guard or heard is None:
             return pieces
-        kept = [piece for piece in pieces if not lies_in_pause(piece.words, heard, place.seek, place.end)]
+        kept = []
         for piece in pieces:
-            if piece not in kept:
-                text = "".join(word.text for word in piece.words).strip()
-                times = {"start_s": piece.words[0].start_s, "end_s": piece.words[-1].end_s}
-                self._flags.append(Flag(guard="silence", reason=NOBODY, text=text, **times))
+            if lies_in_pause(piece.words, heard, place.seek, place.end):
+                text = tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
+                times = piece.words[0].start_s, piece.words[-1].end_s
+                self._flags.append(self._flag(Dropped("silence", *times, text, NOBODY), place))
+            else:
+                kept.append(piece)
         return tuple(kept)
 
     def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
