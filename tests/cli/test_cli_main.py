@@ -14,9 +14,8 @@ import pytest
 
 from stapes.cli import main as command
 from stapes.errors import CheckpointError, ModelNotFoundError
+from tests.cli.running import Run, runner
 from tests.cli.scripted_engine import ScriptedEngine
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 @pytest.fixture
@@ -51,12 +50,7 @@ def run(
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
-    def run_words(*words: str) -> tuple[int, list[str], list[str]]:
-        code = command.main(words)
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return run_words
+    return runner(capsys)
 
 
 def made_in(folder: Path) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 from stapes.cli import main as command
 from stapes.engine import Engine
 from stapes.testing import scripted_engine, tone
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
+from tests.cli.running import Run, runner
 
 
 def wav(seconds: float) -> bytes:
@@ -48,12 +46,7 @@ def run(
     for name in ("talk.wav", "report.mp3", "other.wav", "report"):
         (tmp_path / name).write_bytes(wav(3.0))
 
-    def run_words(*words: str) -> tuple[int, list[str], list[str]]:
-        code = command.main(words)
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return run_words
+    return runner(capsys)
 
 
 def made_in(folder: Path) -> set[str]:

