@@ -73,7 +73,7 @@ _TOLD = 60
 class Flag:
     """What a guard did, where, and why (docs/guards.md)."""
 
-    guard: str  # "silence", "tail", "loop" or "speech"
+    guard: str  # "silence", "tail", "pause", "loop" or "speech"
     start_s: float
     end_s: float
     reason: str
@@ -84,6 +84,8 @@ class Flag:
         place = f"{self.start_s:.1f}-{self.end_s:.1f} s"
         if self.guard == "speech":
             return f"{place}: goes back, as {self.reason}"
+        if self.guard == "pause":
+            return f"{place}: decoded again without it, as {self.reason}"
         text = self.text if len(self.text) <= _TOLD else self.text[:_TOLD].rstrip() + "..."
         return f"{place}: dropped {text!r}: {self.reason}" if text else f"{place}: left out: {self.reason}"
 

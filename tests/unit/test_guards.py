@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
@@ -190,9 +193,100 @@ def test_speech_behind_the_last_word_is_gone_back_for() -> None:
 
 def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
     silent = said(0.0, "you", 2.0, no_speech_prob=0.9, avg_logprob=-2.0)
-    transcript, decoded, _ = run(3000, lambda _: silent, [(2000, 2950)])
+    transcript, decoded, _ = run(3000, lambda _: silent, [(2000, 2950)], pause_guard=False)
     assert [request.seek for request in decoded] == [0, 1980]
     assert texts(transcript) == []
+
+
+POOR = {"avg_logprob": -0.8}
+#: somebody speaks from 0 to 5 s and from 15 to 24 s
+APART = [(0, 500), (1500, 2400)]
+
+
+def test_poor_text_around_a_long_pause_is_decoded_in_parts() -> None:
+    answers = {(0, 3000): said(0.0, FLUENT, 30.0, **POOR), (0, 550): said(0.0, "one side", 5.0, 5.0, "more", 5.4)}
+    answers |= {(1450, 1550): said(0.5, "the other side", 9.0)}
+    transcript, decoded, listened = run(3000, lambda asked: answers[asked.seek, asked.n_frames], APART)
+    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
+    assert texts(transcript) == ["one side", "more", "the other side"]
+    assert [request.prompt for request in decoded[:2]] == [(), ()], "refused text is no prompt"
+    assert [(window.seek, window.next_seek, window.skipped) for window in transcript.windows] == [
+        (0, 0, True), (0, 550, False), (1450, 3000, False)
+    ]  # fmt: skip
+    (flag,) = transcript.flags
+    assert str(flag) == "5.0-15.0 s: decoded again without it, as the text around this pause was poor"
+    assert (flag.guard, flag.start_s, flag.end_s, flag.text) == ("pause", 5.0, 15.0, "")
+    assert [(one.seek, one.n_frames) for one in listened[:2]] == [(0, 3000), (1450, 1550)]
+
+
+def test_a_part_that_says_little_at_first_is_decoded_to_its_end() -> None:
+    answers = {(0, 3000): said(0.0, FLUENT, 30.0, **POOR), (0, 550): said(0.0, "one", 2.0, 2.0, "unfinished")}
+    answers |= {(200, 350): said(0.0, "side", 3.0), (1450, 1550): said(0.5, "the other side", 9.0)}
+    transcript, decoded, _ = run(3000, lambda asked: answers[asked.seek, asked.n_frames], APART)
+    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
+    assert texts(transcript) == ["one", "side", "the other side"]
+
+
+def test_a_part_that_is_poor_too_stays_as_it_is() -> None:
+    transcript, decoded, _ = run(3000, lambda asked: said(0.0, FLUENT, asked.n_frames / 100, **POOR), [(0, 900)])
+    assert [(request.seek, request.n_frames) for request in decoded] == [(0, 3000), (0, 950)]
+    assert texts(transcript) == [FLUENT]
+
+
+def test_a_window_that_begins_in_a_long_pause_begins_anew_where_speech_does() -> None:
+    poor, sure = said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 30.0)
+    answers = {(0, 3000): poor, (1950, 3000): sure, (4950, 1050): sure}
+    transcript, decoded, _ = run(6000, lambda asked: answers[asked.seek, asked.n_frames], [(2000, 6000)])
+    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
+    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("pause", 0.0, 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "speech"),
+    [
+        ({}, APART),  # sparse, but sure of itself
+        ({"avg_logprob": -0.6}, [(0, 1000), (1290, 3000)]),  # unsure, but the pause is short
+        ({"avg_logprob": -2.0}, [(0, 3000)]),
+    ],
+)
+def test_sure_text_and_speech_without_long_pauses_are_decoded_once(
+    scores: dict[str, float], speech: list[tuple[int, int]]
+) -> None:
+    transcript, decoded, _ = run(3000, lambda _: said(0.0, "a few words", 30.0, **scores), speech)
+    assert (len(decoded), "pause" in guards(transcript)) == (1, False)
+
+
+def test_parts_stay_within_their_clip() -> None:
+    asked = []
+
+    def decode(request: Decode) -> WindowResult:
+        asked.append((request.seek, request.n_frames))
+        return said(0.0, FLUENT, request.n_frames / 100, **POOR)
+
+    run(9000, decode, [(0, 400), (2800, 5000)], clip_timestamps="0,20,60,65")
+    assert asked == [(0, 2000), (0, 450), (6000, 500)]
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 1500), st.integers(30, 2500)), min_size=1, max_size=8),
+    poor=st.lists(st.booleans(), min_size=1, max_size=6),
+)
+@settings(max_examples=200)
+def test_whatever_is_decoded_in_parts_no_speech_is_left_out(lengths: list[tuple[int, int]], poor: list[bool]) -> None:
+    """lengths: of the pauses, and of the speech behind each; poor: which windows' scores are, over and over."""
+    speech, at = [], 0
+    for pause, spoken in lengths:
+        speech.append((at + pause, at + pause + spoken))
+        at = speech[-1][1]
+    moods = itertools.cycle(poor)
+
+    def decode(request: Decode) -> WindowResult:
+        return said(0.0, FLUENT, request.n_frames / 100, avg_logprob=-0.8 if next(moods) else -0.2)
+
+    transcript, _, _ = run(at, decode, speech, silence_guard=False, loop_guard=False)
+    heard = [Heard(((one.seek, one.seek + one.n_frames),)) for one in transcript.windows if not one.skipped]
+    left_out = [span for span in speech if sum(one.frames_within(*span) for one in heard) < span[1] - span[0]]
+    assert not left_out
 
 
 @pytest.mark.parametrize("mode", ["reference", "sequential"])
@@ -202,11 +296,13 @@ def test_mode_reference_switches_every_guard_off(mode: str) -> None:
     assert bool(transcript.flags) == bool(listened) == (mode != "reference")
 
 
+PARTS = {3000: said(0.0, FLUENT, 30.0, avg_logprob=-0.8), 950: said(0.0, FLUENT, 9.0)}
 LEFT_OUT = {0: said(0.0, "hello there", 3.0), 1980: said(0.0, FLUENT, 10.0)}
 #: guard -> a recording's length, what is decoded of it, where somebody speaks
 OCCASIONS: dict[str, tuple[int, Decoder, list[tuple[int, int]]]] = {
     "silence": (3000, lambda _: said(0.0, "you", 2.0), []),
     "tail": (3400, fluent, [(0, 2990)]),
+    "pause": (3000, lambda asked: PARTS[asked.n_frames], [(0, 900)]),
     "loop": (3000, lambda _: said(0.0, " I am here again." * 8, 30.0), [(0, 3000)]),
     "speech": (3000, lambda asked: LEFT_OUT[asked.seek], [(0, 290), (2000, 2950)]),
 }

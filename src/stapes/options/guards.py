@@ -14,6 +14,7 @@ class Guards:
 
     silence_guard: bool = option(True, "drop text where nobody speaks, if its scores are doubtful")
     tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
+    pause_guard: bool = option(True, "decode the two sides of a long pause each for itself, if the scores are poor")
     loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")
     speech_guard: bool = option(True, "go back for speech that a window's text leaves out at its end")
 
@@ -23,7 +24,7 @@ class Guards:
 
 
 #: what mode "reference" leaves of them
-NO_GUARDS = Guards(silence_guard=False, tail_guard=False, loop_guard=False, speech_guard=False)
+NO_GUARDS = Guards(**{item.name: False for item in fields(Guards)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,7 +177,7 @@ class SeekLoop:
             return question
         while self._clips:
             start, end = self._clips[0]
-            self._seek = self._spoken.start(max(self._seek, start))
+            self._seek = self._watch.start(self._spoken.start(max(self._seek, start)))
             size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
             if size > 0 and start < self._seek:
                 is_rest = size < self._window_frames
@@ -196,6 +196,7 @@ class SeekLoop:
 
     def _asked_or_decoded(self, size: int) -> Detect | Decode | Listen:
         """Ask for the language of a window, as far as that is to be asked, then for its text."""
+        size = self._watch.size(self._seek, size)
         question = self._spoken.question(self._seek, size)
         if question is not None:
             return question
@@ -223,6 +224,9 @@ class SeekLoop:
         if question is not None:
             self._decoded, self._asked = (asked, result), question
             return []
+        again_at = self._watch.take_apart(result, found, place)
+        if again_at is not None:
+            return self._move_on(asked, result, again_at, segments=None)
         silent = is_silence(result, self._options.thresholds)
         if silent or not guarded.found.pieces:
             if not silent:
@@ -273,7 +277,8 @@ class SeekLoop:
             timestamp_begin=self._tokenizer.special.timestamp_begin,
         )
         found = cut(result.tokens, geometry)
-        return bounded(found, geometry) if self._spoken.ends_at(asked.seek + asked.n_frames) else found
+        end = asked.seek + asked.n_frames
+        return bounded(found, geometry) if self._spoken.ends_at(end) or self._watch.ends_at(end) else found
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)

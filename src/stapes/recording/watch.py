@@ -21,6 +21,7 @@ from stapes.recording.guards import (
     is_doubtful,
 )
 from stapes.recording.listening import Heard
+from stapes.recording.parts import Part, is_unsure, without_pauses
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
 from stapes.recording.segments import Cut, Piece
 from stapes.results import Flag, Segment, WindowResult
@@ -28,6 +29,7 @@ from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
+_POOR = "the text around this pause was poor"
 
 
 class Watch:
@@ -41,6 +43,7 @@ class Watch:
         self._heard: Heard | None = None  # in the window that is decoded next, or was just now
         self._quiet = False  # whether nobody was heard in the last window
         self._looped = False  # whether the last window ended in a loop
+        self._part: Part | None = None  # of a window, that is decoded for itself
         self._flags: list[Flag] = []
 
     @property
@@ -53,6 +56,18 @@ class Watch:
         self._heard = heard
 
     # Before a window is decoded.
+
+    def start(self, seek: int) -> int:
+        """Say where to go on: behind a pause, if what is before it has been decoded for itself."""
+        return seek if self._part is None else self._part.start(seek)
+
+    def size(self, seek: int, size: int) -> int:
+        """Say how many frames of a window to decode: no more than the speech before a pause, if it is on its own."""
+        return size if self._part is None else self._part.size(seek, size)
+
+    def ends_at(self, frame: int) -> bool:
+        """Whether a window ends there because a pause is left out."""
+        return self._part is not None and self._part.end == frame
 
     def wants_to_know(self, *, is_rest: bool) -> bool:
         """Whether to listen first: at the end, and where it is silent already. is_rest: less than a window is left."""
@@ -78,7 +93,7 @@ class Watch:
 
     def doubts(self, result: WindowResult, found: Cut, place: Place) -> bool:
         """Whether a window's scores give reason to listen."""
-        asks = self._guards.silence_guard or self._guards.speech_guard
+        asks = self._guards.silence_guard or self._guards.speech_guard or self._guards.pause_guard
         may_ask = asks and self._can_listen and self._heard is None
         return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
 
@@ -86,6 +101,21 @@ class Watch:
         """Whether a window's words give reason to listen."""
         may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
         return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
+
+    def take_apart(self, result: WindowResult, found: Cut, place: Place) -> int | None:
+        """Decide to decode a window's speech anew without the long pause in it; gives the frame to go on at.
+
+        None: the window stays as it is.
+        """
+        if not self._guards.pause_guard or self._heard is None or self.ends_at(place.end) or not is_unsure(result):
+            return None
+        again = without_pauses(self._heard, place.seek, place.end)
+        if again is None or not is_doubtful(result, found, place, self._tokenizer.special.eot):
+            return None
+        self._part = again.part
+        start_s, end_s = (frame / _FRAMES_PER_SECOND for frame in again.pause)
+        self._flags.append(Flag(guard="pause", start_s=start_s, end_s=end_s, reason=_POOR))
+        return again.seek
 
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
