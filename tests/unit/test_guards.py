@@ -184,17 +184,17 @@ def test_a_loop_over_windows_is_dropped() -> None:
 
 
 def test_speech_behind_the_last_word_is_gone_back_for() -> None:
-    answers = {0: said(0.0, "hello there", 3.0), 1980: said(0.0, FLUENT, 10.0)}
+    answers = {0: said(0.0, "hello there", 3.0), 1950: said(0.0, FLUENT, 10.0)}
     transcript, decoded, _ = run(3000, lambda asked: answers[asked.seek], [(0, 290), (2000, 2950)])
-    assert [request.seek for request in decoded] == [0, 1980]
+    assert [request.seek for request in decoded] == [0, 1950]
     assert texts(transcript) == ["hello there", FLUENT]
-    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 19.8, 30.0)]
+    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 19.5, 30.0)]
 
 
 def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
     silent = said(0.0, "you", 2.0, no_speech_prob=0.9, avg_logprob=-2.0)
     transcript, decoded, _ = run(3000, lambda _: silent, [(2000, 2950)], pause_guard=False)
-    assert [request.seek for request in decoded] == [0, 1980]
+    assert [request.seek for request in decoded] == [0, 1950]
     assert texts(transcript) == []
 
 
@@ -297,7 +297,7 @@ def test_mode_reference_switches_every_guard_off(mode: str) -> None:
 
 
 PARTS = {3000: said(0.0, FLUENT, 30.0, avg_logprob=-0.8), 950: said(0.0, FLUENT, 9.0)}
-LEFT_OUT = {0: said(0.0, "hello there", 3.0), 1980: said(0.0, FLUENT, 10.0)}
+LEFT_OUT = {0: said(0.0, "hello there", 3.0), 1950: said(0.0, FLUENT, 10.0)}
 #: guard -> a recording's length, what is decoded of it, where somebody speaks
 OCCASIONS: dict[str, tuple[int, Decoder, list[tuple[int, int]]]] = {
     "silence": (3000, lambda _: said(0.0, "you", 2.0), []),

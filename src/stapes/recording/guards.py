@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stapes.decoding.repetition import find_loop
-from stapes.recording.listening import Heard
+from stapes.recording.listening import RUN_UP, Heard
 from stapes.recording.segments import Cut, Piece
 from stapes.results import WindowResult
 
@@ -27,8 +27,6 @@ _MOST_CHARACTERS, _FREE = 45, 12
 _QUICK_CHARACTERS = 25
 #: frames of speech that are worth going back for, from half a second behind the last word on
 _WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
-#: frames before speech at which to go on, so that its first sound is whole
-_RUN_UP = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
     left = heard.within(behind, min(next_seek, place.end))
     if sum(stop - start for start, stop in left) < _WORTH_GOING_BACK:
         return next_seek
-    begin = left[0][0] - _RUN_UP
+    begin = left[0][0] - RUN_UP
     # Speech at a window's very beginning was decoded from there: to do so again would give the same.
     return begin if begin - place.seek > _WORTH_GOING_BACK else next_seek
 

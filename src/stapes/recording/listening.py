@@ -18,6 +18,8 @@ _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow wi
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: a network that has heard nothing yet is unsure of what comes first
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
+#: frames before speech at which to begin: the network hears a word some tenths of a second late
+RUN_UP = 50
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
 _VOICE = VoiceSettings(
     threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stapes.recording.listening import Heard
+from stapes.recording.listening import RUN_UP, Heard
 from stapes.results import WindowResult
 
 #: frames without speech that make a pause a long one
 LONG_PAUSE = 300
-#: frames of a pause that are decoded with the speech beside it: the network hears a word some tenths of a second late
-_BESIDE = 50
 #: frames of speech, at a part's end, that are not worth a window of their own
 _NOTHING_LEFT = 50
 #: scores of text that is likely to be wrong, where there is reason to doubt it at all
@@ -71,8 +69,8 @@ def without_pauses(heard: Heard, first: int, end: int) -> Again | None:
     start, stop = runs[0]
     behind = runs[1][0] if len(runs) > 1 else end
     before = (first, start) if start - first >= LONG_PAUSE else None
-    seek = first if before is None else start - _BESIDE
+    seek = first if before is None else start - RUN_UP
     if behind - stop < LONG_PAUSE:
         return None if before is None else Again(seek, None, before)
-    part = Part(seek, stop, stop + _BESIDE, behind - _BESIDE if len(runs) > 1 else end)
+    part = Part(seek, stop, stop + RUN_UP, behind - RUN_UP if len(runs) > 1 else end)
     return Again(seek, part, before or (stop, behind))
