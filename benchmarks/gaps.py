@@ -4,7 +4,7 @@
 
 Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seed is fixed), filled with
 silence, with faint noise, or with music. Each is transcribed with word times, in the default mode and in mode
-"reference"; without gaps; and each piece alone.
+"reference"; without gaps; and each piece alone (what the model makes of it without the text before it).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from stapes.audio.load import load_audio
 from stapes.audio.pcm import SAMPLE_RATE, Samples
 from stapes.results import Word
 
+ALONE = "each piece alone"
 FILLERS = ("silence", "faint noise", "music")
 _VOICES = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2033", "librispeech-test-other/3005",
            "librispeech-test-other/367", "fleurs/fleurs-en", "cmu-arctic/")  # fmt: skip
@@ -83,6 +84,8 @@ def main() -> int:
             samples = [_samples(piece) for piece in pieces]
             wanted = " ".join(piece.reference or "" for piece in pieces)
             alone = [_words(engine, one, "sequential") for one in samples]
+            rows.setdefault(ALONE, Counts())
+            texts.append((ALONE, wanted, " ".join("".join(word.text for word in words) for words in alone)))
             for way, joined, mode in _ways(voice, samples):
                 words = _words(engine, joined.samples, mode)
                 counts = rows.setdefault(way, Counts())

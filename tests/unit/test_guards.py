@@ -245,7 +245,7 @@ def test_a_window_that_begins_in_a_long_pause_begins_anew_where_speech_does() ->
     ("scores", "speech"),
     [
         ({}, APART),  # sparse, but sure of itself
-        ({"avg_logprob": -0.6}, [(0, 1000), (1290, 3000)]),  # unsure, but the pause is short
+        ({"avg_logprob": -0.9}, [(0, 1000), (1290, 3000)]),  # unsure, but the pause is short
         ({"avg_logprob": -2.0}, [(0, 3000)]),
     ],
 )

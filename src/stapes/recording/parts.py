@@ -16,7 +16,7 @@ LONG_PAUSE = 300
 #: frames of speech, at a part's end, that are not worth a window of their own
 _NOTHING_LEFT = 50
 #: scores of text that is likely to be wrong, where there is reason to doubt it at all
-_AVG_LOGPROB, _COMPRESSION = -0.5, 2.2
+_AVG_LOGPROB, _COMPRESSION = -0.6, 2.2
 
 
 @dataclass(frozen=True, slots=True)
