@@ -139,10 +139,10 @@ def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
 def load_engine(command: Command) -> AbstractContextManager[Any]:
     """Load the model that the command asks for; tests put a scripted engine in this place."""
     use_model_folder(command.model_dir, quiet=command.progress in ("json", "none"))
-    import stapes  # noqa: PLC0415 (NumPy comes with it: not for --help)
+    from stapes import load  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
     threading.Thread(target=_import_decoder, name="stapes-import").start()
-    engine: AbstractContextManager[Any] = stapes.load(
+    engine: AbstractContextManager[Any] = load(
         command.model,
         device=command.device,
         precision=command.precision,
