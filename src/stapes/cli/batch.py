@@ -35,7 +35,7 @@ from stapes.writers import format_timestamp, one_line, write_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stapes.cli.flags import Command
+    from stapes.cli.command import Command
     from stapes.cli.journal import Journal
     from stapes.engine_info import EngineInfo
     from stapes.options import TranscribeOptions

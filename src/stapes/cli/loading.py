@@ -20,7 +20,7 @@ from stapes.recording.events import WindowDone
 from stapes.results import WindowResult
 
 if TYPE_CHECKING:
-    from stapes.cli.flags import Command
+    from stapes.cli.command import Command
     from stapes.cli.journal import Journal
     from stapes.cli.ticket import Ticket
     from stapes.recording.events import JobEvent

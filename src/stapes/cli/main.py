@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import Command, parse
+from stapes.cli.command import Command
+from stapes.cli.flags import parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
 from stapes.cli.models import run_models, use_model_folder
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught

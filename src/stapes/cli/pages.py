@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import Command, build_parser, command_of, read_words
+from stapes.cli.command import Command, command_of
+from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
