@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from stapes.engine import Engine, load
+    from stapes.engine import Engine
     from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
     from stapes.errors import (
         AudioError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StapesWarning,
     )
     from stapes.job import Job
+    from stapes.opening import load
     from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
     from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
     from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
@@ -82,11 +83,12 @@ __all__ = [
 
 #: Where names are at home. Each module is loaded when a name of it is first asked for, as the engine brings NumPy.
 _HOMES: Final = {
-    "engine": "Engine load",
+    "engine": "Engine",
     "engine_info": "Capabilities EngineInfo EngineStatus",
     "errors": "AudioError AudioTooLongError BackendError CancelledError CheckpointError "
     "DeadlineError ModelNotFoundError OptionError OutputError StapesError StapesWarning",
     "job": "Job",
+    "opening": "load",
     "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
     "recording.events": "JobEvent LanguageDetected WindowDone",
     "results": "Flag LanguageGuess Segment Transcript Try Window WindowResult Word",
