@@ -24,11 +24,12 @@ from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe,
 from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
-from stapes.options import Speech, TranscribeOptions
+from stapes.options import Speech, Task, TranscribeOptions
+from stapes.recording.attention import AttentionScores
 from stapes.recording.events import EventSink
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.results import LanguageGuess, Segment, Transcript, Window
 from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
 from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
@@ -147,6 +148,18 @@ class Engine:
         job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
         deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
         return job.result()
+
+    def read_attention(
+        self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
+    ) -> AttentionScores:
+        """Compute anew what the word times of a window were read from, for pictures of it (`stapes.report`).
+
+        recording: stays the caller's.   window: of a transcript with times of words; language, task: as it was decoded.
+        """
+        reading = self._workshop.attention(recording, window, language, task)
+        with self._turns.mine():
+            self._check_open()
+            return reading.read()
 
     def submit(
         self,

@@ -167,6 +167,16 @@ def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     assert not wrong, f"{own} knows a concrete backend: {wrong}"
 
 
+def test_nobody_reaches_into_an_engine() -> None:
+    wrong = [
+        f"{module_name(path)}, line {node.lineno}: engine.{node.attr}"
+        for path in FILES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and ast.unparse(node.value) == "engine"
+    ]
+    assert not wrong, wrong
+
+
 def test_the_registry_of_backends_is_lazy() -> None:
     for node in parsed(SOURCE / "stapes" / "backends" / "__init__.py").body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
