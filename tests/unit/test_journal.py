@@ -22,6 +22,7 @@ from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
 from stapes.options import TranscribeOptions
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
 from stapes.testing import random_engine
+from tests.random_cases import random_cases
 
 ROOT = Path(__file__).parents[2]
 BOUNDS = AnswerBounds(n_vocab=500, n_text_ctx=448, languages=frozenset({"en", "de", "yue"}))
@@ -280,7 +281,7 @@ def copied(journals: Path, folder: Path, name: str, file: str) -> tuple[Path, by
     return folder / file, (folder / file).read_bytes()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(60, 2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "file"), [("closed", JOURNAL_NAME), ("killed", f"{JOURNAL_NAME}-wal")])
 def test_one_damaged_byte_costs_lines_and_never_changes_one(
