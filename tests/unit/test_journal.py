@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
-from stapes.cli.fingerprint import recording_key, settings_key
+from stapes.cli.fingerprint import output_keys, recording_key, settings_key
+from stapes.cli.flags import parse
 from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
 from stapes.options import TranscribeOptions
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
+from stapes.subtitles import Layout
 from stapes.testing import random_engine
 from tests.random_cases import random_cases
 
@@ -193,7 +195,7 @@ def test_a_journal_outlives_its_process_and_ends_with_success(tmp_path: Path, wa
     journal.close(finished=False)
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk")
-    assert (entry.answers, entry.formats_done) == ((), frozenset({"srt", "txt"}))
+    assert (entry.answers, entry.outputs_done) == ((), frozenset({"srt", "txt"}))
     assert not journal.holds("talk")
     journal.close(finished=True)
     assert (left_in(tmp_path), warned) == ([], [])
@@ -331,7 +333,7 @@ def test_a_line_that_was_changed_discards_its_recording_and_no_other(
     connection.close()
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk")
-    assert (entry.answers, entry.formats_done) == ((), frozenset())
+    assert (entry.answers, entry.outputs_done) == ((), frozenset())
     assert ["it is begun anew" in message for message in warned] == [True]
     assert journal.entry("other", "key of other").answers == ANSWERS
     entry.note(RESULT)
@@ -429,6 +431,19 @@ def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
     shutil.copy2(talk, talk := tmp_path / "copy.wav")
     add(same)
     assert len(keys) == 13
+
+
+def test_what_is_done_depends_on_formats_layout_and_page() -> None:
+    plain = parse(["a", "-f", "srt,txt", "--word_timestamps", "True"])
+    others = [
+        replace(plain, formats=("srt",)),
+        replace(plain, layout=Layout(max_line_width=30)),
+        replace(plain, page=("inside",)),
+    ]
+    assert output_keys(plain) == output_keys(replace(plain, audio=("b",), output_dir="c"))
+    assert output_keys(plain) > output_keys(others[0])
+    assert all(output_keys(plain).isdisjoint(output_keys(other)) for other in others[1:])
+    assert not any(" " in key for key in output_keys(plain))  # the journal keeps them as words
 
 
 def test_what_is_no_file_has_no_key(tmp_path: Path) -> None:

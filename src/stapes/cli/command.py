@@ -41,6 +41,7 @@ class Command:
     skip_existing: bool
     options: TranscribeOptions
     layout: Layout  # of subtitles
+    page: tuple[object, ...] = ()  # what a page or a picture shows, beside the transcript
 
 
 def command_of(values: Mapping[str, Any]) -> Command:

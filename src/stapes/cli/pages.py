@@ -144,7 +144,8 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
     if values.get("window") and values["vad"]:
         raise OptionError("--window draws a window of the recording as it is; leave --vad out")
     changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
-    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",))
+    page = (output, *(values.get(name) for name in ("sound", "span", "window")))
+    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page)
 
 
 def _target(kind: str, values: dict[str, Any], command: Command) -> str | None:
