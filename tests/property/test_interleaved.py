@@ -247,7 +247,7 @@ companies = given(
 )
 
 
-@random_cases(20, 5000)
+@random_cases(15, 5000)
 @companies
 def test_interleaved_jobs_equal_each_alone(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
@@ -276,7 +276,7 @@ small_companies = given(
 )
 
 
-@random_cases(4, 100)
+@random_cases(3, 100)
 @small_companies
 def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
@@ -286,7 +286,7 @@ def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
 
 @pytest.mark.skipif(not is_built(), reason="the native library was not built")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@random_cases(5, 100)
+@random_cases(4, 100)
 @small_companies
 def test_interleaved_jobs_equal_each_alone_by_the_native_backend_to_the_last_bit(
     precision: str, arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None

@@ -114,7 +114,7 @@ def spoken(segments: tuple[Segment, ...]) -> Iterator[Segment]:
     return (segment for segment in segments if segment.words)
 
 
-@random_cases(50, 2000)
+@random_cases(30, 2000)
 @given(
     st.sampled_from([1, 2, 7, 500, 3001, 4500]),
     st.lists(windows(), min_size=1, max_size=3),

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
@@ -133,7 +133,7 @@ def test_an_answer_comes_back_bit_for_bit(answer: Answer) -> None:
     assert bits(answer_from_bytes(answer_to_bytes(answer), BOUNDS)) == bits(answer)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(10, 200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=st.lists(results, max_size=5), guess=guesses)
 def test_answers_come_back_in_order(tmp_path: Path, answers: list[WindowResult], guess: LanguageGuess) -> None:
     write(tmp_path, (guess, *answers))
@@ -283,7 +283,7 @@ def copied(journals: Path, folder: Path, name: str, file: str) -> tuple[Path, by
     return folder / file, (folder / file).read_bytes()
 
 
-@random_cases(60, 2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@random_cases(40, 2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "file"), [("closed", JOURNAL_NAME), ("killed", f"{JOURNAL_NAME}-wal")])
 def test_one_damaged_byte_costs_lines_and_never_changes_one(
@@ -298,7 +298,7 @@ def test_one_damaged_byte_costs_lines_and_never_changes_one(
     assert bits(found) == bits(ANSWERS[: len(found)])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(15, 500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "file"), [("closed", JOURNAL_NAME), ("killed", f"{JOURNAL_NAME}-wal")])
 def test_a_journal_cut_short_costs_lines_and_never_changes_one(
