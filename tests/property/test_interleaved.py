@@ -256,7 +256,10 @@ def test_interleaved_jobs_equal_each_alone(
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
-@pytest.mark.parametrize(("max_windows", "memory"), [(1, None), (16, 2.0)])
+@pytest.mark.parametrize(
+    ("max_windows", "memory"),
+    [(1, None), (16, 2.0), *(pytest.param(most, None, marks=pytest.mark.slow) for most in (3, 16))],
+)
 def test_every_kind_of_job_at_once_equals_each_alone(max_windows: int, memory: float | None, mode: str) -> None:
     arrivals = [Arrival(3 * i, Wanted(8 - i % 4, i, 8, mode), i % 3 - 1, i % 4) for i in range(len(POOL))]
     victims = [Victim(1, 9, Wanted(7, 4, 12, mode)), Victim(20, 3, Wanted(8, 2, 8, mode), 2, "deadline")]
