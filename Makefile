@@ -60,8 +60,8 @@ golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of
 golden-tenth: has-corpus .venv/.installed-dev  ## compare a fixed tenth of them
 	@.venv/bin/python -m pytest -m "golden and tenth"
 
-random: .venv/.installed-dev  ## try thousands of random companies of recordings (minutes)
-	@.venv/bin/python -m pytest -m slow
+random: .venv/.installed-dev  ## try thousands of random cases where the fast tests try some (an hour)
+	@STAPES_RANDOM=thorough .venv/bin/python -m pytest -m "random or slow"
 
 reference: .venv-reference/.installed  ## compare with openai-whisper itself (installs PyTorch beside)
 	@.venv-reference/bin/python -m pytest -m reference

@@ -17,9 +17,10 @@ from typing import Any
 
 from benchmarks.corpus import benchmark_list
 from benchmarks.engines import add_engine_flags, start_engines
-from benchmarks.process import Engine, EngineError, pause
+from benchmarks.process import Engine, pause
 from benchmarks.recordings import Recording, read_recordings
 from benchmarks.results import collect, write
+from benchmarks.running import parser_of, run
 
 #: what every engine is asked to do
 DECODING = "greedy, temperature 0, no beams, previous text as prompt, timestamps on, no voice activity detection"
@@ -60,9 +61,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks", __doc__, "engines-MODEL")
     add = parser.add_argument
     add("files", nargs="*", type=Path, metavar="FILES")
     add_engine_flags(parser, "stapes")
@@ -70,7 +69,6 @@ def _arguments() -> argparse.Namespace:
     add("--first", type=int, metavar="N", help="only the first N of the list: to see that all works")
     add("--language", default="en", help="where the manifest does not say; 'auto': detect")
     add("--manifest", type=Path, help="JSON lines with path, language, reference: for word error rates of FILES")
-    add("--output", type=Path, help="default: benchmarks/results/engines-MODEL-DATE.json")
     add("--without-texts", action="store_true", help="leave the transcripts out of the result")
     return parser.parse_args()
 
@@ -94,7 +92,4 @@ def _measure(engines: list[Engine], recordings: list[Recording], repeat: int) ->
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (EngineError, OSError, ValueError) as error:
-        sys.exit(f"benchmarks: {error}")
+    run("benchmarks", main)

@@ -21,9 +21,8 @@ from typing import Any
 
 from benchmarks.corpus import corpus_folder
 from benchmarks.engines import EngineName, add_engine_flags, checkpoint, interpreter
-from benchmarks.machine import facts
 from benchmarks.process import absolute_program, environment, pause
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 
 _SCRIPT = "benchmarks.adapters.faster_whisper_command"
 
@@ -49,21 +48,18 @@ def main() -> int:
         sys.stdout.write(f"{label:28} {row['median_s'] * 1000:8.0f} ms  {peak_mb:6.0f} MB\n")
     settings = {"model": arguments.model, "threads": arguments.threads, "rounds": arguments.rounds}
     settings |= {"recording": recording.name, "greedy": arguments.greedy}
-    result = {"format": FORMAT, "kind": "command", "machine": facts(), "settings": settings, "engines": rows}
+    result = result_of("command", settings, engines=rows)
     stem = f"command-{arguments.model}" + ("-greedy" if arguments.greedy else "")
-    sys.stdout.write(f"written to {write(result, arguments.output, stem)}\n")
+    keep(result, arguments.output, stem)
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.command", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.command", __doc__, "command-MODEL")
     parser.add_argument("recording", nargs="?", type=Path)
     add_engine_flags(parser, "stapes")
     parser.add_argument("--rounds", type=int, default=7, help="the median of so many counts")
     parser.add_argument("--greedy", action="store_true", help="greedy search, in English, instead of the defaults")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/command-MODEL-DATE.json")
     return parser.parse_args()
 
 
@@ -101,7 +97,4 @@ def _run(command: list[str], variables: dict[str, str]) -> tuple[float, float, s
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError) as error:
-        sys.exit(f"benchmarks.command: {error}")
+    run("benchmarks.command", main)

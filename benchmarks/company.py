@@ -16,16 +16,15 @@ import argparse
 import sys
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.corpus import benchmark_list
 from benchmarks.engines import add_engine_flags, start_engines
-from benchmarks.machine import facts
 from benchmarks.process import Engine, EngineError, pause
 from benchmarks.recordings import Recording
-from benchmarks.results import FORMAT, count_word_errors, write
+from benchmarks.results import count_word_errors, write
+from benchmarks.running import parser_of, result_of, run
 
 N_SHORT, LONG_S = 12, 60.0
 
@@ -77,7 +76,7 @@ def main() -> int:
     normaliser = _judge(rows, recordings, arguments.others)
     settings = {"model": arguments.model, "threads": arguments.threads, "rounds": arguments.rounds}
     settings |= {"list": arguments.first is None, "normaliser": normaliser}
-    result = {"format": FORMAT, "kind": "company", "machine": facts(), "settings": settings}
+    result = result_of("company", settings)
     audio = {"count": len(recordings), "seconds": round(sum(one.duration_s for one in recordings), 1)}
     path = write(result | {"recordings": audio, "engines": rows}, arguments.output, f"company-{arguments.model}")
     for row in rows:
@@ -94,13 +93,10 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.company", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.company", __doc__, "company-MODEL")
     add_engine_flags(parser, "stapes")
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many counts")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N recordings: to see that all works")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/company-MODEL-DATE.json")
     return parser.parse_args()
 
 
@@ -178,7 +174,4 @@ def _judge(rows: list[dict[str, Any]], recordings: list[Recording], python: str)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (EngineError, OSError, ValueError) as error:
-        sys.exit(f"benchmarks.company: {error}")
+    run("benchmarks.company", main)

@@ -16,15 +16,13 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import WITHOUT_LOOPS, golden_speech, golden_transcripts, judged_recordings, loops
 from benchmarks.engines import EngineName, add_engine_flags, start_engines
-from benchmarks.machine import facts
 from benchmarks.process import Engine, EngineError
 from benchmarks.recordings import Recording
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import edits, normalise_all
 
 Texts = dict[str, str]  # recording's name -> what an engine heard
@@ -59,23 +57,18 @@ def main() -> int:
             del row["texts"]
     settings = {"model": arguments.model, "threads": arguments.threads, "normaliser": normaliser}
     settings |= {"whole_corpus": arguments.first is None}
-    result = {"format": FORMAT, "kind": "error_rates", "machine": facts(), "settings": settings, "engines": rows}
-    sys.stdout.write(f"written to {write(result, arguments.output, f'error-rates-{arguments.model}')}\n")
+    result = result_of("error_rates", settings, engines=rows)
+    keep(result, arguments.output, f"error-rates-{arguments.model}")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.error_rates",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("benchmarks.error_rates", __doc__, "error-rates-MODEL")
     add_engine_flags(parser, "")
     add = parser.add_argument
     add("--precision", type=lambda text: [name for name in text.split(",") if name], default=[], help="of stapes")
     add("--first", type=int, metavar="N", help="only the first N of each group: to see that all works")
     add("--with-texts", action="store_true", help="keep what was heard in the result")
-    add("--output", type=Path, help="default: benchmarks/results/error-rates-MODEL-DATE.json")
     arguments = parser.parse_args()
     if not arguments.precision and not arguments.engines:
         parser.error("name --precision or --engines")
@@ -158,7 +151,4 @@ def _print(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (EngineError, OSError, ValueError) as error:
-        sys.exit(f"benchmarks.error_rates: {error}")
+    run("benchmarks.error_rates", main)

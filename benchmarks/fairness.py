@@ -23,8 +23,7 @@ import stapes
 from benchmarks.adapters.stapes_engine import GREEDY, facts_of
 from benchmarks.corpus import corpus_folder
 from benchmarks.joined import write_joined
-from benchmarks.machine import facts
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 from stapes.audio.load import load_audio
 from stapes.audio.pcm import SAMPLE_RATE, Samples
 
@@ -49,27 +48,23 @@ def main() -> int:
     settings: dict[str, Any] = {"model": arguments.model, "threads": arguments.threads, "minutes": arguments.minutes}
     settings |= {"clips": arguments.clips, "clip_s": CLIP_S, "seed": SEED}
     settings["whole"] = arguments.minutes >= WHOLE_MINUTES and arguments.clips >= WHOLE_CLIPS
-    result = {"format": FORMAT, "kind": "fairness", "machine": facts(), "settings": settings}
     sys.stdout.write(
         f"alone {alone_s * 1000:.0f} ms (median); beside: {measured['ratio_median']:.2f} times that (median), "
         f"{measured['ratio_most']:.2f} times (slowest of {len(ratios)})\n"
         f"cancelled: the long recording ended after {measured['cancel_s'] * 1000:.0f} ms\n"
-        f"written to {write(result | measured, arguments.output, f'fairness-{arguments.model}')}\n"
     )
+    keep(result_of("fairness", settings, **measured), arguments.output, f"fairness-{arguments.model}")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fairness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.fairness", __doc__, "fairness-MODEL")
     add = parser.add_argument
     add("--model", default="base")
     add("--precision", default="auto")
     add("--threads", type=int, default=2)
     add("--clips", type=int, default=WHOLE_CLIPS, help="so many beside the long recording, and so many alone")
     add("--minutes", type=float, default=WHOLE_MINUTES, help="of the long recording")
-    add("--output", type=Path, help="default: benchmarks/results/fairness-MODEL-DATE.json")
     return parser.parse_args()
 
 
@@ -104,7 +99,4 @@ def _seconds(engine: stapes.Engine, clip: Samples) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError) as error:
-        sys.exit(f"benchmarks.fairness: {error}")
+    run("benchmarks.fairness", main)

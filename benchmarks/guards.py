@@ -19,9 +19,8 @@ from typing import Any
 
 import stapes
 from benchmarks.corpus import benchmark_list, corpus_folder, judged_recordings, manifest
-from benchmarks.machine import facts
 from benchmarks.recordings import Recording
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import edits, normalise_all
 from stapes.options import COMMAND_PRESET
 
@@ -31,23 +30,21 @@ NOISES = ("10dB", "0dB")
 
 def main() -> int:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("benchmarks.guards", __doc__, "guards")
     parser.add_argument("--model", default="base")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--others", default=sys.executable, metavar="PYTHON", help="it has faster-whisper")
     parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="holds ct2-MODEL/")
     parser.add_argument("--rounds", type=int, default=5, help="of the cost; 0: leave it out")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="where to write the figures")
     arguments = parser.parse_args()
     with stapes.load(arguments.model, precision=arguments.precision) as engine:
         silent = _without_speech(engine)
         noisy = _noisy(engine, arguments)
         cost = _cost(engine, arguments.rounds)
     settings = {"model": arguments.model, "precision": arguments.precision, "rounds": arguments.rounds}
-    result = {"format": FORMAT, "kind": "guards", "machine": facts(), "settings": settings,
-              "characters_where_nobody_speaks": silent, "noisy_word_errors": noisy, "cost": cost}  # fmt: skip
+    result = result_of("guards", settings, characters_where_nobody_speaks=silent, noisy_word_errors=noisy, cost=cost)
     print(json.dumps({name: result[name] for name in list(result)[4:]}, indent=1))
-    print(write(result, arguments.output, "guards").name)
+    keep(result, arguments.output, "guards")
     return 0
 
 
@@ -114,4 +111,4 @@ def _cost(engine: stapes.Engine, rounds: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("benchmarks.guards", main)

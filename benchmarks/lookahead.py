@@ -25,8 +25,7 @@ from typing import Any
 import stapes
 from benchmarks.adapters.stapes_engine import GREEDY, Stopwatches, facts_of
 from benchmarks.joined import write_joined
-from benchmarks.machine import facts
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import simple
 from stapes.options import PRECISIONS
 from stapes.results import Transcript, Window
@@ -40,23 +39,20 @@ def main() -> int:
         write_joined(path, arguments.minutes)
         runs = [_run(arguments, precision, path) for precision in arguments.precision]
     settings = {"model": arguments.model, "threads": arguments.threads, "minutes": arguments.minutes}
-    result = {"format": FORMAT, "kind": "lookahead", "machine": facts(), "settings": settings, "runs": runs}
-    for run in runs:
-        sys.stdout.write(_told(run))
-    sys.stdout.write(f"written to {write(result, arguments.output, f'lookahead-{arguments.model}')}\n")
+    result = result_of("lookahead", settings, runs=runs)
+    for one in runs:
+        sys.stdout.write(_told(one))
+    keep(result, arguments.output, f"lookahead-{arguments.model}")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.lookahead", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.lookahead", __doc__, "lookahead-MODEL")
     add = parser.add_argument
     add("--model", default="base")
     add("--precision", type=_precisions, default=["float32", "int8"], help="comma-separated; default: float32,int8")
     add("--threads", type=int, default=2)
     add("--minutes", type=float, default=13)
-    add("--output", type=Path, help="default: benchmarks/results/lookahead-MODEL-DATE.json")
     return parser.parse_args()
 
 
@@ -140,7 +136,4 @@ def _told(run: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError) as error:
-        sys.exit(f"benchmarks.lookahead: {error}")
+    run("benchmarks.lookahead", main)

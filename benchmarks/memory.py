@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import facts, peak_memory_mb
-from benchmarks.results import FORMAT, write
+from benchmarks.machine import peak_memory_mb
+from benchmarks.running import keep, parser_of, result_of, run
 
 SAMPLE_RATE = 16000
 LIMIT_MB = 16.0
@@ -37,11 +37,8 @@ TIMES, SEED = 5, 12
 
 def main() -> int:
     """Compare and print; exit 1 above a limit."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.memory", __doc__)
     parser.add_argument("--minutes", type=int, nargs=2, default=WHOLE_MINUTES, metavar=("SHORT", "LONG"))
-    parser.add_argument("--output", type=Path, help="write the result as JSON too")
     parser.add_argument("--child", choices=sorted(_CHILDREN), help=argparse.SUPPRESS)
     parser.add_argument("--recording", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,9 +56,8 @@ def main() -> int:
         f"the limit is {CANCEL_LIMIT_S:.0f} s\n"
     )
     if arguments.output is not None:
-        result: dict[str, Any] = {"format": FORMAT, "kind": "memory", "machine": facts()}
-        result |= {"settings": {"whole": arguments.minutes == WHOLE_MINUTES}}
-        write(result | {"peaks_mb": peaks_mb, "limit_mb": LIMIT_MB} | ends, arguments.output, "memory")
+        settings = {"whole": arguments.minutes == WHOLE_MINUTES}
+        keep(result_of("memory", settings, peaks_mb=peaks_mb, limit_mb=LIMIT_MB, **ends), arguments.output, "memory")
     return 0 if long - short < LIMIT_MB and max(cancel_s, stop_s) < CANCEL_LIMIT_S else 1
 
 
@@ -188,7 +184,4 @@ _CHILDREN: dict[str, Callable[[Path], dict[str, Any]]] = {"transcribe": _transcr
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        sys.exit(f"benchmarks.memory: {error}")
+    run("benchmarks.memory", main)

@@ -9,27 +9,32 @@ Read `stapes.engine` first.
 
 from __future__ import annotations
 
-from stapes.engine import Engine, load
-from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
-from stapes.errors import (
-    AudioError,
-    AudioTooLongError,
-    BackendError,
-    CancelledError,
-    CheckpointError,
-    DeadlineError,
-    ModelNotFoundError,
-    OptionError,
-    OutputError,
-    StapesError,
-    StapesWarning,
-)
-from stapes.job import Job
-from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
-from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
-from stapes.scheduled import JobState, Progress
-from stapes.speech import SpeechSpan, find_speech
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from stapes.engine import Engine
+    from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
+    from stapes.errors import (
+        AudioError,
+        AudioTooLongError,
+        BackendError,
+        CancelledError,
+        CheckpointError,
+        DeadlineError,
+        ModelNotFoundError,
+        OptionError,
+        OutputError,
+        StapesError,
+        StapesWarning,
+    )
+    from stapes.job import Job
+    from stapes.opening import load
+    from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
+    from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
+    from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
+    from stapes.scheduled import JobState, Progress
+    from stapes.speech import SpeechSpan, find_speech
 
 __version__ = "0.1.0"
 
@@ -75,3 +80,41 @@ __all__ = [
     "find_speech",
     "load",
 ]
+
+#: Where names are at home. Each module is loaded when a name of it is first asked for, as the engine brings NumPy.
+_HOMES: Final = {
+    "engine": "Engine",
+    "engine_info": "Capabilities EngineInfo EngineStatus",
+    "errors": "AudioError AudioTooLongError BackendError CancelledError CheckpointError "
+    "DeadlineError ModelNotFoundError OptionError OutputError StapesError StapesWarning",
+    "job": "Job",
+    "opening": "load",
+    "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
+    "recording.events": "JobEvent LanguageDetected WindowDone",
+    "results": "Flag LanguageGuess Segment Transcript Try Window WindowResult Word",
+    "scheduled": "JobState Progress",
+    "speech": "SpeechSpan find_speech",
+}
+
+
+def _find(name: str) -> Any:
+    """Load a name, or a module of this package. Raises AttributeError where there is none (PEP 562)."""
+    home = next((module for module, names in _HOMES.items() if name in names.split()), None)
+    if home is not None:
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value  # the next one to ask comes here no more
+        return value
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+if not TYPE_CHECKING:  # to a type checker a name that nobody has stays an error
+    __getattr__ = _find
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

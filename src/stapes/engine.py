@@ -1,4 +1,4 @@
-"""READ FIRST. One model, ready to transcribe: load, transcribe, stream, submit.
+"""READ FIRST. One model, ready to transcribe: transcribe, stream, submit.
 
 The way through the four rings: a call here makes a job; `step` asks the scheduler (many recordings) for a batch;
 its jobs ask their `recording.task` (one recording: the seek loop), which asks `decoding.window` (one window: prompt,
@@ -8,7 +8,6 @@ tries, result), which says what `backends` (one step of the network) is to do.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import warnings
 from collections import deque
@@ -20,64 +19,22 @@ from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend
 from stapes.backends.room import default_max_memory
-from stapes.backends.selecting import open_backend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
-from stapes.options import PRECISIONS, Speech, TranscribeOptions
+from stapes.options import Speech, Task, TranscribeOptions
+from stapes.recording.attention import AttentionScores
 from stapes.recording.events import EventSink
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.results import LanguageGuess, Segment, Transcript, Window
 from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
 from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
-from stapes.work import Work, Workshop, detection_options, speech_listeners
+from stapes.work import Work, Workshop, detection_options
 from stapes.writers import format_timestamp
-
-DEVICES = ("cpu",)
-
-
-def load(
-    model: str | os.PathLike[str] = "base",
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    download: bool = True,
-    backend: str = "auto",
-    max_memory: int | None = None,
-) -> Engine:
-    """Load a model.
-
-    model: a name ("base", "large-v3", "turbo"), a hub id ("openai/whisper-small"), or a path to a Hugging Face or
-    CTranslate2 folder, an OpenAI .pt or a ggml .bin.
-    device: "cpu", or "auto", which is the same in this version.
-    precision: "float32", exact; "bfloat16" and "int8", faster and nearly the same; "auto" picks the fastest that was
-    measured to be as good for this model on this machine, else float32 (docs/native.md).
-    threads: cores to use; None uses those that the process may use.
-    download: whether a model that is not here may be fetched from the hub.
-    backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
-    max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: 256 MB,
-    or five windows of a large model.
-    Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
-    """
-    from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
-
-    _one_of("device", device, DEVICES)
-    _one_of("precision", precision, PRECISIONS)
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
-    checkpoint = find_checkpoint(model, download=download)
-    opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend))
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in (*known, "auto"):
-        raise OptionError(f"{name} {value!r} is not in this version; there are: {', '.join(known)}, auto")
 
 
 class Engine:
@@ -91,7 +48,7 @@ class Engine:
         max_memory: int | None = None,
         listener: OpenListener | None = None,
     ) -> None:
-        """Take an open checkpoint and a backend that runs it; `load` does both.
+        """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
 
         max_memory: as for `load`.
         listener: makes what hears speech; without it, the guards that need one rest.
@@ -191,6 +148,18 @@ class Engine:
         job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
         deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
         return job.result()
+
+    def read_attention(
+        self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
+    ) -> AttentionScores:
+        """Compute anew what the word times of a window were read from, for pictures of it (`stapes.report`).
+
+        recording: stays the caller's.   window: of a transcript with times of words; language, task: as it was decoded.
+        """
+        reading = self._workshop.attention(recording, window, language, task)
+        with self._turns.mine():
+            self._check_open()
+            return reading.read()
 
     def submit(
         self,

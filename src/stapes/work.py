@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stapes.audio.mel import HOP_LENGTH
+from stapes.audio.mel import HOP_LENGTH, N_FRAMES
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, SpeechListener
 from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.silero import INSTALL, has_speech_weights, speech_weights
 from stapes.errors import OptionError, StapesWarning
-from stapes.options import Clips, Speech, TranscribeOptions
+from stapes.options import Clips, Speech, Task, TranscribeOptions
+from stapes.recording.alignment import AlignmentSetting
+from stapes.recording.attention import AttentionReading
 from stapes.recording.chunks import ChunkedTask
 from stapes.recording.detection import LanguageDetection
 from stapes.recording.given_text import GivenTextTask
@@ -24,6 +26,7 @@ from stapes.recording.loop import Answer, clips_in_frames
 from stapes.recording.splice import TimeMap, whole_frames, within
 from stapes.recording.task import RecordingTask
 from stapes.recording.vad import VoiceSettings
+from stapes.results import Window
 from stapes.tokenizer import Tokenizer
 
 Work = RecordingTask | ChunkedTask | GivenTextTask
@@ -86,6 +89,12 @@ class Workshop:
         """Make the alignment of a text that is known."""
         heads = self.checkpoint.alignment_heads
         return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads)
+
+    def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionReading:
+        """Make what reads the attention of a window that was transcribed with times of words."""
+        heads = self.checkpoint.alignment_heads
+        setting = AlignmentSetting.make(self.backend.spec, self.tokenizer, heads, language, task, N_FRAMES)
+        return AttentionReading(recording, self.backend, setting, window)
 
 
 def detection_options(keywords: Mapping[str, Any]) -> Speech:

@@ -16,7 +16,10 @@ import pytest
 from stapes.cli import main as command
 from stapes.cli.batch import default_concurrency
 from stapes.cli.journal import JOURNAL_NAME, JournalEntry
+from stapes.cli.reports import JsonReport
+from stapes.cli.ticket import Ticket
 from stapes.options import TranscribeOptions
+from stapes.results import Segment
 from tests.cli.scripted_engine import ScriptedEngine
 
 Event = dict[str, Any]
@@ -170,7 +173,7 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
     }  # fmt: skip
     assert of_short[4] == {
         "event": "segment", "file": "short.mp3", "id": 1, "start_s": 2.0, "end_s": 4.0, "text": " two",
-        "resumed": False,
+        "language": None, "resumed": False,
     }  # fmt: skip
     assert {**of_short[5], "elapsed_s": 0} == {
         "event": "file_done", "file": "short.mp3", "outputs": ["short.srt"], "language": "en", "duration_s": 4.0,
@@ -194,6 +197,13 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
     rows = {row.split("`")[1]: set(row.split("`")[1::2]) for row in page.splitlines() if row.startswith("| `")}
     for event in told:
         assert event.keys() - {"event"} <= rows[event["event"]]
+
+
+def test_a_segment_names_its_language_where_several_are_spoken(capsys: pytest.CaptureFixture[str]) -> None:
+    said = Segment(id=0, seek=0, start_s=0.0, end_s=1.0, text=" Gut.", tokens=(), temperature=0.0, avg_logprob=0.0,
+                   compression_ratio=1.0, no_speech_prob=0.0, language="de")  # fmt: skip
+    JsonReport().segment(Ticket(number=1, count=1, source="talk.mp3"), said, resumed=False)
+    assert json.loads(capsys.readouterr().err)["language"] == "de"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +306,20 @@ def test_another_format_is_made_although_the_run_was_broken_off_behind_it(events
     assert events(*words, "-f", "srt")[0] == 130
     assert events(*words, "-f", "all")[0] == 0
     assert (folder / "short.json").exists()
+
+
+def test_another_layout_is_made_although_the_run_was_broken_off_behind_it(events: Events, folder: Path) -> None:
+    words = ("short.mp3", "stop.mp3", "--concurrency", "1", "-f", "srt", "--word_timestamps", "True")
+    assert events(*words, "--max_words_per_line", "1")[0] == 130
+    code, told = events(*words, "--max_words_per_line", "2")
+    assert code == 0
+    assert named(told, "file_skipped") == []
+    assert [resumed for _, resumed in windows(told, "stop.mp3")] == [
+        True,
+        True,
+        True,
+        False,
+    ]  # a layout changes no window
 
 
 def test_existing_files_are_skipped_if_asked_for(run: Run, events: Events, engines: list[ScriptedEngine]) -> None:

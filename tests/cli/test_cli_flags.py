@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.cli.flags import build_parser, parse, read_words, temperature_ladder
+from stapes.cli.command import temperature_ladder
+from stapes.cli.flags import build_parser, parse, read_words
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, TranscribeOptions, Words, default_of, option_fields
 from stapes.subtitles import Layout

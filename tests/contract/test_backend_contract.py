@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.mel import log10_mel, mel_filters
@@ -39,6 +40,7 @@ from stapes.errors import BackendError
 from stapes.testing import ScriptedBackend, babbling, random_checkpoint, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.choices import choices
+from tests.random_cases import random_cases
 
 #: logits and scores of the tiny models lie within a few units of 0, and float32 sums of 16 to 1,500 numbers in another
 #: order (a matrix times one column, or times many) differ by some 1e-6 of that
@@ -493,24 +495,24 @@ def test_probes_give_raw_logits_and_their_share_of_all(backend: Backend) -> None
 
 
 @every_backend
-@pytest.mark.parametrize("below", [1, 8, 364, None])
-def test_probes_can_be_measured_against_lower_ids_alone(backend: Backend, below: int | None) -> None:
-    probes = tuple(Probe(position, (0,), below=below) for position in range(5))
-    step = RowStep(row=backend.open(window_of(backend)), tokens=tokens_of(backend, 5), probes=probes, logits_at=(0, 4))
-    (result,) = backend.step([step])
-    assert result.logits is not None
-    for raw, found in zip(result.logits.astype(np.float64), (result.probes[0], result.probes[4]), strict=True):
-        shares = np.exp(raw[:below] - raw[:below].max())
-        assert found.probabilities[0] == pytest.approx(shares[0] / shares.sum(), abs=1e-5)
+def test_probes_can_be_measured_against_lower_ids_alone(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 5)
+    for below in (1, 8, 364, None):
+        probes = tuple(Probe(position, (0,), below=below) for position in range(5))
+        (result,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, probes=probes, logits_at=(0, 4))])
+        assert result.logits is not None
+        for raw, found in zip(result.logits.astype(np.float64), (result.probes[0], result.probes[4]), strict=True):
+            shares = np.exp(raw[:below] - raw[:below].max())
+            assert found.probabilities[0] == pytest.approx(shares[0] / shares.sum(), abs=1e-5)
 
 
 @every_backend
-@pytest.mark.parametrize("below", [0, -1, 1 << 20])
-def test_lower_ids_that_are_none_are_refused(backend: Backend, below: int) -> None:
+def test_lower_ids_that_are_none_are_refused(backend: Backend) -> None:
     row = backend.open(window_of(backend))
-    with pytest.raises(BackendError, match="measures against ids below none of 1 to"):
-        backend.step([RowStep(row=row, tokens=(1,), probes=(Probe(0, (0,), below=below),))])
-    assert backend.length(row) == 0
+    for below in (0, -1, 1 << 20):
+        with pytest.raises(BackendError, match="measures against ids below none of 1 to"):
+            backend.step([RowStep(row=row, tokens=(1,), probes=(Probe(0, (0,), below=below),))])
+        assert backend.length(row) == 0
 
 
 @every_backend
@@ -584,12 +586,13 @@ def test_a_part_that_is_the_whole_window_changes_no_bit(backend: Backend) -> Non
     assert not np.array_equal(part_logits(backend, window, tokens, (0, 200)), whole)
 
 
-@pytest.mark.parametrize("within", [(0, 1), (32, 33), (64, 1000), (1472, 1500), (0, 1500), (512, 1024)])
 @pytest.mark.parametrize("backend", parameters(name for name in NATIVE if name not in PRECISION), indirect=True)
-def test_a_part_of_a_window_gives_what_the_twin_gives(backend: Backend, within: tuple[int, int]) -> None:
+def test_a_part_of_a_window_gives_what_the_twin_gives(backend: Backend) -> None:
     twin, tokens = numpy_backend(), tokens_of(backend, 4)
-    expected = part_logits(twin, window_of(twin), tokens, within)
-    assert np.abs(part_logits(backend, window_of(backend), tokens, within) - expected).max() <= TOLERANCE
+    window, its = window_of(backend), window_of(twin)
+    for within in ((0, 1), (32, 33), (64, 1000), (1472, 1500), (0, 1500), (512, 1024)):
+        expected = part_logits(twin, its, tokens, within)
+        assert np.abs(part_logits(backend, window, tokens, within) - expected).max() <= TOLERANCE, within
 
 
 @every_backend
@@ -603,10 +606,11 @@ def test_rows_over_parts_in_company_equal_rows_alone_to_the_last_bit(backend: Ba
 
 
 @every_backend
-@pytest.mark.parametrize("within", [(16, 100), (0, 0), (64, 32), (-32, 10), (0, 1501), (1504, 1505)])
-def test_what_is_no_part_of_a_window_is_refused(backend: Backend, within: tuple[int, int]) -> None:
-    with pytest.raises(BackendError, match="cannot attend to positions"):
-        part_logits(backend, window_of(backend), (1,), within)
+def test_what_is_no_part_of_a_window_is_refused(backend: Backend) -> None:
+    window = window_of(backend)
+    for within in ((16, 100), (0, 0), (64, 32), (-32, 10), (0, 1501), (1504, 1505)):
+        with pytest.raises(BackendError, match="cannot attend to positions"):
+            part_logits(backend, window, (1,), within)
 
 
 # Choosing: the twin against a plain reimplementation, and each backend against its own logits.
@@ -690,7 +694,7 @@ def constraints(draw: st.DrawFn, n_vocab: int) -> Constraint:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@random_cases(100, 3000)
 @given(st.data(), logit_lists, choices)
 def test_the_twin_chooses_as_the_plain_rules_say(data: st.DataObject, values: list[int], choice: Choice) -> None:
     logits = as_logits(values)
@@ -765,29 +769,30 @@ def test_draws_fall_with_their_probabilities(temperature: float, seed: int) -> N
 
 
 @every_backend
-@pytest.mark.parametrize("choice", [Best(), Top(6), Draw(0.7, (0.1, 0.501, 0.999))], ids=lambda one: type(one).__name__)
-@pytest.mark.parametrize("shape", ["anywhere", "opening", "closing", "text", "nothing is allowed"])
-def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend, choice: Choice, shape: str) -> None:
-    """shape: which ids are forbidden, as the rules of decoding do; a backend may leave out what cannot be chosen."""
+def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend) -> None:
+    """Under what the rules of decoding forbid; a backend may leave out what cannot be chosen."""
     n_vocab, window = backend.spec.n_vocab, window_of(backend)
     begin = n_vocab - 1501
-    now = {
+    shapes = {
         "anywhere": ((10, 90), (80, 120)),
         "opening": ((5, 6), (0, begin), (begin + 51, n_vocab)),
         "closing": ((0, 363), (begin, begin + 77)),
         "text": ((begin, n_vocab),),
         "nothing is allowed": ((0, 40), (17, n_vocab)),
-    }[shape]
-    constraint = Constraint(IdRanges(range(0, n_vocab, 3)), now=now, vote_from=begin if shape != "anywhere" else None)
-    for seed in range(3):
-        tokens = tokens_of(backend, 3, seed)
-        logits = next_logits(backend, backend.open(window), tokens)
+    }
+    choices: tuple[Choice, ...] = (Best(), Top(6), Draw(0.7, (0.1, 0.501, 0.999)))
+    rows = [(tokens := tokens_of(backend, 3, seed), next_logits(backend, backend.open(window), tokens))
+            for seed in range(3)]  # fmt: skip
+    for (shape, now), choice, (tokens, logits) in itertools.product(shapes.items(), choices, rows):
+        vote_from = begin if shape != "anywhere" else None
+        constraint = Constraint(IdRanges(range(0, n_vocab, 3)), now=now, vote_from=vote_from)
         (found,) = backend.step(
             [RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint)]
         )
-        ids, logprobs = choose(constrain(logits, constraint), logits, choice)
-        assert found.ids == ids
-        assert found.logprobs == pytest.approx(logprobs, abs=TOLERANCE)
+        changed = logits.copy()
+        ids, logprobs = choose(constrain(changed, constraint), changed, choice)
+        assert found.ids == ids, shape
+        assert found.logprobs == pytest.approx(logprobs, abs=TOLERANCE), shape
 
 
 # IdRanges.

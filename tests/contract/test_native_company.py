@@ -63,8 +63,16 @@ def in_company(engine: Engine) -> list[Transcript]:
     return [jobs[place].result() for place in range(len(JOBS))]
 
 
-@pytest.mark.parametrize("isa", native.isa_names())
-@pytest.mark.parametrize("precision", PRECISIONS)
+def kinds() -> list[Any]:
+    """Give every precision on every instruction set; the slow, plain one has one precision by default."""
+    return [
+        pytest.param(precision, isa, marks=[pytest.mark.slow] if isa == "portable" and precision != "float32" else [])
+        for precision in PRECISIONS
+        for isa in native.isa_names()
+    ]
+
+
+@pytest.mark.parametrize(("precision", "isa"), kinds())
 def test_recordings_in_company_equal_each_alone_to_the_last_bit(precision: str, isa: str) -> None:
     backend = NativeBackend(CHECKPOINT, threads=1, precision=precision, isa=isa)
     with Engine(CHECKPOINT, backend) as engine:

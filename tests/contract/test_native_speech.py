@@ -24,6 +24,7 @@ from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import OptionError
 from stapes.testing import noise, silence, tone
 from tests.corpus import corpus_folder, needs_corpus
+from tests.random_cases import cases
 from tests.sample import spoken
 
 native: Any = pytest.importorskip("stapes._native", reason="the native library was not built", exc_type=ImportError)
@@ -89,13 +90,14 @@ def test_what_is_no_number_leaves_none_from_there_on(weights: SpeechWeights, isa
     assert np.isnan(NativeSpeechNetwork(weights, isa).probabilities(samples)[place // CHUNK :]).all()
 
 
+@pytest.mark.random
 @needs_corpus
 def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights) -> None:
     folder = corpus_folder()
     assert folder is not None
     lines = (folder / "audio" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     whole = [path for path in (json.loads(line)["path"] for line in lines) if not path.startswith("broken/")]
-    for path in whole[::8]:
+    for path in whole[:: cases(32, 8)]:
         with load_audio(folder / "audio" / path) as recording:
             samples = recording.read(0, min(recording.n_samples, LENGTH))
         expected = SpeechNetwork(weights).probabilities(samples)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pysubs2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stapes.breaks import columns, pieces, visible
@@ -21,9 +21,10 @@ from stapes.lyrics import to_lrc
 from stapes.results import Segment, Transcript, Word
 from stapes.subtitles import Layout, cues
 from stapes.writers import SUBTITLE_WRITERS, to_csv, to_srt, to_vtt
+from tests.random_cases import random_cases
 
 # Hypothesis makes its table of characters in the first draw of a fresh checkout: that is slow, and no fault.
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CALM = random_cases(50, 2000, suppress_health_check=[HealthCheck.too_slow])
 
 ODD = [
     *(

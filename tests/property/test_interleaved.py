@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel
+from stapes.backends.base import FloatArray
 from stapes.backends.native_library import is_built
 from stapes.backends.numpy import NumpyBackend
 from stapes.engine import Engine
@@ -28,8 +27,10 @@ from stapes.recording.loop import Answer
 from stapes.results import Transcript
 from stapes.scheduled import JobState
 from stapes.scheduler import MemoryBound, Scheduler
-from stapes.testing import ScriptedBackend, babbling, noise, random_checkpoint, tiny_spec
+from stapes.testing import babbling, noise, random_checkpoint, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.quick_backend import QuickBackend
+from tests.random_cases import random_cases
 
 CHECKPOINT = random_checkpoint(seed=9)
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
@@ -58,28 +59,6 @@ POOL: tuple[dict[str, Any], ...] = (
 )
 
 
-class QuickBackend(ScriptedBackend):
-    """Babbles, and takes samples for mel bins: other numbers, no less deterministic, a hundred times as quick."""
-
-    def __init__(self) -> None:
-        super().__init__(tiny_spec(), babbling(11, TOKENIZER))
-
-    @property
-    def log10_mel(self) -> LogMelKernel:
-        return quick_mel
-
-    @property
-    def info(self) -> BackendInfo:
-        return BackendInfo(
-            name="quick", device="cpu", precision="float32", threads=1, weight_bytes=0, window_bytes=1000, row_bytes=100
-        )
-
-
-def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
-    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
-    return np.ascontiguousarray(frames[:, : len(filters)].T)
-
-
 @cache
 def recording(number: int) -> FloatArray:
     return noise(DURATIONS[number], seed=number)
@@ -92,7 +71,7 @@ def native(precision: str) -> Any:
 
 
 BACKENDS: dict[str, Callable[[], Any]] = {
-    "scripted": QuickBackend,
+    "scripted": lambda: QuickBackend(babbling(11, TOKENIZER), window_bytes=1000, row_bytes=100),
     "numpy": lambda: NumpyBackend(CHECKPOINT, threads=2),
     "native-float32": lambda: native("float32"),
     "native-bfloat16": lambda: native("bfloat16"),
@@ -268,7 +247,7 @@ companies = given(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@random_cases(15, 5000)
 @companies
 def test_interleaved_jobs_equal_each_alone(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
@@ -276,17 +255,11 @@ def test_interleaved_jobs_equal_each_alone(
     Company("scripted", max_windows, memory).run(arrivals, victims)
 
 
-@pytest.mark.slow
-@settings(max_examples=5000, deadline=None)
-@companies
-def test_thousands_of_interleaved_jobs_equal_each_alone(
-    arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
-) -> None:
-    Company("scripted", max_windows, memory).run(arrivals, victims)
-
-
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
-@pytest.mark.parametrize(("max_windows", "memory"), [(1, None), (3, None), (16, None), (16, 2.0)])
+@pytest.mark.parametrize(
+    ("max_windows", "memory"),
+    [(1, None), (16, 2.0), *(pytest.param(most, None, marks=pytest.mark.slow) for most in (3, 16))],
+)
 def test_every_kind_of_job_at_once_equals_each_alone(max_windows: int, memory: float | None, mode: str) -> None:
     arrivals = [Arrival(3 * i, Wanted(8 - i % 4, i, 8, mode), i % 3 - 1, i % 4) for i in range(len(POOL))]
     victims = [Victim(1, 9, Wanted(7, 4, 12, mode)), Victim(20, 3, Wanted(8, 2, 8, mode), 2, "deadline")]
@@ -306,7 +279,7 @@ small_companies = given(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@random_cases(3, 100)
 @small_companies
 def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
@@ -316,7 +289,7 @@ def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
 
 @pytest.mark.skipif(not is_built(), reason="the native library was not built")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@settings(max_examples=15, deadline=None)
+@random_cases(4, 100)
 @small_companies
 def test_interleaved_jobs_equal_each_alone_by_the_native_backend_to_the_last_bit(
     precision: str, arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None

@@ -16,6 +16,7 @@ from stapes.recording.spoken import Detect
 from stapes.results import LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.random_cases import random_cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 SPECIAL = TOKENIZER.special
@@ -240,7 +241,7 @@ def check_transcript(transcript: Transcript, books: Books, segments: list[Segmen
             assert window.next_seek == window.seek + window.n_frames
 
 
-@settings(max_examples=150, deadline=None)
+@random_cases(60, 2000)
 @given(lengths, asked_options(), st.lists(answers(abiding_tokens()), min_size=1, max_size=6))
 @example(6000, TranscribeOptions(), [WHOLE])
 def test_the_loop_ends_and_keeps_its_books_under_tokens_that_keep_the_rules(
@@ -249,7 +250,7 @@ def test_the_loop_ends_and_keeps_its_books_under_tokens_that_keep_the_rules(
     check(content_frames, options, given_answers)
 
 
-@settings(max_examples=150, deadline=None)
+@random_cases(60, 2000)
 @given(lengths, asked_options(), st.lists(answers(any_tokens), min_size=1, max_size=6))
 def test_the_loop_ends_and_keeps_its_books_under_any_tokens_at_all(
     content_frames: int, options: TranscribeOptions, given_answers: list[WindowResult]

@@ -19,6 +19,7 @@ from stapes.options import Rules, TranscribeOptions
 from stapes.results import WindowResult
 from stapes.testing import Script, ScriptedBackend, babbling, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.random_cases import random_cases
 
 SPEC = tiny_spec()
 TOKENIZER = Tokenizer(SPEC, small_vocabulary())
@@ -51,7 +52,7 @@ def check_timestamps(tokens: Sequence[int], cap: float | None = 1.0) -> None:
 # The rules alone.
 
 
-@settings(max_examples=150, deadline=None)
+@random_cases(60, 2000)
 @given(
     st.randoms(use_true_random=False),
     st.sampled_from([None, 0, 0.3, 1.0, 30.0]),
@@ -150,7 +151,7 @@ def logprobs_along(backend: RememberingBackend, setting: WindowSetting, initial:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@random_cases(30, 1000)
 @given(
     st.integers(0, 10**6),
     st.sampled_from(OPTIONS),
@@ -314,7 +315,7 @@ def plain_beam(
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@random_cases(30, 1000)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 4),

@@ -19,6 +19,7 @@ from stapes.recording.words import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.random_cases import random_cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin
@@ -113,7 +114,7 @@ def spoken(segments: tuple[Segment, ...]) -> Iterator[Segment]:
     return (segment for segment in segments if segment.words)
 
 
-@settings(max_examples=150, deadline=None)
+@random_cases(30, 2000)
 @given(
     st.sampled_from([1, 2, 7, 500, 3001, 4500]),
     st.lists(windows(), min_size=1, max_size=3),

@@ -25,6 +25,7 @@ from stapes.writers import (
     to_txt,
     to_vtt,
 )
+from tests.random_cases import random_cases
 
 TEXT = st.text(max_size=40) | st.text(alphabet="-> \n\r\t\v\x85\u2028a1:,.&<", max_size=20)
 
@@ -175,7 +176,7 @@ def has_a_line_break(text: str) -> bool:
 
 
 @pytest.mark.reference
-@settings(CALM, max_examples=500)
+@random_cases(150, 5000, suppress_health_check=[HealthCheck.too_slow])
 @given(transcripts(TEXT.filter(lambda text: not has_a_line_break(text) and "--->" not in text)))
 def test_every_file_is_the_references_byte_for_byte(transcript: Transcript) -> None:
     utils = pytest.importorskip("whisper.utils", reason="needs openai-whisper")
@@ -187,7 +188,7 @@ def test_every_file_is_the_references_byte_for_byte(transcript: Transcript) -> N
 
 
 @pytest.mark.reference
-@settings(CALM, max_examples=500)
+@random_cases(150, 5000, suppress_health_check=[HealthCheck.too_slow])
 @given(
     worded(
         TEXT.filter(

@@ -18,6 +18,7 @@ from stapes.checkpoint.base import parameter_shapes
 from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
+from tests.random_cases import random_cases
 from tests.refused_checkpoints import refused
 
 TENSORS = write.random_tensors()
@@ -133,7 +134,7 @@ def test_truncated_files_are_refused(
 
 
 @pytest.mark.parametrize("format", FILES)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@random_cases(50, 1000, derandomize=True)
 @given(data=st.data())
 def test_flipped_bytes_raise_nothing_but_our_error(
     tmp_path_factory: pytest.TempPathFactory, format: str, data: st.DataObject
@@ -151,7 +152,7 @@ def test_flipped_bytes_raise_nothing_but_our_error(
 
 
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer.json"])
-@settings(max_examples=60, deadline=None, derandomize=True)
+@random_cases(20, 400, derandomize=True)
 @given(data=st.data())
 def test_flipped_configurations_raise_nothing_but_our_error(
     tmp_path_factory: pytest.TempPathFactory, file: str, data: st.DataObject

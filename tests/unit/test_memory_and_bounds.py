@@ -18,16 +18,11 @@ from stapes.scheduled import Progress
 from stapes.scheduler import MAX_WINDOWS
 from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.quick_backend import quick_mel
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 OPTIONS = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0, "mode": "reference"})
-
-
-def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
-    """Take samples for mel bins: other numbers, the same shapes, no time."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
-    return frames[:, : len(filters)].T.astype(np.float32)
 
 
 class CountingBackend(ScriptedBackend):

@@ -13,6 +13,7 @@ import pytest
 from stapes.backends.native_library import is_built
 from stapes.cli.flags import parse
 from stapes.errors import StapesWarning
+from stapes.testing import scripted_engine
 from tests.native_library import ON_NUMPY
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +21,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAID = "smallest bone in the human body"
 
 
-def blocks(language: str) -> Iterator[str]:
+def blocks(language: str, text: str = README) -> Iterator[str]:
     """Give the fenced blocks of one language ("": those that name none)."""
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if match.group(1) == language:
             yield match.group(2)
 
@@ -65,10 +66,15 @@ def test_the_python_examples_run(
         shutil.copy(ROOT / "samples" / "stapes.flac", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
+    one_by_one, heading, at_once = README.partition("### Many at once")
+    assert heading
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error")
         warnings.filterwarnings("always", message=ON_NUMPY, category=StapesWarning)
-        for block in blocks("python"):
+        for block in blocks("python", one_by_one):
+            exec(compile(block, "README.md", "exec"), names)
+        names["engine"] = scripted_engine(f" The stapes is the {SAID}.")  # company needs no weights to be proved
+        for block in blocks("python", at_once):
             exec(compile(block, "README.md", "exec"), names)
     assert bool(caught) == (not is_built())
     printed = capsys.readouterr().out

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
@@ -19,8 +19,10 @@ from stapes.recording.events import JobEvent
 from stapes.results import Segment, Transcript
 from stapes.scheduled import JobState, Progress, Wishes
 from stapes.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
-from stapes.testing import Script, ScriptedBackend, babbling, noise, random_checkpoint, reciting, tiny_spec
+from stapes.testing import Script, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
+from tests.quick_backend import QuickBackend
+from tests.random_cases import random_cases
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
@@ -28,18 +30,16 @@ OPTIONS = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0}
 BABBLE = TranscribeOptions.from_keywords({"language": "en", "temperature": (0.0, 0.9), "sample_len": 6, "best_of": 2})
 
 
-class WatchingBackend(ScriptedBackend):
-    """Notes the most windows that were ever in memory, and how they were encoded."""
+class WatchingBackend(QuickBackend):
+    """Notes how windows were encoded."""
 
     def __init__(self, script: Script | None = None) -> None:
-        super().__init__(tiny_spec(), script or reciting(TOKENIZER, [" One."]))
-        self.most_windows = 0
+        super().__init__(script or reciting(TOKENIZER, [" One."]))
         self.encoded: list[int] = []
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         ids = super().encode(mel)
         self.encoded.append(len(mel))
-        self.most_windows = max(self.most_windows, self.ledger.n_windows)
         return ids
 
 
@@ -278,7 +278,7 @@ def test_a_job_without_content_is_done_when_it_comes() -> None:
 # Cancelling.
 
 
-@settings(max_examples=40, deadline=None)
+@random_cases(20, 400)
 @given(st.lists(st.tuples(st.sampled_from([5.0, 40.0, 61.0]), st.none() | st.integers(0, 40)), min_size=1, max_size=5),
        st.integers(1, 4))  # fmt: skip
 def test_cancelling_at_any_moment_leaves_nothing_open_and_the_others_alone(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from stapes.errors import OptionError, StapesWarning
 from stapes.options import Rules
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.testing import noise, scripted_engine, small_vocabulary, tiny_spec
-from stapes.tokenizer import Tokenizer
+from stapes.tokenizer import Tokenizer, suppressed
 from stapes.tokenizer.suppressed import has_numeral, suppressed_by_text
 
 N_TEXT_CTX = 448
@@ -123,6 +124,20 @@ def test_no_special_token_and_no_timestamp_is_ever_forbidden_by_its_text(pattern
 def test_what_would_do_nothing_or_leave_nothing_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         DecodingRules.make(TOKENIZER, Rules(**options), 0.02)
+
+
+def test_an_expression_without_an_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suppressed, "_LONGEST_SEARCH_S", 0.05)
+    dashes = SimpleNamespace(texts=("-" * 66, "a"))  # the English vocabulary has such tokens
+    for pattern in (r"(-|--)+a", r"(-+)(-+)(-+)(-+)(-+)(-+)\1\2\3\4\5\6a", r"(?:(?:-|--)+)+$(?<!-)"):
+        with pytest.raises(OptionError, match="takes too long; repetitions inside repetitions"):
+            suppressed_by_text(cast("Tokenizer", dashes), Rules(suppress_regex=pattern))
+    assert suppressed_by_text(cast("Tokenizer", dashes), Rules(suppress_regex="(a+)+$")) == {1}
+
+
+def test_an_expression_that_python_alone_understands_is_refused() -> None:
+    with pytest.raises(OptionError, match="cannot be used"):
+        suppressed_by_text(TOKENIZER, Rules(suppress_regex="a{e<}"))
 
 
 def test_forbidden_texts_join_the_forbidden_ids() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stapes
@@ -20,6 +20,7 @@ from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import CheckpointError, OptionError
 from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from stapes.testing import noise, silence, tone
+from tests.random_cases import random_cases
 from tests.sample import spoken
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -70,7 +71,7 @@ def test_silence_noise_and_tones_are_no_speech(weights: SpeechWeights, sound: Fl
     assert SpeechNetwork(weights).probabilities(sound)[8:].max() < 0.5
 
 
-@settings(max_examples=20, deadline=None)
+@random_cases(5, 100)
 @given(st.lists(st.integers(0, 40), max_size=5))
 def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: list[int]) -> None:
     samples = spoken()[: 48 * CHUNK + 100]
@@ -120,7 +121,7 @@ voices = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@random_cases(150, 4000)
 @given(probabilities, voices, st.integers(0, CHUNK_SAMPLES - 1))
 def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], voice: VoiceSettings, cut: int) -> None:
     n_samples = max(0, len(likely) * CHUNK_SAMPLES - cut)
@@ -131,7 +132,7 @@ def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], vo
     assert all(span.end - span.start <= voice.max_speech_duration_s * SAMPLE_RATE for span in spans)
 
 
-@settings(max_examples=200, deadline=None)
+@random_cases(100, 2000)
 @given(probabilities)
 def test_every_chunk_of_speech_lies_in_a_span_and_long_silence_in_none(likely: list[float]) -> None:
     voice = VoiceSettings(min_speech_duration_ms=0.0)

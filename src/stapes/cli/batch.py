@@ -35,7 +35,7 @@ from stapes.writers import format_timestamp, one_line, write_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stapes.cli.flags import Command
+    from stapes.cli.command import Command
     from stapes.cli.journal import Journal
     from stapes.engine_info import EngineInfo
     from stapes.options import TranscribeOptions
@@ -289,7 +289,9 @@ class Batch:
             self._warned |= ticket.warned  # a recording that is read once more has nothing new to tell
             paths = [str(path) for path in self._write(self._engine, ticket, transcript)]
             if ticket.entry is not None:
-                ticket.entry.done(self._command.formats)
+                from stapes.cli.fingerprint import output_keys  # noqa: PLC0415 (only with a journal)
+
+                ticket.entry.done(output_keys(self._command))
         elif self._command.verbose is False:
             self._lines.write(ticket.number, *(one_line(segment.text) for segment in transcript.segments))
         self._report.file_done(ticket, transcript, paths)

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from stapes.options import TranscribeOptions
 
 if TYPE_CHECKING:
+    from stapes.cli.command import Command
     from stapes.engine_info import EngineInfo
 
 #: libraries that decode audio and compute
@@ -59,6 +60,12 @@ def recording_key(source: str, settings: str) -> str | None:
         return None
     place = os.path.realpath(source)
     return _digest([place, found.st_size, found.st_mtime_ns, ends, settings])
+
+
+def output_keys(command: Command) -> frozenset[str]:
+    """Give a key for each file of a recording: its format, and how the command has it laid out."""
+    manner = _digest([repr(command.layout), repr(command.page)])
+    return frozenset(f"{name}:{manner}" for name in command.formats)
 
 
 def _ends(file: IO[bytes], size: int) -> str:

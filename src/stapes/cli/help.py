@@ -6,6 +6,8 @@ import argparse
 import shutil
 from typing import Final
 
+SEE_HELP: Final = "stapes --help explains every flag"
+
 USAGE: Final = """\
 stapes AUDIO... [flags]
        stapes report AUDIO... [flags]

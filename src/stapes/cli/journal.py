@@ -259,7 +259,7 @@ class JournalEntry:
         self._writes = True
         self._n_noted = 0
         self.answers: tuple[Answer, ...] = ()  # of an earlier run
-        self.formats_done: frozenset[str] = frozenset()  # files of which were written, the last thing of a recording
+        self.outputs_done: frozenset[str] = frozenset()  # keys of what was written, the last thing of a recording
 
     def recall(self) -> None:
         """Read what is known; throw it away if it is of another key, or damaged; note that the recording has begun."""
@@ -271,7 +271,7 @@ class JournalEntry:
                 _require(checksum == _checksum(self._stem, key, formats))
                 self.answers = tuple(self._read_answers())
                 self._n_noted = len(self.answers)
-                self.formats_done = frozenset((formats or "").split())
+                self.outputs_done = frozenset((formats or "").split())
                 return
             except ValueError as error:
                 self._journal.warn(f"{self._stem}: the journal's lines are damaged ({error}); it is begun anew")
@@ -293,7 +293,7 @@ class JournalEntry:
 
     def forget(self) -> None:
         """Begin the recording anew."""
-        self.answers, self.formats_done, self._n_noted = (), frozenset(), 0
+        self.answers, self.outputs_done, self._n_noted = (), frozenset(), 0
         self._journal.change(("DELETE FROM answers WHERE stem=?", (self._stem,)), self._row(None))
 
     def note(self, answer: Answer) -> None:
@@ -311,11 +311,11 @@ class JournalEntry:
         self._journal.change(("INSERT INTO answers VALUES (?, ?, ?, ?)", (self._stem, number, body, checksum)))
         self._n_noted += 1
 
-    def done(self, formats: Iterable[str]) -> None:
-        """Note that the recording's files are written; how they came about is not needed any more."""
+    def done(self, outputs: Iterable[str]) -> None:
+        """Note that the recording's files are written, by a key each; how they came about is not needed any more."""
         self.answers = ()
         self._journal.change(
-            ("DELETE FROM answers WHERE stem=?", (self._stem,)), self._row(" ".join(sorted(formats)) or None)
+            ("DELETE FROM answers WHERE stem=?", (self._stem,)), self._row(" ".join(sorted(outputs)) or None)
         )
 
     def _row(self, formats: str | None) -> tuple[str, Sequence[object]]:

@@ -20,7 +20,7 @@ from stapes.recording.events import WindowDone
 from stapes.results import WindowResult
 
 if TYPE_CHECKING:
-    from stapes.cli.flags import Command
+    from stapes.cli.command import Command
     from stapes.cli.journal import Journal
     from stapes.cli.ticket import Ticket
     from stapes.recording.events import JobEvent
@@ -70,6 +70,7 @@ class Loader:
         self._concurrency = concurrency
         self._journal = journal
         self._settings = ""  # what the journal's keys have in common
+        self._outputs: frozenset[str] = frozenset()  # what makes a recording done, to the journal
         self._todo: deque[Ticket] = deque()
         self._n_open = 0
         self._stopping = False
@@ -128,8 +129,8 @@ class Loader:
             self._listener.skipped(ticket, "exists")
             return
         self._look_up(ticket)
-        done = ticket.entry.formats_done if ticket.entry else frozenset()
-        if done and done.issuperset(self._command.formats) and self._is_there(ticket, self._command.formats):
+        done = ticket.entry.outputs_done if ticket.entry else frozenset()
+        if done and done.issuperset(self._outputs) and self._is_there(ticket, self._command.formats):
             self._listener.skipped(ticket, "done_before")
             return
         self._listener.opened(ticket)
@@ -144,9 +145,10 @@ class Loader:
         """Find out what the journal knows. Standard input and pipes are not journaled: they come only once."""
         if self._journal is None or ticket.source == STDIN:
             return
-        from stapes.cli.fingerprint import recording_key, settings_key  # noqa: PLC0415 (only with a journal)
+        from stapes.cli.fingerprint import output_keys, recording_key, settings_key  # noqa: PLC0415 (only with a journal)
 
         self._settings = self._settings or settings_key(self._engine.info, self._command.options)
+        self._outputs = self._outputs or output_keys(self._command)
         key = recording_key(ticket.source, self._settings)
         if key is not None:
             ticket.entry = self._journal.entry(ticket.stem, key)

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import Command, parse
+from stapes.cli.command import Command
+from stapes.cli.flags import parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
 from stapes.cli.models import run_models, use_model_folder
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
@@ -139,10 +140,10 @@ def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
 def load_engine(command: Command) -> AbstractContextManager[Any]:
     """Load the model that the command asks for; tests put a scripted engine in this place."""
     use_model_folder(command.model_dir, quiet=command.progress in ("json", "none"))
-    import stapes  # noqa: PLC0415 (NumPy comes with it: not for --help)
+    from stapes import load  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
     threading.Thread(target=_import_decoder, name="stapes-import").start()
-    engine: AbstractContextManager[Any] = stapes.load(
+    engine: AbstractContextManager[Any] = load(
         command.model,
         device=command.device,
         precision=command.precision,

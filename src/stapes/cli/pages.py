@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import Command, build_parser, command_of, read_words
+from stapes.cli.command import Command, command_of
+from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
@@ -143,7 +144,8 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
     if values.get("window") and values["vad"]:
         raise OptionError("--window draws a window of the recording as it is; leave --vad out")
     changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
-    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",))
+    page = (output, *(values.get(name) for name in ("sound", "span", "window")))
+    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page)
 
 
 def _target(kind: str, values: dict[str, Any], command: Command) -> str | None:

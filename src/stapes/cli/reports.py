@@ -1,6 +1,6 @@
 """What a command tells of its work, on standard error: words and bars for people, JSON lines for programs.
 
-The fields of the JSON lines stand in docs/progress.md. Knows nothing of engines, and nothing of standard output.
+The fields of the JSON lines stand in docs/command.md. Knows nothing of engines, and nothing of standard output.
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ class JsonReport(Report):
             start_s=_seconds(segment.start_s),
             end_s=_seconds(segment.end_s),
             text=segment.text,
+            language=segment.language,
             resumed=resumed,
         )
 

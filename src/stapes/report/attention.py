@@ -1,6 +1,6 @@
-"""Where a window's words were found: the attention that word times were read from, computed anew for one window.
+"""Where a window's words were found: the attention that word times were read from, as a picture needs it.
 
-Reaches into an engine, beside which it stands; nothing on the way of a transcription passes here.
+Nothing on the way of a transcription passes here.
 """
 
 from __future__ import annotations
@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stapes.audio.load import AudioSource, load_audio
-from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.alignment import alignment_cost, dtw_path
 from stapes.backends.base import FloatArray, IntArray
 from stapes.engine import Engine
 from stapes.errors import OptionError
 from stapes.options import Task
-from stapes.recording.alignment import AlignmentSetting, WindowAligner
 from stapes.results import Transcript, Window, WordTiming
 
 
@@ -56,48 +54,22 @@ def window_attention(
     words = window.result.timings
     if words is None:
         raise OptionError(f"window {number} has no times of words; transcribe with word_timestamps=True")
-    tokens = [token for word in words for token in word.tokens]
-    if not tokens:
+    if not any(word.tokens for word in words):
         return None
     language = next(
         (one.language for one in transcript.segments if one.seek == window.seek and one.language), transcript.language
     )
     if isinstance(audio, Recording):
-        return _attention(engine, audio, window, tokens, (number, language, task))
-    with load_audio(audio) as recording:
-        return _attention(engine, recording, window, tokens, (number, language, task))
-
-
-def _attention(
-    engine: Engine, recording: Recording, window: Window, tokens: list[int], how: tuple[int, str, Task]
-) -> WindowAttention:
-    number, language, task = how
-    backend, tokenizer = engine._backend, engine._tokenizer
-    setting = AlignmentSetting.make(
-        backend.spec, tokenizer, engine._checkpoint.alignment_heads, language, task, N_FRAMES
-    )
-    mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel).window(window.seek, window.n_frames)
-    with engine._turns.mine():
-        engine._check_open()
-        (memory,) = backend.encode(mel[None])
-        aligner = None
-        try:
-            aligner = WindowAligner(backend, memory, setting, tokens, window.n_frames)
-            (result,) = backend.step(aligner.steps())
-            scores = result.attention
-            aligner.accept([result])
-        finally:
-            if aligner is not None:
-                aligner.close()
-            backend.release(memory)
-    assert scores is not None
-    assert aligner.result is not None
-    cost = alignment_cost(scores, window.n_frames // setting.frames_per_column, len(setting.start) - 1)
+        read = engine.read_attention(audio, window, language=language, task=task)
+    else:
+        with load_audio(audio) as recording:
+            read = engine.read_attention(recording, window, language=language, task=task)
+    cost = alignment_cost(read.scores, read.n_columns, read.n_start)
     return WindowAttention(
         number=number,
         seek_s=window.seek / 100,
         matrix=-cost,
         path=dtw_path(cost),
-        columns_per_second=setting.columns_per_second,
-        words=aligner.result.words,
+        columns_per_second=read.columns_per_second,
+        words=read.words,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from typing import Final
+
+import regex
 
 from stapes.errors import OptionError
 from stapes.options import Rules
@@ -12,6 +15,8 @@ from stapes.tokenizer.tokenizer import Tokenizer
 
 #: signs beside digits and money that stand for words of a number
 _NUMBER_SIGNS = frozenset("%‰")
+#: An expression looks through a vocabulary in 0.3 s; one like (=|==)+a would try for years to take "====..." apart.
+_LONGEST_SEARCH_S: Final = 10.0
 
 
 def suppressed_by_text(tokenizer: Tokenizer, options: Rules) -> frozenset[int]:
@@ -38,9 +43,32 @@ def _tests(options: Rules) -> Iterator[tuple[str, str, Callable[[str], object]]]
     for wanted in options.suppress_text:
         yield "suppress_text", wanted, _contains(wanted)
     if options.suppress_regex:
-        yield "suppress_regex", options.suppress_regex, re.compile(options.suppress_regex).search
+        yield "suppress_regex", options.suppress_regex, _searching(options.suppress_regex)
     if options.suppress_numerals:
         yield "suppress_numerals", "a digit", has_numeral
+
+
+def _searching(pattern: str) -> Callable[[str], object]:
+    """Make a search for an expression, which ends in time: Python's own `re` knows no limit.
+
+    Raises OptionError for an expression that cannot be used, or has taken too long for all texts together.
+    """
+    try:
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError) as error:
+        raise OptionError(f"suppress_regex {pattern!r} cannot be used: {error}") from None
+    end_s = time.monotonic() + _LONGEST_SEARCH_S
+
+    def is_in(text: str) -> object:
+        try:
+            # Processor time, of all threads together; a text that does not matter takes a few millionths of it.
+            return compiled.search(text, timeout=max(end_s - time.monotonic(), 0.0), concurrent=True)
+        except TimeoutError:
+            raise OptionError(
+                f"suppress_regex {pattern!r} takes too long; repetitions inside repetitions, as in (a+)+, do that"
+            ) from None
+
+    return is_in
 
 
 def _contains(wanted: str) -> Callable[[str], bool]:

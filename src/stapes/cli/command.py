@@ -1,0 +1,129 @@
+"""What one command line asks for, checked: `Command`. Plain values; flags.py reads them from words.
+
+Knows no file and no model: whether a recording or a checkpoint is there shows later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from stapes.cli.help import SEE_HELP
+from stapes.errors import OptionError
+from stapes.options import PRECISIONS, TranscribeOptions, option_fields
+from stapes.subtitles import Layout
+from stapes.writers import ALL_FORMATS, format_names
+
+DEVICES: Final = ("auto", "cpu")
+#: a finer ladder of temperatures than this is a slip of the finger
+_MOST_RUNGS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What one command line asks for."""
+
+    audio: tuple[str, ...]
+    model: str
+    model_dir: str | None
+    precision: str
+    device: str
+    threads: int | None  # None: as many as the machine has
+    max_memory: int | None  # bytes; None: 256 MB, or five windows
+    formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
+    output_dir: str
+    verbose: bool | None
+    max_duration_s: float | None
+    concurrency: int | None  # recordings at once; None: as many as is sensible
+    progress: str  # one of flags.PROGRESS
+    skip_existing: bool
+    options: TranscribeOptions
+    layout: Layout  # of subtitles
+    page: tuple[object, ...] = ()  # what a page or a picture shows, beside the transcript
+
+
+def command_of(values: Mapping[str, Any]) -> Command:
+    """Check what the flags say. Raises OptionError for anything that cannot be."""
+    if not values["audio"]:
+        raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
+    threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]
+    if threads < 0:
+        raise OptionError(f"--threads must be 0 (all) or more, got {threads}")
+    if max_duration_s is not None and not max_duration_s > 0:
+        raise OptionError(f"--max_duration must be more than 0 seconds, got {max_duration_s:g}")
+    if concurrency is not None and concurrency < 1:
+        raise OptionError(f"--concurrency must be at least 1, got {concurrency}; leave it out to let stapes choose")
+    to_files = values["output_format"] is not None or values["output_dir"] is not None
+    if values["skip_existing"] and not to_files:
+        raise OptionError("--skip_existing looks for files, and none would be written; give -f or -o too")
+    options = _transcribe_options(values)
+    return Command(
+        audio=tuple(values["audio"]),
+        model=values["model"],
+        model_dir=values["model_dir"],
+        precision=_known("precision", values["precision"], ("auto", *PRECISIONS), "this version does not know it"),
+        device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
+        threads=threads or None,
+        max_memory=_bytes_of(values["max_memory"]),
+        formats=format_names(ALL_FORMATS if values["output_format"] is None else values["output_format"])
+        if to_files
+        else (),
+        output_dir=values["output_dir"] or ".",
+        verbose=values["verbose"],
+        max_duration_s=max_duration_s,
+        concurrency=concurrency,
+        progress=values["progress"],
+        skip_existing=values["skip_existing"],
+        options=options,
+        layout=_layout(values, options),
+    )
+
+
+def _bytes_of(megabytes: float | None) -> int | None:
+    if megabytes is not None and not 0 < megabytes < math.inf:
+        raise OptionError(f"--max_memory must be more than 0 MB, got {megabytes:g}")
+    return None if megabytes is None else int(megabytes * 1e6)
+
+
+def _known(name: str, value: str, known: Sequence[str], why: str) -> str:
+    if value not in known:
+        choices = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise OptionError(f"--{name} {value}: {why}; give {choices}, or leave --{name} out")
+    return value
+
+
+def _transcribe_options(values: Mapping[str, Any]) -> TranscribeOptions:
+    keywords = {item.name: values[item.name] for _, item in option_fields()}
+    increment = values["temperature_increment_on_fallback"]
+    if increment is not None:
+        keywords["temperature"] = temperature_ladder(keywords["temperature"], increment)
+    return TranscribeOptions.from_keywords(keywords)
+
+
+def temperature_ladder(first: float, increment: float) -> tuple[float, ...]:
+    """Give first, first + increment, ... up to 1.0, as numpy.arange(first, 1.0 + 1e-6, increment) does.
+
+    A first temperature above 1.0 stands alone (the reference stops with an error there).
+    """
+    if not increment > 0:
+        raise OptionError(
+            f"--temperature_increment_on_fallback must be more than 0, got {increment:g}; "
+            "None tries one temperature only"
+        )
+    rungs = (1.0 + 1e-6 - first) / increment
+    if rungs > _MOST_RUNGS:
+        raise OptionError(f"--temperature_increment_on_fallback {increment:g} is too small; the usual step is 0.2")
+    if not rungs > 0 or math.isinf(increment):
+        return (first,)
+    step = (first + increment) - first
+    return tuple(first + number * step for number in range(math.ceil(rungs)))
+
+
+def _layout(values: Mapping[str, Any], options: TranscribeOptions) -> Layout:
+    """Read how subtitles are laid out. Raises OptionError where there are no words to lay out."""
+    layout = Layout(**{item.name: values[item.name] for item in fields(Layout)})
+    if layout.needing_words and not options.words.word_timestamps:
+        raise OptionError(f"--{layout.needing_words[0]} requires --word_timestamps True")
+    return layout

@@ -1,0 +1,53 @@
+"""From a model's name to an engine: `load` finds the checkpoint, chooses the backend, and puts both together."""
+
+from __future__ import annotations
+
+import os
+
+from stapes.backends.selecting import open_backend
+from stapes.engine import Engine
+from stapes.errors import OptionError
+from stapes.options import PRECISIONS
+from stapes.work import speech_listeners
+
+DEVICES = ("cpu",)
+
+
+def load(
+    model: str | os.PathLike[str] = "base",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    download: bool = True,
+    backend: str = "auto",
+    max_memory: int | None = None,
+) -> Engine:
+    """Load a model.
+
+    model: a name ("base", "large-v3", "turbo"), a hub id ("openai/whisper-small"), or a path to a Hugging Face or
+    CTranslate2 folder, an OpenAI .pt or a ggml .bin.
+    device: "cpu", or "auto", which is the same in this version.
+    precision: "float32", exact; "bfloat16" and "int8", faster and nearly the same; "auto" picks the fastest that was
+    measured to be as good for this model on this machine, else float32 (docs/native.md).
+    threads: cores to use; None uses those that the process may use.
+    download: whether a model that is not here may be fetched from the hub.
+    backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
+    max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: 256 MB,
+    or five windows of a large model.
+    Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
+    """
+    from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
+
+    _one_of("device", device, DEVICES)
+    _one_of("precision", precision, PRECISIONS)
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
+    checkpoint = find_checkpoint(model, download=download)
+    opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
+    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend))
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in (*known, "auto"):
+        raise OptionError(f"{name} {value!r} is not in this version; there are: {', '.join(known)}, auto")

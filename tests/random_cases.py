@@ -1,0 +1,23 @@
+"""How many random cases a test tries: as many as `make test` has time for, or as many as `make random` gives it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+THOROUGH = os.environ.get("STAPES_RANDOM") == "thorough"
+
+
+def cases(usual: int, thorough: int) -> int:
+    """Give the number of cases of this run."""
+    return thorough if THOROUGH else usual
+
+
+def random_cases(usual: int, thorough: int, **more: Any) -> Callable[[Any], Any]:
+    """Mark a Hypothesis test for `make random`, and set how many cases it tries."""
+    chosen = settings(max_examples=cases(usual, thorough), deadline=None, **more)
+    return lambda test: pytest.mark.random(chosen(test))
