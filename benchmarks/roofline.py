@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 #: bytes of a stored weight, and of a key or value
 _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights are float16: float32 may keep them so
 _MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
+_INT8_WINDOW_BYTES = {"avx2": 1, "portable": 1}  # sets that do not multiply bytes keep a window in 8 bits
 _ATTENTION_TYPE = {"float32": "float32", "bfloat16": "bfloat16", "int8": "bfloat16"}
 
 
@@ -48,11 +49,17 @@ class Network:
         """Operations of the scores and of their sums over the values, in all encoder layers."""
         return float(self.layers * 2 * 2 * self.positions**2 * self.width)
 
-    def step_bytes(self, weight_bytes: int, memory_bytes: int, *, depth: int, rows: int) -> float:
-        """Bytes that a decoder step must read: the weights once, and each row's keys and values."""
+    def step_bytes(self, precision: str, isa: str, *, depth: int, rows: int) -> float:
+        """Bytes that a decoder step must read: the weights once, and each row's keys and values.
+
+        What int8 multiplies in full of the vocabulary is left out: a few thousandths of it, or nothing.
+        """
         weights = self.layers * 14 * self.width**2 + self.vocabulary * self.width
-        memory = self.layers * 2 * self.width * (self.positions + depth)
-        return float(weights * weight_bytes + rows * memory * memory_bytes)
+        memory_bytes = window_bytes = _MEMORY_BYTES[precision]
+        if precision == "int8":
+            window_bytes = _INT8_WINDOW_BYTES.get(isa, memory_bytes)
+        memory = self.layers * 2 * self.width * (self.positions * window_bytes + depth * memory_bytes)
+        return float(weights * _WEIGHT_BYTES[precision] + rows * memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Roofline:
     source: dict[str, str]  # type -> where its peak comes from
     network: Network
 
-    def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
+    def bounds_s(self, precision: str, isa: str, *, depth: int, rows: int) -> dict[str, float]:
         """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
         bounds = {}
         linear, attention = self.operations.get(precision), self.operations.get(_ATTENTION_TYPE.get(precision, ""))
@@ -72,9 +79,8 @@ class Roofline:
             operations = self.network.linear_operations / linear + self.network.attention_operations / attention
             bounds["encode_s"] = operations / 1e9
         if precision in _WEIGHT_BYTES:
-            sizes = _WEIGHT_BYTES[precision], _MEMORY_BYTES[precision]
             for name, n_rows in (("step_s", 1), (f"step_{rows}_rows_s", rows)):
-                n_bytes = self.network.step_bytes(*sizes, depth=depth, rows=n_rows)
+                n_bytes = self.network.step_bytes(precision, isa, depth=depth, rows=n_rows)
                 bounds[name] = n_bytes / self.read_rate(n_bytes) / 1e9
         return bounds
 
@@ -109,8 +115,9 @@ def roofline(*, threads: int, given: Mapping[str, float], network: Network | Non
         operations["float32"], source["float32"] = round(_product_peak(threads), 1), "NumPy's matrix product"
     network = network or Network()
     sizes = {
-        round(network.step_bytes(_WEIGHT_BYTES[name], _MEMORY_BYTES[name], depth=43, rows=rows) / 1e6)
+        round(network.step_bytes(name, isa, depth=43, rows=rows) / 1e6)
         for name in _WEIGHT_BYTES
+        for isa in ("", *_INT8_WINDOW_BYTES)
         for rows in (1, 8)
     }
     rates = {size: round(_read_rate(size * 10**6, threads), 1) for size in sorted(sizes)}

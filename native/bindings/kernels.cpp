@@ -238,39 +238,58 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     return {out_rows(out, out_type, call.n_queries, stride, 0, shape.width), given(std::move(scores), {n_queries, wants_scores ? n_keys : 0})};
 }
 
+// A choice among a copy of the logits, all but where its ids go.
+struct Choice {
+    Choice(const Floats& given_logits, const std::string& how, int n, const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from)
+        : logits(given_logits.data(), given_logits.data() + given_logits.size()) {
+        const int n_logits = static_cast<int>(logits.size());
+        for (const auto& [first, last] : now) {
+            require(0 <= first && last <= n_logits, "a range outside the logits");
+            ranges.push_back({first, last});
+        }
+        for (std::size_t i = 0; i < permanent.size(); ++i) require(0 <= permanent(i) && permanent(i) < n_logits, "an id outside the logits");
+        require(n_logits > 0 && (how == "draw" || (0 < n && n <= n_logits)) && vote_from <= n_logits, "that cannot be chosen");
+        c.logits = logits.data();
+        c.n = n_logits;
+        c.permanent = permanent.data();
+        c.n_permanent = permanent.size();
+        c.now = ranges.data();
+        c.n_now = ranges.size();
+        c.vote_from = vote_from;
+        c.how = how == "best" ? Choosing::How::best : how == "draw" ? Choosing::How::draw : Choosing::How::top;
+        c.n_chosen = n;
+    }
+    Choice(const Choice&) = delete;
+    std::vector<float> logits;
+    std::vector<Range> ranges;
+    Choosing c{};
+};
+
 // Ids, their log-probabilities, and what the logits became.
 std::tuple<std::vector<std::int32_t>, std::vector<float>, FloatsOut> choose(
     const std::string& isa, const Floats& logits, const std::string& how, int n, double temperature, const std::vector<double>& uniforms,
     const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from) {
-    const Kernels& kernels = kernels_of(isa);
-    std::vector<float> changed(logits.data(), logits.data() + logits.size());
-    const int n_logits = static_cast<int>(changed.size());
-    std::vector<Range> ranges;
-    for (const auto& [first, last] : now) {
-        require(0 <= first && last <= n_logits, "a range outside the logits");
-        ranges.push_back({first, last});
-    }
-    for (std::size_t i = 0; i < permanent.size(); ++i) require(0 <= permanent(i) && permanent(i) < n_logits, "an id outside the logits");
     const int n_chosen = how == "draw" ? static_cast<int>(uniforms.size()) : how == "best" ? 1 : n;
-    require(n_logits > 0 && (how == "draw" || (0 < n_chosen && n_chosen <= n_logits)) && vote_from <= n_logits, "that cannot be chosen");
+    Choice choice(logits, how, n_chosen, permanent, now, vote_from);
     std::vector<std::int32_t> ids(size(n_chosen));
     std::vector<float> logprobs(size(n_chosen));
-    Choosing c{};
-    c.logits = changed.data();
-    c.n = n_logits;
-    c.permanent = permanent.data();
-    c.n_permanent = permanent.size();
-    c.now = ranges.data();
-    c.n_now = ranges.size();
-    c.vote_from = vote_from;
-    c.how = how == "best" ? Choosing::How::best : how == "draw" ? Choosing::How::draw : Choosing::How::top;
-    c.temperature = temperature;
-    c.uniforms = uniforms.data();
-    c.n_chosen = n_chosen;
-    c.ids = ids.data();
-    c.logprobs = logprobs.data();
-    kernels.choose(c);
-    return {std::move(ids), std::move(logprobs), given(std::move(changed), {logits.size()})};
+    choice.c.temperature = temperature;
+    choice.c.uniforms = uniforms.data();
+    choice.c.ids = ids.data();
+    choice.c.logprobs = logprobs.data();
+    kernels_of(isa).choose(choice.c);
+    return {std::move(ids), std::move(logprobs), given(std::move(choice.logits), {logits.size()})};
+}
+
+// Which panels of logits contend, 1 or 0.
+IntsOut contend(const std::string& isa, const Floats& logits, const Floats& errors, int n, const Ids& permanent,
+                const std::vector<std::pair<int, int>>& now, int vote_from) {
+    Choice choice(logits, "top", n, permanent, now, vote_from);
+    const std::size_t n_panels = errors.size();
+    require(n_panels == size(round_up(choice.c.n, PANEL) / PANEL), "an error for each panel");
+    std::vector<std::uint8_t> panels(n_panels);
+    kernels_of(isa).contend(choice.c, errors.data(), panels.data());
+    return given(std::vector<std::int32_t>(panels.begin(), panels.end()), {n_panels});
 }
 
 template <class Table>
@@ -294,6 +313,7 @@ void bind_kernels(nb::module_& m) {
     kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a, "wants_scores"_a, "result"_a,
                 "stored_at_a_time"_a, "rough"_a = false);
     kernels.def("choose", &choose, "isa"_a, "logits"_a, "how"_a, "n"_a, "temperature"_a, "uniforms"_a, "permanent"_a, "now"_a, "vote_from"_a);
+    kernels.def("contend", &contend, "isa"_a, "logits"_a, "errors"_a, "n"_a, "permanent"_a, "now"_a, "vote_from"_a);
     kernels.def("log_sum_exp", [](const std::string& isa, const Floats& x) { return kernels_of(isa).log_sum_exp(x.data(), static_cast<int>(x.size())); },
                 "isa"_a, "x"_a);
 }

@@ -69,13 +69,11 @@ class Model {
         const auto w = network_.linear(name).weight.view();
         if (first < 0 || rows.shape(0) + static_cast<std::size_t>(first) > static_cast<std::size_t>(w.n) || rows.shape(1) != static_cast<std::size_t>(w.k))
             throw std::invalid_argument("weights of " + name + " have another shape");
-        auto& weight = network_.linear(name).weight;
         if (std::is_same_v<Table, FloatTable> && w.type == stapes::Type::f16) throw std::invalid_argument(name + " is stored as float16");
         const nb::gil_scoped_release unlocked;
-        stapes::Team team(network_.n_threads());
         const auto n = static_cast<int>(rows.shape(0));
-        if constexpr (std::is_same_v<Table, FloatTable>) weight.pack(first, n, rows.data(), team);
-        else weight.pack(first, n, reinterpret_cast<const stapes::f16*>(rows.data()), team);
+        if constexpr (std::is_same_v<Table, FloatTable>) network_.pack(name, first, n, rows.data());
+        else network_.pack(name, first, n, reinterpret_cast<const stapes::f16*>(rows.data()));
     }
 
     void set_bias(const std::string& name, const Floats& bias) {

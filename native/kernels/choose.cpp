@@ -2,13 +2,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "choosing.h"
 #include "functions.h"
-#include "vec.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
-
-constexpr float NEVER = -INFINITY;
 
 // A type of this namespace: the vector's functions become this instruction set's own, which no other can be linked to.
 struct Candidate {
@@ -16,27 +14,14 @@ struct Candidate {
     int id;
 };
 
-float highest_of(const float* x, int n) {
-    F32 high = set1(NEVER);
-    int i = 0;
-    for (; i + W <= n; i += W) high = max(load(x + i), high);
-    float found = largest(high);
-    for (; i < n; ++i) found = x[i] > found ? x[i] : found;
-    return found;
-}
-
 // The lowest index of the largest value.
 int index_of_highest(const float* x, int n) {
     const float high = highest_of(x, n);
-    for (int i = 0; i < n; ++i)
+    int i = 0;
+    while (i + PANEL <= n && highest_of(x + i, PANEL) != high) i += PANEL;
+    for (; i < n; ++i)
         if (x[i] == high) return i;
     return 0;
-}
-
-void forbid(const Choosing& c) {
-    for (std::size_t i = 0; i < c.n_permanent; ++i) c.logits[c.permanent[i]] = NEVER;
-    for (std::size_t i = 0; i < c.n_now; ++i)
-        for (std::int32_t id = c.now[i].first; id < c.now[i].last; ++id) c.logits[id] = NEVER;
 }
 
 // The log of the summed exponentials of what is allowed, after the vote.

@@ -191,6 +191,10 @@ struct Kernels {
     void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
     void (*attend)(const Attention&);
     void (*choose)(const Choosing&);
+    // Logits that are each off by at most their panel's error: mark (1, otherwise 0) the panels of which the exact logits have to be
+    // known for `choose` to choose what it would choose from exact ones. Forbids, as choosing does. All panels of an error that is
+    // no number are marked.
+    void (*contend)(const Choosing&, const float* errors, std::uint8_t* panels);
     // log of the sum of the exponentials of (n,).
     float (*log_sum_exp)(const float* x, int n);
     // Samples ((n_frames - 1) * 160 + 400,) -> log10 of max(mel power, 1e-10): (n_mels, n_frames) at out_stride values.

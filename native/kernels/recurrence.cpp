@@ -12,20 +12,10 @@ namespace {
 
 constexpr int GATES = 4, PER_GATE = RECURRENT_UNITS / W, VECTORS = GATES * PER_GATE;
 
-// exp(x) as vec.h's, but held between exp(-86) and exp(86), which no sum with 1 can tell from 0 and infinity. NaN stays NaN.
+// exp(x), but held between exp(-86) and exp(86), which no sum with 1 can tell from 0 and infinity. NaN stays NaN.
 STAPES_INLINE F32 exp_held(F32 x) {
-    const F32 held = min(set1(86.0f), max(set1(-86.0f), x));
-    const F32 n = round(held * set1(1.44269504f));
-    F32 r = fma(n, set1(-0.693359375f), held);
-    r = fma(n, set1(2.12194440e-4f), r);
-    F32 p = set1(1.9875691500e-4f);
-    p = fma(p, r, set1(1.3981999507e-3f));
-    p = fma(p, r, set1(8.3334519073e-3f));
-    p = fma(p, r, set1(4.1665795894e-2f));
-    p = fma(p, r, set1(1.6666665459e-1f));
-    p = fma(p, r, set1(5.0000001201e-1f));
-    p = fma(p, r * r, r + set1(1.0f));
-    return p * from_bits((to_i32(n) + set1_i32(127)) << 23);
+    const Exponential parts = exp_in_parts(min(set1(86.0f), max(set1(-86.0f), x)));
+    return parts.fraction * from_bits((to_i32(parts.power) + set1_i32(127)) << 23);
 }
 
 STAPES_INLINE F32 sigmoid(F32 x) { return set1(1.0f) / (set1(1.0f) + exp_held(set1(0.0f) - x)); }

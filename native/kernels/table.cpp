@@ -23,6 +23,7 @@ const Kernels& kernels() {
         .store_values = store_values,
         .attend = attend,
         .choose = choose,
+        .contend = contend,
         .log_sum_exp = log_sum_exp,
         .log_mel = log_mel,
         .recurrent_units = RECURRENT_UNITS,

@@ -38,12 +38,12 @@
 
 namespace stapes::STAPES_ISA {
 
-// exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity above 88.7.
-// NaN stays NaN. The polynomial of the fraction, and ln 2 in two parts, are the coefficients of expf in the Cephes library.
-STAPES_INLINE F32 exp(F32 x) {
-    const F32 clamped = min(max(x, set1(-87.33654f)), set1(88.72283f));
-    const F32 n = round(clamped * set1(1.44269504f));
-    F32 r = fma(n, set1(-0.693359375f), clamped);
+// exp(x) = fraction * 2^power for x in -88.7..88.7; what comes of NaN is no number. The polynomial of the fraction, and ln 2 in two
+// parts, are the coefficients of expf in the Cephes library.
+struct Exponential { F32 fraction, power; };
+STAPES_INLINE Exponential exp_in_parts(F32 x) {
+    const F32 n = round(x * set1(1.44269504f));
+    F32 r = fma(n, set1(-0.693359375f), x);
     r = fma(n, set1(2.12194440e-4f), r);
     F32 p = set1(1.9875691500e-4f);
     p = fma(p, r, set1(1.3981999507e-3f));
@@ -51,8 +51,14 @@ STAPES_INLINE F32 exp(F32 x) {
     p = fma(p, r, set1(4.1665795894e-2f));
     p = fma(p, r, set1(1.6666665459e-1f));
     p = fma(p, r, set1(5.0000001201e-1f));
-    p = fma(p, r * r, r + set1(1.0f));
-    p = scale_by_power_of_two(p, n);
+    return {fma(p, r * r, r + set1(1.0f)), n};
+}
+
+// exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity above 88.7.
+// NaN stays NaN.
+STAPES_INLINE F32 exp(F32 x) {
+    const Exponential parts = exp_in_parts(min(max(x, set1(-87.33654f)), set1(88.72283f)));
+    F32 p = scale_by_power_of_two(parts.fraction, parts.power);
     p = select(less(x, set1(-87.33654f)), set1(0.0f), p);
     p = select(less(set1(88.72283f), x), set1(INFINITY), p);
     return select(is_nan(x), x, p);

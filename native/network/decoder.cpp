@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace stapes {
 namespace {
@@ -47,7 +46,7 @@ void Decoder::run(std::vector<Request*>& requests, Team& team) {
         take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
         multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
     }
-    answer(team);
+    answers_.give(requests_, first_tokens_, space_->x.as(), scratches_, team);
 }
 
 void Decoder::prepare(Team& team) {
@@ -208,103 +207,6 @@ void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch
     call.raw_scores = group.raw_scores;
     call.scratch = scratch.attention.bytes();
     kernels_.attend(call);
-}
-
-// Ids that may come: everything below and above the span is forbidden.
-static Range allowed_span(const Request& request, int n_vocab) {
-    Range span{0, n_vocab};
-    for (const Range& one : request.now) {
-        if (one.first == 0) span.first = std::max(span.first, one.last);
-        if (one.last >= n_vocab) span.last = std::min(span.last, one.first);
-    }
-    return span.first < span.last ? span : Range{0, 0};
-}
-
-void Decoder::answer(Team& team) {
-    wanted_.clear();
-    std::vector<std::size_t> first_wanted;
-    Range span{net_.sizes_.n_vocab, 0};
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-        Request& one = *requests_[i];
-        first_wanted.push_back(wanted_.size());
-        const bool whole = !one.logits_at.empty() || !one.probe_positions.empty();
-        if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
-        for (const int position : one.probe_positions) wanted_.push_back({i, position});
-        for (const int position : one.logits_at) wanted_.push_back({i, position});
-        const Range allowed = whole ? Range{0, net_.sizes_.n_vocab} : one.chooses ? allowed_span(one, net_.sizes_.n_vocab) : Range{0, 0};
-        if (allowed.first < allowed.last) span = {std::min(span.first, allowed.first), std::max(span.last, allowed.last)};
-    }
-    if (wanted_.empty()) return;
-    const std::size_t n = wanted_.size(), stride = size(net_.stride_);
-    logits_stride_ = size(round_up(net_.sizes_.n_vocab, PANEL) + PANEL);
-    if (!wanted_rows_ || wanted_x_.n_bytes() != n * stride * sizeof(float)) {
-        wanted_x_ = Memory(n * stride * sizeof(float));
-        logits_ = Memory(n * logits_stride_ * sizeof(float));
-        wanted_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
-        wanted_normalised_ = Memory(n * stride * sizeof(float));
-    }
-    for (std::size_t i = 0; i < n; ++i) {
-        const std::size_t token = size(first_tokens_[wanted_[i].request] + wanted_[i].position);
-        std::memcpy(wanted_x_.as() + i * stride, space_->x.as() + token * stride, stride * sizeof(float));
-    }
-    wanted_rows_->normalise(wanted_x_.as(), net_.text_norm_, 0, static_cast<int>(n), net_.embedding_.rows, wanted_normalised_.as());
-    if (span.first < span.last) multiply_vocabulary(span.first / PANEL, (span.last + PANEL - 1) / PANEL, team);
-    // What was not multiplied cannot be chosen.
-    const std::size_t first = span.first < span.last ? size(span.first / PANEL * PANEL) : logits_stride_;
-    const std::size_t last = span.first < span.last ? size(round_up(span.last, PANEL)) : logits_stride_;
-    team.share(static_cast<int>(requests_.size()), [&](int part, int) {
-        const std::size_t end = size(part) + 1 < first_wanted.size() ? first_wanted[size(part) + 1] : n;
-        for (std::size_t i = first_wanted[size(part)]; i < end; ++i) {
-            float* logits = logits_.as() + i * logits_stride_;
-            std::fill(logits, logits + first, -std::numeric_limits<float>::infinity());
-            std::fill(logits + last, logits + logits_stride_, -std::numeric_limits<float>::infinity());
-        }
-        answer_one(size(part), first_wanted[size(part)]);
-    });
-}
-
-void Decoder::multiply_vocabulary(int first_panel, int last_panel, Team& team) {
-    const Weights w = net_.embedding_.weight.view();
-    const int panels = last_panel - first_panel;
-    const int chunk = std::max(WIDE_PANELS, panels / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
-    team.share((panels + chunk - 1) / chunk, [&](int part, int thread) {
-        Product p = product_of(wanted_rows_->rows(net_.embedding_.rows), static_cast<int>(wanted_.size()), w, net_.embedding_, scratch(thread));
-        p.first_panel = first_panel + part * chunk;
-        p.last_panel = std::min(last_panel, p.first_panel + chunk);
-        p.c = logits_.as() + p.first_panel * PANEL;
-        p.c_stride = logits_stride_;
-        kernels_.multiply(p);
-    });
-}
-
-void Decoder::answer_one(std::size_t index, std::size_t at) {
-    Request& request = *requests_[index];
-    const auto n_vocab = size(net_.sizes_.n_vocab);
-    const float* chosen = logits_.as() + at * logits_stride_;
-    if (request.chooses) ++at;
-    for (std::size_t i = 0; i < request.probe_ids.size(); ++i) {
-        const float* logits = logits_.as() + at++ * logits_stride_;
-        std::vector<float> values;
-        for (const std::int32_t id : request.probe_ids[i]) values.push_back(logits[id]);
-        request.probe_logits.push_back(std::move(values));
-        request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, request.probe_below[i]));
-    }
-    for (std::size_t i = 0; i < request.logits_at.size(); ++i) {
-        const float* logits = logits_.as() + at++ * logits_stride_;
-        request.logits.insert(request.logits.end(), logits, logits + n_vocab);
-    }
-    if (!request.chooses) return;
-    Choosing& c = request.choosing;
-    c.logits = const_cast<float*>(chosen);
-    c.n = net_.sizes_.n_vocab;
-    c.now = request.now.data();
-    c.n_now = request.now.size();
-    c.uniforms = request.uniforms.data();
-    request.ids.resize(size(c.n_chosen));
-    request.logprobs.resize(size(c.n_chosen));
-    c.ids = request.ids.data();
-    c.logprobs = request.logprobs.data();
-    kernels_.choose(c);
 }
 
 }  // namespace stapes

@@ -1,6 +1,7 @@
-// The decoder: rows of new tokens through all layers, to logits where they are wanted and ids where they are chosen.
+// The decoder: rows of new tokens through all layers, to what was asked of them (answers.h).
 #pragma once
 
+#include "answers.h"
 #include "network.h"
 #include "operands.h"
 
@@ -8,7 +9,7 @@ namespace stapes {
 
 class Decoder {
   public:
-    explicit Decoder(Network& network) : net_(network), kernels_(network.kernels_) {}
+    explicit Decoder(Network& network) : net_(network), kernels_(network.kernels_), answers_(network) {}
     void run(std::vector<Request*>& requests, Team& team);
 
   private:
@@ -26,10 +27,6 @@ class Decoder {
         int first_token, n_tokens;
         float* raw_scores;  // of one head of one request, or null
     };
-    struct Wanted {
-        std::size_t request;
-        int position;
-    };
 
     void prepare(Team& team);
     void own_blocks(Request& request);
@@ -41,22 +38,16 @@ class Decoder {
     void attend_cross(int layer, Team& team);
     void attend_cross_head(int layer, int head, const Group& group, Scratch& scratch);
     float* raw_scores_of(const Request& request, int layer, int head);
-    void answer(Team& team);
-    void multiply_vocabulary(int first_panel, int last_panel, Team& team);
-    void answer_one(std::size_t request, std::size_t first_wanted);
     Scratch& scratch(int thread) { return *scratches_[static_cast<std::size_t>(thread)]; }
 
     Network& net_;
     const Kernels& kernels_;
     std::unique_ptr<Space> space_;
-    std::vector<std::unique_ptr<Scratch>> scratches_;
+    Scratches scratches_;
     std::vector<Request*> requests_;  // those of one window side by side
     std::vector<int> first_tokens_;
     int n_tokens_ = 0;
-    std::vector<Wanted> wanted_;
-    Memory wanted_x_, wanted_normalised_, logits_;
-    std::unique_ptr<Operand> wanted_rows_;
-    std::size_t logits_stride_ = 0;
+    Answers answers_;
 };
 
 }  // namespace stapes

@@ -1,8 +1,10 @@
 #include "matrix.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <type_traits>
 
@@ -20,6 +22,15 @@ float largest_magnitude(const std::vector<float>& values) {
     return std::bit_cast<float>(largest);
 }
 
+bool all_finite(const std::vector<float>& values) {
+    std::int32_t largest = 0;
+    for (const float one : values) {
+        const std::int32_t bits = std::bit_cast<std::int32_t>(one) & 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest < 0x7f800000;
+}
+
 // The nearest whole number, ties to even, of |x| < 2^22; 0 of what is not finite.
 [[gnu::always_inline]] inline std::int32_t nearest(float x) {
     constexpr float shift = 12582912.0f;  // 1.5 * 2^23: the lowest bit of the sum is worth 1
@@ -35,7 +46,13 @@ Matrix::Matrix(Type type, int n, int k, int zero) : type_(type), n_(n), k_(k), z
     if (type == Type::i8) {
         scales_ = Memory(static_cast<std::size_t>(round_up(n, PANEL)) * sizeof(float));
         corrections_ = Memory(static_cast<std::size_t>(round_up(n, PANEL)) * sizeof(std::int32_t));
+        steps_ = Memory(scales_.n_bytes());
     }
+}
+
+float Matrix::step_of(int panel) const {
+    const float* steps = steps_.as() + panel * PANEL;
+    return *std::max_element(steps, steps + PANEL);
 }
 
 Weights Matrix::view() const { return {type_, n_, k_, packed_.bytes(), scales_.as<float>(), corrections_.as<std::int32_t>()}; }
@@ -108,6 +125,7 @@ void Matrix::quantize_row(int output, const Source* source) {
     }
     lay_out(output, row);
     scales_.as<float>()[output] = largest / 127.0f;
+    steps_.as<float>()[output] = all_finite(values) ? largest / 127.0f : std::numeric_limits<float>::infinity();
     corrections_.as<std::int32_t>()[output] = zero_ * sum;
 }
 

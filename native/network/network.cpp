@@ -68,7 +68,7 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
       window_type_(precision == Precision::int8 && !kernels.multiplies_i8 ? Type::i8 : text_type_),
       encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),
       decoder_(static_cast<std::size_t>(sizes.n_text_layer)) {
-    linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}};
+    linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}, {"decoder.rough_embedding", &rough_embedding_}};
     norms_ = {{"encoder.norm", &audio_norm_}, {"decoder.norm", &text_norm_}};
     for (const bool audio : {true, false}) {
         auto& blocks = audio ? encoder_ : decoder_;
@@ -113,7 +113,17 @@ void Network::make_linear(const std::string& name, int n, int k, Type stored) {
     made.weight = Matrix(as_published ? stored : kind.weights, n, k, kernels_.activation_zero);
     made.rows = kind.rows == Type::bf16 ? rows_type_ : kind.rows;
     made.bias = Memory();
+    if (name == "decoder.embedding" && precision_ == Precision::int8) make_linear("decoder.rough_embedding", n, k, stored);
 }
+
+template <class Source>
+void Network::pack(const std::string& name, int first, int n_rows, const Source* rows) {
+    Team team(n_threads_);
+    linear(name).weight.pack(first, n_rows, rows, team);
+    if (name == "decoder.embedding" && precision_ == Precision::int8) rough_embedding_.weight.pack(first, n_rows, rows, team);
+}
+template void Network::pack(const std::string&, int, int, const float*);
+template void Network::pack(const std::string&, int, int, const f16*);
 
 std::size_t Network::weight_bytes() const {
     std::size_t total = audio_positions_.n_bytes() + text_positions_.n_bytes();

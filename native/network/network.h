@@ -88,6 +88,7 @@ struct Request {
     std::vector<float> attention_scores;  // (attention, tokens, n_audio_ctx)
 };
 
+class Answers;
 class Encoder;
 class Decoder;
 
@@ -100,6 +101,9 @@ class Network {
     // Make room for a linear layer; stored: how its weights lie in memory if they are multiplied as float32.
     void make_linear(const std::string& name, int n, int k, Type stored);
     Linear& linear(const std::string& name);
+    // Pack rows (n_rows, k) of a layer's weights, from output `first` on.
+    template <class Source>
+    void pack(const std::string& name, int first, int n_rows, const Source* rows);
     Norm& norm(const std::string& name);
     // Positional embeddings, (positions, n_state) in rows of `stride()`.
     Memory& positions(bool of_encoder) { return of_encoder ? audio_positions_ : text_positions_; }
@@ -118,6 +122,7 @@ class Network {
     void step(std::vector<Request*>& requests);
 
   private:
+    friend class Answers;
     friend class Encoder;
     friend class Decoder;
 
@@ -137,6 +142,7 @@ class Network {
     Type text_type_;  // f32 or bf16: of the decoder's keys and values
     Type window_type_;  // f32, bf16 or i8: of a window's
     Linear conv1_, conv2_, embedding_;
+    Linear rough_embedding_;  // in int8: the vocabulary's 8 bits, which tell what to multiply in full
     Norm audio_norm_, text_norm_;
     Memory audio_positions_, text_positions_;
     std::vector<Block> encoder_, decoder_;

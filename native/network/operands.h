@@ -10,6 +10,7 @@ struct Scratch {
     Scratch(int widest, int head_width) : product(product_scratch(widest)), attention(attention_scratch(head_width)) {}
     Memory product, attention;
 };
+using Scratches = std::vector<std::unique_ptr<Scratch>>;  // one for each thread
 
 // The left operand of products of up to n_rows rows of d values, in the type that the product takes.
 class Operand {
@@ -48,9 +49,10 @@ class Operand {
         return data_.bytes() + static_cast<std::size_t>(first) * stride_ * static_cast<std::size_t>(size_of(type));
     }
 
-    Rows rows(Type type) const {
-        const std::size_t value = type == Type::i16 ? 1 : static_cast<std::size_t>(size_of(type));
-        return {type, data_.bytes(), stride_ * value, scales_.as()};
+    // The rows from `first` on.
+    Rows rows(Type type, int first = 0) const {
+        const std::size_t bytes = stride_ * static_cast<std::size_t>(size_of(type)), stride = type == Type::i16 ? stride_ : bytes;
+        return {type, data_.bytes() + static_cast<std::size_t>(first) * bytes, stride, scales_.as() + first};
     }
 
   private:

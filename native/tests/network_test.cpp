@@ -12,10 +12,9 @@ namespace {
 constexpr Sizes SIZES[] = {{5, 40, 36, 3, 2, 70, 70, 2, 2}, {5, 70, 20, 4, 1, 99, 70, 4, 2}};
 
 void fill(Network& network, const std::string& name, int n, int k, unsigned seed) {
-    Team team(network.n_threads());
     network.make_linear(name, n, k, Type::f32);
+    network.pack(name, 0, n, random_numbers(size(n) * size(k), seed, 0.2f).data());
     Linear& made = network.linear(name);
-    made.weight.pack(0, n, random_numbers(size(n) * size(k), seed, 0.2f).data(), team);
     made.bias = Memory(size(round_up(n, PANEL)) * sizeof(float));
     std::memcpy(made.bias.as(), random_numbers(size(n), seed + 1).data(), size(n) * sizeof(float));
 }
@@ -49,8 +48,7 @@ std::unique_ptr<Network> made_network(const Sizes& sizes, Precision precision, c
     fill(*made, "encoder.conv1", d, 3 * sizes.n_mels, ++seed);
     fill(*made, "encoder.conv2", d, 3 * made->stride(), ++seed);
     made->make_linear("decoder.embedding", sizes.n_vocab, d, Type::f32);
-    Team team(n_threads);
-    made->linear("decoder.embedding").weight.pack(0, sizes.n_vocab, random_numbers(size(sizes.n_vocab * d), ++seed).data(), team);
+    made->pack("decoder.embedding", 0, sizes.n_vocab, random_numbers(size(sizes.n_vocab * d), ++seed).data());
     for (const char* name : {"encoder.norm", "decoder.norm"}) fill_norm(*made, name);
     for (const bool of_encoder : {true, false})
         made->positions(of_encoder) = Memory(size(of_encoder ? sizes.n_audio_ctx : sizes.n_text_ctx) * size(made->stride()) * sizeof(float));
@@ -88,6 +86,27 @@ std::vector<float> step(Network& network, Row& row, Window& window, int length, 
     return found;
 }
 
+// A row that only chooses chooses what it chooses when it is looked at.
+void check_choice(Network& network, const Row& row, Window& window, int length) {
+    for (const auto how : {Choosing::How::best, Choosing::How::top}) {
+        std::vector<std::int32_t> ids[2];
+        for (const bool looks : {false, true}) {
+            const auto fork = network.fork(row, length);
+            Request request = request_of(network, *fork, window, length, {5});
+            request.choosing.how = how;
+            request.choosing.n_chosen = how == Choosing::How::best ? 1 : 3;
+            if (!looks) {
+                request.logits_at = request.probe_positions = request.probe_below = {};
+                request.probe_ids = {};
+            }
+            std::vector<Request*> all{&request};
+            network.step(all);
+            ids[looks] = request.ids;
+        }
+        CHECK(ids[0] == ids[1]);
+    }
+}
+
 std::vector<std::int32_t> tokens_of(const Network& network, int n, int seed) {
     std::vector<std::int32_t> made;
     for (int i = 0; i < n; ++i) made.push_back((i * 7 + seed * 13) % network.sizes().n_vocab);
@@ -110,6 +129,7 @@ std::vector<float> run(Network& network) {
     const auto mine = step(network, rows[2], *window, 32, {5});
     const auto ours = step(network, *fork, *window, 32, {5});
     CHECK(mine == ours);
+    check_choice(network, rows[2], *window, 33);
     const auto later = network.fork(rows[2], 33);  // shares the block that both write next
     step(network, *later, *window, 33, {9, 8, 7});
     const auto again = step(network, rows[2], *window, 33, {6}), its = step(network, *fork, *window, 33, {6});

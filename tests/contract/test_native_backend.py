@@ -17,7 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stapes.backends.base import Backend, Best, Constraint, Draw, FloatArray, Probe, RowId, RowResult, RowStep, Top
+from stapes.backends.base import (
+    Backend,
+    Best,
+    Choice,
+    Constraint,
+    Draw,
+    FloatArray,
+    IdRanges,
+    Probe,
+    RowId,
+    RowResult,
+    RowStep,
+    Top,
+)
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError
@@ -362,6 +375,121 @@ def test_choices_at_their_ends() -> None:
         assert chosen(Best(), vote_from=0).ids == chosen(Best()).ids == chosen(Best(), vote_from=spec.n_vocab).ids
         assert chosen(Best(), now=((-5, 3), (4, spec.n_vocab + 100))).ids == (3,)
         assert chosen(Best(), now=((9, 2),)).ids == chosen(Best()).ids  # an empty range
+
+
+# The vocabulary in int8: multiplied roughly, and in full where it matters.
+
+
+def changed(checkpoint: Checkpoint, **tensors: Any) -> Checkpoint:
+    names = {"embedding": "decoder.token_embedding.weight", "norm": "decoder.ln.weight", "norm_bias": "decoder.ln.bias"}
+    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, **{names[k]: v for k, v in tensors.items()}})
+
+
+def vocabularies() -> dict[str, Checkpoint]:
+    """Logits of every kind: near each other, each of them twice, far apart, of uneven rows, all equal."""
+    plain = checkpoint_of("36")
+    embedding = np.asarray(plain.tensors["decoder.token_embedding.weight"])
+    norm = np.asarray(plain.tensors["decoder.ln.weight"])
+    half = len(embedding) // 2
+    uneven = embedding * np.random.default_rng(1).choice([0.02, 1.0, 3.0], (len(embedding), 1)).astype(embedding.dtype)
+    return {
+        "near": plain,
+        "twice": changed(plain, embedding=np.concatenate((embedding[:half], embedding[: len(embedding) - half]))),
+        "sharp": changed(plain, norm=norm * 8),
+        "uneven": changed(plain, embedding=uneven, norm=norm * 2),
+        "equal": changed(plain, norm=norm * 0, norm_bias=norm * 0),
+    }
+
+
+def constraints_of(spec: ModelSpec) -> list[Constraint]:
+    n, begin = spec.n_vocab, spec.n_vocab - 1501
+    some = IdRanges(range(5, 90, 2))
+    return [
+        Constraint(),
+        Constraint(some, vote_from=begin),
+        Constraint(some, ((0, begin),), begin),
+        Constraint(some, ((begin + 30, n), (3, 200)), begin),
+        Constraint(now=((0, 77), (78, n)), vote_from=begin),
+        Constraint(now=((0, n),)),
+    ]
+
+
+def choices_of(backend: NativeBackend, *, in_full: bool) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """What is chosen after 12 rows of tokens, in many ways; in full: rows whose logits are looked at as well."""
+    spec, found = backend.spec, []
+    (window,) = backend.encode(mels(spec, 1))
+    for seed in range(12):
+        row = backend.open(window)
+        backend.step([RowStep(row=row, tokens=tokens_of(spec, 3, seed))])
+        for choice in (Best(), Top(6), Top(spec.n_vocab)):
+            for constraint in constraints_of(spec):
+                fork, looked = backend.fork(row), (0,) if in_full else ()
+                step = RowStep(row=fork, tokens=(seed,), choice=choice, constraint=constraint, logits_at=looked)
+                (result,) = backend.step([step])
+                found.append((result.ids, result.logprobs))
+                backend.close(fork)
+    return found
+
+
+@each_isa
+@pytest.mark.parametrize("kind", ["near", "twice", "sharp", "uneven", "equal"])
+def test_ids_are_those_of_the_whole_product(kind: str, isa: str) -> None:
+    with opened(precision="int8", isa=isa, checkpoint=vocabularies()[kind], threads=2) as backend:
+        found, exact = choices_of(backend, in_full=False), choices_of(backend, in_full=True)
+    for (ids, logprobs), (exact_ids, exact_logprobs) in zip(found, exact, strict=True):
+        assert ids == exact_ids
+        assert np.allclose(logprobs, exact_logprobs, atol=0.02)
+    some_are_rough = any(one != other for (_, one), (_, other) in zip(found, exact, strict=True))
+    assert some_are_rough == (kind != "equal")
+
+
+@each_isa
+def test_a_row_s_choice_does_not_depend_on_who_looks_beside_it(isa: str) -> None:
+    with opened(precision="int8", isa=isa, checkpoint=vocabularies()["sharp"]) as backend:
+        spec = backend.spec
+        constraint = constraints_of(spec)[1]
+
+        def step(choice: Choice | None, seed: int, **asked: Any) -> RowStep:
+            (window,) = backend.encode(mels(spec, 1, seed=seed % 2))
+            tokens = tokens_of(spec, 3, seed)
+            return RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint, **asked)
+
+        def company() -> list[RowStep]:
+            return [
+                step(Best(), 0), step(None, 1, logits_at=(1,)), step(Top(6), 2), step(Draw(0.7, (0.1, 0.6)), 3),
+                step(None, 4), step(Best(), 5, probes=(Probe(0, (3, 1)),)), step(Best(), 6), step(Top(3), 7),
+            ]  # fmt: skip
+
+        together = backend.step(company())
+        for one, result in zip(company(), together, strict=True):
+            (alone,) = backend.step([one])
+            assert (alone.ids, alone.logprobs) == (result.ids, result.logprobs)
+
+
+@each_isa
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 6e4])
+def test_a_vocabulary_that_is_no_numbers_chooses_as_ever(isa: str, poison: float) -> None:
+    for kind in ("near", "sharp"):
+        healthy = vocabularies()[kind]
+        embedding = np.asarray(healthy.tensors["decoder.token_embedding.weight"]).copy()
+        for places in ([200], [embedding.shape[0] - 20], [0, 300, embedding.shape[0] - 1]):
+            embedding[places, 7] = poison
+            with opened(precision="int8", isa=isa, checkpoint=changed(healthy, embedding=embedding)) as backend:
+                found, exact = choices_of(backend, in_full=False), choices_of(backend, in_full=True)
+            assert [ids for ids, _ in found] == [ids for ids, _ in exact]
+            for (_, logprobs), (_, exact_logprobs) in zip(found, exact, strict=True):
+                assert np.allclose(logprobs, exact_logprobs, atol=0.02, equal_nan=True)
+
+
+@each_isa
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 3e38])
+def test_rows_that_are_no_numbers_choose_as_ever(isa: str, poison: float) -> None:
+    plain = checkpoint_of("36")
+    norm = np.asarray(plain.tensors["decoder.ln.weight"], np.float32).copy()
+    norm[5] = poison
+    with opened(precision="int8", isa=isa, checkpoint=changed(plain, norm=norm)) as backend:
+        found, exact = choices_of(backend, in_full=False), choices_of(backend, in_full=True)
+    assert repr(found) == repr(exact)
 
 
 # Numbers that are none: they stay where they are.

@@ -155,7 +155,7 @@ class RowResult:
     """What one row gives back.
 
     ids, logprobs: the chosen ids with their log-probabilities: log-softmax after the constraint, vote included,
-    never divided by a temperature.
+    never divided by a temperature. In int8 the logarithm of its sum may be off by 0.01 beside the logits it gives.
     logits: (positions, n_vocab) float32, or None.   attention: (pairs, tokens, n_audio_ctx) float32: scaled scores
     before the softmax, or None.
     """

@@ -19,7 +19,9 @@ from stapes.options import PRECISIONS
 
 #: bytes of a weight as the native library holds it: float32 arithmetic on weights stored as float16
 _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}
-_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of keys and values
+_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of a row's keys and values
+_WINDOW_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a window's; at least: some sets take 2 in int8
+_INT8_VOCABULARY_BYTES = 2  # beside its 8 bits, the finer weights that decide
 
 
 def open_speech_listener(weights: SpeechWeights, backend: str = "auto") -> SpeechListener:
@@ -83,6 +85,8 @@ def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, thre
 
 def _needed_bytes(spec: ModelSpec, precision: str) -> int:
     """Estimate what loading takes at least: the weights, and one window's and one row's keys and values."""
-    positions = spec.n_audio_ctx + spec.n_text_ctx
-    values = 2 * spec.n_text_layer * positions * spec.n_text_state
-    return spec.n_parameters * _WEIGHT_BYTES[precision] + values * _VALUE_BYTES[precision]
+    weights = spec.n_parameters * _WEIGHT_BYTES[precision]
+    if precision == "int8":
+        weights += spec.n_vocab * spec.n_text_state * _INT8_VOCABULARY_BYTES
+    values = spec.n_audio_ctx * _WINDOW_VALUE_BYTES[precision] + spec.n_text_ctx * _VALUE_BYTES[precision]
+    return weights + 2 * spec.n_text_layer * spec.n_text_state * values

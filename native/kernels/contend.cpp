@@ -1,0 +1,91 @@
+// Which of many rough logits decide what is chosen.
+#include <algorithm>
+#include <vector>
+
+#include "choosing.h"
+#include "functions.h"
+
+namespace stapes::STAPES_ISA {
+namespace {
+
+// What lies so far below the best moves the sum of the exponentials by little: it may stay rough (docs/native.md).
+constexpr float NEAR = 3.0f;
+
+// Ids of one panel: no exact logit lies above `high`, and the highest not below `low`. (A type of this namespace, as in choose.cpp.)
+struct Contender {
+    int panel;
+    float high, low;
+};
+using Contenders = std::vector<Contender>;
+
+// The ids first..last-1, panel by panel. NaN of a bound tells that it is not known.
+void enter(const Choosing& c, const float* errors, int first, int last, Contenders& to) {
+    while (first < last) {
+        const int panel = first / PANEL, end = std::min(last, (panel + 1) * PANEL);
+        const float highest = highest_of(c.logits + first, end - first);
+        to.push_back({panel, highest + errors[panel], highest - errors[panel]});
+        first = end;
+    }
+}
+
+// Mark the panels that may hold one of the n highest, or one near the highest: all that do not lie lower for certain.
+void mark(const Contenders& all, int n, std::uint8_t* panels) {
+    if (n == 0) return;
+    Contenders best;  // by their lower bounds, the highest first
+    const auto higher = [](const Contender& a, const Contender& b) { return a.low > b.low; };
+    const auto room = static_cast<std::size_t>(n);
+    for (const Contender& one : all) {
+        if (std::isnan(one.low) || (best.size() == room && !higher(one, best.back()))) continue;
+        best.insert(std::upper_bound(best.begin(), best.end(), one, higher), one);
+        if (best.size() > room) best.pop_back();
+    }
+    const float floor = best.size() == room ? std::min(best.back().low, best.front().low - NEAR) : NEVER;
+    for (const Contender& one : all)
+        if (one.high != NEVER && !(one.high < floor)) panels[one.panel] = 1;
+}
+
+struct Sides {
+    Contenders lower, upper;  // ids below the vote's border, and the others
+};
+
+enum class Vote : std::uint8_t { lost, won, open };  // by the upper ids
+
+Vote vote_of(const Choosing& c, const float* errors, const Sides& sides) {
+    float high = NEVER, low = NEVER, error = 0.0f;
+    for (const Contender& one : sides.lower) {
+        if (!(one.high <= high)) high = one.high;
+        if (std::isnan(high)) return Vote::open;
+        if (one.low > low) low = one.low;
+    }
+    for (const Contender& one : sides.upper) {
+        if (one.high == NEVER) continue;
+        if (!(errors[one.panel] < INFINITY)) return Vote::open;
+        error = std::max(error, errors[one.panel]);
+    }
+    const float total = log_sum_exp(c.logits + c.vote_from, c.n - c.vote_from);
+    if (total + error < low) return Vote::lost;
+    return total - error > high ? Vote::won : Vote::open;
+}
+
+}  // namespace
+
+void contend(const Choosing& c, const float* errors, std::uint8_t* panels) {
+    forbid(c);
+    const int n_panels = round_up(c.n, PANEL) / PANEL;
+    for (int panel = 0; panel < n_panels; ++panel) panels[panel] = !(errors[panel] < INFINITY);
+    Sides sides;
+    sides.lower.reserve(static_cast<std::size_t>(n_panels));
+    sides.upper.reserve(static_cast<std::size_t>(2 * n_panels));
+    enter(c, errors, 0, std::max(c.vote_from, 0), sides.lower);
+    enter(c, errors, std::max(c.vote_from, 0), c.n, sides.upper);
+    const Vote vote = c.vote_from < 0 ? Vote::won : vote_of(c, errors, sides);
+    if (vote == Vote::open) {
+        mark(sides.lower, c.n_chosen, panels);
+        mark(sides.upper, n_panels, panels);  // all of them: their sum has to be known
+        return;
+    }
+    if (vote == Vote::lost) sides.upper.insert(sides.upper.end(), sides.lower.begin(), sides.lower.end());
+    mark(sides.upper, c.n_chosen, panels);
+}
+
+}  // namespace stapes::STAPES_ISA

@@ -1,0 +1,214 @@
+#include "answers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace stapes {
+namespace {
+
+constexpr int WIDE_PANELS = 4;  // panels that a single row takes together
+
+// A weight is off by anything up to half a step, a logit by the length of the row times a step over the square root of 12,
+// typically; so many times that, it is hardly ever (docs/native.md).
+constexpr float TIMES_TYPICAL = 5.0f, TYPICAL = 0.288675135f;
+
+std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+bool looks(const Request& request) { return !request.logits_at.empty() || !request.probe_positions.empty(); }
+
+// Ids that may come: everything below and above the span is forbidden.
+Range allowed_span(const Request& request, int n_vocab) {
+    Range span{0, n_vocab};
+    for (const Range& one : request.now) {
+        if (one.first == 0) span.first = std::max(span.first, one.last);
+        if (one.last >= n_vocab) span.last = std::min(span.last, one.first);
+    }
+    return span.first < span.last ? span : Range{0, 0};
+}
+
+Range ids_of(const Request& request, int n_vocab) {
+    if (looks(request)) return {0, n_vocab};
+    return request.chooses ? allowed_span(request, n_vocab) : Range{0, 0};
+}
+
+Range joined(const Range& a, const Range& b) {
+    if (a.first >= a.last) return b;
+    return b.first < b.last ? Range{std::min(a.first, b.first), std::max(a.last, b.last)} : a;
+}
+
+Range panels_of(const Range& ids) { return {ids.first / PANEL, round_up(ids.last, PANEL) / PANEL}; }
+
+float length_of(const float* x, int n) {
+    double sum = 0.0;
+    for (int i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    return static_cast<float>(std::sqrt(sum));
+}
+
+}  // namespace
+
+Answers::Answers(Network& network)
+    : net_(network),
+      kernels_(network.kernels_),
+      n_panels_(network.embedding_.weight.view().n_panels()),
+      logits_stride_(size((n_panels_ + 1) * PANEL)) {
+    if (!network.rough_embedding_.weight.n_bytes()) return;
+    for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(network.rough_embedding_.weight.step_of(panel));
+}
+
+void Answers::give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team) {
+    list(requests);
+    if (wanted_.empty()) return;
+    make_room();
+    normalise(first_tokens, x);
+    multiply(rows_->rows(net_.embedding_.rows), full_, net_.embedding_, scratches, team);
+    if (rough_.n()) {
+        multiply(rough_rows_->rows(net_.rough_embedding_.rows), rough_, net_.rough_embedding_, scratches, team);
+        refine(requests, scratches, team);
+    }
+    team.share(static_cast<int>(requests.size()), [&](int part, int) { answer_one(*requests[size(part)], first_wanted_[size(part)]); });
+}
+
+// A draw may fall on any id: all of its logits have to be the finer ones.
+bool Answers::only_chooses(const Request& request) const {
+    return !steps_.empty() && request.chooses && !looks(request) && request.choosing.how != Choosing::How::draw;
+}
+
+// Which rows are wanted: first those that are multiplied in full, then the others.
+void Answers::list(const std::vector<Request*>& requests) {
+    wanted_.clear();
+    first_wanted_.assign(requests.size(), 0);
+    for (const bool rough : {false, true}) {
+        Stretch& stretch = rough ? rough_ : full_;
+        stretch = {static_cast<int>(wanted_.size()), 0, {0, 0}};
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+            const Request& one = *requests[i];
+            if (only_chooses(one) != rough) continue;
+            first_wanted_[i] = static_cast<int>(wanted_.size());
+            if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
+            for (const int position : one.probe_positions) wanted_.push_back({i, position});
+            for (const int position : one.logits_at) wanted_.push_back({i, position});
+            stretch.ids = joined(stretch.ids, ids_of(one, net_.sizes_.n_vocab));
+        }
+        stretch.last = static_cast<int>(wanted_.size());
+    }
+}
+
+void Answers::make_room() {
+    const std::size_t n = wanted_.size(), row = size(net_.stride_) * sizeof(float);
+    if (x_.n_bytes() != n * row) {
+        x_ = Memory(n * row);
+        normalised_ = Memory(n * row);
+        logits_ = Memory(n * logits_stride_ * sizeof(float));
+        rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
+        rough_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
+        errors_ = Memory(n * size(n_panels_) * sizeof(float));
+        contending_ = Memory(n * size(n_panels_));
+    }
+}
+
+void Answers::normalise(const std::vector<int>& first_tokens, const float* x) {
+    const std::size_t stride = size(net_.stride_);
+    for (std::size_t i = 0; i < wanted_.size(); ++i) {
+        const std::size_t token = size(first_tokens[wanted_[i].request] + wanted_[i].position);
+        std::memcpy(x_.as() + i * stride, x + token * stride, stride * sizeof(float));
+    }
+    rows_->normalise(x_.as(), net_.text_norm_, 0, static_cast<int>(wanted_.size()), net_.embedding_.rows, normalised_.as());
+    if (!rough_.n()) return;
+    const std::size_t at = size(rough_.first) * stride;
+    rough_rows_->normalise(x_.as() + at, net_.text_norm_, 0, rough_.n(), net_.rough_embedding_.rows, normalised_.as() + at);
+}
+
+void Answers::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team) {
+    const Weights w = vocabulary.weight.view();
+    const Range panels = panels_of(stretch.ids);
+    const int n = stretch.n() ? panels.last - panels.first : 0, chunk = std::max(WIDE_PANELS, n / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
+    team.share((n + chunk - 1) / chunk, [&](int part, int thread) {
+        Product p = product_of(rows, stretch.n(), w, vocabulary, *scratches[size(thread)]);
+        p.first_panel = panels.first + part * chunk;
+        p.last_panel = std::min(panels.last, p.first_panel + chunk);
+        p.c = logits_of(stretch.first) + p.first_panel * PANEL;
+        p.c_stride = logits_stride_;
+        kernels_.multiply(p);
+    });
+}
+
+// Multiply in full what may decide each rough row's choice. A row in which nothing stands out is multiplied as a whole.
+void Answers::refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
+    team.share(rough_.n(), [&](int part, int) { contend(*requests[wanted_[size(rough_.first + part)].request], rough_.first + part); });
+    const int chunk = std::max(WIDE_PANELS, n_panels_ / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
+    team.share((n_panels_ + chunk - 1) / chunk, [&](int part, int thread) {
+        const Range panels{part * chunk, std::min(n_panels_, (part + 1) * chunk)};
+        for (int row = rough_.first; row < rough_.last; ++row) refine_panels(row, panels, *scratches[size(thread)]);
+    });
+}
+
+void Answers::contend(Request& request, int row) {
+    forbid_outside(rough_, row);
+    const std::size_t at = size(row) * size(n_panels_);
+    const float length = length_of(normalised_.as() + size(row) * size(net_.stride_), net_.sizes_.n_state);
+    float* errors = errors_.as() + at;
+    for (int panel = 0; panel < n_panels_; ++panel) errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
+    kernels_.contend(choosing_of(request, row), errors, contending_.as<std::uint8_t>() + at);
+}
+
+// Those of some panels that contend, as many together as lie side by side.
+void Answers::refine_panels(int row, Range panels, Scratch& scratch) {
+    const std::uint8_t* contending = contending_.as<std::uint8_t>() + size(row) * size(n_panels_);
+    const Weights w = net_.embedding_.weight.view();
+    const auto from = [&](int panel, std::uint8_t wanted) {
+        return static_cast<int>(std::find(contending + panel, contending + panels.last, wanted) - contending);
+    };
+    for (int panel = from(panels.first, 1); panel < panels.last; panel = from(panel, 1)) {
+        Product p = product_of(rows_->rows(net_.embedding_.rows, row), 1, w, net_.embedding_, scratch);
+        p.first_panel = panel;
+        p.last_panel = panel = from(panel, 0);
+        p.c = logits_of(row) + p.first_panel * PANEL;
+        p.c_stride = logits_stride_;
+        kernels_.multiply(p);
+    }
+}
+
+// What was not multiplied cannot be chosen.
+void Answers::forbid_outside(const Stretch& stretch, int row) {
+    constexpr float never = -std::numeric_limits<float>::infinity();
+    const Range panels = panels_of(stretch.ids);
+    float* logits = logits_of(row);
+    std::fill(logits, logits + panels.first * PANEL, never);
+    std::fill(logits + panels.last * PANEL, logits + logits_stride_, never);
+}
+
+Choosing& Answers::choosing_of(Request& request, int row) {
+    Choosing& c = request.choosing;
+    c.logits = logits_of(row);
+    c.n = net_.sizes_.n_vocab;
+    c.now = request.now.data();
+    c.n_now = request.now.size();
+    c.uniforms = request.uniforms.data();
+    request.ids.resize(size(c.n_chosen));
+    request.logprobs.resize(size(c.n_chosen));
+    c.ids = request.ids.data();
+    c.logprobs = request.logprobs.data();
+    return c;
+}
+
+void Answers::answer_one(Request& request, int row) {
+    const int chosen = row, n_vocab = net_.sizes_.n_vocab;
+    if (request.chooses) ++row;
+    for (std::size_t i = 0; i < request.probe_ids.size(); ++i) {
+        const float* logits = logits_of(row++);
+        std::vector<float> values;
+        for (const std::int32_t id : request.probe_ids[i]) values.push_back(logits[id]);
+        request.probe_logits.push_back(std::move(values));
+        request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, request.probe_below[i]));
+    }
+    for (std::size_t i = 0; i < request.logits_at.size(); ++i) {
+        const float* logits = logits_of(row++);
+        request.logits.insert(request.logits.end(), logits, logits + n_vocab);
+    }
+    if (!request.chooses) return;
+    if (chosen < rough_.first) forbid_outside(full_, chosen);
+    kernels_.choose(choosing_of(request, chosen));
+}
+
+}  // namespace stapes

@@ -1,0 +1,56 @@
+// From the decoder's last rows to what was asked of them: logits, probes, and the ids that are chosen.
+//
+// Where the vocabulary lies in memory in 8 bits too, a row that only chooses is multiplied with those, and then in full with the
+// panels that may decide the choice: it is the choice that all of the finer logits would give.
+#pragma once
+
+#include "network.h"
+#include "operands.h"
+
+namespace stapes {
+
+class Answers {
+  public:
+    explicit Answers(Network& network);
+    // x: rows of all new tokens; first_tokens: where each request's begin.
+    void give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team);
+
+  private:
+    // A row whose logits are wanted.
+    struct Wanted {
+        std::size_t request;
+        int position;
+    };
+    // Rows that lie side by side and are multiplied with the same weights, and the ids that may be chosen or are looked at.
+    struct Stretch {
+        int first = 0, last = 0;
+        Range ids{0, 0};
+        int n() const { return last - first; }
+    };
+
+    bool only_chooses(const Request& request) const;
+    void list(const std::vector<Request*>& requests);
+    void make_room();
+    void normalise(const std::vector<int>& first_tokens, const float* x);
+    void multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team);
+    void refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team);
+    void contend(Request& request, int row);
+    void refine_panels(int row, Range panels, Scratch& scratch);
+    void forbid_outside(const Stretch& stretch, int row);
+    void answer_one(Request& request, int row);
+    Choosing& choosing_of(Request& request, int row);
+    float* logits_of(int row) { return logits_.as() + static_cast<std::size_t>(row) * logits_stride_; }
+
+    Network& net_;
+    const Kernels& kernels_;
+    int n_panels_;
+    std::size_t logits_stride_;
+    std::vector<float> steps_;  // (n_panels): of the rough vocabulary; empty if there is none
+    std::vector<Wanted> wanted_;
+    std::vector<int> first_wanted_;  // of each request
+    Stretch full_, rough_;
+    Memory x_, normalised_, logits_, errors_, contending_;
+    std::unique_ptr<Operand> rows_, rough_rows_;
+};
+
+}  // namespace stapes
