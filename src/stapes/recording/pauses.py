@@ -18,7 +18,7 @@ LEAST_PAUSE_S = 1.5
 #: by which a word begins behind the speech before it, or reaches into the speech behind it
 _REACH_S = 0.2
 #: by which a word that reaches into speech begins too early: attention's own errors are smaller
-_EARLY_S = 1.0
+_EARLY_S = 0.5
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
 #: what the network hears of a word begins about that late
