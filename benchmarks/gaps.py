@@ -128,7 +128,8 @@ def _voices(first: int | None, wanted: str) -> Iterator[tuple[str, list[Recordin
     known = sorted(judged_recordings()["english"], key=lambda one: one.name)
     for voice, members in groupby(known, key=lambda one: next((v for v in _VOICES if one.name.startswith(v)), "")):
         if voice and wanted in voice:
-            yield voice, list(members)[:first]
+            once = {one.reference: one for one in members}  # some lie there twice, as other files
+            yield voice, list(once.values())[:first]
 
 
 def _samples(recording: Recording) -> Samples:
