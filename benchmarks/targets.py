@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.company import ALONE, BATCHED, FEW, TOGETHER
-from benchmarks.corpus import WITHOUT_LOOPS
 from benchmarks.word_errors import edits, simple
 
 #: kind -> the newest result of that kind
@@ -106,14 +105,13 @@ def _peak_memory(result: dict[str, Any]) -> float | None:
 
 
 def _errors(precision: str, group: str, key: str, scale: float) -> Callable[[dict[str, Any]], float | None]:
-    """How much worse a precision is than float32: where it was counted, without the recordings on which that loops."""
+    """How much worse a precision is than float32."""
 
     def measure(result: dict[str, Any]) -> float | None:
         row, exact = _row(result, f"stapes@{precision}"), _row(result, "stapes@float32")
         if row is None or exact is None:
             return None
-        counted = group + WITHOUT_LOOPS if group + WITHOUT_LOOPS in exact["word_errors"] else group
-        return float(row["word_errors"][counted][key] - exact["word_errors"][counted][key]) * scale
+        return float(row["word_errors"][group][key] - exact["word_errors"][group][key]) * scale
 
     return measure
 

@@ -49,6 +49,12 @@ def test_words_beside_pauses(words: list[tuple[float, float]], wanted: list[tupl
     assert (moved[0].start_s, moved[0].end_s) == (times(moved)[0][0], times(moved)[-1][1])
 
 
+def test_attention_is_believed_more_where_a_pause_is_short() -> None:
+    speech = Heard(((100, 500), (750, 1200)))
+    for start_s, wanted_s in ((6.8, 6.8), (6.4, 7.4)):
+        assert times(out_of_pauses([segment((start_s, 7.6))], speech, 0, 3000))[0][0] == pytest.approx(wanted_s)
+
+
 def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
     one = segment((3.0, 4.0))
     assert out_of_pauses([one], Heard(()), 0, 3000) == [one]

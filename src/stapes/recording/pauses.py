@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from stapes.recording.listening import Heard
+from stapes.recording.parts import LONG_PAUSE
 from stapes.results import Segment, Word, WordTiming
 
 #: shorter pauses are left to attention
@@ -18,14 +19,23 @@ LEAST_PAUSE_S = 1.5
 #: by which a word begins behind the speech before it, or reaches into the speech behind it
 _REACH_S = 0.2
 #: by which a word that reaches into speech begins too early: attention's own errors are smaller
-_EARLY_S = 0.5
+_EARLY_S = 1.0
+#: the same before a long pause's end, where attention errs more
+_EARLY_BEHIND_LONG_S = 0.5
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
 #: what the network hears of a word begins about that late
 _BLUR_S = 0.1
 _FRAMES_PER_SECOND = 100
 
-Pause = tuple[float, float]  # start and end in seconds
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Where nobody speaks, in seconds; endless on the side where the window ends in it."""
+
+    start_s: float
+    end_s: float
+    early_s: float  # by which a word that reaches into the speech behind it begins too early
 
 
 def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
@@ -37,8 +47,8 @@ def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
 def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> bool:
     """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
     return bool(words) and any(
-        words[0].start_s > start_s + _FAR_S and words[-1].end_s < end_s - _FAR_S
-        for start_s, end_s in _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+        words[0].start_s > pause.start_s + _FAR_S and words[-1].end_s < pause.end_s - _FAR_S
+        for pause in _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
     )
 
 
@@ -65,22 +75,31 @@ def out_of_pauses(segments: Sequence[Segment], heard: Heard, first: int, end: in
 
 
 def _pauses(heard: Heard, first_s: float, end_s: float) -> list[Pause]:
-    """Give the long pauses; a pause that is the whole window is none: there is nowhere to go from it."""
+    """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
     edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in heard.spans for frame in span), end_s]
-    pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= LEAST_PAUSE_S]
-    return [(a if a > first_s else -1.0, b if b < end_s else end_s + 1e9) for a, b in pauses if heard.spans]
+    pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= LEAST_PAUSE_S and heard.spans]
+    return [
+        Pause(
+            start_s=a if a > first_s else -1.0,
+            end_s=b if b < end_s else end_s + 1e9,
+            early_s=_EARLY_BEHIND_LONG_S if b - a >= LONG_PAUSE / _FRAMES_PER_SECOND else _EARLY_S,
+        )
+        for a, b in pauses
+    ]
 
 
 def _moved(word: Word, pauses: Sequence[Pause]) -> Word:
-    for start_s, end_s in pauses:
-        lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or end_s - word.start_s > _EARLY_S)
-        if word.start_s < start_s + _REACH_S or not lies_in_it:
+    for pause in pauses:
+        end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
+        lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
+        if word.start_s < pause.start_s + _REACH_S or not lies_in_it:
             continue
         duration_s = word.end_s - word.start_s
-        if end_s - word.end_s <= word.start_s - start_s or start_s < 0:
+        if end_s - word.end_s <= word.start_s - pause.start_s or pause.start_s < 0:
             begin_s = max(word.start_s, round(end_s - _BLUR_S, 2))
             return replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
-        return replace(word, start_s=start_s, end_s=round(start_s + _BLUR_S, 2))  # behind the last word that was heard
+        # Behind the last word that was heard.
+        return replace(word, start_s=pause.start_s, end_s=round(pause.start_s + _BLUR_S, 2))
     return word
 
 
