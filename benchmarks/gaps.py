@@ -9,21 +9,18 @@ silence, with faint noise, or with music. Each is transcribed with word times, i
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
 import stapes
 from benchmarks.corpus import corpus_folder, judged_recordings
-from benchmarks.machine import facts
 from benchmarks.recordings import Recording
-from benchmarks.results import FORMAT, write
+from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import edits, normalise_all, simple
 from stapes.audio.load import load_audio
 from stapes.audio.pcm import SAMPLE_RATE, Samples
@@ -67,7 +64,7 @@ class Counts:
 
 def main() -> int:
     """Join, transcribe, count, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("benchmarks.gaps", __doc__, "gaps")
     parser.add_argument("--first", type=int, help="only so many pieces of each voice")
     parser.add_argument("--voices", default="", help="only those whose names hold this")
     parser.add_argument("--model", default="base")
@@ -75,7 +72,6 @@ def main() -> int:
     parser.add_argument(
         "--others", default=sys.executable, metavar="PYTHON", help="one that has openai-whisper, to count"
     )
-    parser.add_argument("--output", type=Path, metavar="PATH", help="where to write the figures")
     arguments = parser.parse_args()
     rows: dict[str, Counts] = {}
     texts: list[tuple[str, str, str]] = []  # way, wanted, heard
@@ -88,11 +84,11 @@ def main() -> int:
             texts.append((ALONE, wanted, " ".join("".join(word.text for word in words) for words in alone)))
             for way, joined, mode in _ways(voice, samples):
                 words = _words(engine, joined.samples, mode)
-                counts = rows.setdefault(way, Counts())
-                counts.in_gaps += _in_gaps(words, joined)
-                counts.deviations_s += _deviations(words, alone, joined)
-                texts.append((way, wanted, "".join(word.text for word in words)))
                 some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
+                counts = rows.setdefault(way, Counts())
+                counts.in_gaps += some.in_gaps
+                counts.deviations_s += some.deviations_s
+                texts.append((way, wanted, "".join(word.text for word in words)))
                 errors = edits(*(simple(text, "en").split() for text in texts[-1][1:]))
                 sys.stderr.write(
                     f"{voice} {way}: {errors} errors, {100 * some.within:.1f} % in time, in gaps: {some.in_gaps}\n"
@@ -119,8 +115,7 @@ def main() -> int:
         for way, counts in rows.items()
     }
     settings = {"model": arguments.model, "precision": arguments.precision, "normaliser": name}
-    result = {"format": FORMAT, "kind": "gaps", "machine": facts(), "settings": settings, "ways": found}
-    print(write(result, arguments.output, "gaps").name)
+    keep(result_of("gaps", settings, ways=found), arguments.output, "gaps")
     return 0
 
 
@@ -203,4 +198,4 @@ def _deviations(words: Sequence[Word], alone: Sequence[Sequence[Word]], joined: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("benchmarks.gaps", main)
