@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stapes
+from stapes.audio.pcm import Samples, recording_of_array
 from stapes.backends.base import FloatArray
 from stapes.backends.numpy_speech import CHUNK, SpeechNetwork
 from stapes.checkpoint import silero
 from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import CheckpointError, OptionError
+from stapes.recording.listening import find_spans, levelled
 from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from stapes.testing import noise, silence, tone
 from tests.random_cases import random_cases
@@ -202,6 +204,35 @@ def test_speech_is_found_between_silences(weights: SpeechWeights) -> None:
     for one, start_s in zip(found, (4.0, 39.0 + length_s), strict=True):
         assert start_s - 0.1 < one.start_s < start_s + 0.7
         assert start_s + length_s - 1.5 < one.end_s < start_s + length_s + 0.5
+
+
+def test_a_quiet_voice_behind_a_loud_one_is_found(weights: SpeechWeights) -> None:
+    talk = spoken()
+    audio = np.concatenate((silence(1.0), talk, silence(4.0), talk * np.float32(0.003), silence(2.0)))
+    found = stapes.find_speech(audio, min_silence_duration_ms=2000)
+    length_s = len(talk) / SAMPLE_RATE
+    assert len(found) == 2
+    assert 4.9 + length_s < found[1].start_s < 5.7 + length_s
+
+
+@pytest.mark.parametrize("n_samples", [1, 8000, 512_000, 512_001, 1_100_123])
+def test_a_recording_is_made_evenly_loud_as_a_whole(n_samples: int) -> None:
+    """Read in blocks, as memory must not grow with it."""
+    generator = np.random.default_rng(n_samples)
+    loudness = np.repeat(10.0 ** generator.uniform(-4, 0, n_samples // 5000 + 1), 5000)[:n_samples]
+    samples = (generator.standard_normal(n_samples) * loudness).astype(np.float32)
+    heard: list[Samples] = []
+
+    class Listener:
+        def probabilities(self, samples: Samples) -> FloatArray:
+            heard.append(samples)
+            return np.zeros(-(-len(samples) // CHUNK_SAMPLES), np.float32)
+
+        def afresh(self) -> Listener:
+            return self
+
+    find_spans(recording_of_array("it", samples), Listener(), VoiceSettings())
+    np.testing.assert_allclose(np.concatenate(heard), levelled(samples), rtol=1e-4, atol=1e-7)
 
 
 def test_no_speech_is_no_stretch(weights: SpeechWeights) -> None:

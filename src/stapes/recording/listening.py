@@ -16,6 +16,8 @@ OpenListener = Callable[[], SpeechListener]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
+#: samples on either side that decide how much louder a stretch is made: blocks begin at whole half seconds
+_LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
 #: a network that has heard nothing yet is unsure of what comes first
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
 #: frames before speech at which to begin: the network hears a word some tenths of a second late
@@ -33,7 +35,9 @@ def find_spans(
     likely = []
     for start in range(0, recording.n_samples, _BLOCK_SAMPLES):
         check()
-        likely.append(listener.probabilities(recording.read(start, start + _BLOCK_SAMPLES)))
+        first = max(0, start - _LEVEL_MARGIN)
+        samples = levelled(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
+        likely.append(listener.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
     return speech_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
 
 
