@@ -145,6 +145,18 @@ class Window:
     next_seek: int  # where the loop went on
     skipped: bool  # taken for silence, or its text for invented: no segment
     result: WindowResult
+    left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
+
+    @property
+    def end(self) -> int:
+        """The first frame behind it."""
+        return self.seek + self.n_frames + sum(end - first for first, end in self.left_out)
+
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """What was decoded, in frames: half-open stretches."""
+        edges = (self.seek, *(frame for pause in self.left_out for frame in pause), self.end)
+        return tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

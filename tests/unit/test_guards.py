@@ -14,7 +14,8 @@ from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
 from stapes.recording.listening import Heard, Listen
 from stapes.recording.loop import Decode, SeekLoop
-from stapes.results import Transcript, WindowResult
+from stapes.recording.spoken import Detect
+from stapes.results import LanguageGuess, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 
@@ -50,13 +51,22 @@ def run(
     while (request := loop.next()) is not None:
         if isinstance(request, Listen):
             listened.append(request)
-            loop.accept(Heard(Heard(tuple(speech)).within(request.seek, request.seek + request.n_frames)))
+            loop.accept(heard(loop, request, Heard(tuple(speech))))
         else:
             assert isinstance(request, Decode)
             decoded.append(request)
             loop.accept(decode(request))
         assert len(decoded) + len(listened) < 200
     return loop.transcript(n_frames / 100), decoded, listened
+
+
+def heard(loop: SeekLoop, request: Listen, speech: Heard) -> Heard:
+    """Answer a request, which counts frames as the loop does."""
+    spans, at = [], request.seek
+    for first, end in loop.frames(request.seek, request.seek + request.n_frames):
+        spans += [(at + start - first, at + stop - first) for start, stop in speech.within(first, end)]
+        at += end - first
+    return Heard(tuple(spans))
 
 
 FLUENT = "a text of many words, as long as what somebody who speaks on and on says in so many seconds of time"
@@ -94,7 +104,9 @@ def test_doubtful_text_where_nobody_speaks_is_dropped(scores: dict[str, float]) 
 
 
 def test_text_that_somebody_says_stays_however_doubtful() -> None:
-    transcript, _, listened = run(3000, lambda _: said(0.0, "you", 2.0, no_speech_prob=0.9), [(190, 210)])
+    transcript, _, listened = run(
+        3000, lambda _: said(0.0, "you", 2.0, no_speech_prob=0.9), [(190, 210)], pause_guard=False
+    )
     assert (len(listened), texts(transcript), transcript.flags) == (1, ["you"], ())
 
 
@@ -184,11 +196,10 @@ def test_a_loop_over_windows_is_dropped() -> None:
 
 
 def test_speech_behind_the_last_word_is_gone_back_for() -> None:
-    answers = {0: said(0.0, "hello there", 3.0), 1950: said(0.0, FLUENT, 10.0)}
-    transcript, decoded, _ = run(3000, lambda asked: answers[asked.seek], [(0, 290), (2000, 2950)])
-    assert [request.seek for request in decoded] == [0, 1950]
+    transcript, decoded, _ = run(3000, lambda asked: LEFT_OUT[asked.seek], BEHIND_TEXT)
+    assert [request.seek for request in decoded] == [0, 1600]
     assert texts(transcript) == ["hello there", FLUENT]
-    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 19.5, 30.0)]
+    assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 16.0, 30.0)]
 
 
 def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
@@ -199,52 +210,58 @@ def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
 
 
 POOR = {"avg_logprob": -0.8}
-#: somebody speaks from 0 to 5 s and from 15 to 24 s
-APART = [(0, 500), (1500, 2400)]
+#: somebody speaks from 0 to 5 s and from 15 to 29 s
+APART = [(0, 500), (1500, 2900)]
 
 
-def test_poor_text_around_a_long_pause_is_decoded_in_parts() -> None:
-    answers = {(0, 3000): said(0.0, FLUENT, 30.0, **POOR), (0, 550): said(0.0, "one side", 5.0, 5.0, "more", 5.4)}
-    answers |= {(1450, 1550): said(0.5, "the other side", 9.0)}
-    transcript, decoded, listened = run(3000, lambda asked: answers[asked.seek, asked.n_frames], APART)
-    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
-    assert texts(transcript) == ["one side", "more", "the other side"]
-    assert [request.prompt for request in decoded[:2]] == [(), ()], "refused text is no prompt"
-    assert [(window.seek, window.next_seek, window.skipped) for window in transcript.windows] == [
-        (0, 0, True), (0, 550, False), (1450, 3000, False)
+def test_poor_text_around_a_long_pause_is_decoded_again_without_it() -> None:
+    answers = {3000: said(0.0, FLUENT, 30.0, **POOR), 2160: said(0.0, "one side", 5.0, 5.0, "the other side", 20.6)}
+    transcript, decoded, listened = run(3000, lambda asked: answers[asked.n_frames], APART)
+    assert [(request.seek, request.n_frames) for request in decoded] == [(0, 3000), (0, 2160)]
+    assert [(one.text, one.start_s, one.end_s) for one in transcript.segments] == [
+        ("one side", 0.0, 5.0), ("the other side", 5.0, 29.0)
+    ]  # fmt: skip
+    assert [request.prompt for request in decoded] == [(), ()], "refused text is no prompt"
+    assert [(one.seek, one.frames, one.next_seek, one.skipped) for one in transcript.windows] == [
+        (0, ((0, 3000),), 0, True), (0, ((0, 580), (1420, 3000)), 3000, False)
     ]  # fmt: skip
     (flag,) = transcript.flags
-    assert str(flag) == "5.0-15.0 s: decoded again without it, as the text around this pause was poor"
+    assert str(flag) == "5.0-15.0 s: decoded again without it, as the text around this pause was doubtful"
     assert (flag.guard, flag.start_s, flag.end_s, flag.text) == ("pause", 5.0, 15.0, "")
-    assert [(one.seek, one.n_frames) for one in listened[:2]] == [(0, 3000), (1450, 1550)]
+    assert [(one.seek, one.n_frames) for one in listened] == [(0, 3000), (0, 2160)]
 
 
-def test_a_part_that_says_little_at_first_is_decoded_to_its_end() -> None:
-    answers = {(0, 3000): said(0.0, FLUENT, 30.0, **POOR), (0, 550): said(0.0, "one", 2.0, 2.0, "unfinished")}
-    answers |= {(200, 350): said(0.0, "side", 3.0), (1450, 1550): said(0.5, "the other side", 9.0)}
-    transcript, decoded, _ = run(3000, lambda asked: answers[asked.seek, asked.n_frames], APART)
-    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
-    assert texts(transcript) == ["one", "side", "the other side"]
+def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_pauses_either() -> None:
+    """Two pauses, the second one longer than what comes into the window at once; then a window in the usual time."""
+    speech = [(0, 500), (1000, 2600), (7000, 9000)]
+    answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 30.0), said(0.0, FLUENT, 14.2)])
+    transcript, _, _ = run(9500, lambda _: next(answers), speech)
+    assert [(one.frames, one.skipped) for one in transcript.windows] == [
+        (((0, 3000),), True), (((0, 580), (920, 2680), (6920, 7580)), False), (((7580, 9500),), False)
+    ]  # fmt: skip
+    assert [(flag.start_s, flag.end_s) for flag in transcript.flags] == [(5.0, 10.0), (26.0, 70.0)]
+    assert [(one.start_s, one.end_s) for one in transcript.segments] == [(0.0, 75.8), (75.8, 90.0)]
 
 
-def test_a_part_that_is_poor_too_stays_as_it_is() -> None:
+def test_text_that_is_poor_without_its_pause_too_stays_as_it_is() -> None:
     transcript, decoded, _ = run(3000, lambda asked: said(0.0, FLUENT, asked.n_frames / 100, **POOR), [(0, 900)])
-    assert [(request.seek, request.n_frames) for request in decoded] == [(0, 3000), (0, 950)]
+    assert [(request.seek, request.n_frames) for request in decoded] == [(0, 3000), (0, 1060)]
     assert texts(transcript) == [FLUENT]
 
 
 def test_a_window_that_begins_in_a_long_pause_begins_anew_where_speech_does() -> None:
     poor, sure = said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 30.0)
-    answers = {(0, 3000): poor, (1950, 3000): sure, (4950, 1050): sure}
-    transcript, decoded, _ = run(6000, lambda asked: answers[asked.seek, asked.n_frames], [(2000, 6000)])
-    assert [(request.seek, request.n_frames) for request in decoded] == list(answers)
+    answers = iter([poor, sure, sure])
+    transcript, _, _ = run(6000, lambda _: next(answers), [(2000, 6000)])
+    assert [one.frames for one in transcript.windows] == [((0, 3000),), ((1920, 4920),), ((4920, 6000),)]
+    assert [(one.start_s, one.end_s) for one in transcript.segments] == [(19.2, 49.2), (49.2, 60.0)]
     assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("pause", 0.0, 20.0)]
 
 
 @pytest.mark.parametrize(
     ("scores", "speech"),
     [
-        ({}, APART),  # sparse, but sure of itself
+        ({}, APART),
         ({"avg_logprob": -0.9}, [(0, 1000), (1290, 3000)]),  # unsure, but the pause is short
         ({"avg_logprob": -2.0}, [(0, 3000)]),
     ],
@@ -252,11 +269,17 @@ def test_a_window_that_begins_in_a_long_pause_begins_anew_where_speech_does() ->
 def test_sure_text_and_speech_without_long_pauses_are_decoded_once(
     scores: dict[str, float], speech: list[tuple[int, int]]
 ) -> None:
-    transcript, decoded, _ = run(3000, lambda _: said(0.0, "a few words", 30.0, **scores), speech)
+    transcript, decoded, _ = run(3000, lambda _: said(0.0, FLUENT, 30.0, **scores), speech)
     assert (len(decoded), "pause" in guards(transcript)) == (1, False)
 
 
-def test_parts_stay_within_their_clip() -> None:
+@pytest.mark.parametrize("speech", [(0, 2000), (900, 2900)])
+def test_pauses_before_and_behind_all_speech_stay_where_text_is_only_sparse(speech: tuple[int, int]) -> None:
+    transcript, decoded, listened = run(3000, lambda _: said(speech[0] / 100, "few words", speech[1] / 100), [speech])
+    assert (len(decoded), len(listened), transcript.flags) == (1, 1, ())
+
+
+def test_pauses_are_left_out_of_their_clip_alone() -> None:
     asked = []
 
     def decode(request: Decode) -> WindowResult:
@@ -264,7 +287,33 @@ def test_parts_stay_within_their_clip() -> None:
         return said(0.0, FLUENT, request.n_frames / 100, **POOR)
 
     run(9000, decode, [(0, 400), (2800, 5000)], clip_timestamps="0,20,60,65")
-    assert asked == [(0, 2000), (0, 450), (6000, 500)]
+    assert asked == [(0, 2000), (0, 560), (6000, 500)]
+
+
+def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
+    loop = SeekLoop(content_frames=3000, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
+                    options=TranscribeOptions.from_keywords({"multilingual": True}), can_listen=True)  # fmt: skip
+    refused = False
+    while (request := loop.next()) is not None:
+        if isinstance(request, Listen):
+            loop.accept(heard(loop, request, Heard(tuple(APART))))
+        elif isinstance(request, Detect):
+            first, end = request.part or (0, 3000)
+            ((start, _), *_) = loop.frames(request.seek + (first + end) // 2, request.seek + end)
+            code, other = ("en", "de") if start < 1000 else ("de", "en")
+            loop.accept(LanguageGuess(language=code, probabilities={code: 0.9, other: 0.1}))
+        else:
+            assert isinstance(request, Decode)
+            scores = {} if refused else POOR
+            loop.accept(said(0.0, FLUENT, request.n_frames / 100, **scores))
+            refused = True
+    transcript = loop.transcript(30.0)
+    assert [(one.frames, one.skipped) for one in transcript.windows] == [
+        (((0, 1000),), True), (((0, 580),), False), (((1420, 3000),), False)
+    ]  # fmt: skip
+    assert [(one.language, one.start_s, one.end_s) for one in transcript.segments] == [
+        ("en", 0.0, 5.8), ("de", 14.2, 30.0)
+    ]  # fmt: skip
 
 
 @given(
@@ -272,7 +321,7 @@ def test_parts_stay_within_their_clip() -> None:
     poor=st.lists(st.booleans(), min_size=1, max_size=6),
 )
 @settings(max_examples=200)
-def test_whatever_is_decoded_in_parts_no_speech_is_left_out(lengths: list[tuple[int, int]], poor: list[bool]) -> None:
+def test_whatever_pauses_are_left_out_no_speech_is(lengths: list[tuple[int, int]], poor: list[bool]) -> None:
     """lengths: of the pauses, and of the speech behind each; poor: which windows' scores are, over and over."""
     speech, at = [], 0
     for pause, spoken in lengths:
@@ -284,8 +333,8 @@ def test_whatever_is_decoded_in_parts_no_speech_is_left_out(lengths: list[tuple[
         return said(0.0, FLUENT, request.n_frames / 100, avg_logprob=-0.8 if next(moods) else -0.2)
 
     transcript, _, _ = run(at, decode, speech, silence_guard=False, loop_guard=False)
-    heard = [Heard(((one.seek, one.seek + one.n_frames),)) for one in transcript.windows if not one.skipped]
-    left_out = [span for span in speech if sum(one.frames_within(*span) for one in heard) < span[1] - span[0]]
+    decoded = [Heard(one.frames) for one in transcript.windows if not one.skipped]
+    left_out = [span for span in speech if sum(one.frames_within(*span) for one in decoded) < span[1] - span[0]]
     assert not left_out
 
 
@@ -296,15 +345,16 @@ def test_mode_reference_switches_every_guard_off(mode: str) -> None:
     assert bool(transcript.flags) == bool(listened) == (mode != "reference")
 
 
-PARTS = {3000: said(0.0, FLUENT, 30.0, avg_logprob=-0.8), 950: said(0.0, FLUENT, 9.0)}
-LEFT_OUT = {0: said(0.0, "hello there", 3.0), 1950: said(0.0, FLUENT, 10.0)}
+PARTS = {3000: said(0.0, FLUENT, 30.0, avg_logprob=-0.8), 1060: said(0.0, FLUENT, 9.0)}
+LEFT_OUT = {0: said(0.0, "hello there", 14.0), 1600: said(0.0, FLUENT, 13.5)}
+BEHIND_TEXT = [(0, 1400), (1650, 2950)]
 #: guard -> a recording's length, what is decoded of it, where somebody speaks
 OCCASIONS: dict[str, tuple[int, Decoder, list[tuple[int, int]]]] = {
     "silence": (3000, lambda _: said(0.0, "you", 2.0), []),
     "tail": (3400, fluent, [(0, 2990)]),
     "pause": (3000, lambda asked: PARTS[asked.n_frames], [(0, 900)]),
     "loop": (3000, lambda _: said(0.0, " I am here again." * 8, 30.0), [(0, 3000)]),
-    "speech": (3000, lambda asked: LEFT_OUT[asked.seek], [(0, 290), (2000, 2950)]),
+    "speech": (3000, lambda asked: LEFT_OUT[asked.seek], BEHIND_TEXT),
 }
 
 

@@ -55,6 +55,22 @@ def test_attention_is_believed_more_where_a_pause_is_short() -> None:
         assert times(out_of_pauses([segment((start_s, 7.6))], speech, 0, 3000))[0][0] == pytest.approx(wanted_s)
 
 
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ((6.3, 6.75), (6.5, 6.95)),  # a bit too early
+        ((4.9, 6.9), (6.5, 6.9)),  # the first word behind it, stretched over it
+        ((4.3, 6.9), (4.3, 6.9)),  # begins in the speech before it
+        ((4.9, 6.5), (4.9, 6.5)),  # the last word before it
+    ],
+)
+def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], wanted: tuple[float, float]) -> None:
+    speech = Heard(((100, 500), (660, 1200)))
+    assert times(out_of_pauses([segment(word)], speech, 0, 3000, seams=[580])) == [pytest.approx(wanted)]
+    for others in ([], [400]):
+        assert times(out_of_pauses([segment(word)], speech, 0, 3000, seams=others)) == [word]
+
+
 def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
     one = segment((3.0, 4.0))
     assert out_of_pauses([one], Heard(()), 0, 3000) == [one]
@@ -84,13 +100,13 @@ bounds = st.lists(st.integers(0, 3000), max_size=8, unique=True).map(sorted)
 moments = st.lists(st.integers(0, 3000).map(lambda one: one / 100), min_size=2, max_size=24).map(sorted)
 
 
-@given(bounds, moments, st.integers(1, 4))
-def test_order_stays_whatever_is_heard(edges: list[int], at: list[float], n_segments: int) -> None:
+@given(bounds, moments, st.integers(1, 4), bounds)
+def test_order_stays_whatever_is_heard(edges: list[int], at: list[float], n_segments: int, seams: list[int]) -> None:
     heard = Heard(tuple(zip(edges[::2], edges[1::2], strict=False)))
     words = list(zip(at[::2], at[1::2], strict=False))
     size = -(-len(words) // n_segments)
     segments = [segment(*words[i : i + size]) for i in range(0, len(words), size)]
-    moved = out_of_pauses(segments, heard, 0, 3000)
+    moved = out_of_pauses(segments, heard, 0, 3000, seams)
     found = [time for word in times(moved) for time in word]
     assert found == sorted(found)
     assert len(moved) == len(segments)

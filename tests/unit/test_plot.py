@@ -13,7 +13,7 @@ import pytest
 from stapes.errors import OptionError, OutputError
 from stapes.report import WindowAttention, window_attention, write_plot
 from stapes.results import Segment, Word
-from stapes.testing import random_engine, scripted_engine, tone
+from stapes.testing import LoudnessListener, noise, random_engine, scripted_engine, silence, tone
 from tests.transcripts import HOSTILE, tones, transcript
 
 
@@ -112,6 +112,19 @@ def test_the_attention_shown_is_that_of_the_word_times(kind: str, tmp_path: Path
             assert word.end_s == first[place] / 50
         low = size_of(write_plot(made, sound, tmp_path / "without.png"))
         assert size_of(write_plot(made, sound, tmp_path / "with.png", attentions=[found]))[1] > low[1]
+
+
+def test_the_attention_of_a_window_without_its_pause_is_the_one_its_words_were_timed_by(tmp_path: Path) -> None:
+    sound = np.concatenate([noise(5.0), silence(15.0), noise(9.0)])
+    with scripted_engine(" Hello, dear world.", LoudnessListener) as engine:
+        made = engine.transcribe(sound, word_timestamps=True, language="en", temperature=0.0)
+        assert [bool(window.left_out) for window in made.windows[:2]] == [False, True]
+        found = window_attention(engine, sound, made, 2)
+    assert found is not None
+    assert found.words == made.windows[1].result.timings
+    assert found.left_out_s == pytest.approx(13.4, abs=0.2)
+    texts = texts_of(write_plot(made, sound, tmp_path / "with.svg", attentions=[found]))
+    assert any("times run on over pauses of 13." in text for text in texts)
 
 
 def test_a_window_that_is_not_there_is_refused() -> None:

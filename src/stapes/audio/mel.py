@@ -7,7 +7,7 @@ and followed by 30 s of zero samples. Knows nothing of models: the caller says h
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Protocol
 
@@ -78,10 +78,17 @@ class LogMel:
 
         The frames must lie inside the content and be at most 3000.
         """
-        assert 0 <= n_frames <= N_FRAMES, n_frames
-        assert 0 <= start_frame <= self.content_frames - n_frames, (start_frame, n_frames)
+        return self.joined([(start_frame, start_frame + n_frames)])
+
+    def joined(self, stretches: Iterable[tuple[int, int]]) -> Mel:
+        """Normalised frames of stretches (first, first behind the end), one behind the other, as `window` has them."""
         window = np.zeros((self.n_mels, N_FRAMES), np.float32)
-        window[:, :n_frames] = self._normalise(self._log10_frames(start_frame, n_frames))
+        n_frames = 0
+        for first, end in stretches:
+            assert 0 <= first <= end <= self.content_frames, (first, end)
+            assert n_frames + end - first <= N_FRAMES, (first, end)
+            window[:, n_frames : n_frames + end - first] = self._normalise(self._log10_frames(first, end - first))
+            n_frames += end - first
         return window
 
     def opening(self) -> Mel:

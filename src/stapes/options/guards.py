@@ -14,7 +14,7 @@ class Guards:
 
     silence_guard: bool = option(True, "drop text where nobody speaks, if its scores are doubtful")
     tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
-    pause_guard: bool = option(True, "decode the two sides of a long pause each for itself, if the scores are poor")
+    pause_guard: bool = option(True, "decode a window without its long pauses, if its scores give reason to doubt it")
     loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")
     speech_guard: bool = option(True, "go back for speech that a window's text leaves out at its end")
 

@@ -13,12 +13,14 @@ from stapes.backends.base import SpeechListener
 from stapes.recording.vad import CHUNK_SAMPLES, Span, VoiceSettings, speech_spans
 
 OpenListener = Callable[[], SpeechListener]
+#: stretches of a recording, in frames: (first, first behind the end), in order and apart
+Frames = tuple[tuple[int, int], ...]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: samples on either side that decide how much louder a stretch is made: blocks begin at whole half seconds
 _LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
-#: a network that has heard nothing yet is unsure of what comes first
+#: a network that has heard nothing yet is unsure of what comes first; whole chunks, so that one begins with a stretch
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
 #: frames before speech at which to begin: the network hears a word some tenths of a second late
 RUN_UP = 50
@@ -51,11 +53,11 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Where somebody speaks, in frames of the recording: (first, first behind the end), in order and apart."""
+    """Where somebody speaks, in the frames that were asked about."""
 
-    spans: tuple[tuple[int, int], ...]
+    spans: Frames
 
-    def within(self, first: int, end: int) -> tuple[tuple[int, int], ...]:
+    def within(self, first: int, end: int) -> Frames:
         """Give what of it lies between two frames."""
         cut = ((max(first, start), min(end, stop)) for start, stop in self.spans)
         return tuple((start, stop) for start, stop in cut if start < stop)
@@ -95,11 +97,20 @@ class Ear:
         self._recording = recording
         self._open = open_listener
 
-    def hear(self, asked: Listen) -> Heard:
-        """Answer a request."""
-        start, end = asked.seek * HOP_LENGTH, (asked.seek + asked.n_frames) * HOP_LENGTH
-        first = max(0, start - _LEAD_SAMPLES)
-        samples = levelled(self._recording.read(first, end))
+    def hear(self, asked: Listen, frames_of: Callable[[int, int], Frames]) -> Heard:
+        """Answer a request. frames_of: says which frames of the recording those are that a loop counts.
+
+        Each stretch is heard where it lies in the recording: where two meet, the network would hear the jump.
+        """
+        found, at = [], asked.seek
+        for first, end in frames_of(asked.seek, asked.seek + asked.n_frames):
+            found += [(at + start - first, at + stop - first) for start, stop in self._heard(first, end).spans]
+            at += end - first
+        return Heard(tuple(found))
+
+    def _heard(self, first: int, end: int) -> Heard:
+        lead = max(0, first * HOP_LENGTH - _LEAD_SAMPLES)
+        samples = levelled(self._recording.read(lead, end * HOP_LENGTH))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
-        frames = tuple(((first + one.start) // HOP_LENGTH, -(-(first + one.end) // HOP_LENGTH)) for one in spans)
-        return Heard(Heard(frames).within(asked.seek, asked.seek + asked.n_frames))
+        frames = tuple(((lead + one.start) // HOP_LENGTH, -(-(lead + one.end) // HOP_LENGTH)) for one in spans)
+        return Heard(Heard(frames).within(first, end))

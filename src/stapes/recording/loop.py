@@ -5,6 +5,9 @@
     while (request := loop.next()) is not None:
         segments = loop.accept(answer(request))
 
+Requests count frames in the loop's own time: the recording's, without pauses that were left out (`frames` maps them).
+Whatever is told is in the recording's.
+
 Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`). Where
 its scores are doubtful, the guards ask first who speaks there (`Listen`).
 
@@ -14,6 +17,7 @@ a clip's end is clamped to the recording's, and a window that points nowhere mov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stapes.decoding.quality import is_silence
@@ -21,10 +25,12 @@ from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
 from stapes.recording.guards import Guarded, Place
 from stapes.recording.hallucination import Settled, Stretch, settle
-from stapes.recording.listening import Heard, Listen
+from stapes.recording.listening import Frames, Heard, Listen
+from stapes.recording.long_pauses import Pause
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
 from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
+from stapes.recording.timeline import Timeline
 from stapes.recording.watch import Watch
 from stapes.recording.words import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
@@ -101,7 +107,9 @@ class SeekLoop:
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
-        self._watch = Watch(options.guards_on, tokenizer, can_listen=can_listen)
+        self._spoken_until_s = 0.0  # where it ended, and its segment, as they were told
+        self._timeline = Timeline(content_frames)
+        self._watch = Watch(options.guards_on, tokenizer, self._timeline, can_listen=can_listen)
 
     @property
     def language(self) -> str | None:
@@ -125,8 +133,12 @@ class SeekLoop:
 
     @property
     def seek(self) -> int:
-        """How far the loop has come, in frames."""
-        return min(self._seek, self._content_frames)
+        """How far the loop has come, in frames of the recording."""
+        return self._timeline.frame(self._seek)
+
+    def frames(self, first: int, end: int) -> Frames:
+        """Say which frames of the recording a request's frames first..end are."""
+        return self._timeline.frames(first, end)
 
     def next(self) -> Request | None:
         """Say what is needed next; the same until it is answered. None: the recording is done."""
@@ -176,27 +188,46 @@ class SeekLoop:
         if self.language is None and (question := self._spoken.question_of_all()):
             return question
         while self._clips:
-            start, end = self._clips[0]
-            self._seek = self._watch.start(self._spoken.start(max(self._seek, start)))
-            size = min(self._window_frames, self._content_frames - self._seek, end - self._seek)
-            if size > 0 and start < self._seek:
-                is_rest = size < self._window_frames
-                if self._watch.wants_to_know(is_rest=is_rest):
-                    return Listen(self._seek, size)
-                if self._watch.hears_nobody:
-                    self._watch.leave_out(Place(self._seek, size), is_rest=is_rest)
-                    self._seek += size
-                    continue
-            if size > 0:
+            start, end = self._clip()
+            self._seek = self._spoken.start(max(self._seek, start))
+            size = min(self._window_frames, end - self._seek)
+            if size <= 0:
+                self._next_clip()
+                continue
+            is_rest, is_first = size < self._window_frames, self._seek == start
+            if self._watch.wants_to_know(is_rest=is_rest, is_first=is_first):
+                return Listen(self._seek, size)
+            if pauses := self._watch.other_pauses(Place(self._seek, size)):
+                self._leave_out(pauses)
+            elif self._watch.hears_nobody(is_rest=is_rest, is_first=is_first):
+                self._watch.leave_out(Place(self._seek, size), is_rest=is_rest)
+                self._seek += size
+            else:
                 return self._asked_or_decoded(size)
-            del self._clips[0]
-            if self._clips:
-                self._seek = self._clips[0][0]
         return None
+
+    def _clip(self) -> tuple[int, int]:
+        """The first frame of the clip that is decoded, and the first behind it, in the loop's own time."""
+        start, end = self._clips[0]
+        return start, end - (self._content_frames - self._timeline.n_frames)
+
+    def _next_clip(self) -> None:
+        """Go on with the next clip, in the recording's time."""
+        del self._clips[0]
+        if not self._clips:
+            return
+        self._seek = self._clips[0][0]
+        self._last_speech_s = self._timeline.end(self._last_speech_s)
+        goes_back = bool(self._windows) and self._windows[-1].seek > self._seek
+        self._spoken_until_s = 0.0 if goes_back else self._timeline.end(self._spoken_until_s)
+        self._timeline.put_back()
+
+    def _leave_out(self, pauses: Sequence[Pause]) -> None:
+        self._watch.leave_out_pauses(pauses)
+        self._spoken.forget_from(pauses[0].start)
 
     def _asked_or_decoded(self, size: int) -> Detect | Decode | Listen:
         """Ask for the language of a window, as far as that is to be asked, then for its text."""
-        size = self._watch.size(self._seek, size)
         question = self._spoken.question(self._seek, size)
         if question is not None:
             return question
@@ -224,9 +255,10 @@ class SeekLoop:
         if question is not None:
             self._decoded, self._asked = (asked, result), question
             return []
-        again_at = self._watch.take_apart(result, found, place)
-        if again_at is not None:
-            return self._move_on(asked, result, again_at, segments=None)
+        if pauses := self._watch.spoiling_pauses(result, found, place, self._clip()):
+            self._move_on(asked, result, asked.seek, segments=None)
+            self._leave_out(pauses)
+            return []
         silent = is_silence(result, self._options.thresholds)
         if silent or not guarded.found.pieces:
             if not silent:
@@ -243,7 +275,10 @@ class SeekLoop:
         pieces = self._watch.heard_pieces(settled.pieces, place)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
         if self._options.words.word_timestamps:
-            segments = in_order(self._watch.out_of_pauses(segments, place), self._spoken_until_s(asked))
+            segments = in_order(self._watch.out_of_pauses(segments, place), self._spoken_until_s)
+            for segment in segments:
+                if segment.words:
+                    self._spoken_until_s = max(segment.end_s, segment.words[-1].end_s)
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
@@ -278,7 +313,7 @@ class SeekLoop:
         )
         found = cut(result.tokens, geometry)
         end = asked.seek + asked.n_frames
-        return bounded(found, geometry) if self._spoken.ends_at(end) or self._watch.ends_at(end) else found
+        return bounded(found, geometry) if self._spoken.ends_at(end) else found
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
@@ -289,7 +324,7 @@ class SeekLoop:
             seek=asked.seek,
             n_frames=asked.n_frames,
             window_frames=self._window_frames,
-            content_frames=self._content_frames,
+            content_frames=self._timeline.n_frames,
             next_seek=asked.seek + found.advance,
             closed=found.closed,
         )
@@ -301,13 +336,6 @@ class SeekLoop:
         if settled.pieces:
             self._last_speech_s = last_word_end(settled.pieces) or 0.0
         return settled
-
-    def _spoken_until_s(self, asked: Decode) -> float:
-        """Where what was said before a window ends, unless the window lies in a clip before that."""
-        last = next((segment for segment in reversed(self._segments) if segment.words), None)
-        if last is None or not last.words or self._windows[-1].seek > asked.seek:
-            return 0.0
-        return max(last.end_s, last.words[-1].end_s)
 
     def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:
         """Make a segment; one that is as long as nothing, or says nothing, stays with empty text and tokens."""
@@ -336,13 +364,13 @@ class SeekLoop:
         self._seek = next_seek
         self._watch.moved_on()
         self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
-        self._segments.extend(segments or ())
-        self._windows.append(
-            Window(
-                seek=asked.seek, n_frames=asked.n_frames, next_seek=next_seek, skipped=segments is None, result=result
-            )
+        window = Window(
+            seek=asked.seek, n_frames=asked.n_frames, next_seek=next_seek, skipped=segments is None, result=result
         )
-        return segments or []
+        self._windows.append(self._timeline.window(window))
+        told = self._timeline.segments(segments or ())
+        self._segments.extend(told)
+        return told
 
 
 def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:

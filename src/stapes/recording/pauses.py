@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stapes.recording.listening import Heard
-from stapes.recording.parts import LONG_PAUSE
+from stapes.recording.long_pauses import LONG_PAUSE
 from stapes.results import Segment, Word, WordTiming
 
 #: shorter pauses are left to attention
@@ -20,8 +20,10 @@ LEAST_PAUSE_S = 1.5
 _REACH_S = 0.2
 #: by which a word that reaches into speech begins too early: attention's own errors are smaller
 _EARLY_S = 1.0
-#: the same before a long pause's end, where attention errs more
-_EARLY_BEHIND_LONG_S = 0.5
+#: the same before the end of a long pause, and of one that was cut short, where attention errs more
+_EARLY_BEHIND_LONG_S, _EARLY_BEHIND_CUT_S = 0.5, 0.2
+#: by which the first word behind a pause that was cut short may begin before the pause
+_OVER_S = 0.3
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
 #: what the network hears of a word begins about that late
@@ -36,6 +38,7 @@ class Pause:
     start_s: float
     end_s: float
     early_s: float  # by which a word that reaches into the speech behind it begins too early
+    is_cut: bool  # whether a part of it was left out
 
 
 def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
@@ -52,12 +55,15 @@ def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> 
     )
 
 
-def out_of_pauses(segments: Sequence[Segment], heard: Heard, first: int, end: int) -> list[Segment]:
+def out_of_pauses(
+    segments: Sequence[Segment], heard: Heard, first: int, end: int, seams: Sequence[int] = ()
+) -> list[Segment]:
     """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
 
-    heard: in the window's frames, from `first` up to `end`.
+    heard: in the window's frames, from `first` up to `end`.   seams: frames in pauses of which a part was left out.
     """
-    pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+    seams_s = [frame / _FRAMES_PER_SECOND for frame in seams]
+    pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, seams_s)
     words = [word for segment in segments for word in segment.words or ()]
     moved = [_moved(word, pauses) for word in words]
     if moved == words:
@@ -74,22 +80,34 @@ def out_of_pauses(segments: Sequence[Segment], heard: Heard, first: int, end: in
     return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
 
 
-def _pauses(heard: Heard, first_s: float, end_s: float) -> list[Pause]:
+def _pauses(heard: Heard, first_s: float, end_s: float, seams_s: Sequence[float] = ()) -> list[Pause]:
     """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
     edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in heard.spans for frame in span), end_s]
-    pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= LEAST_PAUSE_S and heard.spans]
-    return [
-        Pause(
-            start_s=a if a > first_s else -1.0,
-            end_s=b if b < end_s else end_s + 1e9,
-            early_s=_EARLY_BEHIND_LONG_S if b - a >= LONG_PAUSE / _FRAMES_PER_SECOND else _EARLY_S,
+    found = []
+    for a, b in zip(edges[::2], edges[1::2], strict=True):
+        is_cut = any(a <= seam_s <= b for seam_s in seams_s)
+        if not heard.spans or (b - a < LEAST_PAUSE_S and not is_cut):
+            continue
+        early_s = _EARLY_BEHIND_LONG_S if b - a >= LONG_PAUSE / _FRAMES_PER_SECOND else _EARLY_S
+        found.append(
+            Pause(
+                start_s=a if a > first_s else -1.0,
+                end_s=b if b < end_s else end_s + 1e9,
+                early_s=_EARLY_BEHIND_CUT_S if is_cut else early_s,
+                is_cut=is_cut,
+            )
         )
-        for a, b in pauses
-    ]
+    return found
 
 
 def _moved(word: Word, pauses: Sequence[Pause]) -> Word:
     for pause in pauses:
+        if (
+            pause.is_cut
+            and pause.start_s - _OVER_S < word.start_s < pause.start_s + _REACH_S
+            and word.end_s > pause.end_s
+        ):
+            return replace(word, start_s=round(pause.end_s - _BLUR_S, 2))
         end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
         lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
         if word.start_s < pause.start_s + _REACH_S or not lies_in_it:

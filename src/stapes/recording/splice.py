@@ -58,8 +58,25 @@ class TimeMap:
         return replace(word, start_s=self._moved(start_s, span), end_s=self._moved(end_s, span))
 
     def window(self, one: Window) -> Window:
-        """Map where a window begins, and where the loop went on."""
-        return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek))
+        """Map where a window begins and what is left out of it, and where the loop went on."""
+        frames = [mapped for first, end in one.frames for mapped in self.frames(first, end)]
+        left_out = tuple((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
+        return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek), left_out=left_out)
+
+    @property
+    def seams(self) -> tuple[int, ...]:
+        """Frames of the spliced recording at which spans meet."""
+        return tuple(round(begin) for begin in self._begin[1:-1])
+
+    def frames(self, first: int, end: int) -> tuple[tuple[int, int], ...]:
+        """Say which frames of the recording frames first..end are: half-open stretches, in order and apart."""
+        found = []
+        for span, begin in zip(self._spans, self._begin, strict=False):
+            start, stop = span.start / HOP_LENGTH, span.end / HOP_LENGTH
+            lower, upper = max(start, start + first - begin), min(stop, start + end - begin)
+            if lower < upper:
+                found.append((round(lower), round(upper)))
+        return tuple(found)
 
     def flag(self, one: Flag) -> Flag:
         """Map what a guard did."""

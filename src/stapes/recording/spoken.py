@@ -175,6 +175,11 @@ class SpokenLanguages:
         run = self._run_at(seek)
         return size if run is None else min(size, run.end - seek)
 
+    def forget_from(self, frame: int) -> None:
+        """Forget what is known of frames from there on: others stand in their place."""
+        self._run = None
+        self._known = [one for one in self._known if one[0].end <= frame]
+
     def _run_at(self, seek: int) -> Run | None:
         """The language that ends inside a window, where a frame lies in it; clips need not stand in order."""
         run = self._run

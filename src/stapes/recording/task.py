@@ -113,7 +113,7 @@ class RecordingTask:
         segments: list[Segment] = []
         while isinstance(request := self._loop.next(), Listen):
             assert self._ear is not None
-            segments += self._loop.accept(self._ear.hear(request))
+            segments += self._loop.accept(self._ear.hear(request, self._loop.frames))
         return segments
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
@@ -176,7 +176,7 @@ class RecordingTask:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
-            return self._mel.window(request.seek, request.n_frames)
+            return self._mel.joined(self._loop.frames(request.seek, request.seek + request.n_frames))
         return self._mel.opening()
 
     def attach(self, window: WindowId) -> None:

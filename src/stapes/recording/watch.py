@@ -21,29 +21,34 @@ from stapes.recording.guards import (
     is_doubtful,
 )
 from stapes.recording.listening import Heard
-from stapes.recording.parts import Part, is_unsure, without_pauses
+from stapes.recording.long_pauses import Pause, long_pauses, spoil
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
 from stapes.recording.segments import Cut, Piece
+from stapes.recording.timeline import Timeline
 from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
-_POOR = "the text around this pause was poor"
+_DOUBTFUL = "the text around this pause was doubtful"
 
 
 class Watch:
-    """Which guards stand, and where they are."""
+    """Which guards stand, and where they are.
 
-    def __init__(self, guards: Guards, tokenizer: Tokenizer, *, can_listen: bool) -> None:
+    All frames are the timeline's; flags have the recording's times.
+    """
+
+    def __init__(self, guards: Guards, tokenizer: Tokenizer, timeline: Timeline, *, can_listen: bool) -> None:
         """can_listen: whether somebody can say who speaks; the guards that ask stand only then."""
+        self.timeline = timeline
         self._guards = guards
         self._tokenizer = tokenizer
         self._can_listen = can_listen
         self._heard: Heard | None = None  # in the window that is decoded next, or was just now
         self._quiet = False  # whether nobody was heard in the last window
         self._looped = False  # whether the last window ended in a loop
-        self._part: Part | None = None  # of a window, that is decoded for itself
+        self._leaves_out = False  # whether the window is decoded without its long pauses
         self._flags: list[Flag] = []
 
     @property
@@ -57,37 +62,44 @@ class Watch:
 
     # Before a window is decoded.
 
-    def start(self, seek: int) -> int:
-        """Say where to go on: behind a pause, if what is before it has been decoded for itself."""
-        return seek if self._part is None else self._part.start(seek)
+    def wants_to_know(self, *, is_rest: bool, is_first: bool) -> bool:
+        """Whether to listen first: at the end, where it is silent already, and where long pauses are left out.
 
-    def size(self, seek: int, size: int) -> int:
-        """Say how many frames of a window to decode: no more than the speech before a pause, if it is on its own."""
-        return size if self._part is None else self._part.size(seek, size)
-
-    def ends_at(self, frame: int) -> bool:
-        """Whether a window ends there because a pause is left out."""
-        return self._part is not None and self._part.end == frame
-
-    def wants_to_know(self, *, is_rest: bool) -> bool:
-        """Whether to listen first: at the end, and where it is silent already. is_rest: less than a window is left."""
-        asks = (self._guards.tail_guard and is_rest) or (self._guards.silence_guard and self._quiet)
+        is_rest: less than a window is left.   is_first: nothing was decoded before it.
+        """
+        asks = self._leaves_out or self._may_leave_out(is_rest=is_rest, is_first=is_first)
         return self._can_listen and asks and self._heard is None
 
+    def hears_nobody(self, *, is_rest: bool, is_first: bool) -> bool:
+        """Whether it was listened to the window, and it is to be left out, as nobody speaks there."""
+        return self._may_leave_out(is_rest=is_rest, is_first=is_first) and self._is_silent
+
+    def _may_leave_out(self, *, is_rest: bool, is_first: bool) -> bool:
+        stands = (self._guards.tail_guard and is_rest) or (self._guards.silence_guard and self._quiet)
+        return stands and not is_first
+
     @property
-    def hears_nobody(self) -> bool:
-        """Whether it was listened to the window, and nobody speaks there."""
+    def _is_silent(self) -> bool:
         return self._heard is not None and not self._heard.spans
+
+    def other_pauses(self, place: Place) -> tuple[Pause, ...]:
+        """Give the long pauses that came into a window when others were left out of it."""
+        return (
+            long_pauses(self._heard, place.seek, place.end, self.timeline.seams)
+            if self._leaves_out and self._heard is not None
+            else ()
+        )
 
     def leave_out(self, place: Place, *, is_rest: bool) -> None:
         """Note that a window is not decoded."""
         self._quiet, self._heard = True, None
+        guard, reason = ("tail", _ANY_MORE) if is_rest and self._guards.tail_guard else ("silence", _STILL)
+        flag = self.timeline.flag(Flag(guard=guard, start_s=place.start_s, end_s=place.end_s, reason=reason))
         last = self._flags[-1] if self._flags else None
-        if not is_rest and last and (last.reason, last.end_s) == (_STILL, place.start_s):
-            self._flags[-1] = replace(last, end_s=place.end_s)
+        if not is_rest and last and (last.reason, last.end_s) == (_STILL, flag.start_s):
+            self._flags[-1] = replace(last, end_s=flag.end_s)
         else:
-            guard, reason = ("tail", _ANY_MORE) if is_rest and self._guards.tail_guard else ("silence", _STILL)
-            self._flags.append(Flag(guard=guard, start_s=place.start_s, end_s=place.end_s, reason=reason))
+            self._flags.append(flag)
 
     # With what was decoded.
 
@@ -102,20 +114,29 @@ class Watch:
         may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
         return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
 
-    def take_apart(self, result: WindowResult, found: Cut, place: Place) -> int | None:
-        """Decide to decode a window's speech anew without the long pause in it; gives the frame to go on at.
+    def spoiling_pauses(
+        self, result: WindowResult, found: Cut, place: Place, clip: tuple[int, int]
+    ) -> tuple[Pause, ...]:
+        """Give the long pauses without which a window is to be decoded again; none: it stays as it is."""
+        if not self._guards.pause_guard or self._heard is None or self._leaves_out:
+            return ()
+        if not is_doubtful(result, found, place, self._tokenizer.special.eot):
+            return ()
+        pauses = long_pauses(self._heard, place.seek, place.end, self.timeline.seams)
+        return pauses if spoil(pauses, result, clip) else ()
 
-        None: the window stays as it is.
-        """
-        if not self._guards.pause_guard or self._heard is None or self.ends_at(place.end) or not is_unsure(result):
-            return None
-        again = without_pauses(self._heard, place.seek, place.end)
-        if again is None or not is_doubtful(result, found, place, self._tokenizer.special.eot):
-            return None
-        self._part = again.part
-        start_s, end_s = (frame / _FRAMES_PER_SECOND for frame in again.pause)
-        self._flags.append(Flag(guard="pause", start_s=start_s, end_s=end_s, reason=_POOR))
-        return again.seek
+    def leave_out_pauses(self, pauses: Sequence[Pause]) -> None:
+        """Take long pauses out of the timeline; the window is then another one."""
+        for one in pauses:
+            start_s, end_s = one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND
+            flag = self.timeline.flag(Flag(guard="pause", start_s=start_s, end_s=end_s, reason=_DOUBTFUL))
+            last = self._flags[-1] if self._flags else None
+            if last and last.guard == "pause" and flag.start_s <= last.end_s:  # it went on behind the window
+                self._flags[-1] = replace(last, end_s=flag.end_s)
+            else:
+                self._flags.append(flag)
+        self.timeline.leave_out(one.left_out for one in pauses)
+        self._leaves_out, self._heard = True, None
 
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
@@ -138,7 +159,8 @@ class Watch:
     def _flag(self, one: Dropped, place: Place) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
         end_s = max(one.start_s, min(one.end_s, place.end_s))  # invented times may lie behind the sound
-        return Flag(guard=one.guard, start_s=one.start_s, end_s=end_s, reason=one.reason, text=text)
+        flag = Flag(guard=one.guard, start_s=one.start_s, end_s=end_s, reason=one.reason, text=text)
+        return self.timeline.flag(flag)
 
     def heard_pieces(self, pieces: tuple[Piece, ...], place: Place) -> tuple[Piece, ...]:
         """Drop pieces whose words lie in a pause, where it was listened."""
@@ -159,7 +181,7 @@ class Watch:
         """Move words out of pauses, where it was listened."""
         if not self._guards.silence_guard or self._heard is None:
             return segments
-        return out_of_pauses(segments, self._heard, place.seek, place.end)
+        return out_of_pauses(segments, self._heard, place.seek, place.end, self.timeline.seams)
 
     def go_on(self, place: Place, segments: Sequence[Segment], next_seek: int) -> int:
         """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""
@@ -171,9 +193,10 @@ class Watch:
         if found != next_seek:
             start_s, end_s = found / _FRAMES_PER_SECOND, next_seek / _FRAMES_PER_SECOND
             reason = "somebody speaks behind the last word"
-            self._flags.append(Flag(guard="speech", start_s=start_s, end_s=end_s, reason=reason))
+            flag = Flag(guard="speech", start_s=start_s, end_s=end_s, reason=reason)
+            self._flags.append(self.timeline.flag(flag))
         return found
 
     def moved_on(self) -> None:
         """Forget the window."""
-        self._quiet, self._heard = self.hears_nobody, None
+        self._quiet, self._heard, self._leaves_out = self._is_silent, None, False

@@ -23,6 +23,7 @@ class WindowAttention:
 
     number: int  # of the window, from 1
     seek_s: float
+    left_out_s: float  # how much longer the window lasts than its columns: pauses that were left out of it
     matrix: FloatArray  # (tokens + 1, columns): mean of the heads, normalised and smoothed; end of text is the last row
     path: IntArray  # (2, length): token and column of each cell
     columns_per_second: float
@@ -68,6 +69,7 @@ def window_attention(
     return WindowAttention(
         number=number,
         seek_s=window.seek / 100,
+        left_out_s=(window.end - window.seek - window.n_frames) / 100,
         matrix=-cost,
         path=dtw_path(cost),
         columns_per_second=read.columns_per_second,

@@ -256,4 +256,7 @@ def _draw_attention(panel: Any, attention: WindowAttention) -> None:
     step = max(1, -(-n_tokens * 7 // (_DOTS_PER_INCH * int(_TALLEST))))
     panel.set_yticks(rows[::step], [word.text.strip() for word in attention.words][::step], fontsize=7)
     panel.xaxis.set_major_formatter(_short_clock)
-    panel.set_title(f"Window {attention.number}: attention of its tokens, and the path", loc="left", fontsize=9)
+    title = f"Window {attention.number}: attention of its tokens, and the path"
+    if attention.left_out_s:
+        title += f"; times run on over pauses of {attention.left_out_s:.1f} s that were left out"
+    panel.set_title(title, loc="left", fontsize=9)

@@ -38,10 +38,12 @@ def _window(window: Window, place: int, languages: Sequence[str]) -> str:
         ("language", ", ".join(language_name(one, LANGUAGES) for one in languages)),
     )
     shown = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
-    seek_s, end_s = window.seek / 100, (window.seek + window.n_frames) / 100
+    when = f"{clock(window.seek / 100)} – {clock(window.end / 100)}"
+    if window.left_out:
+        when += f", without {', '.join(f'{clock(first / 100)} – {clock(end / 100)}' for first, end in window.left_out)}"
     return (
         f'<details class="window {kind}" id="w{place}"><summary><span class="place">{place}</span>'
-        f'<span class="when">{clock(seek_s)} – {clock(end_s)}</span>{label}'
+        f'<span class="when">{when}</span>{label}'
         f'<span class="values">{shown}</span></summary>{_inside(window, place, languages)}</details>\n'
     )
 

@@ -1,0 +1,66 @@
+"""The time that a seek loop counts in: a clip's, without the pauses that were left out of it. Pure.
+
+Up to the first pause that is left out it is the recording's own. What has been decoded lies before whatever is left
+out later, so that times that were told stay true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stapes.audio.mel import HOP_LENGTH
+from stapes.recording.listening import Frames
+from stapes.recording.splice import TimeMap
+from stapes.recording.vad import Span
+from stapes.results import Flag, Segment, Window
+
+
+class Timeline:
+    """What is left of a recording, one stretch behind the other."""
+
+    def __init__(self, content_frames: int) -> None:
+        """Take the recording's length."""
+        self._content_frames = content_frames
+        self._map: TimeMap | None = None  # None: nothing is left out
+        self.n_frames = content_frames  # that are left
+
+    def put_back(self) -> None:
+        """Count in the recording's time again."""
+        self._map, self.n_frames = None, self._content_frames
+
+    def leave_out(self, pauses: Iterable[tuple[int, int]]) -> None:
+        """Take frames out. pauses: in this time, half-open, in order and apart; not empty, and not all there is."""
+        edges = [0, *(frame for pause in pauses for frame in pause), self.n_frames]
+        kept = [part for first, end in zip(edges[::2], edges[1::2], strict=True) for part in self.frames(first, end)]
+        spans = [Span(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in kept]
+        self._map = TimeMap(spans, self._content_frames * HOP_LENGTH)
+        self.n_frames = sum(end - first for first, end in kept)
+
+    @property
+    def seams(self) -> tuple[int, ...]:
+        """Frames before which something was left out."""
+        return () if self._map is None else self._map.seams
+
+    def frames(self, first: int, end: int) -> Frames:
+        """Say which frames of the recording frames first..end are."""
+        return ((first, end),) if self._map is None else self._map.frames(first, end)
+
+    def frame(self, frame: int) -> int:
+        """Say which frame of the recording a frame is; one behind the end is the end."""
+        return self.frames(frame, frame + 1)[0][0] if frame < self.n_frames else self._content_frames
+
+    def end(self, seconds: float) -> float:
+        """Say when something ends in the recording."""
+        return seconds if self._map is None else self._map.end(seconds)
+
+    def segments(self, ones: Sequence[Segment]) -> list[Segment]:
+        """Give segments in the recording's time."""
+        return list(ones) if self._map is None else [self._map.segment(one) for one in ones]
+
+    def flag(self, one: Flag) -> Flag:
+        """Give what a guard did in the recording's time."""
+        return one if self._map is None else self._map.flag(one)
+
+    def window(self, one: Window) -> Window:
+        """Give a window in the recording's time, with what is left out of it."""
+        return one if self._map is None else self._map.window(one)
