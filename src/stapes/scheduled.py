@@ -105,6 +105,11 @@ class ScheduledJob:
         """Note that a window of it was encoded."""
         self.state = JobState.RUNNING
 
+    def hear(self, strand: Strand) -> None:
+        """Let a strand listen on."""
+        if not self.state.ended:
+            self._events.extend(strand.hear())
+
     def accept(self, strand: Strand, results: Sequence[RowResult]) -> None:
         """Bring a strand what its rows gave."""
         if not self.state.ended:

@@ -66,6 +66,23 @@ class MemoryBound:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenBatch:
+    """A strand that listens on: no work for a backend, but a turn like any other."""
+
+    job: ScheduledJob
+    strand: Strand
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns."""
+        return (self.job,)
+
+    def run(self, _backend: Backend) -> list[RowResult]:
+        """Nothing: it listens when it is accounted for."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
 class EncodeBatch:
     """A window to encode for a job."""
 
@@ -102,7 +119,7 @@ class DecodeBatch:
         return backend.step(self.steps)
 
 
-Batch = EncodeBatch | DecodeBatch
+Batch = ListenBatch | EncodeBatch | DecodeBatch
 
 
 class Scheduler:
@@ -155,21 +172,23 @@ class Scheduler:
             batch = self._encode_batch() or self._decode_batch()
         else:
             batch = self._decode_batch() or self._encode_batch()
-        if isinstance(batch, EncodeBatch):
-            self._n_encodes += 1
-            self._n_windows += 1
-        else:
-            self._n_encodes = 0
+        self._n_encodes = 0 if isinstance(batch, DecodeBatch) else self._n_encodes + 1
+        self._n_windows += isinstance(batch, EncodeBatch)
         return batch
 
-    def _encode_batch(self) -> EncodeBatch | None:
-        """Give the most urgent window that fits. A job that cannot give its window fails, and the next is asked."""
+    def _encode_batch(self) -> EncodeBatch | ListenBatch | None:
+        """Give the most urgent window that fits, or who has to listen before it is known which window comes next.
+
+        A job that cannot give its window fails, and the next is asked.
+        """
         strands = [(job, strand) for job in self.jobs for strand in job.strands()]
-        waiting = [one for one in strands if one[1].needs_window]
+        waiting = [one for one in strands if one[1].needs_window or one[1].needs_ears]
         held = [strand.most_rows for _, strand in strands if strand.holds_window] if waiting else []
         for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
             if job.state.ended:
                 continue
+            if strand.needs_ears:
+                return ListenBatch(job, strand)
             if not self._fits(strand, held):
                 break  # nobody overtakes the most urgent one for being smaller
             try:
@@ -197,7 +216,9 @@ class Scheduler:
 
     def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
         """Bring each job what the backend gave for it."""
-        if isinstance(batch, EncodeBatch):
+        if isinstance(batch, ListenBatch):
+            _for_each(batch.jobs, [_bind(batch.job.hear, batch.strand)])
+        elif isinstance(batch, EncodeBatch):
             batch.job.begin()
             _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
         else:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import stapes
+from stapes.backends.base import FloatArray
 from stapes.checkpoint.silero import INSTALL
 from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.recording.events import JobEvent, WindowDone
+from stapes.scheduled import JobState
 from stapes.testing import LoudnessListener, noise, scripted_engine, silence
 from stapes.work import speech_listeners
 
@@ -111,3 +113,61 @@ def test_listeners_share_their_weights() -> None:
     heard = first.probabilities(noise(1.0))
     assert np.array_equal(second.probabilities(noise(1.0)), heard)
     assert stapes.find_speech(silence(2.0)) == ()
+
+
+# A long silence is listened to bit by bit.
+
+
+class CountingListener(LoudnessListener):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.n_asked = 0
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        self.n_asked += 1
+        return super().probabilities(samples)
+
+    def afresh(self) -> CountingListener:
+        return self
+
+
+def long_silence(before_s: float) -> FloatArray:
+    """Half an hour in which nobody speaks, between speech."""
+    return np.concatenate([noise(before_s), silence(1800.0), noise(20.0, seed=2)])
+
+
+#: where each guard has to listen on: that of silence behind a whole window, that of pauses inside one
+each_guard = pytest.mark.parametrize(
+    ("audio", "texts"), [(long_silence(30.0), [FLUENT, " Hello."]), (long_silence(20.0), [" Hello."])]
+)
+
+
+@each_guard
+def test_others_have_their_turn_while_a_recording_is_silent(audio: FloatArray, texts: list[str]) -> None:
+    ear = CountingListener()
+    engine = scripted_engine(texts, lambda: ear)
+    silent = engine.submit(audio)
+    while not ear.n_asked:
+        engine.step()
+    before, other = ear.n_asked, engine.submit(noise(5.0, seed=3))
+    assert before < 10
+    while not other.state.ended:
+        engine.step()
+    assert ear.n_asked < before + 100
+    assert not silent.state.ended
+    silent.cancel()
+    assert silent.state is JobState.CANCELLED
+
+
+@each_guard
+def test_a_long_silence_is_told_with_the_window_before_it(audio: FloatArray, texts: list[str]) -> None:
+    events: list[JobEvent] = []
+    transcript = scripted_engine(texts, LoudnessListener).transcribe(audio, on_event=events.append)
+    done = [event for event in events if isinstance(event, WindowDone)]
+    assert [flag for event in done for flag in event.flags] == list(transcript.flags)
+    assert max(flag.end_s - flag.start_s for flag in transcript.flags) > 1700
+    assert transcript.segments[-1].end_s > 1820
+    answers = [one.window.result if isinstance(one, WindowDone) else one.guess for one in events]
+    for known in range(len(answers) + 1 if len(texts) == 1 else 0):  # a script begins anew with its first text
+        assert scripted_engine(texts, LoudnessListener).transcribe(audio, resume=answers[:known]) == transcript

@@ -77,6 +77,11 @@ class _Chunk:
     events: deque[JobEvent] = field(default_factory=deque)  # that wait for earlier chunks
 
     @property
+    def needs_ears(self) -> bool:
+        """Whether the next thing to do is to listen on."""
+        return self.task.needs_ears
+
+    @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
         return self.task.needs_window
@@ -90,6 +95,11 @@ class _Chunk:
     def most_rows(self) -> int:
         """How many decoder rows it opens at most over a window."""
         return self.task.most_rows
+
+    def hear(self) -> list[JobEvent]:
+        """Listen for a while; tell of what is complete, in the recording's order."""
+        self.events.extend(self.task.hear())
+        return self.collect()
 
     def mel(self) -> FloatArray:
         """Give the log-mel of the window that is to be encoded."""

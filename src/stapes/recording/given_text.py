@@ -163,6 +163,11 @@ class GivenTextTask:
         return not self._left or self._seek >= self._mel.content_frames
 
     @property
+    def needs_ears(self) -> bool:
+        """Nobody is listened to."""
+        return False
+
+    @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
         return self._window is None and not self.done
@@ -179,6 +184,10 @@ class GivenTextTask:
     @property
     def _is_last(self) -> bool:
         return self._seek + self._n_frames >= self._mel.content_frames
+
+    def hear(self) -> list[JobEvent]:
+        """Never called."""
+        return []
 
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that is to be encoded."""

@@ -1,5 +1,6 @@
 """What the scheduler works on: a strand has at most one window at a time, a recording has one or more strands.
 
+listen:  events = strand.hear()                            where strand.needs_ears
 encode:  strand.attach(window encoded from strand.mel())   where strand.needs_window
 decode:  events = strand.accept(results of strand.steps())
 """
@@ -18,6 +19,10 @@ class Strand(Protocol):
     """One window after another."""
 
     @property
+    def needs_ears(self) -> bool:
+        """Whether the next thing to do is to listen on, with `hear`: a long silence is listened to bit by bit."""
+
+    @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
 
@@ -28,6 +33,9 @@ class Strand(Protocol):
     @property
     def most_rows(self) -> int:
         """How many decoder rows it opens at most over a window."""
+
+    def hear(self) -> Sequence[JobEvent]:
+        """Listen for a while, as short as a step; tell of what that settles."""
 
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that is to be encoded."""

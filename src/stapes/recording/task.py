@@ -26,6 +26,8 @@ from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 
 _LOG = logging.getLogger("stapes")
+#: windows that are listened to before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
+_MOST_HEARD = 2
 _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 
 
@@ -84,37 +86,56 @@ class RecordingTask:
         self._detecting: RowId | None = None
         self._decoder: WindowDecoder | None = None
         self._aligner: WindowAligner | None = None
-        self._listen()
+        self._untold: tuple[list[Segment], bool] | None = None  # of a window, and whether it was known from earlier
+        self.hear()
         self._first_events = tuple(event for answer in resume for event in self.take_answer(answer))
 
     def take_answer(self, answer: Answer) -> list[JobEvent]:
         """Take an answer of an earlier run: the loop then stands where it stood."""
         if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
-        return self._told(answer, resumed=True)
+        events = self._told(answer, resumed=True)
+        while self.needs_ears:
+            events += self.hear()
+        return events
 
     def _told(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
-        """Give an answer to the loop, and what came of it to whoever listens: nothing before a window has its words."""
-        segments = [*self._loop.accept(answer), *self._listen()]
+        """Give an answer to the loop, and what came of it to whoever listens."""
+        segments = self._loop.accept(answer)
         if isinstance(answer, LanguageGuess):
             whole = self._loop.language_guess
-            return [LanguageDetected(guess=answer, language=None if whole is None else whole.language, resumed=resumed)]
-        if isinstance(self._loop.next(), Align):
+            language = None if whole is None else whole.language
+            return [LanguageDetected(guess=answer, language=language, resumed=resumed), *self.hear()]
+        self._untold = segments, resumed
+        return self.hear()
+
+    @property
+    def needs_ears(self) -> bool:
+        """Whether the next thing to do is to listen on."""
+        return isinstance(self._loop.next(), Listen)
+
+    def hear(self) -> list[JobEvent]:
+        """Tell the loop who speaks, in a window or two at most; tell of the window that this settles.
+
+        Nothing is told of a window before it has its words, and before it is known where the loop goes on.
+        """
+        for _ in range(_MOST_HEARD):
+            request = self._loop.next()
+            if not isinstance(request, Listen):
+                break
+            assert self._ear is not None
+            segments = self._loop.accept(self._ear.hear(request, self._loop.frames))
+            if self._untold is not None:
+                self._untold = self._untold[0] + segments, self._untold[1]
+        if self._untold is None or isinstance(self._loop.next(), Align | Listen):
             return []
+        (segments, resumed), self._untold = self._untold, None
         told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
         flags = self._loop.flags[told:]
         for flag in flags:
             _LOG.info("%s: %s guard: %s", self._recording.name, flag.guard, flag)
         done = WindowDone(window=self._loop.last_window, segments=tuple(segments), flags=flags, resumed=resumed)
         return [done if self._time_map is None else done.moved(self._time_map)]
-
-    def _listen(self) -> list[Segment]:
-        """Tell the loop who speaks, as long as it asks; give the segments that came of it."""
-        segments: list[Segment] = []
-        while isinstance(request := self._loop.next(), Listen):
-            assert self._ear is not None
-            segments += self._loop.accept(self._ear.hear(request, self._loop.frames))
-        return segments
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
         """Find the spectrogram's maximum, for which all samples are read: seconds for hours of audio.
@@ -160,7 +181,7 @@ class RecordingTask:
     @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
-        return self._window is None and not self.done
+        return self._window is None and not self.done and not self.needs_ears
 
     @property
     def holds_window(self) -> bool:
