@@ -168,8 +168,9 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
         "event": "file_start", "file": "short.mp3", "index": 1, "count": 4, "duration_s": 4.0, "resumed_windows": 0,
     }  # fmt: skip
     assert of_short[1] == {
-        "event": "window", "file": "short.mp3", "seek_s": 0.0, "end_s": 2.0, "next_s": 2.0, "skipped": False,
-        "temperature": 0.0, "avg_logprob": -0.5, "compression_ratio": 1.0, "no_speech_prob": 0.0, "resumed": False,
+        "event": "window", "file": "short.mp3", "seek_s": 0.0, "end_s": 2.0, "left_out_s": [], "next_s": 2.0,
+        "skipped": False, "temperature": 0.0, "avg_logprob": -0.5, "compression_ratio": 1.0, "no_speech_prob": 0.0,
+        "resumed": False,
     }  # fmt: skip
     assert of_short[4] == {
         "event": "segment", "file": "short.mp3", "id": 1, "start_s": 2.0, "end_s": 4.0, "text": " two",
