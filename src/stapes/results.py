@@ -148,6 +148,11 @@ class Window:
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
 
     @property
+    def decoded_again(self) -> bool:
+        """Whether its text was dropped to decode the same speech again without long pauses: the next window."""
+        return self.skipped and self.next_seek == self.seek
+
+    @property
     def end(self) -> int:
         """The first frame behind it."""
         return self.seek + self.n_frames + sum(end - first for first, end in self.left_out)

@@ -88,6 +88,22 @@ def test_the_page_shows_words_windows_tries_flags_and_languages(tmp_path: Path) 
         assert shown in text, shown
 
 
+def test_the_page_tells_what_was_decoded_again_without_its_pause(tmp_path: Path) -> None:
+    made = transcript()
+    first = made.windows[0]
+    refused = replace(first, next_seek=first.seek, skipped=True)
+    again = replace(first, left_out=((first.seek + 100, first.seek + 400),))
+    told = page(tmp_path, replace(made, windows=(refused, again, *made.windows[1:])))
+    text = " ".join(re.sub(r"<[^>]+>", " ", told.source).split())
+    for shown in (
+        "4 windows, 1 tried again, 1 skipped, 1 decoded again without pauses",
+        "Window 1 was decoded again without its long pauses, as window 2",
+        "0:00.00 – 0:08.00, without 0:01.00 – 0:04.00",
+        "Window 4 , to 0:15.00, was skipped",
+    ):
+        assert shown in text, shown
+
+
 def test_nothing_in_a_transcript_becomes_a_part_of_the_page(tmp_path: Path) -> None:
     harmless = page(tmp_path, transcript())
     attacked = page(tmp_path, transcript(HOSTILE), title=HOSTILE, model=HOSTILE)

@@ -93,7 +93,8 @@ def _header(transcript: Transcript, title: str, model: str) -> str:
     guess, language = transcript.language_guess, language_name(transcript.language, LANGUAGES)
     how = f"detected with {guess.probability:.0%}" if guess is not None else "as given"
     n_again = sum(len(one.result.tries) > 1 for one in transcript.windows)
-    n_skipped = sum(one.skipped for one in transcript.windows)
+    n_without = sum(one.decoded_again for one in transcript.windows)
+    n_skipped = sum(one.skipped for one in transcript.windows) - n_without
     n_words = sum(len(one.words or ()) for one in transcript.segments)
     facts = [
         f"{clock(transcript.duration_s)} long",
@@ -101,6 +102,8 @@ def _header(transcript: Transcript, title: str, model: str) -> str:
         f"{_count(len(transcript.segments), 'segment')}, {_count(n_words, 'word')}",
         f"{_count(len(transcript.windows), 'window')}, {n_again} tried again, {n_skipped} skipped",
     ]
+    if n_without:
+        facts[-1] += f", {n_without} decoded again without pauses"
     if transcript.flags:
         facts.append(_count(len(transcript.flags), "flag"))
     shown = "".join(f"<li>{one}</li>" for one in facts)

@@ -28,7 +28,8 @@ def window_parts(transcript: Transcript) -> Iterator[str]:
 
 def _window(window: Window, place: int, languages: Sequence[str]) -> str:
     result, kind = window.result, kind_of(window)
-    label = f'<b class="kind">{_KINDS[kind]}</b>' if _KINDS[kind] else ""
+    shown = "decoded again without pauses" if window.decoded_again else _KINDS[kind]
+    label = f'<b class="kind">{shown}</b>' if shown else ""
     values = (
         ("temperature", number(result.temperature, 1)),
         ("tries", str(len(result.tries)) if result.tries else "unknown"),
@@ -37,14 +38,14 @@ def _window(window: Window, place: int, languages: Sequence[str]) -> str:
         ("no speech", number(result.no_speech_prob)),
         ("language", ", ".join(language_name(one, LANGUAGES) for one in languages)),
     )
-    shown = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
+    scores = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
     when = f"{clock(window.seek / 100)} – {clock(window.end / 100)}"
     if window.left_out:
         when += f", without {', '.join(f'{clock(first / 100)} – {clock(end / 100)}' for first, end in window.left_out)}"
     return (
         f'<details class="window {kind}" id="w{place}"><summary><span class="place">{place}</span>'
         f'<span class="when">{when}</span>{label}'
-        f'<span class="values">{shown}</span></summary>{_inside(window, place, languages)}</details>\n'
+        f'<span class="values">{scores}</span></summary>{_inside(window, place, languages)}</details>\n'
     )
 
 
@@ -73,7 +74,8 @@ def _try(one: Try, window: Window | None) -> str:
     outcome = "kept" if one.refused is None else f"refused: {escaped(one.refused)}"
     if window is not None:
         outcome = "kept" if one.refused is None else f"kept, as the last: {escaped(one.refused)}"
-        outcome += "; then the window was skipped" if window.skipped else ""
+        if window.skipped:
+            outcome += f"; then the window was {'decoded again' if window.decoded_again else 'skipped'}"
     return (
         f"<tr><td>{number(one.temperature, 1)}</td><td>{number(one.avg_logprob)}</td>"
         f"<td>{number(one.compression_ratio)}</td><td>{outcome}</td></tr>"

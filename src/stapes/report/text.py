@@ -23,9 +23,9 @@ def step_of(probability: float) -> str:
 def text_parts(transcript: Transcript) -> Iterator[str]:
     """Give segments, skipped windows and flags in the order of time; a window's first segment leads to it."""
     numbers = {window.seek: number for number, window in enumerate(transcript.windows, 1)}
-    entries: list[tuple[float, int, Segment | Window | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
+    entries: list[tuple[float, int, Segment | int | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
     entries += [(one.start_s, 1, one) for one in transcript.flags]
-    entries += [(one.seek / 100, 0, one) for one in transcript.windows if one.skipped]
+    entries += [(one.seek / 100, 0, number) for number, one in enumerate(transcript.windows, 1) if one.skipped]
     told = None
     for _, _, entry in sorted(entries, key=lambda one: one[:2]):
         if isinstance(entry, Segment):
@@ -35,7 +35,7 @@ def text_parts(transcript: Transcript) -> Iterator[str]:
         elif isinstance(entry, Flag):
             yield _flag(entry)
         else:
-            yield _skipped(entry, numbers[entry.seek])
+            yield _skipped(transcript.windows[entry - 1], entry)
 
 
 def spoken_words(transcript: Transcript) -> Iterator[Word]:
@@ -86,9 +86,12 @@ def _skipped(window: Window, number: int) -> str:
     text = window.result.text.strip()
     dropped = f' It had read <q dir="auto">{escaped(text)}</q>' if text else ""
     seek_s, end_s = window.seek / 100, window.next_seek / 100
+    what = f", to {clock(end_s)}, was skipped: taken for silence, or its text for invented"
+    if window.decoded_again:
+        what = f" was decoded again without its long pauses, as window {number + 1}"
     return (
         f'<div class="segment aside">{_time(seek_s)}<p><a href="#w{number}">Window {number}</a>'
-        f", to {clock(end_s)}, was skipped: taken for silence, or its text for invented.{dropped}</p></div>\n"
+        f"{what}.{dropped}</p></div>\n"
     )
 
 
