@@ -138,8 +138,8 @@ def test_words_and_segments_are_in_order(
          "clip_timestamps": clips, "mode": mode}
     )  # fmt: skip
     transcript = drive(content_frames, options, script, seed)
-    for window in transcript.windows:
-        assert window.next_seek > window.seek
+    for window, behind in itertools.zip_longest(transcript.windows, transcript.windows[1:]):
+        assert window.next_seek > window.seek or (window.decoded_again and behind and not behind.decoded_again)
         assert window.result.timings is not None or window.skipped
     words = [word for segment in transcript.segments for word in segment.words or ()]
     assert all(0 <= word.start_s <= word.end_s for word in words)
