@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
 from stapes.recording.listening import Heard, Listen
-from stapes.recording.loop import Decode, SeekLoop
+from stapes.recording.loop import Align, Decode, SeekLoop
 from stapes.recording.spoken import Detect
-from stapes.results import LanguageGuess, Transcript, WindowResult
+from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 
@@ -200,6 +201,63 @@ def test_speech_behind_the_last_word_is_gone_back_for() -> None:
     assert [request.seek for request in decoded] == [0, 1600]
     assert texts(transcript) == ["hello there", FLUENT]
     assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 16.0, 30.0)]
+
+
+def aligned(request: Align, starts_s: Sequence[float], text: str) -> Alignment:
+    """Say when each word begins; each ends where the next one begins, the last one a second later."""
+    words, tokens = text.split(), [(one,) for one in request.tokens]
+    groups = [*tokens[: len(words) - 1], tuple(one for (one,) in tokens[len(words) - 1 :])]
+    ends_s = [*starts_s[1:], starts_s[-1] + 1]
+    return Alignment(
+        tuple(
+            WordTiming(text=" " + word, tokens=group, start_s=start_s, end_s=end_s, probability=0.9)
+            for word, group, start_s, end_s in zip(words, groups, starts_s, ends_s, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "speech", "went_back"),
+    [
+        ("three", [(0, 200), (550, 2650)], True),
+        ("three", [(0, 200), (550, 640), (2400, 2650)], False),  # a pause, not speech
+        ("31415926535897932384626433832795028841971", [(0, 200), (550, 2650)], False),  # takes that long to say
+    ],
+)
+def test_speech_that_is_left_out_between_words_is_gone_back_for(
+    last: str, speech: list[tuple[int, int]], went_back: bool
+) -> None:
+    loop = SeekLoop(content_frames=3000, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
+                    options=TranscribeOptions.from_keywords({"language": "en", "word_timestamps": True,
+                                                             "pause_guard": False}), can_listen=True)  # fmt: skip
+    seeks = []
+    while (request := loop.next()) is not None:
+        if isinstance(request, Decode):
+            seeks.append(request.seek)
+            whole = said(0.0, "one two", 4.0, 4.0, f"so it was {last} four", 30.0)
+            loop.accept(whole if request.seek == 0 else said(0.0, FLUENT, 24.0))
+        elif isinstance(request, Listen):
+            loop.accept(heard(loop, request, Heard(tuple(speech))))
+        else:
+            assert isinstance(request, Align)
+            if request.seek == 0:
+                counts = [len(TOKENIZER.encode("one two")), len(request.tokens)]
+                first = aligned(replace(request, tokens=request.tokens[: counts[0]]), (0.2, 1.0), "one two")
+                rest = replace(request, tokens=request.tokens[counts[0] :])
+                loop.accept(
+                    Alignment(first.words + aligned(rest, (5.5, 5.7, 5.9, 6.2, 25.0), f"so it was {last} four").words)
+                )
+            else:
+                loop.accept(aligned(request, [i / 2 for i in range(len(FLUENT.split()))], FLUENT))
+    transcript = loop.transcript(30.0)
+    assert seeks[:2] == ([0, 500] if went_back else [0])
+    if went_back:
+        assert [str(flag) for flag in transcript.flags][:1] == [
+            "5.0-30.0 s: goes back, as the word 'three' holds 18.8 s of speech"
+        ]
+        assert texts(transcript)[:2] == ["one two", FLUENT]
+    else:
+        assert (texts(transcript)[:2], guards(transcript)) == (["one two", f"so it was {last} four"], [])
 
 
 def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:

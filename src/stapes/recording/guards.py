@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from stapes.decoding.repetition import find_loop
 from stapes.recording.listening import RUN_UP, Heard
 from stapes.recording.segments import Cut, Piece
-from stapes.results import WindowResult
+from stapes.results import Segment, WindowResult, Word
 
 _FRAMES_PER_SECOND = 100
 NOBODY = "nobody speaks here"
@@ -27,6 +27,8 @@ _MOST_CHARACTERS, _FREE = 45, 12
 _QUICK_CHARACTERS = 25
 #: frames of speech that are worth going back for, from half a second behind the last word on
 _WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
+#: frames of speech that one word takes at most, or so many for each character, and for each digit beside
+_LONGEST_WORD, _CHARACTER, _DIGIT = 200, 15, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,20 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
     begin = left[0][0] - RUN_UP
     # Speech at a window's very beginning was decoded from there: to do so again would give the same.
     return begin if begin - place.seek > _WORTH_GOING_BACK else next_seek
+
+
+def overlong_word(segments: Sequence[Segment], heard: Heard) -> tuple[int, Word, float] | None:
+    """Find a word that holds more speech than a word takes: others were said in it, and left out.
+
+    Gives its segment's place, the word, and how many seconds of speech it holds.
+    """
+    for place, segment in enumerate(segments):
+        for word in segment.words or ():
+            most = max(_LONGEST_WORD, _CHARACTER * len(word.text)) + _DIGIT * sum(map(str.isdigit, word.text))
+            spoken = heard.frames_within(_frame(word.start_s), _frame(word.end_s))
+            if spoken > most:
+                return place, word, spoken / _FRAMES_PER_SECOND
+    return None
 
 
 def _dropped(guard: str, pieces: Sequence[Piece], tokens: tuple[int, ...], reason: str) -> Dropped:

@@ -274,8 +274,12 @@ class SeekLoop:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         pieces = self._watch.heard_pieces(settled.pieces, place)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
+        next_seek = settled.next_seek
         if self._options.words.word_timestamps:
             segments = in_order(self._watch.out_of_pauses(segments, place), self._spoken_until_s)
+            if (whole := self._watch.whole(place, segments, next_seek)) is not None:
+                segments, next_seek = whole
+                self._last_speech_s = min(self._last_speech_s, next_seek / FRAMES_PER_SECOND)
             for segment in segments:
                 if segment.words:
                     self._spoken_until_s = max(segment.end_s, segment.words[-1].end_s)
@@ -283,7 +287,6 @@ class SeekLoop:
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
         self._forget_prompt_of(guarded)
-        next_seek = settled.next_seek
         if not guarded.looped:  # that guard has said where to go on
             next_seek = self._watch.go_on(place, segments, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)

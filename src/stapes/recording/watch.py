@@ -19,8 +19,9 @@ from stapes.recording.guards import (
     drop_loop,
     drop_unheard,
     is_doubtful,
+    overlong_word,
 )
-from stapes.recording.listening import Heard
+from stapes.recording.listening import RUN_UP, Heard
 from stapes.recording.long_pauses import Pause, long_pauses, spoil
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
 from stapes.recording.segments import Cut, Piece
@@ -29,6 +30,8 @@ from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
+#: frames of a window before a segment that is dropped to be decoded again
+_WORTH_DROPPING = 100
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
 _DOUBTFUL = "the text around this pause was doubtful"
 
@@ -182,6 +185,27 @@ class Watch:
         if not self._guards.silence_guard or self._heard is None:
             return segments
         return out_of_pauses(segments, self._heard, place.seek, place.end, self.timeline.seams)
+
+    def whole(self, place: Place, segments: list[Segment], next_seek: int) -> tuple[list[Segment], int] | None:
+        """Drop segments from the first one on that leaves speech out between its words; says where to go on for it.
+
+        None: all of them stay. One at the window's beginning does: to decode it once more would give the same.
+        """
+        if not self._guards.speech_guard or self._heard is None:
+            return None
+        found = overlong_word(segments, self._heard)
+        if found is None:
+            return None
+        at, word, spoken_s = found
+        said_until_s = max((one.end_s for one in segments[:at]), default=place.start_s)
+        begin_s = max(said_until_s, segments[at].start_s - RUN_UP / _FRAMES_PER_SECOND)
+        begin = round(begin_s * _FRAMES_PER_SECOND)
+        if begin - place.seek <= _WORTH_DROPPING:
+            return None
+        reason = f"the word {word.text.strip()!r} holds {spoken_s:.1f} s of speech"
+        flag = Flag(guard="speech", start_s=begin_s, end_s=next_seek / _FRAMES_PER_SECOND, reason=reason)
+        self._flags.append(self.timeline.flag(flag))
+        return segments[:at], begin
 
     def go_on(self, place: Place, segments: Sequence[Segment], next_seek: int) -> int:
         """Say where to go on: at `next_seek`, or back where speech begins that the window's text leaves out."""
