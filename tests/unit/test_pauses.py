@@ -71,6 +71,13 @@ def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], want
         assert times(out_of_pauses([segment(word)], speech, 0, 3000, seams=others)) == [word]
 
 
+def test_a_moment_that_sounds_like_speech_is_no_end_of_a_pause() -> None:
+    for length, wanted in ((13, (9.9, 10.2)), (20, (4.9, 10.2))):
+        speech = Heard(((100, 500), (700, 700 + length), (1000, 1500)))
+        moved = out_of_pauses([segment((4.9, 10.2))], speech, 0, 3000, seams=[800])
+        assert times(moved) == [pytest.approx(wanted)]
+
+
 def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
     one = segment((3.0, 4.0))
     assert out_of_pauses([one], Heard(()), 0, 3000) == [one]

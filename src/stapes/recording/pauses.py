@@ -26,6 +26,8 @@ _EARLY_BEHIND_LONG_S, _EARLY_BEHIND_CUT_S = 0.5, 0.2
 _OVER_S = 0.3
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
+#: frames that are too short for a word: music now and then sounds like speech for as long
+_NO_WORD = 15
 #: what the network hears of a word begins about that late
 _BLUR_S = 0.1
 _FRAMES_PER_SECOND = 100
@@ -63,6 +65,7 @@ def out_of_pauses(
     heard: in the window's frames, from `first` up to `end`.   seams: frames in pauses of which a part was left out.
     """
     seams_s = [frame / _FRAMES_PER_SECOND for frame in seams]
+    heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
     pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, seams_s)
     words = [word for segment in segments for word in segment.words or ()]
     moved = [_moved(word, pauses) for word in words]
