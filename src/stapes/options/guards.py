@@ -16,7 +16,7 @@ class Guards:
     tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
     pause_guard: bool = option(True, "decode a window without its long pauses, if its scores give reason to doubt it")
     loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")
-    speech_guard: bool = option(True, "go back for speech that a window's text leaves out at its end")
+    speech_guard: bool = option(True, "go back for speech that a window's text leaves out")
 
     def __post_init__(self) -> None:
         for item in fields(self):
