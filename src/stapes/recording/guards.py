@@ -25,8 +25,8 @@ _LONG_REST = 200
 _MOST_CHARACTERS, _FREE = 45, 12
 #: characters a second that quick speakers say
 _QUICK_CHARACTERS = 25
-#: frames of speech that are worth going back for, from half a second behind the last word on
-_WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
+#: frames worth going back for: of speech, from half a second behind the last word on, and from the window's start
+WORTH_GOING_BACK, _BEHIND_TEXT = 100, 50
 #: frames of speech that one word takes at most, or so many for each character, and for each digit beside
 _LONGEST_WORD, _CHARACTER, _DIGIT = 200, 15, 50
 
@@ -158,11 +158,11 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
         if heard.frames_within(_frame(said.start_s), behind) < max(needed, 1):
             return next_seek
     left = heard.within(behind, min(next_seek, place.end))
-    if sum(stop - start for start, stop in left) < _WORTH_GOING_BACK:
+    if sum(stop - start for start, stop in left) < WORTH_GOING_BACK:
         return next_seek
     begin = left[0][0] - RUN_UP
     # Speech at a window's very beginning was decoded from there: to do so again would give the same.
-    return begin if begin - place.seek > _WORTH_GOING_BACK else next_seek
+    return begin if begin - place.seek > WORTH_GOING_BACK else next_seek
 
 
 def overlong_word(segments: Sequence[Segment], heard: Heard) -> tuple[int, Word, float] | None:

@@ -107,7 +107,7 @@ class SeekLoop:
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
-        self._spoken_until_s = 0.0  # where it ended, and its segment, as they were told
+        self._spoken_until_s = 0.0  # where it ended, or its segment did, whichever was later
         self._timeline = Timeline(content_frames)
         self._watch = Watch(options.guards_on, tokenizer, self._timeline, can_listen=can_listen)
 

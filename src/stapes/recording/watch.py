@@ -11,6 +11,7 @@ from dataclasses import replace
 from stapes.options import Guards
 from stapes.recording.guards import (
     NOBODY,
+    WORTH_GOING_BACK,
     Dropped,
     Guarded,
     Place,
@@ -30,8 +31,6 @@ from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
-#: frames of a window before a segment that is dropped to be decoded again
-_WORTH_DROPPING = 100
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
 _DOUBTFUL = "the text around this pause was doubtful"
 
@@ -44,7 +43,7 @@ class Watch:
 
     def __init__(self, guards: Guards, tokenizer: Tokenizer, timeline: Timeline, *, can_listen: bool) -> None:
         """can_listen: whether somebody can say who speaks; the guards that ask stand only then."""
-        self.timeline = timeline
+        self._timeline = timeline
         self._guards = guards
         self._tokenizer = tokenizer
         self._can_listen = can_listen
@@ -87,17 +86,13 @@ class Watch:
 
     def other_pauses(self, place: Place) -> tuple[Pause, ...]:
         """Give the long pauses that came into a window when others were left out of it."""
-        return (
-            long_pauses(self._heard, place.seek, place.end, self.timeline.seams)
-            if self._leaves_out and self._heard is not None
-            else ()
-        )
+        return self._long_pauses(place) if self._leaves_out else ()
 
     def leave_out(self, place: Place, *, is_rest: bool) -> None:
         """Note that a window is not decoded."""
         self._quiet, self._heard = True, None
         guard, reason = ("tail", _ANY_MORE) if is_rest and self._guards.tail_guard else ("silence", _STILL)
-        flag = self.timeline.flag(Flag(guard=guard, start_s=place.start_s, end_s=place.end_s, reason=reason))
+        flag = self._noted(guard, place.start_s, place.end_s, reason)
         last = self._flags[-1] if self._flags else None
         if not is_rest and last and (last.reason, last.end_s) == (_STILL, flag.start_s):
             self._flags[-1] = replace(last, end_s=flag.end_s)
@@ -125,20 +120,22 @@ class Watch:
             return ()
         if not is_doubtful(result, found, place, self._tokenizer.special.eot):
             return ()
-        pauses = long_pauses(self._heard, place.seek, place.end, self.timeline.seams)
+        pauses = self._long_pauses(place)
         return pauses if spoil(pauses, result, clip) else ()
+
+    def _long_pauses(self, place: Place) -> tuple[Pause, ...]:
+        return () if self._heard is None else long_pauses(self._heard, place.seek, place.end, self._timeline.seams)
 
     def leave_out_pauses(self, pauses: Sequence[Pause]) -> None:
         """Take long pauses out of the timeline; the window is then another one."""
         for one in pauses:
-            start_s, end_s = one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND
-            flag = self.timeline.flag(Flag(guard="pause", start_s=start_s, end_s=end_s, reason=_DOUBTFUL))
+            flag = self._noted("pause", one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND, _DOUBTFUL)
             last = self._flags[-1] if self._flags else None
             if last and last.guard == "pause" and flag.start_s <= last.end_s:  # it went on behind the window
                 self._flags[-1] = replace(last, end_s=flag.end_s)
             else:
                 self._flags.append(flag)
-        self.timeline.leave_out(one.left_out for one in pauses)
+        self._timeline.leave_out(one.left_out for one in pauses)
         self._leaves_out, self._heard = True, None
 
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
@@ -162,8 +159,11 @@ class Watch:
     def _flag(self, one: Dropped, place: Place) -> Flag:
         text = self._tokenizer.decode(one.tokens).strip()
         end_s = max(one.start_s, min(one.end_s, place.end_s))  # invented times may lie behind the sound
-        flag = Flag(guard=one.guard, start_s=one.start_s, end_s=end_s, reason=one.reason, text=text)
-        return self.timeline.flag(flag)
+        return self._noted(one.guard, one.start_s, end_s, one.reason, text)
+
+    def _noted(self, guard: str, start_s: float, end_s: float, reason: str, text: str = "") -> Flag:
+        """Make a flag in the recording's time."""
+        return self._timeline.flag(Flag(guard=guard, start_s=start_s, end_s=end_s, reason=reason, text=text))
 
     def heard_pieces(self, pieces: tuple[Piece, ...], place: Place) -> tuple[Piece, ...]:
         """Drop pieces whose words lie in a pause, where it was listened."""
@@ -184,7 +184,7 @@ class Watch:
         """Move words out of pauses, where it was listened."""
         if not self._guards.silence_guard or self._heard is None:
             return segments
-        return out_of_pauses(segments, self._heard, place.seek, place.end, self.timeline.seams)
+        return out_of_pauses(segments, self._heard, place.seek, place.end, self._timeline.seams)
 
     def whole(self, place: Place, segments: list[Segment], next_seek: int) -> tuple[list[Segment], int] | None:
         """Drop segments from the first one on that leaves speech out between its words; says where to go on for it.
@@ -200,11 +200,10 @@ class Watch:
         said_until_s = max((one.end_s for one in segments[:at]), default=place.start_s)
         begin_s = max(said_until_s, segments[at].start_s - RUN_UP / _FRAMES_PER_SECOND)
         begin = round(begin_s * _FRAMES_PER_SECOND)
-        if begin - place.seek <= _WORTH_DROPPING:
+        if begin - place.seek <= WORTH_GOING_BACK:
             return None
         reason = f"the word {word.text.strip()!r} holds {spoken_s:.1f} s of speech"
-        flag = Flag(guard="speech", start_s=begin_s, end_s=next_seek / _FRAMES_PER_SECOND, reason=reason)
-        self._flags.append(self.timeline.flag(flag))
+        self._flags.append(self._noted("speech", begin_s, next_seek / _FRAMES_PER_SECOND, reason))
         return segments[:at], begin
 
     def go_on(self, place: Place, segments: Sequence[Segment], next_seek: int) -> int:
@@ -217,8 +216,7 @@ class Watch:
         if found != next_seek:
             start_s, end_s = found / _FRAMES_PER_SECOND, next_seek / _FRAMES_PER_SECOND
             reason = "somebody speaks behind the last word"
-            flag = Flag(guard="speech", start_s=start_s, end_s=end_s, reason=reason)
-            self._flags.append(self.timeline.flag(flag))
+            self._flags.append(self._noted("speech", start_s, end_s, reason))
         return found
 
     def moved_on(self) -> None:
