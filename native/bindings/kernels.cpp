@@ -41,7 +41,7 @@ Type type_of(const std::string& name) {
 }
 
 // Activations as the network keeps them: rows of whole panels and one more, zero behind the last value.
-std::size_t stride_of(int d) { return size(round_up(d, PANEL) + PANEL); }
+std::size_t stride_of(int d) { return size(row_stride(d)); }
 
 Memory in_rows(const FloatTable& x) {
     const std::size_t n = x.shape(0), d = x.shape(1), stride = stride_of(static_cast<int>(d));
@@ -205,8 +205,7 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
-    const bool fits = shape.type == Type::i8 ? !kernels.multiplies_i8 : shape.type == Type::f32 || shape.type == Type::bf16;
-    require(fits, "keys are f32, bf16 or, in sets that do not multiply bytes, i8");
+    require(shape.type == Type::f32 || shape.type == Type::bf16 || shape.type == Type::i8, "keys are f32, bf16 or i8");
     require(out_type == Type::f32 || out_type == Type::bf16, "what is mixed is f32 or bf16");
     require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1), "widths differ");
     require(keys.shape(0) > 0 && keys.shape(0) == values.shape(0), "as many keys as values, and at least one");

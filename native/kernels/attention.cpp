@@ -3,13 +3,13 @@
 // A stretch always begins at a multiple of its length, and keys that a query may not see weigh exactly nothing, so that a
 // query's numbers depend neither on the queries beside it nor on keys behind its own.
 #include "functions.h"
-#include "tile.h"
+#include "unit.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
 
 constexpr int STRETCH = ATTENTION_STRETCH, N_QUERIES = ATTENTION_QUERIES;
-constexpr int SCORE_STRIDE = STRETCH + 16;  // not a power of two: rows would share one set of the cache
+constexpr int SCORE_STRIDE = STRETCH + PANEL;  // not a power of two: rows would share one set of the cache
 constexpr float NOTHING = -INFINITY;
 
 // Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside keys and values of 8.
@@ -34,12 +34,14 @@ struct Scratch {
     float* sums;     // (N_QUERIES)
     float* steps;    // (2, N_QUERIES) what a step of queries, and of weights, means
     std::size_t wide;  // values from one row to the next: the width rounded up to PANEL, and some more
+    Held<Unit>* unit;
 };
 
-Scratch cut(void* memory, int width) {
+Scratch cut(void* memory, int width, Held<Unit>& unit) {
     float* at = static_cast<float*>(memory);
     Scratch s{};
-    s.wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
+    s.unit = &unit;
+    s.wide = static_cast<std::size_t>(round_up(width, PANEL) + PANEL);
     const auto take = [&](std::size_t n) { float* here = at; at += n; return here; };
     s.queries = take(N_QUERIES * s.wide);
     s.scores = take(N_QUERIES * SCORE_STRIDE);
@@ -52,6 +54,18 @@ Scratch cut(void* memory, int width) {
     return s;
 }
 
+// A query in steps of 16 bits, crossed as keys of 8 are widened; gives what a step means.
+float count_query(const float* x, int width, std::int16_t* to) {
+    const auto most = static_cast<float>(most_steps(width));
+    F32 highest = set1(0.0f);
+    for (int i = 0; i < round_up(width, PANEL); i += W) highest = max(abs(load(x + i)), highest);
+    const float limit = largest(highest);
+    const F32 factor = set1(limit > 0.0f ? most / limit : 0.0f);
+    for (int i = 0; i < round_up(width, PANEL); i += W)
+        store_crossed(to + i, to_i32(round(max(min(load(x + i) * factor, set1(most)), set1(-most)))));
+    return limit / most;
+}
+
 // The queries, scaled, in the type that they are multiplied in.
 template <class Op>
 void take_queries(const Attention& c, int first, int n, const Scratch& s) {
@@ -61,8 +75,7 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
         const std::size_t row = static_cast<std::size_t>(i) * s.wide;
         float* to = (ROW_VALUE<Op> == 4 ? static_cast<float*>(s.queries) + row : s.mixed);
         for (int dim = 0; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
-        if constexpr (INTEGER<Op>)
-            quantize(to, s.wide, 1, width, Type::i16, static_cast<Byte*>(s.queries) + row * 2, s.wide, s.steps + i);
+        if constexpr (INTEGER<Op>) s.steps[i] = count_query(to, width, static_cast<std::int16_t*>(s.queries) + row);
         else if constexpr (ROW_VALUE<Op> == 2)
             narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
     }
@@ -81,18 +94,24 @@ void score_tile(const Attention& c, int block, float* scores, int row, int n_row
         t.n_groups = t.groups_per_segment = (c.shape.width + GROUP<Op> - 1) / GROUP<Op>;
         t.out = scores + row * SCORE_STRIDE + key;
         t.out_stride = SCORE_STRIDE;
-        run_rows<Op, VECTORS>(n_rows, t);
+        run<Op, VECTORS>(*s.unit, n_rows, t);
     }
 }
 
 template <class Op>
 void score(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s) {
-    for (int key = 0; key < n_keys; key += PANEL) {
+    const auto one = [&](int key, int row, int n_rows) {
         const int block = (first_key + key) / PANEL;
-        for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
-            if (n_rows <= Op::FEW_ROWS) score_tile<Op, FEW_ROWS_COLUMNS>(c, block, s.scores + key, row, n_rows, s);
-            else score_tile<Op, COLUMNS>(c, block, s.scores + key, row, n_rows, s);
+        if (n_rows <= Op::FEW_ROWS) score_tile<Op, FEW_ROWS_COLUMNS>(c, block, s.scores + key, row, n_rows, s);
+        else score_tile<Op, COLUMNS>(c, block, s.scores + key, row, n_rows, s);
+    };
+    if constexpr (Op::ON_UNIT) {  // to shape a unit anew for each block would take longer than the block
+        for_tiles_of<Op>(n_queries, 1, [&](int row, int n_rows) {
+            for (int key = 0; key < n_keys; key += PANEL) one(key, row, n_rows);
         });
+    } else {
+        for (int key = 0; key < n_keys; key += PANEL)
+            for_tiles_of<Op>(n_queries, 1, [&](int row, int n_rows) { one(key, row, n_rows); });
     }
 }
 
@@ -136,13 +155,18 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     float* scores = s.scores + i * SCORE_STRIDE;
     const int seen = visible - first_key < 0 ? 0 : visible - first_key < n_keys ? visible - first_key : n_keys;
     const int whole = round_up(n_keys, PANEL);
-    F32 highest = set1(NOTHING);
-    for (int key = 0; key < whole; key += W) {
-        const F32 x = key + W <= seen ? load(scores + key) : select(first_lanes(seen - key < 0 ? 0 : seen - key), load(scores + key), set1(NOTHING));
-        store(scores + key, x);
-        highest = max(x, highest);
-    }
-    const float limit = largest(highest) > s.highest[i] ? largest(highest) : s.highest[i];
+    for (int key = seen / W * W; key < whole; key += W)
+        store(scores + key, select(first_lanes(seen - key < 0 ? 0 : seen - key), load(scores + key), set1(NOTHING)));
+    // A maximum for each vector of a panel: a single one would be waited for.
+    std::array<F32, VECTORS_PER_PANEL> highest;
+    highest.fill(set1(NOTHING));
+    for (int key = 0; key < whole; key += PANEL)
+        unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
+            highest[vector] = max(load(scores + key + vector * W), highest[vector]);
+        });
+    F32 above = highest[0];
+    for (const F32& one : highest) above = max(one, above);
+    const float limit = largest(above) > s.highest[i] ? largest(above) : s.highest[i];
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
     F32 sums = set1(0.0f);
     for (int key = 0; key < whole; key += W) {
@@ -182,13 +206,13 @@ void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows
         t.out = (INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
         t.out_stride = s.wide;
         t.add = !INTEGER<Op>;
-        run_rows<Op, VECTORS>(n_rows, t);
+        run<Op, VECTORS>(*s.unit, n_rows, t);
     }
 }
 
 template <class Op>
 void mix(const Attention& c, int first_key, int n_keys, int n_queries, const Scratch& s) {
-    for_tiles(n_queries, Op::MOST_ROWS, [&](int row, int n_rows) {
+    for_tiles_of<Op>(n_queries, 1, [&](int row, int n_rows) {
         if (n_rows <= Op::FEW_ROWS) mix_tile<Op, FEW_ROWS_COLUMNS>(c, first_key, n_keys, row, n_rows, s);
         else mix_tile<Op, COLUMNS>(c, first_key, n_keys, row, n_rows, s);
     });
@@ -218,7 +242,8 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
 
 template <class Op, bool ROUGH = true>
 void attend_as(const Attention& c) {
-    const Scratch s = cut(c.scratch, c.shape.width);
+    Held<Unit> unit;
+    const Scratch s = cut(c.scratch, c.shape.width, unit);
     for (int first = 0; first < c.n_queries; first += N_QUERIES) {
         const int n = c.n_queries - first < N_QUERIES ? c.n_queries - first : N_QUERIES;
         take_queries<Op>(c, first, n, s);
@@ -243,19 +268,13 @@ void attend_as(const Attention& c) {
     }
 }
 
-// A template, as a set that multiplies bytes lacks what it needs.
-template <bool HAS>
-void attend_integers(const Attention& c) {
-    if constexpr (HAS) attend_as<OpI8Stored>(c);
-}
-
 }  // namespace
 
 void attend(const Attention& call) {
     switch (call.shape.type) {
         case Type::f32: return call.rough ? attend_as<OpF32>(call) : attend_as<OpF32, false>(call);
         case Type::bf16: return attend_as<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpBf16Stored>>(call);
-        default: return attend_integers<!MULTIPLIES_I8>(call);
+        default: return attend_as<OpI8Stored>(call);
     }
 }
 

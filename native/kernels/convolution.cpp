@@ -24,7 +24,7 @@ STAPES_INLINE void add_part(const Convolution& c, int part, int first, int n_row
 void convolve(const Convolution& c) {
     alignas(64) float sums[MAX_ROWS * TILE_COLUMNS];
     for (int column = 0; column < c.n_columns; column += TILE_COLUMNS) {
-        for_tiles(c.n_outputs, MAX_ROWS, [&](int first, int n_rows) {
+        for_tiles(c.n_outputs, MAX_ROWS, 1, [&](int first, int n_rows) {
             for (int part = 0; part < c.n_parts; ++part) {
                 const void* const x = c.x + part * c.n_inputs * PANEL + column;
                 Tile t{};

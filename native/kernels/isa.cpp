@@ -2,6 +2,11 @@
 #include <array>
 #include <cstring>
 
+#if defined(STAPES_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.h"
 
 namespace stapes {
@@ -12,6 +17,7 @@ namespace avx2 { const Kernels& kernels(); }
 namespace avx2_vnni { const Kernels& kernels(); }
 namespace avx512_vnni { const Kernels& kernels(); }
 namespace avx512_bf16 { const Kernels& kernels(); }
+namespace avx512_amx { const Kernels& kernels(); }
 
 namespace {
 struct Leaf { unsigned a, b, c, d; };
@@ -29,17 +35,31 @@ bool has_avx512_vnni() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 bool has_avx_vnni() { return has_avx2() && cpuid(7, 0).a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0; }
+bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
+
+// A process has to ask Linux for the registers of AMX before it uses them; the answer holds for all of its threads. AMX-BF16,
+// AMX-TILE and AMX-INT8 are leaf 7, EDX bits 22, 24 and 25.
+bool may_use_amx() {
+#if defined(__linux__)
+    constexpr unsigned all = 1u << 22 | 1u << 24 | 1u << 25;
+    constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return has_avx512_bf16() && (cpuid(7, 0).d & all) == all && syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+    return false;
+#endif
+}
 }  // namespace
 #endif
 
 const Kernels* const* usable_kernels(int* n) {
-    static std::array<const Kernels*, 5> found{};
+    static std::array<const Kernels*, 6> found{};
     static const int count = [] {
         int i = 0;
         const auto add = [&](const Kernels& one) { found[static_cast<std::size_t>(i++)] = &one; };
 #if defined(STAPES_X86)
         __builtin_cpu_init();
-        if (has_avx512_vnni() && __builtin_cpu_supports("avx512bf16")) add(avx512_bf16::kernels());
+        if (may_use_amx()) add(avx512_amx::kernels());
+        if (has_avx512_bf16()) add(avx512_bf16::kernels());
         if (has_avx512_vnni()) add(avx512_vnni::kernels());
         if (has_avx_vnni()) add(avx2_vnni::kernels());
         if (has_avx2()) add(avx2::kernels());

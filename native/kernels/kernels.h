@@ -25,6 +25,10 @@ STAPES_ALWAYS_INLINE constexpr bool is_integer(Type type) { return type == Type:
 
 STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
+// Values from one row of activations to the next. More than they need: rows a power of two apart would share one set of the
+// cache. Two panels more: rows of bytes begin with a cache line, where d is a multiple of one.
+STAPES_ALWAYS_INLINE constexpr int row_stride(int d) { return round_up(d, PANEL) + 2 * PANEL; }
+
 // A weight matrix (n outputs, k inputs), packed as [n / PANEL][k / g][PANEL][g]: g values of four bytes together, one
 // where `type` is f16 (float16-stored numbers that are multiplied as float32).
 struct Weights {
@@ -86,7 +90,7 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1), bf16 (g = 2) or, where rows of i16 are plain integers, i8 (g = 4), followed by what one step of each
+// in type f32 (g = 1), bf16 (g = 2) or i8 (g = 4), followed by what one step of each
 // position means: PANEL f32. Positions that were never written hold zeros.
 struct BlockShape {
     Type type;
@@ -122,8 +126,8 @@ struct Attention {
 constexpr int ATTENTION_QUERIES = 48;   // queries at a time
 constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches
 STAPES_ALWAYS_INLINE constexpr std::size_t attention_scratch(int width) {
-    const auto wide = static_cast<std::size_t>(round_up(width, PANEL) + 16);
-    return static_cast<std::size_t>(ATTENTION_QUERIES) * (3 * wide + 2 * (ATTENTION_STRETCH + 16) + 4) * 4;
+    const auto wide = static_cast<std::size_t>(round_up(width, PANEL) + PANEL);
+    return static_cast<std::size_t>(ATTENTION_QUERIES) * (3 * wide + 2 * (ATTENTION_STRETCH + PANEL) + 4) * 4;
 }
 
 // What may come next, and how it is chosen; see stapes/backends/base.py (Constraint, Best, Draw, Top).
@@ -176,6 +180,7 @@ struct Kernels {
     const char* name;
     bool multiplies_i8;    // otherwise, rows of integers are i16
     bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
+    bool has_unit;         // a matrix unit multiplies bytes and bfloat16: reading weights is what products wait for
     int activation_zero;   // what is added to int8 activations when they are stored
     void (*multiply)(const Product&);
     // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.

@@ -1,6 +1,6 @@
 // Matrix products with packed weights, and what is done to their sums before they are stored.
 #include "functions.h"
-#include "tile.h"
+#include "unit.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -24,6 +24,16 @@ STAPES_INLINE F32 gelu(F32 x) {
 // Room for the largest tile's sums; a widened panel lies behind them.
 constexpr std::size_t SUMS_BYTES = 4096;
 static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES);
+static_assert(2 * UNIT_ROWS * PANEL * 4 <= SUMS_BYTES);
+
+// Integers are worth shaping the matrix unit for from so many rows on.
+constexpr int ROWS_FOR_UNIT = 5;
+
+// Where a call computes.
+struct Place {
+    void* sums;
+    Held<Unit>& unit;
+};
 
 STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
     if (type == Type::f32) store(static_cast<float*>(row) + column, x);
@@ -83,24 +93,24 @@ Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
 
 // Some rows against some columns of a panel.
 template <class Op, int VECTORS>
-void multiply_tile(const Product& p, const void* panel, int n_groups, int index, int row, int n_rows, void* sums) {
+void multiply_tile(const Product& p, const void* panel, int n_groups, int index, int row, int n_rows, const Place& at) {
     for (int column = 0; column < PANEL; column += VECTORS * W) {
-        Tile t = tile_of(p, &panel, row, sums);
+        Tile t = tile_of(p, &panel, row, at.sums);
         t.n_groups = t.groups_per_segment = n_groups;
         t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
         t.out_stride = VECTORS * W;
-        run_rows<Op, VECTORS>(n_rows * halves_of(p.a), t);
-        finish<Op>(p, sums, row, n_rows, index * PANEL + column, VECTORS * W);
+        run<Op, VECTORS>(at.unit, n_rows * halves_of(p.a), t);
+        finish<Op>(p, at.sums, row, n_rows, index * PANEL + column, VECTORS * W);
     }
 }
 
 // All rows against one panel at a time, each panel read from memory once.
 template <class Op>
-void multiply_panel(const Product& p, const void* panel, int n_groups, int index, void* sums) {
+void multiply_panel(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
     const int halves = halves_of(p.a);
-    for_tiles(p.n_rows, Op::MOST_ROWS / halves, [&](int row, int n_rows) {
-        if (n_rows * halves <= Op::FEW_ROWS) multiply_tile<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, sums);
-        else multiply_tile<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, sums);
+    for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
+        if (n_rows * halves <= Op::FEW_ROWS) multiply_tile<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
+        else multiply_tile<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
     });
 }
 
@@ -127,12 +137,15 @@ int multiply_wide(const Product& p, void* sums) {
 
 template <class Op>
 void multiply_as(const Product& p) {
-    void* sums = p.scratch;
+    Held<Unit> unit;
+    const Place at{p.scratch, unit};
     int index = p.first_panel;
-    const int halves = p.n_rows * halves_of(p.a);
-    if (halves == 1) index = multiply_wide<Op, 1>(p, sums);
-    if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, sums);
-    for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), p.w->n_groups(), index, sums);
+    if constexpr (!Op::ON_UNIT) {
+        const int halves = p.n_rows * halves_of(p.a);
+        if (halves == 1) index = multiply_wide<Op, 1>(p, at.sums);
+        if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, at.sums);
+    }
+    for (; index < p.last_panel; ++index) multiply_panel<Op>(p, panel_at(p, index), p.w->n_groups(), index, at);
 }
 
 // Weights that are multiplied in another type than they are stored in: for many rows, each panel is widened once.
@@ -140,6 +153,8 @@ template <class Stored, class Wide>
 void multiply_stored(const Product& p) {
     if (p.n_rows <= 2 * MAX_ROWS) return multiply_as<Stored>(p);
     Byte* const widened = static_cast<Byte*>(p.scratch) + SUMS_BYTES;
+    Held<Unit> unit;
+    const Place at{p.scratch, unit};
     for (int index = p.first_panel; index < p.last_panel; ++index) {
         const Byte* from = panel_at(p, index);
         Byte* to = widened;
@@ -153,7 +168,7 @@ void multiply_stored(const Product& p) {
             from += PANEL * Stored::B_GROUP;
             to += PANEL * 4 * Stored::PARTS;
         }
-        multiply_panel<Wide>(p, widened, p.w->n_groups() * Stored::PARTS, index, p.scratch);
+        multiply_panel<Wide>(p, widened, p.w->n_groups() * Stored::PARTS, index, at);
     }
 }
 
@@ -163,6 +178,8 @@ void multiply_bf16(const Product& p) {
 }
 
 void multiply_i8(const Product& p) {
+    if constexpr (HAS_UNIT)
+        if (p.n_rows * halves_of(p.a) >= ROWS_FOR_UNIT) return multiply_as<OpI8OnUnit>(p);
     if constexpr (MULTIPLIES_I8) multiply_as<OpI8>(p);
     else multiply_stored<OpI8Stored, OpI16>(p);
 }

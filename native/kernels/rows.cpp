@@ -92,16 +92,19 @@ void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, st
 
 namespace {
 
+// The W values from i on of a row of n, and zeros behind them.
+STAPES_INLINE F32 part_of(const float* x, int n, int i) {
+    if (i + W <= n) return load(x + i);
+    float rest[W] = {};
+    std::memcpy(rest, x + i, static_cast<std::size_t>(n - i) * sizeof(float));
+    return load(rest);
+}
+
 // A row of n values in steps of a 127th of its largest size, from what a step means to W bytes at a time: put(i, bytes) takes
 // those from value i on, of which the ones behind n are some. Gives what a step means.
 template <class Put>
 float in_steps(const float* x, int n, Put&& put) {
-    const auto part = [&](int i) {
-        if (i + W <= n) return load(x + i);
-        float rest[W] = {};
-        std::memcpy(rest, x + i, static_cast<std::size_t>(n - i) * sizeof(float));
-        return load(rest);
-    };
+    const auto part = [&](int i) { return part_of(x, n, i); };
     F32 highest = set1(0.0f);
     for (int i = 0; i < n; i += W) highest = max(abs(part(i)), highest);
     const float limit = largest(highest);
@@ -115,6 +118,26 @@ float in_steps(const float* x, int n, Put&& put) {
     return limit / 127.0f;
 }
 
+// Values of bfloat16: those of two positions alternate.
+void store_narrow_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, std::uint16_t* block) {
+    for (int i = 0; i < n;) {
+        const int at = position + i;
+        const bool both = at % 2 == 0 && i + 1 < n;
+        for (int dim = 0; dim < shape.width; dim += W) {
+            std::uint16_t* to = block + (dim / PANEL * PANEL + at / 2 * 2) * PANEL + dim % PANEL * 2;
+            const int count = shape.width - dim < W ? shape.width - dim : W;
+            std::uint16_t even[W], odd[W];
+            store_bf16(even, part_of(row_of(x, x_stride, i), shape.width, dim));
+            if (both) store_bf16(odd, part_of(row_of(x, x_stride, i + 1), shape.width, dim));
+            for (int j = 0; j < count; ++j) {
+                if (both) to[2 * j] = even[j], to[2 * j + 1] = odd[j];
+                else to[2 * j + at % 2] = even[j];
+            }
+        }
+        i += both ? 2 : 1;
+    }
+}
+
 }  // namespace
 
 void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block) {
@@ -125,8 +148,12 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
             float* to = static_cast<float*>(block) + at;
             for (int dim = 0; dim < shape.width; ++dim) to[dim * PANEL] = from[dim];
         } else if (shape.type == Type::bf16) {
-            bf16* to = static_cast<bf16*>(block) + at * 2;
-            for (int dim = 0; dim < shape.width; ++dim) to[dim / 2 * PANEL * 2 + dim % 2] = to_bf16(from[dim]);
+            Byte* to = static_cast<Byte*>(block) + at * 4;
+            for (int dim = 0; dim < shape.width; dim += W) {
+                std::uint16_t part[W];
+                store_bf16(part, part_of(from, shape.width, dim));
+                for (int j = 0; j < W && dim + j < shape.width; j += 2) std::memcpy(to + (dim + j) * PANEL * 2, part + j, 4);
+            }
         } else {
             Byte* to = static_cast<Byte*>(block);
             const float step = in_steps(from, shape.width, [&](int dim, const std::int8_t* bytes) {
@@ -138,6 +165,7 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
 }
 
 void store_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block) {
+    if (shape.type == Type::bf16) return store_narrow_values(shape, x, x_stride, n, position, static_cast<std::uint16_t*>(block));
     for (int i = 0; i < n; ++i) {
         const float* from = row_of(x, x_stride, i);
         const int at = position + i;
@@ -152,13 +180,8 @@ void store_values(const BlockShape& shape, const float* x, std::size_t x_stride,
         }
         for (int first = 0; first < shape.width; first += PANEL) {
             const int width = shape.width - first < PANEL ? shape.width - first : PANEL;
-            if (shape.type == Type::f32) {
-                float* to = static_cast<float*>(block) + (first + at) * PANEL;
-                for (int dim = 0; dim < width; ++dim) to[dim] = from[first + dim];
-            } else {
-                bf16* to = static_cast<bf16*>(block) + (first + at / 2 * 2) * PANEL + at % 2;
-                for (int dim = 0; dim < width; ++dim) to[dim * 2] = to_bf16(from[first + dim]);
-            }
+            float* to = static_cast<float*>(block) + (first + at) * PANEL;
+            for (int dim = 0; dim < width; ++dim) to[dim] = from[first + dim];
         }
     }
 }

@@ -19,6 +19,7 @@ inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;    // 24 or 12 sums;
 inline constexpr int COLUMNS = 2;                                // vectors of B that a tall tile covers
 inline constexpr int WIDE_COLUMNS = 8;                           // ... and a single row: enough sums to hide their latency
 inline constexpr int TILE_COLUMNS = COLUMNS * W;
+inline constexpr int UNIT_ROWS = 16;                             // of a matrix unit's register (unit.h)
 inline constexpr int FEW_ROWS_COLUMNS = N_REGISTERS == 16 && VECTORS_PER_PANEL >= 4 ? 4 : COLUMNS;  // ... or a few rows
 
 struct OpF32 {
@@ -27,6 +28,7 @@ struct OpF32 {
     static constexpr int PARTS = 1;    // groups of A that it is multiplied with, one after another
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
+    static constexpr bool ON_UNIT = false;      // runs on a matrix unit
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
     static STAPES_INLINE void write(void* p, Sum x) { store(static_cast<float*>(p), x); }
@@ -52,6 +54,8 @@ struct OpBf16Stored : OpF32 {
 
 // Operations that a set may lack are looked up where they are used.
 struct OpBf16 : OpF32 {
+    static constexpr bool ON_UNIT = HAS_UNIT;
+    static constexpr int MOST_ROWS = ON_UNIT ? 2 * UNIT_ROWS : MAX_ROWS;
     static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_bf16(sum, a, b); }
 };
@@ -62,11 +66,18 @@ struct OpI8 {
     static constexpr int PARTS = 1;
     static constexpr int MOST_ROWS = MAX_ROWS;
     static constexpr int FEW_ROWS = 3;
+    static constexpr bool ON_UNIT = false;
     static STAPES_INLINE Sum zero() { return zero_i32(); }
     static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
     static STAPES_INLINE void write(void* p, Sum x) { store_i32(p, x); }
     static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i8(sum, a, b); }
+};
+
+// Sums of integers are the same wherever they are made: a few rows take what needs no shaping.
+struct OpI8OnUnit : OpI8 {
+    static constexpr bool ON_UNIT = true;
+    static constexpr int MOST_ROWS = 2 * UNIT_ROWS;
 };
 
 struct OpI16 : OpI8 {
@@ -183,14 +194,22 @@ STAPES_INLINE void run_rows(int n_rows, const Tile& t) {
     runs[static_cast<std::size_t>(n_rows - 1)](t);
 }
 
-// Deals rows out evenly: a tile of one or two would wait for its sums. Calls f(first, n) for each tile.
+// Deals rows out evenly: a tile of one or two would wait for its sums. Calls f(first, n) for each tile, of which each but the last
+// ends at a multiple of `whole`, half of `most` or 1.
 template <class F>
-STAPES_INLINE void for_tiles(int n_rows, int most, F&& f) {
+STAPES_INLINE void for_tiles(int n_rows, int most, int whole, F&& f) {
     const int n_tiles = (n_rows + most - 1) / most;
-    for (int tile = 0; tile < n_tiles; ++tile) {
-        const int first = n_rows * tile / n_tiles;
-        f(first, n_rows * (tile + 1) / n_tiles - first);
+    for (int tile = 0, first = 0; tile < n_tiles; ++tile) {
+        const int end = round_up(n_rows * (tile + 1) / n_tiles, whole), last = end < n_rows ? end : n_rows;
+        f(first, last - first);
+        first = last;
     }
+}
+
+// The same for an operation's tiles, of rows that are `halves` of its own each.
+template <class Op, class F>
+STAPES_INLINE void for_tiles_of(int n_rows, int halves, F&& f) {
+    for_tiles(n_rows, Op::MOST_ROWS / halves, Op::ON_UNIT ? UNIT_ROWS / halves : 1, f);
 }
 
 }  // namespace stapes::STAPES_ISA

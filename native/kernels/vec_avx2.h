@@ -118,6 +118,7 @@ STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
 STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) {
     return {_mm256_dpbusd_avx_epi32(acc.v, a.v, b.v)};
 }
+STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm256_dpwssd_avx_epi32(acc.v, a.v, b.v)}; }
 #else
 STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }
 #endif

@@ -78,6 +78,12 @@ STAPES_INLINE I32 operator>>(I32 a, int n) { return {_mm512_srai_epi32(a.v, stat
 // W int32 in -128..255 -> W bytes.
 STAPES_INLINE void store_bytes(void* p, I32 x) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v)); }
 
+// W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
+STAPES_INLINE void store_crossed(void* p, I32 x) {
+    const __m256i halves = _mm512_cvtepi32_epi16(x.v);
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(halves, 0xd8), 0xd8));
+}
+
 // One four-byte group of a row of A in every lane.
 STAPES_INLINE I32 broadcast_group(const void* p) {
     std::int32_t bits;
@@ -97,6 +103,11 @@ STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
 #endif
 }
 STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) { return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)}; }
+STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
+
+// The even or the odd ones of a vector of bytes, as 16-bit integers.
+STAPES_INLINE I32 even_bytes(I32 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+STAPES_INLINE I32 odd_bytes(I32 a) { return {_mm512_srai_epi16(a.v, 8)}; }
 
 STAPES_INLINE F64 load_f64(const float* p) { return {_mm512_cvtps_pd(_mm256_loadu_ps(p))}; }
 STAPES_INLINE void store_f32(float* p, F64 x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x.v)); }

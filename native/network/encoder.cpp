@@ -8,21 +8,27 @@
 namespace stapes {
 namespace {
 
-constexpr int BLOCK = 96;      // positions: three blocks of keys, and whole tiles of the products
-constexpr int MLP_BLOCK = 48;  // positions whose hidden values stay in the second cache
 constexpr int QUERIES = 2 * ATTENTION_QUERIES;
 
 int n_parts(int n, int size) { return (n + size - 1) / size; }
 
 }  // namespace
 
-Encoder::Worker::Worker(const Network& net, int widest)
+// Three blocks of keys are whole tiles of the products, and the hidden values of 48 positions stay in the second cache. A matrix unit
+// waits for weights from further away: it takes as many positions as leave each thread four blocks, of which it may be a part late.
+Encoder::Blocks Encoder::Blocks::of(const Network& net) {
+    if (!net.kernels_.has_unit) return {96, 48};
+    const int n = std::clamp(round_up(n_parts(net.sizes_.n_audio_ctx, 4 * net.n_threads_), PANEL), 96, 192);
+    return {n, n};
+}
+
+Encoder::Worker::Worker(const Network& net, const Blocks& blocks, int widest)
     : scratch(widest, net.sizes_.n_state / net.sizes_.n_audio_head),
-      rows(net.kernels_, BLOCK, net.sizes_.n_state),
-      hidden_rows(net.kernels_, MLP_BLOCK, net.encoder_.front().mlp_in.weight.view().n),
-      hidden(MLP_BLOCK * hidden_rows.stride() * sizeof(float)),
-      normalised(static_cast<std::size_t>(BLOCK * net.stride_) * sizeof(float)),
-      projected(static_cast<std::size_t>(BLOCK * net.stride_) * sizeof(float)) {}
+      rows(net.kernels_, blocks.positions, net.sizes_.n_state),
+      hidden_rows(net.kernels_, blocks.hidden, net.encoder_.front().mlp_in.weight.view().n),
+      hidden(static_cast<std::size_t>(blocks.hidden) * hidden_rows.stride() * sizeof(float)),
+      normalised(static_cast<std::size_t>(blocks.positions * net.stride_) * sizeof(float)),
+      projected(static_cast<std::size_t>(blocks.positions * net.stride_) * sizeof(float)) {}
 
 Encoder::Encoder(Network& network)
     : net_(network),
@@ -31,6 +37,7 @@ Encoder::Encoder(Network& network)
       padded_state_(round_up(network.sizes_.n_state, PANEL)),
       n_positions_(network.sizes_.n_audio_ctx),
       stride_(static_cast<std::size_t>(network.stride_)),
+      blocks_(Blocks::of(network)),
       self_({network.rows_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
             round_up(n_positions_, PANEL) / PANEL) {
     const auto n = static_cast<std::size_t>(n_positions_);
@@ -42,13 +49,14 @@ Encoder::Encoder(Network& network)
     mixed_ = Memory(n * stride_ * sizeof(float));
     int widest = std::max(net_.conv1_.weight.view().k, net_.conv2_.weight.view().k);
     widest = std::max({widest, padded_state_, net_.encoder_.front().mlp_in.weight.view().n});
-    for (int i = 0; i < net_.n_threads_; ++i) workers_.push_back(std::make_unique<Worker>(net_, widest));
+    for (int i = 0; i < net_.n_threads_; ++i) workers_.push_back(std::make_unique<Worker>(net_, blocks_, widest));
 }
 
 void Encoder::run(const float* mel, Window& window, Team& team) {
     const auto by_blocks = [&](int n, auto&& work) {
-        team.share(n_parts(n, BLOCK), [&](int part, int thread) {
-            work(part * BLOCK, std::min(BLOCK, n - part * BLOCK), *workers_[static_cast<std::size_t>(thread)]);
+        const int size = blocks_.positions;
+        team.share(n_parts(n, size), [&](int part, int thread) {
+            work(part * size, std::min(size, n - part * size), *workers_[static_cast<std::size_t>(thread)]);
         });
     };
     const int n_layers = net_.sizes_.n_audio_layer, n_heads = net_.sizes_.n_audio_head;
@@ -190,7 +198,7 @@ void Encoder::finish(int layer, int first, int n, Worker& worker) {
     p.c = x_.as() + at;
     p.c_stride = stride_;
     kernels_.multiply(p);
-    for (int done = 0; done < n; done += MLP_BLOCK) feed_forward(block, first + done, std::min(MLP_BLOCK, n - done), worker);
+    for (int done = 0; done < n; done += blocks_.hidden) feed_forward(block, first + done, std::min(blocks_.hidden, n - done), worker);
 }
 
 void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker) {

@@ -13,9 +13,15 @@ class Encoder {
     void run(const float* mel, Window& window, Team& team);
 
   private:
+    // How many positions a thread takes from one attention to the next together, and of those through a feed-forward part.
+    struct Blocks {
+        static Blocks of(const Network& network);
+        int positions, hidden;
+    };
+
     // What one thread needs for a block of rows.
     struct Worker {
-        Worker(const Network& network, int widest);
+        Worker(const Network& network, const Blocks& blocks, int widest);
         Scratch scratch;
         Operand rows, hidden_rows;
         Memory hidden, normalised, projected;
@@ -36,6 +42,7 @@ class Encoder {
     const Kernels& kernels_;
     int n_state_, padded_state_, n_positions_;
     std::size_t stride_;
+    Blocks blocks_;
     Memory mel_, convolved_;  // in the convolutions' type, a row of zeros on either side
     Memory x_, queries_;
     Memory mixed_;  // f32, or bf16 where the next product takes that

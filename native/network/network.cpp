@@ -60,12 +60,11 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
       precision_(precision),
       kernels_(kernels),
       n_threads_(n_threads),
-      // A panel more than the values need: rows a power of two apart would share one set of the cache.
-      stride_(round_up(sizes.n_state, PANEL) + PANEL),
+      stride_(row_stride(sizes.n_state)),
       lease_(n_threads),
       rows_type_(precision == Precision::float32 || !kernels.multiplies_bf16 ? Type::f32 : Type::bf16),
       text_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
-      window_type_(precision == Precision::int8 && !kernels.multiplies_i8 ? Type::i8 : text_type_),
+      window_type_(precision == Precision::int8 ? Type::i8 : text_type_),
       encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),
       decoder_(static_cast<std::size_t>(sizes.n_text_layer)) {
     linears_ = {{"encoder.conv1", &conv1_}, {"encoder.conv2", &conv2_}, {"decoder.embedding", &embedding_}, {"decoder.rough_embedding", &rough_embedding_}};

@@ -18,7 +18,7 @@ class Operand {
     Operand(const Kernels& kernels, int n_rows, int d)
         : kernels_(kernels),
           d_(d),
-          stride_(static_cast<std::size_t>(round_up(d, PANEL) + PANEL)),
+          stride_(static_cast<std::size_t>(row_stride(d))),
           data_(static_cast<std::size_t>(n_rows) * stride_ * sizeof(float)),
           scales_(static_cast<std::size_t>(n_rows) * sizeof(float)) {}
 

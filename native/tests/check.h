@@ -40,6 +40,7 @@ inline std::vector<const Kernels*> all_kernels() {
 }
 
 void test_kernels();
+void test_unit();
 void test_pool();
 void test_network();
 void test_alignment();
