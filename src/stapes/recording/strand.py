@@ -3,6 +3,7 @@
 listen:  events = strand.hear()                            where strand.needs_ears
 encode:  strand.attach(window encoded from strand.mel())   where strand.needs_window
 decode:  events = strand.accept(results of strand.steps())
+tell:    work.in_order(strand, events)
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Strand(Protocol):
         """Say which rows are to be stepped; none while a window is needed."""
 
     def accept(self, results: Sequence[RowResult]) -> Sequence[JobEvent]:
-        """Take the results of `steps`, in its order; tell of windows that this ends, in the recording's order."""
+        """Take the results of `steps`, in its order; tell of windows that this ends."""
 
 
 class RecordingWork(Protocol):
@@ -74,6 +75,9 @@ class RecordingWork(Protocol):
 
     def strands(self) -> Sequence[Strand]:
         """What can be worked on side by side, the most urgent first."""
+
+    def in_order(self, strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """Take what one of its strands tells; give all that can be told now, in the recording's order."""
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""
