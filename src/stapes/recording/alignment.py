@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId, answer_bytes
 from stapes.checkpoint.base import ModelSpec
 from stapes.options import Task
 from stapes.recording.window_work import Reading
@@ -17,6 +17,14 @@ from stapes.results import Alignment
 from stapes.tokenizer import Tokenizer
 
 Heads = tuple[tuple[int, int], ...]  # (layer, head)
+#: tokens around the text at most: start of transcript, language, task, no timestamps; end of text
+_MOST_AROUND = 5
+
+
+def alignment_bytes(spec: ModelSpec, heads: Heads, n_tokens: int) -> int:
+    """What the answers of one alignment take at most, of so many tokens of text."""
+    n_read = min(n_tokens + _MOST_AROUND, spec.n_text_ctx)
+    return answer_bytes(spec, n_read, len(heads) * n_read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ from stapes.recording.listening import OpenListener
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
 from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import most_spoken
-from stapes.recording.strand import Strand
-from stapes.recording.task import RecordingTask
+from stapes.recording.strand import Strand, WindowCost
+from stapes.recording.task import RecordingTask, window_cost
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 
@@ -214,9 +214,9 @@ class ChunkedTask:
         return self._guess
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows one window needs at most."""
-        return self._options.search.most_rows + 1
+    def window_cost(self) -> WindowCost:
+        """What each of its windows takes at most beside its memory."""
+        return window_cost(self._backend.spec, self._options, self._heads)
 
     @property
     def done(self) -> bool:

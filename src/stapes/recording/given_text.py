@@ -20,11 +20,11 @@ from stapes.decoding.quality import compression_ratio
 from stapes.errors import OptionError
 from stapes.languages import WITHOUT_SPACES
 from stapes.options import Speech, Words
-from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.segments import Piece
-from stapes.recording.strand import Strand
+from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.window_work import Reading, WindowAtHand
 from stapes.recording.words import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
@@ -73,8 +73,6 @@ def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
 
 class GivenTextTask:
     """Drives one recording and its text. Satisfies `RecordingWork`, and `Strand`: its only one."""
-
-    most_rows = 1
 
     def __init__(
         self, recording: Recording, backend: Backend, tokenizer: Tokenizer, text: str, speech: Speech, *, heads: Heads
@@ -161,6 +159,12 @@ class GivenTextTask:
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
         return not self._hand.is_there and not self.done
+
+    @property
+    def window_cost(self) -> WindowCost:
+        """One row, which may read as much text as the context holds."""
+        spec = self._backend.spec
+        return WindowCost(1, alignment_bytes(spec, self._heads, spec.n_text_ctx))
 
     @property
     def holds_window(self) -> bool:

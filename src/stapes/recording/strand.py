@@ -9,11 +9,20 @@ tell:    work.in_order(strand, events)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from stapes.backends.base import FloatArray, RowResult, RowStep, WindowId
 from stapes.recording.events import JobEvent
 from stapes.results import LanguageGuess, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCost:
+    """What is taken at most beside the memory of a window, while it is held."""
+
+    rows: int  # decoder rows that are open at once
+    answer_bytes: int = 0  # of one step, while that lasts; see `RowStep.answer_bytes`
 
 
 class Strand(Protocol):
@@ -32,8 +41,8 @@ class Strand(Protocol):
         """Whether a window's memory is in its hands."""
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows it opens at most over a window."""
+    def window_cost(self) -> WindowCost:
+        """What it takes at most beside a window's memory."""
 
     def hear(self) -> Sequence[JobEvent]:
         """Listen for a while, as short as a step; tell of what that settles."""

@@ -12,17 +12,18 @@ from collections.abc import Callable, Sequence
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
-from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
 from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import Detect
-from stapes.recording.strand import Strand
+from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.window_work import WindowAtHand
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
@@ -192,9 +193,9 @@ class RecordingTask:
         return self._hand.is_there
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows it opens at most over a window: the search's, and the prompt's."""
-        return self._options.search.most_rows + 1
+    def window_cost(self) -> WindowCost:
+        """What it takes at most beside a window's memory."""
+        return window_cost(self._backend.spec, self._options, self._heads)
 
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
@@ -253,6 +254,13 @@ class RecordingTask:
         """Give rows, window and recording back; may be called at any time, and twice."""
         self._hand.release()
         self._recording.close()
+
+
+def window_cost(spec: ModelSpec, options: TranscribeOptions, heads: Heads) -> WindowCost:
+    """What decoding a window takes at most: the search's rows and the prompt's; an alignment of all that is sampled."""
+    n_tokens = options.rules.sample_len or spec.n_text_ctx // 2
+    aligned = alignment_bytes(spec, heads, n_tokens) if options.words.word_timestamps else 0
+    return WindowCost(options.search.most_rows + 1, aligned)
 
 
 def _frames_of(request: Request | None) -> tuple[int, int] | None:
