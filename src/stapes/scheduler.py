@@ -74,7 +74,7 @@ class MemoryBound:
 
 @dataclass(frozen=True, slots=True)
 class ListenBatch:
-    """A strand that listens on: no work for a backend, but a turn like any other."""
+    """A strand that listens on: without the backend, but in a turn like any other."""
 
     job: ScheduledJob
     strand: Strand
@@ -85,7 +85,8 @@ class ListenBatch:
         return (self.job,)
 
     def run(self, _backend: Backend) -> list[RowResult]:
-        """Nothing: it listens when it is accounted for."""
+        """Let it listen; what that settles is in its job then."""
+        self.job.hear(self.strand)
         return []
 
 
@@ -226,12 +227,10 @@ class Scheduler:
 
     def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
         """Bring each job what the backend gave for it."""
-        if isinstance(batch, ListenBatch):
-            _for_each(batch.jobs, [_bind(batch.job.hear, batch.strand)])
-        elif isinstance(batch, EncodeBatch):
+        if isinstance(batch, EncodeBatch):
             batch.job.begin()
             _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
-        else:
+        elif isinstance(batch, DecodeBatch):
             ends = np.cumsum(batch.counts).tolist()
             shares = zip(batch.owners, batch.strands, [0, *ends[:-1]], ends, strict=True)
             accepts = [_bind(job.accept, strand, answer[start:end]) for job, strand, start, end in shares]
