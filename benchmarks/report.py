@@ -169,8 +169,8 @@ def _steps(result: dict[str, Any]) -> str:
     rows = []
     for engine in result["engines"]:
         times = [f"{engine['medians_s'][name] * 1000:.1f} ms" for name in columns.values()]
-        shares = [f"{engine['roofline_shares'].get(name, 0):.0%}" for name in ("encode_s", "step_s")]
-        rows.append([engine["name"], *times, *(share if engine["roofline_shares"] else "" for share in shares)])
+        shares = [engine["roofline_shares"].get(name) for name in ("encode_s", "step_s")]
+        rows.append([engine["name"], *times, *("" if share is None else f"{share:.0%}" for share in shares)])
     first, last = settings["depth"]
     operations = ", ".join(
         f"{name} {peak:.0f} ({peaks['source'][name]})" for name, peak in sorted(peaks["gigaoperations_per_s"].items())
@@ -179,7 +179,8 @@ def _steps(result: dict[str, Any]) -> str:
     note = (
         f"{settings['threads']} threads, median of {settings['rounds']}, in turn. "
         f"{_ON_STEPS.format(first=first, last=last)}"
-        f"The roofline: 10^9 operations a second: {operations}; 10^9 bytes read a second: {rates}.\n"
+        f"The roofline: 10^9 operations a second: {operations}; "
+        f"10^9 bytes read a second ({peaks['source'].get('reading', 'NumPy')}): {rates}.\n"
     )
     head = ("engine", *columns, "roofline, encoder", "roofline, step")
     return section(f"Steps, model {settings['model']}", result, note, head, rows)

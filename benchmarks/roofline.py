@@ -1,7 +1,8 @@
 """The machine's peaks, measured, and the least time that they allow for the network's work.
 
-A peak of operations comes from the command line, else from the native library's own probe (`stapes._native.peak`),
-else, for float32, from NumPy's matrix product. The rate of reading is NumPy's, over as many bytes as a step touches.
+A peak of operations comes from the command line, else from the native library, which multiplies what is in registers
+(`stapes._native.peak`), else, for float32, from NumPy's matrix product. The rate of reading is the library's too, or
+NumPy's, over as many bytes as a step touches.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights ar
 _MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
 _INT8_WINDOW_BYTES = {"avx2": 1, "portable": 1}  # sets that do not multiply bytes keep a window in 8 bits
 _ATTENTION_TYPE = {"float32": "float32", "bfloat16": "bfloat16", "int8": "bfloat16"}
+_OWN, _NUMPYS = "stapes._native.peak", "NumPy"
+_ROUNDS = 1_000_000  # of 12 or 24 products of vectors, eight times for each thread: some 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Roofline:
 
     operations: dict[str, float]  # type -> 10^9 operations a second, all threads together
     read_rates: dict[int, float]  # bytes, in millions -> 10^9 bytes a second
-    source: dict[str, str]  # type -> where its peak comes from
+    source: dict[str, str]  # type, or "reading" -> where its peak comes from
     network: Network
 
     def bounds_s(self, precision: str, isa: str, *, depth: int, rows: int) -> dict[str, float]:
@@ -107,10 +111,10 @@ class Roofline:
 def roofline(*, threads: int, given: Mapping[str, float], network: Network | None = None) -> Roofline:
     """Measure what can be measured here; `given` peaks win."""
     operations, source = dict(given), dict.fromkeys(given, "given")
-    probe = _native_probe()
-    for name in ("float32", "bfloat16", "int8"):
-        if name not in operations and probe is not None:
-            operations[name], source[name] = round(probe(name), 1), "stapes._native.peak"
+    library = _native_library()
+    for name in _WEIGHT_BYTES:
+        if name not in operations and library is not None:
+            operations[name], source[name] = round(_register_peak(library, name, threads), 1), _OWN
     if "float32" not in operations:
         operations["float32"], source["float32"] = round(_product_peak(threads), 1), "NumPy's matrix product"
     network = network or Network()
@@ -120,16 +124,23 @@ def roofline(*, threads: int, given: Mapping[str, float], network: Network | Non
         for isa in ("", *_INT8_WINDOW_BYTES)
         for rows in (1, 8)
     }
-    rates = {size: round(_read_rate(size * 10**6, threads), 1) for size in sorted(sizes)}
+    source["reading"] = _NUMPYS if library is None else _OWN
+    rates = {size: round(_read_rate(library, size * 10**6, threads), 1) for size in sorted(sizes)}
     return Roofline(operations, rates, source, network)
 
 
-def _native_probe() -> Callable[[str], float] | None:
-    """Give the native library's own measurement of a peak (10^9 operations a second), where it has one."""
+def _native_library() -> Any | None:
+    """Give the native library, where there is one."""
     try:
-        return getattr(importlib.import_module("stapes._native"), "peak", None)
+        return importlib.import_module("stapes._native")
     except ImportError:
         return None
+
+
+def _register_peak(library: Any, precision: str, threads: int) -> float:
+    """Time multiply-adds, two operations each, that wait for no memory, on the best instruction set."""
+    call = partial(library.peak.multiply_in_registers, library.isa_names()[0], precision, threads, _ROUNDS)
+    return float(2 * call() / _best_s(call) / 1e9)
 
 
 def _product_peak(threads: int) -> float:
@@ -140,8 +151,11 @@ def _product_peak(threads: int) -> float:
     return float(2 * len(a) ** 3 / seconds / 1e9)
 
 
-def _read_rate(n_bytes: int, threads: int) -> float:
-    """Time dot products: they read two arrays once and write nothing."""
+def _read_rate(library: Any | None, n_bytes: int, threads: int) -> float:
+    """Time reading from end to end; with NumPy dot products, which read two arrays once and write nothing."""
+    if library is not None:
+        numbers, isa = np.ones(n_bytes // 4, np.float32), library.isa_names()[0]
+        return float(numbers.nbytes / _best_s(lambda: library.peak.read_through(isa, numbers, threads)) / 1e9)
     halves = np.ones((threads, 2, n_bytes // (8 * threads)), np.float32)  # 2 arrays of 4 bytes
     pieces = list(halves.reshape(threads, 2, -1))
     with ThreadPoolExecutor(threads) as pool:

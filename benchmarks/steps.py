@@ -5,7 +5,8 @@ r"""Single steps of the engines' networks, in turn: encode a window, one greedy 
 
 The eight windows are the first two of 30 s of each long recording of list.json; rows begin with the tokens that
 openai-whisper found in the first. The share of the roofline is the time that the machine's measured peaks allow
-over the time taken; --peak int8=820 gives a peak (10^9 operations a second) that cannot be measured here.
+over the time taken; the peaks are printed too, and --peak int8=820 gives one (10^9 operations a second) that cannot be
+measured here.
 """
 
 from __future__ import annotations
@@ -63,9 +64,14 @@ def main() -> int:
     result = {"format": FORMAT, "kind": "steps", "machine": facts(), "settings": settings}
     result |= {"roofline": peaks.as_json(), "engines": rows}
     path = write(result, arguments.output, f"steps-{arguments.model}")
+    for name, peak in peaks.operations.items():
+        sys.stdout.write(f"peak, {name:8} {peak:8.1f} * 10^9 operations a second ({peaks.source[name]})\n")
+    for size, rate in peaks.read_rates.items():
+        sys.stdout.write(f"reading {size:4} MB {rate:8.1f} * 10^9 bytes a second ({peaks.source['reading']})\n")
     for row in rows:
         medians = "  ".join(f"{name} {value * 1000:8.2f} ms" for name, value in row["medians_s"].items())
-        sys.stdout.write(f"{row['name']:28} {medians}\n")
+        shares = "  ".join(f"{name} {share:.0%}" for name, share in row["roofline_shares"].items())
+        sys.stdout.write(f"{row['name']:28} {medians}{shares and '  of the roofline: '}{shares}\n")
     sys.stdout.write(f"written to {path}; python -m benchmarks.report makes docs/benchmarks.md of it\n")
     return 0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, WindowId
+from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowResult, RowStep, WindowId
 from stapes.testing import Script, ScriptedBackend, tiny_spec
 
 
@@ -15,7 +17,8 @@ class QuickBackend(ScriptedBackend):
         super().__init__(tiny_spec(), script)
         self._bytes = window_bytes, row_bytes
         self.most_windows = 0  # at once
-        self.most_bytes = 0
+        self.most_bytes = 0  # of windows and rows, and of answers while a step lasts
+        self.most_aligned = 0  # rows whose attention one step gave
 
     @property
     def info(self) -> BackendInfo:
@@ -31,10 +34,18 @@ class QuickBackend(ScriptedBackend):
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         found = super().encode(mel)
-        held = self.ledger.n_windows * self._bytes[0] + self.ledger.n_rows * self._bytes[1]
         self.most_windows = max(self.most_windows, self.ledger.n_windows)
-        self.most_bytes = max(self.most_bytes, held)
+        self.most_bytes = max(self.most_bytes, self._held_bytes())
         return found
+
+    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+        answers = sum(one.answer_bytes(self.spec) for one in steps)
+        self.most_bytes = max(self.most_bytes, self._held_bytes() + answers)
+        self.most_aligned = max(self.most_aligned, sum(bool(one.attention) for one in steps))
+        return super().step(steps)
+
+    def _held_bytes(self) -> int:
+        return self.ledger.n_windows * self._bytes[0] + self.ledger.n_rows * self._bytes[1]
 
 
 def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:

@@ -10,5 +10,7 @@ void bind_kernels(nanobind::module_& m);
 void bind_alignment(nanobind::module_& m);
 // `SpeechNetwork` and `SpeechState`: how likely somebody speaks.
 void bind_speech(nanobind::module_& m);
+// The submodule `peak`: what the machine does at best.
+void bind_peak(nanobind::module_& m);
 
 }  // namespace stapes::python

@@ -191,6 +191,7 @@ NB_MODULE(_native, m) {
     stapes::python::bind_kernels(m);
     stapes::python::bind_alignment(m);
     stapes::python::bind_speech(m);
+    stapes::python::bind_peak(m);
     m.def("isa_names", &isa_names, "Instruction sets that can be used here, best first.");
     m.def("log_mel", &log_mel, "isa"_a, "samples"_a, "filters"_a);
 

@@ -20,5 +20,7 @@ void log_mel(const float* samples, std::size_t n_frames, const float* filters, i
 void magnitudes(const float* samples, int n_columns, float* out);
 void convolve(const Convolution& c);
 void recur(const Recurrence& r);
+double multiply_in_registers(Type type, std::int64_t n_rounds);
+void read_through(const void* data, std::size_t n_bytes);
 
 }  // namespace stapes::STAPES_ISA

@@ -210,6 +210,10 @@ struct Kernels {
     void (*magnitudes)(const float* samples, int n_columns, float* out);
     void (*convolve)(const Convolution&);
     void (*recur)(const Recurrence&);
+    // For measurements: multiply-adds as a product of f32, bf16 or i8 takes them, without any memory; gives how many products that were.
+    double (*multiply_in_registers)(Type type, std::int64_t n_rounds);
+    // ... and memory that is read from end to end.
+    void (*read_through)(const void* data, std::size_t n_bytes);
 };
 
 // The instruction sets that this build holds and this processor can run, best first.

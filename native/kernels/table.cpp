@@ -31,6 +31,8 @@ const Kernels& kernels() {
         .magnitudes = magnitudes,
         .convolve = convolve,
         .recur = recur,
+        .multiply_in_registers = multiply_in_registers,
+        .read_through = read_through,
     };
     return table;
 }

@@ -97,6 +97,7 @@ void Answers::list(const std::vector<Request*>& requests) {
 void Answers::make_room() {
     const std::size_t n = wanted_.size(), row = size(net_.stride_) * sizeof(float);
     if (x_.n_bytes() != n * row) {
+        for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &contending_}) *one = Memory();  // before the new is taken
         x_ = Memory(n * row);
         normalised_ = Memory(n * row);
         logits_ = Memory(n * logits_stride_ * sizeof(float));

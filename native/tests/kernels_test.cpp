@@ -204,6 +204,18 @@ void test_every_float16_is_read() {
     }
 }
 
+// No more than is asked for is read, and what is counted is what a set's instructions multiply.
+void check_peak(const Kernels& kernels) {
+    for (const std::size_t n : {0, 1, 63, 64, 1000}) {
+        const std::vector<float> numbers(n, 1.0f);
+        kernels.read_through(numbers.data(), n * sizeof(float));
+    }
+    const double f32 = kernels.multiply_in_registers(Type::f32, 5);
+    CHECK(f32 > 0 && kernels.multiply_in_registers(Type::f32, 10) == 2 * f32);
+    CHECK(kernels.multiply_in_registers(Type::bf16, 5) == (kernels.multiplies_bf16 ? 2 : 1) * f32);
+    CHECK(kernels.multiply_in_registers(Type::i8, 5) == (kernels.multiplies_i8 ? 4 : 2) * f32);
+}
+
 }  // namespace
 
 void test_kernels() {
@@ -222,6 +234,7 @@ void test_kernels() {
                 check_attention(*kernels, type, one);
         for (const int n : {2, 17, 100}) check_choosing(*kernels, n);
         for (const int n_frames : {1, 2, 7, 17, 33}) check_log_mel(*kernels, size(n_frames), 5);
+        check_peak(*kernels);
     }
 }
 

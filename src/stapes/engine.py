@@ -227,7 +227,7 @@ class Engine:
         try:
             self._check_open()
             task = make()
-            self.scheduler.bound.check(task.most_rows)
+            self.scheduler.bound.check(task.window_cost)
             task.prepare(check)
         except BaseException:
             recording.close()

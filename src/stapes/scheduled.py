@@ -108,12 +108,12 @@ class ScheduledJob:
     def hear(self, strand: Strand) -> None:
         """Let a strand listen on."""
         if not self.state.ended:
-            self._events.extend(strand.hear())
+            self._events.extend(self._work.in_order(strand, strand.hear()))
 
     def accept(self, strand: Strand, results: Sequence[RowResult]) -> None:
         """Bring a strand what its rows gave."""
         if not self.state.ended:
-            self._events.extend(strand.accept(results))
+            self._events.extend(self._work.in_order(strand, strand.accept(results)))
 
     def report(self) -> None:
         """Tell of windows that have ended, and of how far the recording is; end the job if nothing is left of it."""

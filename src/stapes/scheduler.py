@@ -15,7 +15,7 @@ import numpy as np
 
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.errors import CancelledError, OptionError
-from stapes.recording.strand import Strand
+from stapes.recording.strand import Strand, WindowCost
 from stapes.scheduled import ScheduledJob
 
 #: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
@@ -49,25 +49,32 @@ class MemoryBound:
             row_bytes=info.row_bytes,
             max_windows=max_windows,
         )
-        bound.check(2)  # a row that keeps the prompt, and one that grows
+        bound.check(WindowCost(rows=2))  # a row that keeps the prompt, and one that grows
         return bound
 
-    def needed(self, most_rows: int) -> int:
-        """What one window takes with so many rows."""
-        return self.window_bytes + most_rows * self.row_bytes
+    def held(self, costs: Sequence[WindowCost]) -> int:
+        """What windows take with all their rows."""
+        return sum(self.window_bytes + cost.rows * self.row_bytes for cost in costs)
 
-    def check(self, most_rows: int) -> None:
-        """Raise OptionError if a window with so many rows can never be admitted."""
-        if (needed := self.needed(most_rows)) > self.max_bytes:
+    def fits(self, costs: Sequence[WindowCost]) -> bool:
+        """Whether so many windows have room, and beside them the answers of any one of them."""
+        needed = self.held(costs) + max(cost.answer_bytes for cost in costs)
+        return len(costs) <= self.max_windows and needed <= self.max_bytes
+
+    def check(self, cost: WindowCost) -> None:
+        """Raise OptionError if such a window can never be admitted."""
+        if not self.fits([cost]):
+            needed = self.held([cost]) + cost.answer_bytes
+            words = " and the times of its words" if cost.answer_bytes else ""
             raise OptionError(
-                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {most_rows} rows takes "
+                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {cost.rows} rows{words} takes "
                 f"{needed / 1e6:,.1f} MB; raise it, or search with fewer beams and samples"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ListenBatch:
-    """A strand that listens on: no work for a backend, but a turn like any other."""
+    """A strand that listens on: without the backend, but in a turn like any other."""
 
     job: ScheduledJob
     strand: Strand
@@ -78,7 +85,8 @@ class ListenBatch:
         return (self.job,)
 
     def run(self, _backend: Backend) -> list[RowResult]:
-        """Nothing: it listens when it is accounted for."""
+        """Let it listen; what that settles is in its job then."""
+        self.job.hear(self.strand)
         return []
 
 
@@ -183,13 +191,13 @@ class Scheduler:
         """
         strands = [(job, strand) for job in self.jobs for strand in job.strands()]
         waiting = [one for one in strands if one[1].needs_window or one[1].needs_ears]
-        held = [strand.most_rows for _, strand in strands if strand.holds_window] if waiting else []
+        held = [strand.window_cost for _, strand in strands if strand.holds_window] if waiting else []
         for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
             if job.state.ended:
                 continue
             if strand.needs_ears:
                 return ListenBatch(job, strand)
-            if not self._fits(strand, held):
+            if not self.bound.fits([*held, strand.window_cost]):
                 break  # nobody overtakes the most urgent one for being smaller
             try:
                 mel = strand.mel()
@@ -201,14 +209,17 @@ class Scheduler:
         self._forget_ended()
         return None
 
-    def _fits(self, strand: Strand, held: Sequence[int]) -> bool:
-        """Whether a window has room beside those that are held: the most rows of each."""
-        used = sum(map(self.bound.needed, held))
-        return len(held) < self.bound.max_windows and used + self.bound.needed(strand.most_rows) <= self.bound.max_bytes
-
     def _decode_batch(self) -> DecodeBatch | None:
-        asked = [(job, strand, strand.steps()) for job in self.jobs for strand in job.strands()]
-        asked = [one for one in asked if one[2]]
+        """Give all rows that are ready; of those whose answers take memory, as many as have room."""
+        holding = [(job, strand) for job in self.jobs for strand in job.strands() if strand.holds_window]
+        room = self.bound.max_bytes - self.bound.held([strand.window_cost for _, strand in holding])
+        asked: list[tuple[ScheduledJob, Strand, list[RowStep]]] = []
+        for job, strand in holding:
+            rows = strand.steps()
+            taken = sum(row.answer_bytes(self._backend.spec) for row in rows)
+            if rows and (taken <= room or not asked):  # one always: a text that is resumed may be longer than expected
+                asked.append((job, strand, rows))
+                room -= taken
         if not asked:
             return None
         owners, strands, steps = zip(*asked, strict=True)
@@ -216,12 +227,10 @@ class Scheduler:
 
     def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
         """Bring each job what the backend gave for it."""
-        if isinstance(batch, ListenBatch):
-            _for_each(batch.jobs, [_bind(batch.job.hear, batch.strand)])
-        elif isinstance(batch, EncodeBatch):
+        if isinstance(batch, EncodeBatch):
             batch.job.begin()
             _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
-        else:
+        elif isinstance(batch, DecodeBatch):
             ends = np.cumsum(batch.counts).tolist()
             shares = zip(batch.owners, batch.strands, [0, *ends[:-1]], ends, strict=True)
             accepts = [_bind(job.accept, strand, answer[start:end]) for job, strand, start, end in shares]

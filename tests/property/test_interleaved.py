@@ -22,6 +22,7 @@ from stapes.engine import Engine
 from stapes.errors import CancelledError, DeadlineError
 from stapes.job import Job
 from stapes.options import PRECISIONS
+from stapes.recording.alignment import alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.loop import Answer
 from stapes.results import Transcript
@@ -71,7 +72,7 @@ def native(precision: str) -> Any:
 
 
 BACKENDS: dict[str, Callable[[], Any]] = {
-    "scripted": lambda: QuickBackend(babbling(11, TOKENIZER), window_bytes=1000, row_bytes=100),
+    "scripted": lambda: QuickBackend(babbling(11, TOKENIZER), window_bytes=1_000_000, row_bytes=100_000),
     "numpy": lambda: NumpyBackend(CHECKPOINT, threads=2),
     "native-float32": lambda: native("float32"),
     "native-bfloat16": lambda: native("bfloat16"),
@@ -153,11 +154,12 @@ class Company:
     """An engine whose steps are counted, for jobs that come and go."""
 
     def __init__(self, name: str, max_windows: int, memory: float | None) -> None:
-        """memory: in windows with all their rows; None: only their number is bounded."""
+        """memory: in windows with all their rows, beside one alignment; None: only their number is bounded."""
         self.name, self.backend, self.step = name, BACKENDS[name](), 0
         info = self.backend.info
         whole = info.window_bytes + MOST_ROWS * info.row_bytes
-        self.max_bytes = None if memory is None else int(memory * whole)
+        aligned = alignment_bytes(self.backend.spec, CHECKPOINT.alignment_heads, 30)  # no text here is longer
+        self.max_bytes = None if memory is None else int(memory * whole) + aligned
         self.engine = Engine(CHECKPOINT, self.backend)
         bound = MemoryBound.of(self.backend, self.max_bytes, max_windows)
         self.engine.scheduler = Scheduler(self.backend, bound, clock=lambda: float(self.step))

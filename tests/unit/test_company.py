@@ -23,6 +23,7 @@ from stapes.engine import Engine
 from stapes.errors import AudioError, BackendError, CancelledError, DeadlineError, OptionError
 from stapes.job import Job
 from stapes.options import TranscribeOptions
+from stapes.recording.alignment import alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.loop import Answer
 from stapes.results import LanguageGuess, Transcript, WindowResult
@@ -380,6 +381,38 @@ def test_windows_and_rows_keep_within_max_memory() -> None:
     assert 1300 < backend.most_bytes <= 3700
 
 
+@pytest.mark.parametrize(("max_memory", "most_aligned"), [(372_000, 1), (2_000_000, 2)])
+def test_the_answers_of_alignments_keep_within_max_memory(max_memory: int, most_aligned: int) -> None:
+    recite = reciting(TOKENIZER, [" One."])
+    backend = QuickBackend(recite, window_bytes=50_000, row_bytes=5_000)  # an alignment of 4 tokens: 131,664
+    engine, _ = engine_of(backend, max_memory=max_memory)
+    keywords: dict[str, Any] = {"language": "en", "temperature": 0.0, "sample_len": 8, **WORDS}
+    jobs = [engine.submit(noise(65.0, seed), **keywords) for seed in range(5)]
+    engine.run()
+    expected = engine_of(QuickBackend(recite))[0]
+    assert [job.result() for job in jobs] == [expected.transcribe(noise(65.0, seed), **keywords) for seed in range(5)]
+    assert backend.most_windows >= 2
+    assert backend.most_bytes <= max_memory
+    assert backend.most_aligned == most_aligned
+
+
+def test_a_text_that_is_resumed_is_aligned_however_long_it_is() -> None:
+    known: list[JobEvent] = []
+    engine, _ = engine_of()
+    keywords: dict[str, Any] = {"temperature": 0.0, **WORDS}
+    engine.submit(noise(25.0, 3), on_event=known.append, sample_len=60, **keywords).result()
+    guess, window = known[:2]
+    assert isinstance(guess, LanguageDetected)
+    assert isinstance(window, WindowDone)
+    enough = 65_000 + alignment_bytes(tiny_spec(), CHECKPOINT.alignment_heads, 2)
+    backend = QuickBackend(BABBLING, window_bytes=50_000, row_bytes=5_000)
+    engine, _ = engine_of(backend, max_memory=enough)
+    answers: list[Answer] = [guess.guess, replace(window.window.result, timings=None)]
+    job = engine.submit(noise(25.0, 3), resume=answers, sample_len=2, **keywords)
+    assert job.result().windows[0].result.timings == window.window.result.timings
+    assert backend.most_bytes > enough
+
+
 def test_memory_for_less_than_a_window_is_refused() -> None:
     backend = QuickBackend(BABBLING, window_bytes=1_000_000, row_bytes=100_000)
     with pytest.raises(OptionError, match=r"max_memory is 1\.1 MB, and a window with 2 rows takes 1\.2 MB"):
@@ -388,6 +421,8 @@ def test_memory_for_less_than_a_window_is_refused() -> None:
     assert engine.transcribe(noise(5.0), **BABBLE) == alone(5.0, 0)
     with pytest.raises(OptionError, match="with 6 rows takes"):
         engine.submit(noise(5.0), beam_size=5, temperature=0.0)
+    with pytest.raises(OptionError, match=r"with 2 rows and the times of its words takes 5\.7 MB"):
+        engine.submit(noise(5.0), word_timestamps=True, temperature=0.0)
 
 
 # Events, and going on where a run broke.

@@ -41,13 +41,17 @@ def said(*parts: float | str, **scores: float) -> WindowResult:
     return WindowResult(tokens=tuple(tokens), text="", **values)
 
 
+def loop_of(n_frames: int, **keywords: Any) -> SeekLoop:
+    """Make a loop over a recording of so many frames, of which somebody can say who speaks."""
+    return SeekLoop(content_frames=n_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
+                    options=TranscribeOptions.from_keywords(keywords), can_listen=True)  # fmt: skip
+
+
 def run(
     n_frames: int, decode: Decoder, speech: Sequence[tuple[int, int]] = (), **keywords: Any
 ) -> tuple[Transcript, list[Decode], list[Listen]]:
     """Run a loop over a recording in which somebody speaks in the stretches `speech` (frames)."""
-    options = TranscribeOptions.from_keywords({"language": "en", **keywords})
-    loop = SeekLoop(content_frames=n_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448,
-                    tokenizer=TOKENIZER, options=options, can_listen=True)  # fmt: skip
+    loop = loop_of(n_frames, **{"language": "en"} | keywords)
     decoded, listened = [], []
     while (request := loop.next()) is not None:
         if isinstance(request, Listen):
@@ -227,9 +231,7 @@ def aligned(request: Align, starts_s: Sequence[float], text: str) -> Alignment:
 def test_speech_that_is_left_out_between_words_is_gone_back_for(
     last: str, speech: list[tuple[int, int]], went_back: bool
 ) -> None:
-    loop = SeekLoop(content_frames=3000, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
-                    options=TranscribeOptions.from_keywords({"language": "en", "word_timestamps": True,
-                                                             "pause_guard": False}), can_listen=True)  # fmt: skip
+    loop = loop_of(3000, language="en", word_timestamps=True, pause_guard=False)
     seeks = []
     while (request := loop.next()) is not None:
         if isinstance(request, Decode):
@@ -349,8 +351,7 @@ def test_pauses_are_left_out_of_their_clip_alone() -> None:
 
 
 def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
-    loop = SeekLoop(content_frames=3000, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
-                    options=TranscribeOptions.from_keywords({"multilingual": True}), can_listen=True)  # fmt: skip
+    loop = loop_of(3000, multilingual=True)
     refused = False
     while (request := loop.next()) is not None:
         if isinstance(request, Listen):

@@ -10,10 +10,12 @@ import pytest
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
+from stapes.backends.numpy import NumpyBackend
 from stapes.engine import Engine
 from stapes.errors import CancelledError
 from stapes.job import Job, SegmentStream
 from stapes.options import TranscribeOptions
+from stapes.recording.alignment import AlignmentSetting, WindowAligner, alignment_bytes
 from stapes.scheduled import Progress
 from stapes.scheduler import MAX_WINDOWS
 from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
@@ -134,6 +136,27 @@ def test_the_log_mel_of_a_recording_is_never_held_as_a_whole(n_hours: float) -> 
     # 30 s of samples are 1.9 MB in float32, 3,000 frames of 80 bins 1 MB; a whole half hour of them would be 58 MB
     assert peak < 16 << 20
     recording.close()
+
+
+def test_an_alignment_takes_what_is_counted_for_it() -> None:
+    checkpoint = random_checkpoint("multilingual")
+    backend = NumpyBackend(checkpoint, threads=1)
+    tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
+    heads = ((0, 1), (1, 0), (1, 1))
+    setting = AlignmentSetting.make(checkpoint.spec, tokenizer, heads, "en", "transcribe", N_FRAMES)
+    (window,) = backend.encode(np.zeros((1, 80, N_FRAMES), np.float32))
+    aligner = WindowAligner(backend, window, setting, [*range(200, 300)], N_FRAMES)
+    (step,) = aligner.steps()
+    counted = step.answer_bytes(checkpoint.spec)
+    assert counted == alignment_bytes(checkpoint.spec, setting.heads, 100) - 4 * 5 * checkpoint.spec.n_vocab
+    tracemalloc.start()
+    try:
+        aligner.accept(backend.step([step]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert counted < peak < 1.25 * counted
+    backend.shut_down()
 
 
 def test_segments_that_were_taken_are_not_queued() -> None:

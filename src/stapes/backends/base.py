@@ -149,6 +149,18 @@ class RowStep:
     attention: tuple[tuple[int, int], ...] = ()
     within: tuple[int, int] | None = None
 
+    def answer_bytes(self, spec: ModelSpec) -> int:
+        """What its answers take in memory while the step lasts."""
+        return answer_bytes(spec, len(self.probes) + len(self.logits_at), len(self.attention) * len(self.tokens))
+
+
+def answer_bytes(spec: ModelSpec, n_positions: int, n_scores: int) -> int:
+    """What the answers to a row take: logits after some positions, and scores of a head for a token (all float32).
+
+    Every row has the logits of one position: they count as the row's own, beside which they are little.
+    """
+    return 4 * (max(0, n_positions - 1) * spec.n_vocab + n_scores * spec.n_audio_ctx)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowResult:

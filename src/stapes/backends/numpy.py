@@ -194,19 +194,16 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
         part = self.ledger.window(row.window).part(step.within)
-        scores: dict[int, FloatArray] = {}
+        seen = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
             x += self._attend_self(x, block, row, layer)
-            wanted = any(layer == one for one, _ in step.attention)
-            mix, seen = self._attend_cross(x, block, part, layer, wanted)
-            x += mix
-            if seen is not None:
-                scores[layer] = seen
+            wanted = [(head, seen[i]) for i, (its_layer, head) in enumerate(step.attention) if its_layer == layer]
+            x += self._attend_cross(x, block, part, layer, wanted)
             h = gelu(w.linear(w.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0"))
             x += w.linear(h, f"{block}.mlp.2")
         row.length = stop
-        return x, np.stack([scores[layer][head] for layer, head in step.attention]) if step.attention else None
+        return x, seen if step.attention else None
 
     def _attend_self(self, x: FloatArray, block: str, row: Row[_Cache], layer: int) -> FloatArray:
         w = self._weights
@@ -222,16 +219,17 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
         return w.linear(self._joined(mix), f"{block}.attn.out")
 
     def _attend_cross(
-        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: bool
-    ) -> tuple[FloatArray, FloatArray | None]:
-        """Attend to the window; also give the scores (heads, n, n_audio_ctx) before the softmax if wanted."""
+        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: Sequence[tuple[int, FloatArray]]
+    ) -> FloatArray:
+        """Attend to the window. wanted: heads, and where their scores before the softmax go: (n, n_audio_ctx) each."""
         w = self._weights
         (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
         scores = query @ memory.keys[layer]
         scores *= np.float32(query.shape[-1] ** -0.5)
-        kept = scores.copy() if wanted else None
+        for head, kept in wanted:
+            kept[:] = scores[head]
         mix = softmax(scores) @ memory.values[layer]
-        return w.linear(self._joined(mix), f"{block}.cross_attn.out"), kept
+        return w.linear(self._joined(mix), f"{block}.cross_attn.out")
 
     def _heads(self, x: FloatArray, n_parts: int) -> FloatArray:
         """(n, parts * d) -> (parts, heads, n, width)."""

@@ -1,6 +1,5 @@
 """Where a window's text lies in its sound: one pass over text that is known already, all tokens at once.
 
-A state machine like `stapes.decoding.window`: rows of many windows share a batch.
 Source: openai/whisper timing.py at c0d2f62 (find_alignment).
 """
 
@@ -9,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId, answer_bytes
 from stapes.checkpoint.base import ModelSpec
 from stapes.options import Task
+from stapes.recording.window_work import Reading
 from stapes.recording.words import time_words
 from stapes.results import Alignment
 from stapes.tokenizer import Tokenizer
 
 Heads = tuple[tuple[int, int], ...]  # (layer, head)
+#: tokens around the text at most: start of transcript, language, task, no timestamps; end of text
+_MOST_AROUND = 5
+
+
+def alignment_bytes(spec: ModelSpec, heads: Heads, n_tokens: int) -> int:
+    """What the answers of one alignment take at most, of so many tokens of text."""
+    n_read = min(n_tokens + _MOST_AROUND, spec.n_text_ctx)
+    return answer_bytes(spec, n_read, len(heads) * n_read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +57,8 @@ class AlignmentSetting:
         )
 
 
-class WindowAligner:
-    """Aligns one window. The memory of the window belongs to the caller."""
+class WindowAligner(Reading[Alignment]):
+    """Aligns one window."""
 
     def __init__(
         self, backend: Backend, window: WindowId, setting: AlignmentSetting, tokens: Sequence[int], n_frames: int
@@ -59,34 +67,25 @@ class WindowAligner:
 
         Text that is longer than the context allows is aligned as far as it fits.
         """
-        self._backend = backend
+        super().__init__(backend, window)
         self._setting = setting
         self._tokens = tuple(tokens[: setting.most_tokens])
         self._n_frames = n_frames
-        self._row: RowId | None = backend.open(window)
-        self.result: Alignment | None = None
 
-    def steps(self) -> list[RowStep]:
-        """Say what the backend is to do next; nothing once there is a result."""
-        if self._row is None:
-            return []
+    def _step(self, row: RowId) -> RowStep:
         setting, special = self._setting, self._setting.tokenizer.special
         first = len(setting.start) - 1  # what follows the last token of the start is the first one of the text
-        return [
-            RowStep(
-                row=self._row,
-                tokens=(*setting.start, *self._tokens, special.eot),
-                # Probabilities are among text alone: after the start, a timestamp would be far likelier.
-                probes=tuple(
-                    Probe(position, (token,), below=special.eot) for position, token in enumerate(self._tokens, first)
-                ),
-                attention=setting.heads,
-            )
-        ]
+        return RowStep(
+            row=row,
+            tokens=(*setting.start, *self._tokens, special.eot),
+            # Probabilities are among text alone: after the start, a timestamp would be far likelier.
+            probes=tuple(
+                Probe(position, (token,), below=special.eot) for position, token in enumerate(self._tokens, first)
+            ),
+            attention=setting.heads,
+        )
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the result of `steps`."""
-        (result,) = results
+    def _answer(self, result: RowResult) -> Alignment:
         setting = self._setting
         assert result.attention is not None
         columns = self._backend.token_columns(
@@ -96,11 +95,4 @@ class WindowAligner:
         words = time_words(
             setting.tokenizer, setting.language, self._tokens, columns, probabilities, setting.columns_per_second
         )
-        self.result = Alignment(words)
-        self.close()
-
-    def close(self) -> None:
-        """Give the row back; may be called at any time, and twice."""
-        if self._row is not None:
-            self._backend.close(self._row)
-            self._row = None
+        return Alignment(words)

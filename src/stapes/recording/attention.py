@@ -8,7 +8,8 @@ from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray
 from stapes.recording.alignment import AlignmentSetting, WindowAligner
-from stapes.results import Window, WordTiming
+from stapes.recording.window_work import WindowAtHand
+from stapes.results import Alignment, Window, WordTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +38,20 @@ class AttentionReading:
 
     def read(self) -> AttentionScores:
         """Ask the model, whose turn this has to be."""
-        (memory,) = self._backend.encode(self._window_mel[None])
+        hand = WindowAtHand[Alignment](self._backend)
+        hand.take(*self._backend.encode(self._window_mel[None]))
         try:
-            aligner = WindowAligner(self._backend, memory, self._setting, self._tokens, self._n_frames)
-            try:
-                (result,) = self._backend.step(aligner.steps())
-                aligner.accept([result])
-            finally:
-                aligner.close()
+            hand.begin(WindowAligner(self._backend, hand.window, self._setting, self._tokens, self._n_frames))
+            (result,) = self._backend.step(hand.steps())
+            alignment = hand.accept([result])
         finally:
-            self._backend.release(memory)
+            hand.release()
         assert result.attention is not None
-        assert aligner.result is not None
+        assert alignment is not None
         return AttentionScores(
             scores=result.attention,
             n_start=len(self._setting.start) - 1,
             n_columns=self._n_frames // self._setting.frames_per_column,
             columns_per_second=self._setting.columns_per_second,
-            words=aligner.result.words,
+            words=alignment.words,
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from stapes.audio.mel import HOP_LENGTH, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording, Samples
-from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, FloatArray
 from stapes.errors import OptionError
 from stapes.options import Clips, TranscribeOptions
 from stapes.recording.alignment import Heads
@@ -23,7 +23,8 @@ from stapes.recording.listening import OpenListener
 from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
 from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import most_spoken
-from stapes.recording.task import RecordingTask
+from stapes.recording.strand import Strand, WindowCost
+from stapes.recording.task import RecordingTask, window_cost
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 
@@ -69,54 +70,11 @@ def chunk_bounds(read: Callable[[int, int], Samples], clips: Sequence[tuple[int,
 
 @dataclass(eq=False)
 class _Chunk:
-    """One chunk's strand. Satisfies `stapes.recording.strand.Strand`."""
+    """One chunk on its way."""
 
     task: RecordingTask
     end_s: float
-    collect: Callable[[], list[JobEvent]]
     events: deque[JobEvent] = field(default_factory=deque)  # that wait for earlier chunks
-
-    @property
-    def needs_ears(self) -> bool:
-        """Whether the next thing to do is to listen on."""
-        return self.task.needs_ears
-
-    @property
-    def needs_window(self) -> bool:
-        """Whether the next thing to do is to encode what `mel` gives."""
-        return self.task.needs_window
-
-    @property
-    def holds_window(self) -> bool:
-        """Whether a window's memory is in its hands."""
-        return self.task.holds_window
-
-    @property
-    def most_rows(self) -> int:
-        """How many decoder rows it opens at most over a window."""
-        return self.task.most_rows
-
-    def hear(self) -> list[JobEvent]:
-        """Listen for a while; tell of what is complete, in the recording's order."""
-        self.events.extend(self.task.hear())
-        return self.collect()
-
-    def mel(self) -> FloatArray:
-        """Give the log-mel of the window that is to be encoded."""
-        return self.task.mel()
-
-    def attach(self, window: WindowId) -> None:
-        """Take the memory of the window that was encoded."""
-        self.task.attach(window)
-
-    def steps(self) -> list[RowStep]:
-        """Say which rows are to be stepped."""
-        return self.task.steps()
-
-    def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
-        """Take the results of `steps`; tell of what is complete, in the recording's order."""
-        self.events.extend(self.task.accept(results))
-        return self.collect()
 
 
 class ChunkedTask:
@@ -175,7 +133,7 @@ class ChunkedTask:
             time_map=self._time_map,
             mel=self._mel,
         )
-        return _Chunk(task, end_s, self._collect)
+        return _Chunk(task, end_s)
 
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
         """Find the spectrogram's maximum; see `RecordingTask.prepare`."""
@@ -203,7 +161,7 @@ class ChunkedTask:
         while self._chunks:
             first = self._chunks[0]
             while first.events:
-                found.append(self._in_order(first.events.popleft()))
+                found.append(self._numbered(first.events.popleft()))
             if not first.task.done:
                 break
             self._texts.append(first.task.transcript().text)
@@ -213,7 +171,7 @@ class ChunkedTask:
             self._begin_more(1)
         return found
 
-    def _in_order(self, event: JobEvent) -> JobEvent:
+    def _numbered(self, event: JobEvent) -> JobEvent:
         if isinstance(event, LanguageDetected):
             if not self._multilingual:
                 self._guess = self._chunks[0].task.language_guess
@@ -229,10 +187,16 @@ class ChunkedTask:
         """Tell of what was known from an earlier run."""
         return self._first_events
 
-    def strands(self) -> list[_Chunk]:
+    def strands(self) -> list[RecordingTask]:
         """Every chunk that is on its way, the first of the recording first."""
         self._begin_more(_MOST_AT_ONCE)
-        return [chunk for chunk in self._chunks if not chunk.task.done]
+        return [chunk.task for chunk in self._chunks if not chunk.task.done]
+
+    def in_order(self, strand: Strand, events: Sequence[JobEvent]) -> list[JobEvent]:
+        """Keep what a chunk tells until nothing before it is missing; give what is complete, its segments numbered."""
+        chunk = next(one for one in self._chunks if one.task is strand)
+        chunk.events.extend(events)
+        return self._collect()
 
     @property
     def duration_s(self) -> float:
@@ -250,9 +214,9 @@ class ChunkedTask:
         return self._guess
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows one window needs at most."""
-        return self._options.search.most_rows + 1
+    def window_cost(self) -> WindowCost:
+        """What each of its windows takes at most beside its memory."""
+        return window_cost(self._backend.spec, self._options, self._heads)
 
     @property
     def done(self) -> bool:

@@ -6,8 +6,9 @@ from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray
 from stapes.options import Speech
-from stapes.recording.language import candidates_of, language_guess, language_step
+from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.spoken import SpokenLanguages
+from stapes.recording.window_work import WindowAtHand
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 
@@ -37,14 +38,15 @@ class LanguageDetection:
 
     def ask(self, mel: FloatArray) -> None:
         """Ask the model, whose turn this has to be."""
-        (window,) = self._backend.encode(mel[None])
-        row = self._backend.open(window)
+        hand = WindowAtHand[LanguageGuess](self._backend)
+        hand.take(*self._backend.encode(mel[None]))
         try:
-            (result,) = self._backend.step([language_step(row, self._tokenizer, self._candidates)])
+            hand.begin(LanguageQuestion(self._backend, hand.window, self._tokenizer, self._candidates))
+            guess = hand.accept(self._backend.step(hand.steps()))
         finally:
-            self._backend.close(row)
-            self._backend.release(window)
-        self._spoken.accept(language_guess(result.probes[0], self._candidates))
+            hand.release()
+        assert guess is not None
+        self._spoken.accept(guess)
 
     @property
     def guess(self) -> LanguageGuess:

@@ -20,10 +20,12 @@ from stapes.decoding.quality import compression_ratio
 from stapes.errors import OptionError
 from stapes.languages import WITHOUT_SPACES
 from stapes.options import Speech, Words
-from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language import candidates_of, language_guess, language_step
+from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.segments import Piece
+from stapes.recording.strand import Strand, WindowCost
+from stapes.recording.window_work import Reading, WindowAtHand
 from stapes.recording.words import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
@@ -35,40 +37,26 @@ _EDGE_S = 0.2
 _WORDS = Words(word_timestamps=True)
 
 
-class ShareFinder:
-    """Finds how much of a text a window holds. The memory of the window belongs to the caller."""
+class ShareFinder(Reading[int]):
+    """Finds how many words of a text a window holds."""
 
     def __init__(
         self, backend: Backend, window: WindowId, setting: AlignmentSetting, words: Sequence[Sequence[int]]
     ) -> None:
         """Take the words that may be in the window, as ids."""
-        self._backend = backend
+        super().__init__(backend, window)
         self._setting = setting
         self._words = words
-        self._row: RowId | None = backend.open(window)
-        self.n_words: int | None = None  # the answer
 
-    def steps(self) -> list[RowStep]:
-        """Say what the backend is to do next; nothing once there is an answer."""
-        if self._row is None:
-            return []
+    def _step(self, row: RowId) -> RowStep:
         setting, eot = self._setting, self._setting.tokenizer.special.eot
         tokens = [token for word in self._words for token in word]
         first = len(setting.start) - 1
         probes = tuple(Probe(first + n_read, (eot,), below=eot + 1) for n_read in range(len(tokens) + 1))
-        return [RowStep(row=self._row, tokens=(*setting.start, *tokens), probes=probes)]
+        return RowStep(row=row, tokens=(*setting.start, *tokens), probes=probes)
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the result of `steps`."""
-        (result,) = results
-        self.n_words = most_probable_end([one.probabilities[0] for one in result.probes], list(map(len, self._words)))
-        self.close()
-
-    def close(self) -> None:
-        """Give the row back; may be called at any time, and twice."""
-        if self._row is not None:
-            self._backend.close(self._row)
-            self._row = None
+    def _answer(self, result: RowResult) -> int:
+        return most_probable_end([one.probabilities[0] for one in result.probes], list(map(len, self._words)))
 
 
 def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
@@ -85,8 +73,6 @@ def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
 
 class GivenTextTask:
     """Drives one recording and its text. Satisfies `RecordingWork`, and `Strand`: its only one."""
-
-    most_rows = 1
 
     def __init__(
         self, recording: Recording, backend: Backend, tokenizer: Tokenizer, text: str, speech: Speech, *, heads: Heads
@@ -113,9 +99,7 @@ class GivenTextTask:
         self._seek = 0
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
-        self._window: WindowId | None = None
-        self._detecting: RowId | None = None
-        self._at_work: ShareFinder | WindowAligner | None = None
+        self._hand = WindowAtHand[LanguageGuess | int | Alignment](backend)  # int: so many words are in the window
 
     def _new_setting(self) -> AlignmentSetting:
         return AlignmentSetting.make(
@@ -141,6 +125,10 @@ class GivenTextTask:
     def strands(self) -> Sequence[GivenTextTask]:
         """A window begins where the one before it ends."""
         return (self,)
+
+    def in_order(self, _strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """There is one strand: its order is the recording's."""
+        return events
 
     @property
     def duration_s(self) -> float:
@@ -170,12 +158,18 @@ class GivenTextTask:
     @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
-        return self._window is None and not self.done
+        return not self._hand.is_there and not self.done
+
+    @property
+    def window_cost(self) -> WindowCost:
+        """One row, which may read as much text as the context holds."""
+        spec = self._backend.spec
+        return WindowCost(1, alignment_bytes(spec, self._heads, spec.n_text_ctx))
 
     @property
     def holds_window(self) -> bool:
         """Whether a window's memory is in its hands."""
-        return self._window is not None
+        return self._hand.is_there
 
     @property
     def _n_frames(self) -> int:
@@ -195,13 +189,13 @@ class GivenTextTask:
 
     def attach(self, window: WindowId) -> None:
         """Take the memory of the window that was encoded from `mel`."""
-        self._window = window
+        self._hand.take(window)
         if self._language is None:
-            self._detecting = self._backend.open(window)
+            self._hand.begin(LanguageQuestion(self._backend, window, self._tokenizer, self._languages))
         elif self._is_last:
             self._align(len(self._left))
         else:
-            self._at_work = ShareFinder(self._backend, window, self._setting, self._candidates())
+            self._hand.begin(ShareFinder(self._backend, window, self._setting, self._candidates()))
 
     def _candidates(self) -> list[tuple[int, ...]]:
         """Give the next words, as many as a window's text can hold: half the context, as in a transcript."""
@@ -210,50 +204,39 @@ class GivenTextTask:
         return self._left[: sum(length <= limit for length in lengths)]
 
     def _align(self, n_words: int) -> None:
-        assert self._window is not None
         tokens = [token for word in self._left[:n_words] for token in word]
         if len(tokens) > self._setting.most_tokens:
             raise OptionError(
                 f"{self._recording.name}: the recording is over, and {n_words} words of the text are left; "
                 "give the text of this recording alone"
             )
-        self._at_work = WindowAligner(self._backend, self._window, self._setting, tokens, self._n_frames)
+        self._hand.begin(WindowAligner(self._backend, self._hand.window, self._setting, tokens, self._n_frames))
 
     def steps(self) -> list[RowStep]:
         """Say which rows are to be stepped; none while a window is needed."""
-        if self._detecting is not None:
-            return [language_step(self._detecting, self._tokenizer, self._languages)]
-        return self._at_work.steps() if self._at_work is not None else []
+        return self._hand.steps()
 
     def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
         """Take the results of `steps`; tell of a window that this ends."""
-        if self._detecting is not None:
-            return [self._accept_language(results[0])]
-        assert self._at_work is not None
-        self._at_work.accept(results)
-        done, self._at_work = self._at_work, None
-        if isinstance(done, ShareFinder):
-            assert done.n_words is not None
-            if done.n_words:
-                self._align(done.n_words)
-                return []
-            return [self._accept_words(())]
-        assert isinstance(done.result, Alignment)
-        return [self._accept_words(done.result.words)]
+        answer = self._hand.accept(results)
+        if isinstance(answer, int) and answer:
+            self._align(answer)
+            return []
+        self._hand.release()
+        if isinstance(answer, LanguageGuess):
+            return [self._accept_language(answer)]
+        return [self._accept_words(answer.words if isinstance(answer, Alignment) else ())]
 
-    def _accept_language(self, result: RowResult) -> JobEvent:
-        self._give_back()
-        self._guess = language_guess(result.probes[0], self._languages)
-        self._language = self._guess.language
+    def _accept_language(self, guess: LanguageGuess) -> JobEvent:
+        self._guess, self._language = guess, guess.language
         self._setting = self._new_setting()
         self._left = self._new_words()
-        return LanguageDetected(guess=self._guess, language=self._language)
+        return LanguageDetected(guess=guess, language=self._language)
 
     # What came of it.
 
     def _accept_words(self, words: tuple[WordTiming, ...]) -> JobEvent:
         """Keep a window's words, and go on where the last one ends; without any, behind the window."""
-        self._give_back()
         seek, n_frames = self._seek, self._n_frames
         if not self._is_last and len(words) > 1 and words[-1].end_s > n_frames / 100 - _EDGE_S:
             words = words[:-1]
@@ -311,20 +294,9 @@ class GivenTextTask:
             warnings=self._recording.warnings,
         )
 
-    def _give_back(self) -> None:
-        if self._at_work is not None:
-            self._at_work.close()
-            self._at_work = None
-        if self._detecting is not None:
-            self._backend.close(self._detecting)
-            self._detecting = None
-        if self._window is not None:
-            self._backend.release(self._window)
-            self._window = None
-
     def close(self) -> None:
         """Give rows, window and recording back; may be called at any time, and twice."""
-        self._give_back()
+        self._hand.release()
         self._recording.close()
 
 

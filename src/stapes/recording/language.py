@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stapes.backends.base import PART_POSITIONS, Probe, ProbeResult, RowId, RowStep
+from stapes.backends.base import PART_POSITIONS, Backend, Probe, ProbeResult, RowId, RowResult, RowStep, WindowId
 from stapes.errors import OptionError
 from stapes.options import Speech
+from stapes.recording.window_work import Reading
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 
@@ -35,16 +36,29 @@ def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
     return tuple(one for one in tokenizer.special.languages if speech.candidates is None or one in speech.candidates)
 
 
-def language_step(
-    row: RowId, tokenizer: Tokenizer, candidates: Sequence[str], part: tuple[int, int] | None = None
-) -> RowStep:
-    """Ask an empty row for the logits of the candidates' ids.
+class LanguageQuestion(Reading[LanguageGuess]):
+    """Asks which of some languages is spoken in a window."""
 
-    part: frames of the window that count, half-open; None: all.
-    """
-    ids = tuple(tokenizer.special.languages[code] for code in candidates)
-    within = None if part is None else positions_of(*part)
-    return RowStep(row=row, tokens=(tokenizer.special.sot,), probes=(Probe(0, ids),), within=within)
+    def __init__(
+        self,
+        backend: Backend,
+        window: WindowId,
+        tokenizer: Tokenizer,
+        candidates: Sequence[str],
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        """part: frames of the window that count, half-open; None: all."""
+        super().__init__(backend, window)
+        self._sot = tokenizer.special.sot
+        self._candidates = candidates
+        self._ids = tuple(tokenizer.special.languages[code] for code in candidates)
+        self._within = None if part is None else positions_of(*part)
+
+    def _step(self, row: RowId) -> RowStep:
+        return RowStep(row=row, tokens=(self._sot,), probes=(Probe(0, self._ids),), within=self._within)
+
+    def _answer(self, result: RowResult) -> LanguageGuess:
+        return language_guess(result.probes[0], self._candidates)
 
 
 def positions_of(first: int, end: int) -> tuple[int, int]:

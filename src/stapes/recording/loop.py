@@ -106,8 +106,8 @@ class SeekLoop:
         )
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
-        self._last_speech_s = 0.0  # where the last word ended, as the rules of words see it
-        self._spoken_until_s = 0.0  # where it ended, or its segment did, whichever was later
+        self._last_word_end_s = 0.0  # as the reference has it: of the words as they were settled, before the guards
+        self._told_until_s = 0.0  # where what was told ends, words or segments: nothing that is told later overlaps it
         self._timeline = Timeline(content_frames)
         self._watch = Watch(options.guards_on, tokenizer, self._timeline, can_listen=can_listen)
 
@@ -217,9 +217,9 @@ class SeekLoop:
         if not self._clips:
             return
         self._seek = self._clips[0][0]
-        self._last_speech_s = self._timeline.end(self._last_speech_s)
+        self._last_word_end_s = self._timeline.end(self._last_word_end_s)
         goes_back = bool(self._windows) and self._windows[-1].seek > self._seek
-        self._spoken_until_s = 0.0 if goes_back else self._timeline.end(self._spoken_until_s)
+        self._told_until_s = 0.0 if goes_back else self._timeline.end(self._told_until_s)
         self._timeline.put_back()
 
     def _leave_out(self, pauses: Sequence[Pause]) -> None:
@@ -276,13 +276,13 @@ class SeekLoop:
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
         next_seek = settled.next_seek
         if self._options.words.word_timestamps:
-            segments = in_order(self._watch.out_of_pauses(segments, place), self._spoken_until_s)
+            segments = in_order(self._watch.out_of_pauses(segments, place), self._told_until_s)
             if (whole := self._watch.whole(place, segments, next_seek)) is not None:
                 segments, next_seek = whole
-                self._last_speech_s = min(self._last_speech_s, next_seek / FRAMES_PER_SECOND)
+                self._last_word_end_s = min(self._last_word_end_s, next_seek / FRAMES_PER_SECOND)
             for segment in segments:
                 if segment.words:
-                    self._spoken_until_s = max(segment.end_s, segment.words[-1].end_s)
+                    self._told_until_s = max(segment.end_s, segment.words[-1].end_s)
         self._history.extend(token for segment in segments for token in segment.tokens)
         if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
             self._reset = len(self._history)
@@ -333,11 +333,11 @@ class SeekLoop:
         )
         options, eot = self._options.words, self._tokenizer.special.eot
         pieces = place_words(
-            found.pieces, timings, options, offset_s=stretch.offset_s, last_speech_s=self._last_speech_s, eot=eot
+            found.pieces, timings, options, offset_s=stretch.offset_s, last_speech_s=self._last_word_end_s, eot=eot
         )
-        settled = settle(pieces, stretch, options.hallucination_silence_threshold, self._last_speech_s)
+        settled = settle(pieces, stretch, options.hallucination_silence_threshold, self._last_word_end_s)
         if settled.pieces:
-            self._last_speech_s = last_word_end(settled.pieces) or 0.0
+            self._last_word_end_s = last_word_end(settled.pieces) or 0.0
         return settled
 
     def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:

@@ -3,16 +3,26 @@
 listen:  events = strand.hear()                            where strand.needs_ears
 encode:  strand.attach(window encoded from strand.mel())   where strand.needs_window
 decode:  events = strand.accept(results of strand.steps())
+tell:    work.in_order(strand, events)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from stapes.backends.base import FloatArray, RowResult, RowStep, WindowId
 from stapes.recording.events import JobEvent
 from stapes.results import LanguageGuess, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCost:
+    """What is taken at most beside the memory of a window, while it is held."""
+
+    rows: int  # decoder rows that are open at once
+    answer_bytes: int = 0  # of one step, while that lasts; see `RowStep.answer_bytes`
 
 
 class Strand(Protocol):
@@ -31,8 +41,8 @@ class Strand(Protocol):
         """Whether a window's memory is in its hands."""
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows it opens at most over a window."""
+    def window_cost(self) -> WindowCost:
+        """What it takes at most beside a window's memory."""
 
     def hear(self) -> Sequence[JobEvent]:
         """Listen for a while, as short as a step; tell of what that settles."""
@@ -47,7 +57,7 @@ class Strand(Protocol):
         """Say which rows are to be stepped; none while a window is needed."""
 
     def accept(self, results: Sequence[RowResult]) -> Sequence[JobEvent]:
-        """Take the results of `steps`, in its order; tell of windows that this ends, in the recording's order."""
+        """Take the results of `steps`, in its order; tell of windows that this ends."""
 
 
 class RecordingWork(Protocol):
@@ -74,6 +84,9 @@ class RecordingWork(Protocol):
 
     def strands(self) -> Sequence[Strand]:
         """What can be worked on side by side, the most urgent first."""
+
+    def in_order(self, strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """Take what one of its strands tells; give all that can be told now, in the recording's order."""
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""

@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
-from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner
+from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language import candidates_of, language_guess, language_step
+from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
 from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import Detect
+from stapes.recording.strand import Strand, WindowCost
+from stapes.recording.window_work import WindowAtHand
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
 
@@ -81,11 +84,8 @@ class RecordingTask:
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
         self._candidates = candidates_of(tokenizer, options.speech)
         self._heads = heads
-        self._window: WindowId | None = None
+        self._hand = WindowAtHand[LanguageGuess | WindowResult | Alignment](backend)
         self._encoded: tuple[int, int] | None = None  # which frames the window holds: first, how many
-        self._detecting: RowId | None = None
-        self._decoder: WindowDecoder | None = None
-        self._aligner: WindowAligner | None = None
         self._untold: tuple[list[Segment], bool] | None = None  # of a window, and whether it was known from earlier
         self.hear()
         self._first_events = tuple(event for answer in resume for event in self.take_answer(answer))
@@ -152,6 +152,10 @@ class RecordingTask:
         """The seek loop knows a window only when it has the one before."""
         return (self,)
 
+    def in_order(self, _strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """There is one strand: its order is the recording's."""
+        return events
+
     @property
     def duration_s(self) -> float:
         """The recording's length in seconds."""
@@ -181,17 +185,17 @@ class RecordingTask:
     @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
-        return self._window is None and not self.done and not self.needs_ears
+        return not self._hand.is_there and not self.done and not self.needs_ears
 
     @property
     def holds_window(self) -> bool:
         """Whether a window's memory is in its hands."""
-        return self._window is not None
+        return self._hand.is_there
 
     @property
-    def most_rows(self) -> int:
-        """How many decoder rows it opens at most over a window: the search's, and the prompt's."""
-        return self._options.search.most_rows + 1
+    def window_cost(self) -> WindowCost:
+        """What it takes at most beside a window's memory."""
+        return window_cost(self._backend.spec, self._options, self._heads)
 
     def mel(self) -> FloatArray:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
@@ -202,27 +206,21 @@ class RecordingTask:
 
     def attach(self, window: WindowId) -> None:
         """Take the memory of the window that was encoded from `mel`."""
-        self._window, self._encoded = window, _frames_of(self._loop.next())
+        self._hand.take(window)
+        self._encoded = _frames_of(self._loop.next())
         self._begin()
 
     def _begin(self) -> None:
-        request = self._loop.next()
-        assert self._window is not None
+        request, backend, window = self._loop.next(), self._backend, self._hand.window
         if isinstance(request, Detect):
-            self._detecting = self._backend.open(self._window)
+            self._hand.begin(LanguageQuestion(backend, window, self._tokenizer, self._candidates, request.part))
         elif isinstance(request, Decode):
             self._setting = self._setting.speaking(self._loop.language)
-            self._decoder = WindowDecoder(
-                self._backend,
-                self._window,
-                self._setting,
-                request.prompt,
-                random_key=(self._options.search.seed, request.seek),
-            )
+            random_key = self._options.search.seed, request.seek
+            self._hand.begin(WindowDecoder(backend, window, self._setting, request.prompt, random_key))
         elif isinstance(request, Align):
-            self._aligner = WindowAligner(
-                self._backend, self._window, self._alignment_setting(), request.tokens, request.n_frames
-            )
+            setting = self._alignment_setting()
+            self._hand.begin(WindowAligner(backend, window, setting, request.tokens, request.n_frames))
 
     def _alignment_setting(self) -> AlignmentSetting:
         return AlignmentSetting.make(
@@ -231,45 +229,20 @@ class RecordingTask:
 
     def steps(self) -> list[RowStep]:
         """Say which rows are to be stepped; none while a window is needed."""
-        if self._detecting is not None:
-            request = self._loop.next()
-            assert isinstance(request, Detect)
-            return [language_step(self._detecting, self._tokenizer, self._candidates, request.part)]
-        if self._aligner is not None:
-            return self._aligner.steps()
-        return self._decoder.steps() if self._decoder is not None else []
+        return self._hand.steps()
 
     def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
         """Take the results of `steps`, in its order; tell of a window that this ends."""
-        if self._detecting is not None:
-            return self._accept_language(results[0])
-        answer: WindowResult | Alignment | None
-        if self._aligner is not None:
-            self._aligner.accept(results)
-            answer, self._aligner = self._aligner.result, None
-        else:
-            assert self._decoder is not None
-            self._decoder.accept(results)
-            answer = self._decoder.result
+        answer = self._hand.accept(results)
         if answer is None:
             return []
-        self._decoder = None
         events = self._told(answer)
-        if isinstance(self._loop.next(), Align):
-            self._begin()  # over the window that was decoded just now
+        request = self._loop.next()
+        is_of_what_is_encoded = isinstance(answer, LanguageGuess) and _frames_of(request) == self._encoded
+        if isinstance(request, Align) or is_of_what_is_encoded:
+            self._begin()
         else:
-            self._release()
-        return events
-
-    def _accept_language(self, result: RowResult) -> list[JobEvent]:
-        assert self._detecting is not None
-        self._backend.close(self._detecting)
-        self._detecting = None
-        events = self._told(language_guess(result.probes[0], self._candidates))
-        if _frames_of(self._loop.next()) == self._encoded:
-            self._begin()  # over what was just encoded
-        else:
-            self._release()
+            self._hand.release()
         return events
 
     def transcript(self) -> Transcript:
@@ -277,24 +250,17 @@ class RecordingTask:
         found = self._loop.transcript(self.duration_s, self._recording.warnings)
         return found if self._time_map is None else self._time_map.transcript(found)
 
-    def _release(self) -> None:
-        if self._window is not None:
-            self._backend.release(self._window)
-            self._window = None
-
     def close(self) -> None:
         """Give rows, window and recording back; may be called at any time, and twice."""
-        if self._decoder is not None:
-            self._decoder.close()
-            self._decoder = None
-        if self._aligner is not None:
-            self._aligner.close()
-            self._aligner = None
-        if self._detecting is not None:
-            self._backend.close(self._detecting)
-            self._detecting = None
-        self._release()
+        self._hand.release()
         self._recording.close()
+
+
+def window_cost(spec: ModelSpec, options: TranscribeOptions, heads: Heads) -> WindowCost:
+    """What decoding a window takes at most: the search's rows and the prompt's; an alignment of all that is sampled."""
+    n_tokens = options.rules.sample_len or spec.n_text_ctx // 2
+    aligned = alignment_bytes(spec, heads, n_tokens) if options.words.word_timestamps else 0
+    return WindowCost(options.search.most_rows + 1, aligned)
 
 
 def _frames_of(request: Request | None) -> tuple[int, int] | None:

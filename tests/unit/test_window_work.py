@@ -1,0 +1,55 @@
+"""What is done over one window: an answer once, and rows and window given back at any moment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stapes.recording.language import LanguageQuestion
+from stapes.recording.window_work import WindowAtHand
+from stapes.results import LanguageGuess
+from stapes.testing import ScriptedBackend, reciting, small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
+CODES = ("en", "de", "fr")
+
+
+def hand_and_backend() -> tuple[WindowAtHand[LanguageGuess], ScriptedBackend]:
+    """Hold a window over which nothing is asked yet."""
+    backend = ScriptedBackend(tiny_spec(), reciting(TOKENIZER, ["Hello."]))
+    hand = WindowAtHand[LanguageGuess](backend)
+    assert not hand.is_there
+    hand.take(*backend.encode(np.zeros((1, 80, 3000), np.float32)))
+    return hand, backend
+
+
+def test_a_question_is_answered_once_and_the_window_stays() -> None:
+    hand, backend = hand_and_backend()
+    for _ in range(2):  # another one over the same window
+        hand.begin(LanguageQuestion(backend, hand.window, TOKENIZER, CODES))
+        guess = hand.accept(backend.step(hand.steps()))
+        assert guess is not None
+        assert (guess.language, set(guess.probabilities)) == ("en", set(CODES))
+        assert hand.steps() == []
+        assert (hand.is_there, backend.n_open) == (True, 1)
+    hand.release()
+    assert (hand.is_there, backend.n_open) == (False, 0)
+
+
+@pytest.mark.parametrize("n_releases", [1, 2])
+def test_rows_and_window_are_given_back_in_the_middle(n_releases: int) -> None:
+    hand, backend = hand_and_backend()
+    hand.begin(LanguageQuestion(backend, hand.window, TOKENIZER, CODES))
+    assert backend.n_open == 2
+    for _ in range(n_releases):
+        hand.release()
+    assert (hand.is_there, hand.steps(), backend.n_open) == (False, [], 0)
+
+
+def test_a_question_about_a_part_is_asked_of_that_part() -> None:
+    hand, backend = hand_and_backend()
+    hand.begin(LanguageQuestion(backend, hand.window, TOKENIZER, CODES, (640, 1000)))
+    (step,) = hand.steps()
+    assert step.within == (320, 500)
+    hand.release()
