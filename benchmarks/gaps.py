@@ -9,6 +9,7 @@ each piece alone (what the model makes of it without the text before it).
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -123,10 +124,9 @@ def main() -> int:
 
 
 def _methods(value: str) -> tuple[str, ...]:
-    """Read names of methods. Raises ValueError for others."""
     found = tuple(value.split(","))
-    if not set(found) <= set(METHODS):
-        raise ValueError(value)
+    if unknown := set(found) - set(METHODS):
+        raise argparse.ArgumentTypeError(f"no method {min(unknown)!r}; there are: {', '.join(METHODS)}")
     return found
 
 
