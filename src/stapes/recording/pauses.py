@@ -31,7 +31,7 @@ _FAR_S = 0.5
 #: frames that are too short for a word: music now and then sounds like speech for as long
 _NO_WORD = 15
 #: what the network hears of a word begins about that late, and that late behind a pause that was cut short
-_BLUR_S, _BLUR_BEHIND_CUT_S = 0.1, 0.4
+_BLUR_S, _BLUR_BEHIND_CUT_S = 0.1, 0.2
 _FRAMES_PER_SECOND = 100
 
 
