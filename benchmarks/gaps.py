@@ -1,19 +1,21 @@
 """Speech with gaps: what is invented in them, what is lost beside them, and when its words begin.
 
-    python -m benchmarks.gaps [--first 6] [--others other/bin/python]
+    python -m benchmarks.gaps [--first 6] [--methods default,reference,vad] [--others other/bin/python]
 
 Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seed is fixed), filled with
-silence, with faint noise, or with music. Each is transcribed with word times, in the default mode and in mode
-"reference"; without gaps; and each piece alone (what the model makes of it without the text before it).
+silence, with faint noise, or with music, or without gaps. Each is transcribed with word times, by each method; and
+each piece alone (what the model makes of it without the text before it).
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from stapes.results import Word
 
 ALONE = "each piece alone"
 FILLERS = ("silence", "faint noise", "music")
+METHODS: dict[str, dict[str, Any]] = {"default": {}, "reference": {"mode": "reference"}, "vad": {"vad": True}}
 _VOICES = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2033", "librispeech-test-other/3005",
            "librispeech-test-other/367", "fleurs/fleurs-en", "cmu-arctic/")  # fmt: skip
 _MUSIC = "asterisk-moh/moh_manolo_camp-morning_coffee.flac"
@@ -67,6 +70,7 @@ def main() -> int:
     parser = parser_of("benchmarks.gaps", __doc__, "gaps")
     parser.add_argument("--first", type=int, help="only so many pieces of each voice")
     parser.add_argument("--voices", default="", help="only those whose names hold this")
+    parser.add_argument("--methods", type=_methods, default=_methods("default,reference"), help=", ".join(METHODS))
     parser.add_argument("--model", default="base")
     parser.add_argument("--precision", default="float32")
     parser.add_argument(
@@ -79,11 +83,11 @@ def main() -> int:
         for voice, pieces in _voices(arguments.first, arguments.voices):
             samples = [_samples(piece) for piece in pieces]
             wanted = " ".join(piece.reference or "" for piece in pieces)
-            alone = [_words(engine, one, "sequential") for one in samples]
+            alone = [_words(engine, one, "default") for one in samples]
             rows.setdefault(ALONE, Counts())
             texts.append((ALONE, wanted, " ".join("".join(word.text for word in words) for words in alone)))
-            for way, joined, mode in _ways(voice, samples):
-                words = _words(engine, joined.samples, mode)
+            for way, joined, method in _ways(voice, samples, arguments.methods):
+                words = _words(engine, joined.samples, method)
                 some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
                 counts = rows.setdefault(way, Counts())
                 counts.in_gaps += some.in_gaps
@@ -119,6 +123,13 @@ def main() -> int:
     return 0
 
 
+def _methods(value: str) -> tuple[str, ...]:
+    found = tuple(value.split(","))
+    if unknown := set(found) - set(METHODS):
+        raise argparse.ArgumentTypeError(f"no method {min(unknown)!r}; there are: {', '.join(METHODS)}")
+    return found
+
+
 def _voices(first: int | None, wanted: str) -> Iterator[tuple[str, list[Recording]]]:
     known = sorted(judged_recordings()["english"], key=lambda one: one.name)
     for voice, members in groupby(known, key=lambda one: next((v for v in _VOICES if one.name.startswith(v)), "")):
@@ -132,14 +143,16 @@ def _samples(recording: Recording) -> Samples:
         return loaded.read(0, loaded.n_samples).copy()
 
 
-def _ways(voice: str, pieces: Sequence[Samples]) -> Iterator[tuple[str, Joined, str]]:
-    yield "no gaps", _join(pieces, [0.0] * len(pieces), "silence"), "sequential"
+def _ways(voice: str, pieces: Sequence[Samples], methods: Sequence[str]) -> Iterator[tuple[str, Joined, str]]:
     generator = np.random.default_rng(len(voice))
     gaps = [0.0, *np.exp(generator.uniform(np.log(_SHORTEST_S), np.log(_LONGEST_S), len(pieces) - 1))]
-    for filler in FILLERS:
-        joined = _join(pieces, gaps, filler)
-        yield f"gaps of {filler}", joined, "sequential"
-        yield f"gaps of {filler}, reference", joined, "reference"
+    for name, gaps_s, filler in (
+        ("no gaps", [0.0] * len(pieces), "silence"),
+        *((f"gaps of {filler}", gaps, filler) for filler in FILLERS),
+    ):
+        joined = _join(pieces, gaps_s, filler)
+        for method in methods:
+            yield name if method == "default" else f"{name}, {method}", joined, method
 
 
 def _join(pieces: Sequence[Samples], gaps_s: Sequence[float], filler: str) -> Joined:
@@ -172,8 +185,8 @@ def _loudness(samples: Samples) -> float:
     return max(1e-9, float(np.sqrt(np.mean(samples**2))))
 
 
-def _words(engine: stapes.Engine, samples: Samples, mode: str) -> list[Word]:
-    found = engine.transcribe(samples, language="en", word_timestamps=True, mode=mode)
+def _words(engine: stapes.Engine, samples: Samples, method: str) -> list[Word]:
+    found = engine.transcribe(samples, language="en", word_timestamps=True, **METHODS[method])
     return [word for segment in found.segments for word in segment.words or ()]
 
 

@@ -10,7 +10,7 @@ from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.silero import speech_weights
 from stapes.errors import OptionError
 from stapes.recording.listening import find_spans
-from stapes.recording.vad import SAMPLE_RATE, VoiceSettings
+from stapes.recording.vad import SAMPLE_RATE, VoiceSettings, padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +38,5 @@ def find_speech(
     voice = VoiceSettings(**settings)
     listener = open_speech_listener(speech_weights())
     with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
-        spans = find_spans(recording, listener, voice)
+        spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
     return tuple(SpeechSpan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans)

@@ -25,7 +25,7 @@ from stapes.recording.listening import OpenListener, find_spans
 from stapes.recording.loop import Answer, clips_in_frames
 from stapes.recording.splice import TimeMap, whole_frames, within
 from stapes.recording.task import RecordingTask
-from stapes.recording.vad import VoiceSettings
+from stapes.recording.vad import VoiceSettings, padded
 from stapes.results import Window
 from stapes.tokenizer import Tokenizer
 
@@ -78,8 +78,10 @@ class Workshop:
         voice = VoiceSettings.of(options.voice)
         listener = open_speech_listener(speech_weights()) if self.listener is None else self.listener()
         clips = clips_in_frames(options.clips.clip_timestamps, -(-recording.n_samples // HOP_LENGTH))
-        spans = whole_frames(within(find_spans(recording, listener, voice, check), clips), recording.n_samples)
-        return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, recording.n_samples)
+        n_samples, found = recording.n_samples, find_spans(recording, listener, voice, check)
+        heard = whole_frames(within(found, clips), n_samples)
+        spans = whole_frames(within(padded(found, n_samples, voice), clips), n_samples)
+        return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, n_samples, heard)
 
     def detection(self, recording: Recording, speech: Speech) -> LanguageDetection:
         """Make the detection of a recording's language."""

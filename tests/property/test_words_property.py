@@ -15,6 +15,8 @@ from stapes.backends.base import FloatArray
 from stapes.options import TranscribeOptions
 from stapes.recording.listening import Heard, Listen
 from stapes.recording.loop import Align, Decode, SeekLoop
+from stapes.recording.splice import Seam, TimeMap
+from stapes.recording.vad import Span
 from stapes.recording.words import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
@@ -78,10 +80,16 @@ def speech(seed: int, first: int, end: int) -> Heard:
     return Heard(tuple(spans) if random.random() < 0.8 else ((first, end),))
 
 
-def drive(content_frames: int, options: TranscribeOptions, script: list[tuple[int, ...]], seed: int) -> Transcript:
+def drive(
+    content_frames: int,
+    options: TranscribeOptions,
+    script: list[tuple[int, ...]],
+    seed: int,
+    seams: tuple[Seam, ...] = (),
+) -> Transcript:
     loop = SeekLoop(
         content_frames=content_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448,
-        tokenizer=TOKENIZER, options=options, can_listen=options.method.mode != "reference",
+        tokenizer=TOKENIZER, options=options, can_listen=options.method.mode != "reference", spliced_at=seams,
     )  # fmt: skip
     number = 0
     asked: Decode | None = None
@@ -156,6 +164,52 @@ def test_words_and_segments_are_in_order(
             assert word.end_s <= segment.end_s
     for before, segment in itertools.pairwise(spoken(transcript.segments)):
         assert segment.start_s >= before.end_s
+
+
+@st.composite
+def spans_of_speech(draw: st.DrawFn) -> tuple[list[Span], list[Span]]:
+    """Draw spans that are cut out of a recording of 100 s, and where somebody speaks in them."""
+    spans, heard, at = [], [], 0
+    for _ in range(draw(st.integers(1, 12))):
+        before, length, behind = draw(st.integers(0, 40)), draw(st.integers(15, 600)), draw(st.integers(0, 40))
+        start = at + draw(st.integers(1, 300))
+        at = start + before + length + behind
+        spans.append(Span(start * 160, at * 160))
+        heard.append(Span((start + before) * 160, (at - behind) * 160))
+    return spans, heard
+
+
+@random_cases(40, 2000)
+@given(
+    spans_of_speech(),
+    st.lists(windows(), min_size=1, max_size=3),
+    st.integers(0, 1 << 20),
+    st.booleans(),
+    st.sampled_from(["sequential", "reference"]),
+)
+def test_no_time_lies_in_what_was_cut_out(
+    found: tuple[list[Span], list[Span]], script: list[tuple[int, ...]], seed: int, with_words: bool, mode: str
+) -> None:
+    spans, heard = found
+    time_map = TimeMap(spans, 160 * 10_000, heard)
+    n_frames = sum(one.end - one.start for one in spans) // 160
+    options = TranscribeOptions.from_keywords({"language": "en", "word_timestamps": with_words, "mode": mode})
+    spliced = drive(n_frames, options, script, seed, time_map.seams)
+    transcript = time_map.transcript(spliced)
+    kept = [(one.start / 16000, one.end / 16000) for one in spans]
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    for word in words:
+        assert any(start - 1e-6 <= word.start_s <= word.end_s <= end + 1e-6 for start, end in kept)
+    assert all(before.end_s <= word.start_s for before, word in itertools.pairwise(words))
+    for one in transcript.segments:
+        assert one.start_s <= one.end_s
+        for time in (one.start_s, one.end_s):
+            assert any(start - 1e-6 <= time <= end + 1e-6 for start, end in kept)
+        assert not one.words or one.start_s <= one.words[0].start_s <= one.words[-1].end_s <= one.end_s
+    if mode == "reference":  # no guard goes back for speech that is not between told times
+        alone = drive(n_frames, options, script, seed)
+        assert [one.text for one in alone.segments] == [one.text for one in spliced.segments]
+        assert alone.windows == spliced.windows
 
 
 @pytest.mark.parametrize("language", ["en", "ja", None])

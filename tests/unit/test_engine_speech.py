@@ -75,6 +75,16 @@ def test_speech_alone_has_the_times_of_the_whole(mode: str) -> None:
     assert progress[-1] == pytest.approx(105.4, abs=0.1)
 
 
+@pytest.mark.parametrize("mode", ["sequential", "reference"])
+def test_no_segment_ends_behind_a_pause_that_was_cut_out(mode: str) -> None:
+    """The scripted segment lasts up to 29.98 s, into what is kept of the pause before the speech behind it."""
+    audio = np.concatenate([noise(29.3), silence(20.0), noise(15.0, seed=2)])
+    engine = scripted_engine([" One.", " Two."], LoudnessListener)
+    first, last = engine.transcribe(audio, vad=True, mode=mode).segments
+    assert 29.6 < first.end_s < 29.8
+    assert 49.1 < last.start_s < 49.3
+
+
 def test_speech_alone_in_clips() -> None:
     audio = np.concatenate([noise(10.0), silence(10.0), noise(10.0)])
     transcript = scripted_engine(" Here.", LoudnessListener).transcribe(audio, vad=True, clip_timestamps="22,25")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from stapes.recording.listening import Heard
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
+from stapes.recording.splice import Seam
 from stapes.results import Segment, Word, WordTiming
 
 
@@ -58,23 +60,72 @@ def test_attention_is_believed_more_where_a_pause_is_short() -> None:
 @pytest.mark.parametrize(
     ("word", "wanted"),
     [
-        ((6.3, 6.75), (6.5, 6.95)),  # a bit too early
-        ((4.9, 6.9), (6.5, 6.9)),  # the first word behind it, stretched over it
-        ((4.3, 6.9), (4.3, 6.9)),  # begins in the speech before it
-        ((4.9, 6.5), (4.9, 6.5)),  # the last word before it
+        ((6.1, 6.75), (6.4, 7.05)),  # a bit too early: speech is heard late
+        ((6.5, 6.75), (6.5, 6.75)),
+        ((4.9, 6.9), (6.4, 6.9)),  # the first word behind it, stretched over it
+        ((4.2, 6.9), (4.2, 5.8)),  # more of it in the speech before it
+        ((4.3, 7.9), (6.4, 7.9)),  # more of it in the speech behind it
+        ((4.9, 6.2), (4.9, 5.8)),  # the last word before it
+        ((4.7, 6.59), (4.7, 5.8)),
+        ((5.4, 6.9), (6.4, 6.9)),
     ],
 )
 def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], wanted: tuple[float, float]) -> None:
     speech = Heard(((100, 500), (660, 1200)))
-    assert times(out_of_pauses([segment(word)], speech, 0, 3000, seams=[580])) == [pytest.approx(wanted)]
-    for others in ([], [400]):
-        assert times(out_of_pauses([segment(word)], speech, 0, 3000, seams=others)) == [word]
+    quiet = Seam(580, (500, 660))  # known from elsewhere
+    for heard, seam in ((speech, Seam(580, (580, 580))), (Heard(((0, 3000),)), quiet), (speech, quiet)):
+        assert times(out_of_pauses([segment(word)], heard, 0, 3000, [seam])) == [pytest.approx(wanted)]
+    for others in ([], [Seam(200, (200, 200))]):
+        assert times(out_of_pauses([segment(word)], speech, 0, 3000, others)) == [word]
+
+
+def test_a_window_that_begins_or_ends_beside_a_seam() -> None:
+    everywhere, seam = Heard(((0, 3000),)), Seam(30, (-10, 70))
+    assert times(out_of_pauses([segment((0.1, 0.9))], everywhere, 0, 3000, [seam])) == [(0.5, 0.9)]
+    assert times(out_of_pauses([segment((0.1, 0.25))], everywhere, 0, 3000, [seam])) == [pytest.approx((0.5, 0.65))]
+    behind = Seam(2980, (2940, 3020))
+    assert times(out_of_pauses([segment((29.1, 30.0))], everywhere, 0, 3000, [behind])) == [(29.1, 29.8)]
+    assert times(out_of_pauses([segment((29.9, 30.0))], everywhere, 0, 3000, [behind])) == [pytest.approx((29.4, 29.5))]
+
+
+def test_speech_that_was_cut_in_its_middle() -> None:
+    cut = [Seam(500, (500, 500))]
+    for word, wanted in (
+        ((4.0, 5.3), (4.0, 5.0)),
+        ((4.8, 5.1), (4.8, 5.0)),
+        ((4.8, 5.4), (5.0, 5.4)),
+        ((4.8, 5.0), (4.8, 5.0)),
+        ((5.0, 5.2), (5.0, 5.2)),
+        ((5.1, 5.2), (5.1, 5.2)),
+    ):
+        assert times(out_of_pauses([segment(word)], Heard(((0, 3000),)), 0, 3000, cut)) == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("time", "wanted"),
+    [
+        ((4.0, 8.0), (4.0, 8.0)),  # says something on both sides
+        ((5.1, 8.0), (5.8, 8.0)),
+        ((4.8, 8.0), (5.8, 8.0)),
+        ((4.0, 6.5), (4.0, 5.8)),
+        ((4.0, 6.7), (4.0, 5.8)),
+        ((5.7, 6.5), (5.8, 6.5)),
+        ((5.2, 5.9), (5.2, 5.8)),
+        ((5.1, 5.6), (5.1, 5.6)),
+        ((6.0, 6.6), (6.0, 6.6)),
+    ],
+)
+def test_segments_beside_a_pause_that_was_cut_short(time: tuple[float, float], wanted: tuple[float, float]) -> None:
+    one = replace(segment(time), words=None)
+    (moved,) = out_of_pauses([one], Heard(((0, 3000),)), 0, 3000, [Seam(580, (500, 660))])
+    assert (moved.start_s, moved.end_s) == wanted
+    assert out_of_pauses([one], Heard(((100, 500), (660, 1200))), 0, 3000) == [one]
 
 
 def test_a_moment_that_sounds_like_speech_is_no_end_of_a_pause() -> None:
-    for length, wanted in ((13, (9.9, 10.2)), (20, (4.9, 10.2))):
+    for length, wanted in ((13, (9.8, 10.2)), (20, (9.8, 10.2))):
         speech = Heard(((100, 500), (700, 700 + length), (1000, 1500)))
-        moved = out_of_pauses([segment((4.9, 10.2))], speech, 0, 3000, seams=[800])
+        moved = out_of_pauses([segment((4.9, 10.2))], speech, 0, 3000, [Seam(800, (800, 800))])
         assert times(moved) == [pytest.approx(wanted)]
 
 
@@ -107,12 +158,28 @@ bounds = st.lists(st.integers(0, 3000), max_size=8, unique=True).map(sorted)
 moments = st.lists(st.integers(0, 3000).map(lambda one: one / 100), min_size=2, max_size=24).map(sorted)
 
 
-@given(bounds, moments, st.integers(1, 4), bounds)
-def test_order_stays_whatever_is_heard(edges: list[int], at: list[float], n_segments: int, seams: list[int]) -> None:
-    heard = Heard(tuple(zip(edges[::2], edges[1::2], strict=False)))
+@st.composite
+def seams_of(draw: st.DrawFn) -> list[Seam]:
+    """Draw seams with quiet around them, in order and apart."""
+    found, behind = [], 0
+    for at in draw(bounds):
+        quiet = max(behind, at - draw(st.integers(0, 80))), at + draw(st.integers(0, 80))
+        if behind <= at:
+            found.append(Seam(at, quiet))
+            behind = quiet[1]
+    return found
+
+
+@given(bounds, moments, st.integers(1, 4), seams_of(), st.booleans())
+def test_order_stays_whatever_is_heard(
+    edges: list[int], at: list[float], n_segments: int, seams: list[Seam], with_words: bool
+) -> None:
+    heard = Heard(tuple(zip(edges[::2], edges[1::2], strict=False)) or ((0, 3000),))
     words = list(zip(at[::2], at[1::2], strict=False))
     size = -(-len(words) // n_segments)
     segments = [segment(*words[i : i + size]) for i in range(0, len(words), size)]
+    if not with_words:
+        segments = [replace(one, words=None) for one in segments]
     moved = out_of_pauses(segments, heard, 0, 3000, seams)
     found = [time for word in times(moved) for time in word]
     assert found == sorted(found)
@@ -120,8 +187,12 @@ def test_order_stays_whatever_is_heard(edges: list[int], at: list[float], n_segm
     for before, after in itertools.pairwise(moved):
         assert before.end_s <= after.start_s
     for one in moved:
+        assert one.start_s <= one.end_s
         own = one.words or ()
-        assert one.start_s <= own[0].start_s <= own[-1].end_s <= one.end_s
+        if own:
+            assert one.start_s <= own[0].start_s <= own[-1].end_s <= one.end_s
+    if any(stop - start >= 15 for start, stop in heard.without(seam.quiet for seam in seams).spans):
+        assert not any(a < seam.at / 100 < b for a, b in times(moved) for seam in seams)
 
 
 def test_holes() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.pcm import recording_of_array
-from stapes.recording.splice import TimeMap, whole_frames, within
+from stapes.recording.splice import Seam, TimeMap, whole_frames, within
 from stapes.recording.vad import Span
 from stapes.results import Flag, Segment, Word
 
@@ -69,6 +71,24 @@ def test_a_word_is_not_stretched_over_a_cut() -> None:
     assert mapped.words is not None
     assert [(one.start_s, one.end_s) for one in mapped.words] == [(1.5, 1.9), (10.0, 10.4), (10.4, 12.0)]
     assert (mapped.start_s, mapped.end_s, mapped.seek) == (1.5, 12.0, 150)
+
+
+@given(spans, spans)
+def test_seams_know_what_is_quiet_around_them(parts: tuple[Span, ...], heard: tuple[Span, ...]) -> None:
+    speech = {frame for one in heard for frame in range(one.start // 160, one.end // 160)}
+    left = [frame in speech for one in parts for frame in range(one.start // 160, one.end // 160)]
+    at, wanted = 0, []
+    for before, behind in itertools.pairwise(parts):
+        first = at
+        at = end = at + (before.end - before.start) // 160
+        start = at
+        while start > first and not left[start - 1]:
+            start -= 1
+        while end < at + (behind.end - behind.start) // 160 and not left[end]:
+            end += 1
+        wanted.append(Seam(at, (start, end)))
+    assert TimeMap(parts, N, heard).seams == tuple(wanted)
+    assert [one.quiet for one in TimeMap(parts, N).seams] == [(one.at, one.at) for one in wanted]
 
 
 def test_spans_in_clips() -> None:

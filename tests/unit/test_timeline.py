@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stapes.recording.splice import Seam
 from stapes.recording.timeline import Timeline
 from stapes.results import Flag, Segment, Window, WindowResult
 
@@ -46,6 +48,27 @@ def test_frames_are_those_that_are_left(sets: list[list[tuple[int, int]]], first
     assert [frame for start, stop in stretches for frame in range(start, stop)] == frames[first:end]
     assert all(before[1] < behind[0] for before, behind in itertools.pairwise(stretches))
     assert timeline.frame(end) == (frames[end] if end < len(frames) else N_FRAMES)
+
+
+@given(cuts(), st.sets(st.integers(1, N_FRAMES - 1), max_size=8), st.integers(0, 100))
+def test_seams_are_where_frames_that_were_apart_meet(
+    sets: list[list[tuple[int, int]]], spliced_at: set[int], quiet: int
+) -> None:
+    _, frames = left_of(sets)
+    timeline = Timeline(N_FRAMES, [Seam(at, (max(0, at - quiet), at)) for at in sorted(spliced_at)])
+    assert [one.at for one in timeline.seams(0, N_FRAMES)] == sorted(spliced_at)
+    for pauses in sets:
+        timeline.leave_out(pauses)
+    apart = {at for at, (before, behind) in enumerate(itertools.pairwise(frames), 1) if behind != before + 1}
+    meet = {bisect.bisect_left(frames, at) for at in spliced_at}
+    seams = timeline.seams(0, N_FRAMES)
+    assert {one.at for one in seams} - {0} == (apart | meet) - {0}
+    assert [one.at for one in seams] == sorted(one.at for one in seams)
+    assert set(timeline.left_out_before) - {0} == apart
+    for one in seams:
+        assert one.quiet[0] <= one.at == one.quiet[1]
+    (some,) = timeline.seams(seams[0].at, seams[0].at)[:1] if seams else (None,)
+    assert some == (seams[0] if seams else None)
 
 
 @given(cuts(), st.integers(0, N_FRAMES - 1), st.integers(1, 3000))

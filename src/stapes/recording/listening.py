@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import SpeechListener
-from stapes.recording.vad import CHUNK_SAMPLES, Span, VoiceSettings, speech_spans
+from stapes.recording.vad import CHUNK_SAMPLES, Span, VoiceSettings, heard_spans, speech_spans
 
 OpenListener = Callable[[], SpeechListener]
 #: stretches of a recording, in frames: (first, first behind the end), in order and apart
@@ -33,14 +33,17 @@ _VOICE = VoiceSettings(
 def find_spans(
     recording: Recording, listener: SpeechListener, voice: VoiceSettings, check: Callable[[], None] = lambda: None
 ) -> tuple[Span, ...]:
-    """Find the stretches of speech of a recording, in order. check: called now and then; what it raises ends this."""
+    """Find the stretches of a recording in which speech is heard, in order and not padded.
+
+    check: called now and then; what it raises ends this.
+    """
     likely = []
     for start in range(0, recording.n_samples, _BLOCK_SAMPLES):
         check()
         first = max(0, start - _LEVEL_MARGIN)
         samples = levelled(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
         likely.append(listener.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
-    return speech_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
+    return heard_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,14 @@ class Heard:
         """Give what of it lies between two frames."""
         cut = ((max(first, start), min(end, stop)) for start, stop in self.spans)
         return tuple((start, stop) for start, stop in cut if start < stop)
+
+    def without(self, quiet: Iterable[tuple[int, int]]) -> Heard:
+        """Take stretches out in which nobody speaks; an empty one cuts what it lies in."""
+        spans = self.spans
+        for first, end in quiet:
+            parts = (part for start, stop in spans for part in ((start, min(stop, first)), (max(start, end), stop)))
+            spans = tuple((start, stop) for start, stop in parts if start < stop)
+        return Heard(spans)
 
     def frames_within(self, first: int, end: int) -> int:
         """Count the frames of speech between two frames."""

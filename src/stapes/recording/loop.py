@@ -29,6 +29,7 @@ from stapes.recording.listening import Frames, Heard, Listen
 from stapes.recording.long_pauses import Pause
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
+from stapes.recording.splice import Seam
 from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
 from stapes.recording.timeline import Timeline
 from stapes.recording.watch import Watch
@@ -78,10 +79,12 @@ class SeekLoop:
         tokenizer: Tokenizer,
         options: TranscribeOptions,
         can_listen: bool = False,
+        spliced_at: Sequence[Seam] = (),
     ) -> None:
         """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
 
         can_listen: whether `Listen` has an answer; the guards that need one stand only then.
+        spliced_at: where the recording was put together out of spans.
         """
         self._content_frames = content_frames
         self._window_frames = window_frames
@@ -108,7 +111,7 @@ class SeekLoop:
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_word_end_s = 0.0  # as the reference has it: of the words as they were settled, before the guards
         self._told_until_s = 0.0  # where what was told ends, words or segments: nothing that is told later overlaps it
-        self._timeline = Timeline(content_frames)
+        self._timeline = Timeline(content_frames, spliced_at)
         self._watch = Watch(options.guards_on, tokenizer, self._timeline, can_listen=can_listen)
 
     @property
@@ -274,9 +277,9 @@ class SeekLoop:
             return self._move_on(asked, result, settled.next_seek, segments=None)
         pieces = self._watch.heard_pieces(settled.pieces, place)
         segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
-        next_seek = settled.next_seek
+        segments, next_seek = self._watch.out_of_pauses(segments, place), settled.next_seek
         if self._options.words.word_timestamps:
-            segments = in_order(self._watch.out_of_pauses(segments, place), self._told_until_s)
+            segments = in_order(segments, self._told_until_s)
             if (whole := self._watch.whole(place, segments, next_seek)) is not None:
                 segments, next_seek = whole
                 self._last_word_end_s = min(self._last_word_end_s, next_seek / FRAMES_PER_SECOND)

@@ -1,5 +1,6 @@
 """Words that attention lays into a long pause, where nobody speaks: they go to the speech they belong to. Pure.
 
+Where a part of a pause was cut out, no word reaches over the seam, and no segment begins or ends on its wrong side.
 Changes the times that are told, never what the loop does next. Words that reach into speech stay as they are: moved
 to where the network begins to hear, they would agree less with the same words decoded alone (docs/experiments.md).
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from stapes.recording.listening import Heard
 from stapes.recording.long_pauses import LONG_PAUSE
+from stapes.recording.splice import Seam
 from stapes.results import Segment, Word, WordTiming
 
 #: shorter pauses are left to attention
@@ -28,8 +30,8 @@ _OVER_S = 0.3
 _FAR_S = 0.5
 #: frames that are too short for a word: music now and then sounds like speech for as long
 _NO_WORD = 15
-#: what the network hears of a word begins about that late
-_BLUR_S = 0.1
+#: what the network hears of a word begins about that late, and that late behind a pause that was cut short
+_BLUR_S, _BLUR_BEHIND_CUT_S = 0.1, 0.2
 _FRAMES_PER_SECOND = 100
 
 
@@ -40,7 +42,7 @@ class Pause:
     start_s: float
     end_s: float
     early_s: float  # by which a word that reaches into the speech behind it begins too early
-    is_cut: bool  # whether a part of it was left out
+    seams_s: tuple[float, ...] = ()  # where a part of it was cut out
 
 
 def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
@@ -58,17 +60,23 @@ def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> 
 
 
 def out_of_pauses(
-    segments: Sequence[Segment], heard: Heard, first: int, end: int, seams: Sequence[int] = ()
+    segments: Sequence[Segment], heard: Heard, first: int, end: int, seams: Sequence[Seam] = ()
 ) -> list[Segment]:
     """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
 
-    heard: in the window's frames, from `first` up to `end`.   seams: frames in pauses of which a part was left out.
+    heard: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
+    then reaches over one, and no segment begins before one with what is said behind it, or ends behind one likewise.
     """
-    seams_s = [frame / _FRAMES_PER_SECOND for frame in seams]
+    heard = heard.without(seam.quiet for seam in seams)
     heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
+    seams_s = [seam.at / _FRAMES_PER_SECOND for seam in seams]
     pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, seams_s)
+    return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
+
+
+def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: Heard) -> list[Segment]:
     words = [word for segment in segments for word in segment.words or ()]
-    moved = [_moved(word, pauses) for word in words]
+    moved = [_moved(word, pauses, heard) for word in words]
     if moved == words:
         return list(segments)
     for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
@@ -88,40 +96,93 @@ def _pauses(heard: Heard, first_s: float, end_s: float, seams_s: Sequence[float]
     edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in heard.spans for frame in span), end_s]
     found = []
     for a, b in zip(edges[::2], edges[1::2], strict=True):
-        is_cut = any(a <= seam_s <= b for seam_s in seams_s)
-        if not heard.spans or (b - a < LEAST_PAUSE_S and not is_cut):
+        own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
+        if not heard.spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
             continue
         early_s = _EARLY_BEHIND_LONG_S if b - a >= LONG_PAUSE / _FRAMES_PER_SECOND else _EARLY_S
         found.append(
             Pause(
                 start_s=a if a > first_s else -1.0,
                 end_s=b if b < end_s else end_s + 1e9,
-                early_s=_EARLY_BEHIND_CUT_S if is_cut else early_s,
-                is_cut=is_cut,
+                early_s=_EARLY_BEHIND_CUT_S if own_seams_s else early_s,
+                seams_s=own_seams_s,
             )
         )
     return found
 
 
-def _moved(word: Word, pauses: Sequence[Pause]) -> Word:
+def _moved(word: Word, pauses: Sequence[Pause], heard: Heard) -> Word:
     for pause in pauses:
-        if (
-            pause.is_cut
-            and pause.start_s - _OVER_S < word.start_s < pause.start_s + _REACH_S
-            and word.end_s > pause.end_s
-        ):
-            return replace(word, start_s=round(pause.end_s - _BLUR_S, 2))
+        if (laid := _laid_on_one_side(word, pause, heard)) is not None:
+            word = laid
+            continue
         end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
         lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
         if word.start_s < pause.start_s + _REACH_S or not lies_in_it:
             continue
         duration_s = word.end_s - word.start_s
         if end_s - word.end_s <= word.start_s - pause.start_s or pause.start_s < 0:
-            begin_s = max(word.start_s, round(end_s - _BLUR_S, 2))
-            return replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
-        # Behind the last word that was heard.
-        return replace(word, start_s=pause.start_s, end_s=round(pause.start_s + _BLUR_S, 2))
+            begin_s = _begin_behind(word, pause)
+            word = replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
+        else:  # behind the last word that was heard
+            end_s = min((round(pause.start_s + _BLUR_S, 2), *pause.seams_s))
+            word = replace(word, start_s=pause.start_s, end_s=end_s)
     return word
+
+
+def _laid_on_one_side(word: Word, pause: Pause, heard: Heard) -> Word | None:
+    """Lay a word that reaches over a seam on the side that holds more of its speech; None: it does not, or holds none.
+
+    The first word behind a pause is laid over it now and then, and a bit into the speech before it.
+    """
+    if not pause.seams_s:
+        return None
+    over_s = min(_OVER_S, pause.end_s - pause.start_s)
+    if pause.start_s - over_s < word.start_s < pause.start_s + _REACH_S and word.end_s > pause.end_s:
+        return replace(word, start_s=_begin_behind(word, pause))
+    between = _between(pause.seams_s, word.start_s, word.end_s)
+    if not between:
+        return None
+    before_s = _spoken_s(heard, word.start_s, between[0])
+    behind_s = word.end_s - max(between[-1], pause.end_s - _BLUR_BEHIND_CUT_S)
+    if behind_s > before_s:
+        return replace(word, start_s=min(_begin_behind(word, pause), word.end_s))
+    if before_s > 0 or word.start_s < pause.start_s + _REACH_S:
+        return replace(word, end_s=between[0])
+    return None
+
+
+def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
+    return [seam_s for seam_s in seams_s if start_s < seam_s < end_s]
+
+
+def _spoken_s(heard: Heard, start_s: float, end_s: float) -> float:
+    first, end = (round(time_s * _FRAMES_PER_SECOND) for time_s in (start_s, end_s))
+    return heard.frames_within(first, end) / _FRAMES_PER_SECOND
+
+
+def _begin_behind(word: Word, pause: Pause) -> float:
+    """Say when a word begins that belongs to the speech behind a pause."""
+    blur_s = _BLUR_BEHIND_CUT_S if pause.seams_s else _BLUR_S
+    return max((word.start_s, round(pause.end_s - blur_s, 2), *pause.seams_s))
+
+
+def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:
+    """Begin a segment behind a seam where all before it is quiet, and end it before one likewise."""
+    start_s, end_s = segment.start_s, segment.end_s
+    for pause in pauses:
+        between = _between(pause.seams_s, start_s, end_s)
+        if not between:
+            continue
+        begins_in_it, ends_in_it = start_s > pause.start_s - _OVER_S, end_s < pause.end_s + _REACH_S
+        if begins_in_it and (not ends_in_it or end_s - between[-1] >= between[0] - start_s):
+            start_s = between[-1]
+        elif ends_in_it:
+            end_s = between[0]
+    if segment.words:  # a word that begins before a seam was said there
+        start_s = max(segment.start_s, min(start_s, segment.words[0].start_s))
+        end_s = min(segment.end_s, max(end_s, segment.words[-1].end_s))
+    return replace(segment, start_s=start_s, end_s=end_s)
 
 
 def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from stapes.audio.mel import HOP_LENGTH
 from stapes.recording.vad import SAMPLE_RATE, Span
@@ -16,12 +16,24 @@ _FRAMES_PER_SECOND = 100
 _HAIR = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Where two spans meet, in frames of the spliced recording."""
+
+    at: int
+    quiet: tuple[int, int]  # what lies around it in which nobody was heard: half-open; empty where that is not known
+
+
 class TimeMap:
     """From the time of spans that are played one behind the other to that of the recording they were cut from."""
 
-    def __init__(self, spans: Sequence[Span], n_samples: int) -> None:
-        """Take spans whose bounds are whole frames, in order and apart, of a recording of so many samples."""
+    def __init__(self, spans: Sequence[Span], n_samples: int, heard: Sequence[Span] | None = None) -> None:
+        """Take spans whose bounds are whole frames, in order and apart, of a recording of so many samples.
+
+        heard: where in them somebody speaks, in whole frames too; None: not known.
+        """
         self._spans = tuple(spans) or (Span(0, 0),)
+        self._heard = self._spans if heard is None else tuple(heard)
         #: where each span begins in the spliced recording, in frames, and where the last one ends
         self._begin = [
             0, *itertools.accumulate((span.end - span.start) / HOP_LENGTH for span in self._spans)
@@ -52,7 +64,7 @@ class TimeMap:
 
     def _word(self, word: Word) -> Word:
         middle = (word.start_s + word.end_s) / 2 * _FRAMES_PER_SECOND
-        span = min(max(bisect.bisect_right(self._begin, middle) - 1, 0), len(self._spans) - 1)
+        span = min(max(bisect.bisect_right(self._begin, middle + _HAIR) - 1, 0), len(self._spans) - 1)
         first, last = (self._begin[span + i] / _FRAMES_PER_SECOND for i in (0, 1))
         start_s, end_s = (min(max(time, first), last) for time in (word.start_s, word.end_s))
         return replace(word, start_s=self._moved(start_s, span), end_s=self._moved(end_s, span))
@@ -64,9 +76,17 @@ class TimeMap:
         return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek), left_out=left_out)
 
     @property
-    def seams(self) -> tuple[int, ...]:
-        """Frames of the spliced recording at which spans meet."""
-        return tuple(round(begin) for begin in self._begin[1:-1])
+    def seams(self) -> tuple[Seam, ...]:
+        """Give the places at which spans meet, in order."""
+        starts, ends = [one.start for one in self._heard], [one.end for one in self._heard]
+        found = []
+        for at, (before, behind) in zip(self._begin[1:-1], itertools.pairwise(self._spans), strict=True):
+            last, first = bisect.bisect_left(starts, before.end) - 1, bisect.bisect_right(ends, behind.start)
+            silent = before.end - max(before.start, min(before.end, ends[last] if last >= 0 else 0))
+            until = min(behind.end, max(behind.start, starts[first] if first < len(starts) else behind.end))
+            quiet = round(at - silent / HOP_LENGTH), round(at + (until - behind.start) / HOP_LENGTH)
+            found.append(Seam(round(at), quiet))
+        return tuple(found)
 
     def frames(self, first: int, end: int) -> tuple[tuple[int, int], ...]:
         """Say which frames of the recording frames first..end are: half-open stretches, in order and apart."""

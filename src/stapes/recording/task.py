@@ -76,6 +76,7 @@ class RecordingTask:
             tokenizer=tokenizer,
             options=options,
             can_listen=listener is not None,
+            spliced_at=() if time_map is None else time_map.seams,
         )
         self._ear = None if listener is None else Ear(recording, listener)
         self._time_map = time_map

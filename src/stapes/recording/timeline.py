@@ -2,6 +2,8 @@
 
 Up to the first pause that is left out it is the recording's own. What has been decoded lies before whatever is left
 out later, so that times that were told stay true.
+
+A recording that was itself put together out of spans, as with `vad=True`, has seams of its own, known here too.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from stapes.audio.mel import HOP_LENGTH
 from stapes.recording.listening import Frames
-from stapes.recording.splice import TimeMap
+from stapes.recording.splice import Seam, TimeMap
 from stapes.recording.vad import Span
 from stapes.results import Flag, Segment, Window
 
@@ -18,9 +20,10 @@ from stapes.results import Flag, Segment, Window
 class Timeline:
     """What is left of a recording, one stretch behind the other."""
 
-    def __init__(self, content_frames: int) -> None:
-        """Take the recording's length."""
+    def __init__(self, content_frames: int, spliced_at: Sequence[Seam] = ()) -> None:
+        """Take the recording's length, and where it was put together out of spans."""
         self._content_frames = content_frames
+        self._spliced_at = tuple(spliced_at)
         self._map: TimeMap | None = None  # None: nothing is left out
         self.n_frames = content_frames  # that are left
 
@@ -37,9 +40,21 @@ class Timeline:
         self.n_frames = sum(end - first for first, end in kept)
 
     @property
-    def seams(self) -> tuple[int, ...]:
+    def left_out_before(self) -> tuple[int, ...]:
         """Frames before which something was left out."""
-        return () if self._map is None else self._map.seams
+        return () if self._map is None else tuple(seam.at for seam in self._map.seams)
+
+    def seams(self, first: int, end: int) -> tuple[Seam, ...]:
+        """Give what lies between two frames of the seams: those of what was left out, and the recording's own."""
+        known = self._spliced_at
+        if self._map is not None:
+            own = (Seam(self._left(one.at), (self._left(one.quiet[0]), self._left(one.quiet[1]))) for one in known)
+            known = tuple(sorted((*self._map.seams, *own), key=lambda one: one.at))
+        return tuple(one for one in known if first <= one.at <= end)
+
+    def _left(self, frame: int) -> int:
+        """Say how many frames are left before a frame of the recording."""
+        return sum(max(0, min(stop, frame) - start) for start, stop in self.frames(0, self.n_frames))
 
     def frames(self, first: int, end: int) -> Frames:
         """Say which frames of the recording frames first..end are."""

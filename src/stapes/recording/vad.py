@@ -62,22 +62,28 @@ class Span:
 
 
 def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
-    """Find the spans of speech, in order, apart from each other, inside the recording.
+    """Find the spans of speech as Silero gives them, padded: in order, apart from each other, inside the recording.
+
+    probabilities: as for `heard_spans`.
+    """
+    return padded(heard_spans(probabilities, n_samples, voice), n_samples, voice)
+
+
+def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+    """Find the spans in which speech is heard, before they are padded: in order, apart from each other.
 
     probabilities: of chunks of 512 samples, the last one cut short by the recording's end at n_samples.
     A span begins with a chunk of at least `threshold` and ends where `min_silence_duration_ms` follow that are quieter
     than `neg_threshold`. Spans shorter than `min_speech_duration_ms` are no speech; those that would exceed
-    `max_speech_duration_s` are cut in their last pause, or, without one, where they exceed it. Then each grows by
-    `speech_pad_ms` on both sides, or by half of the pause between two.
+    `max_speech_duration_s` are cut in their last pause, or, without one, where they exceed it.
     """
-    bare = [
-        span for span in _bare_spans(probabilities, n_samples, voice)
+    return tuple(
+        span for span in _spans(probabilities, n_samples, voice)
         if span.end - span.start >= voice.min_speech_duration_ms * SAMPLE_RATE / 1000
-    ]  # fmt: skip
-    return _padded(bare, n_samples, int(voice.speech_pad_ms * SAMPLE_RATE / 1000))
+    )  # fmt: skip
 
 
-def _bare_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Span]:
+def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Span]:
     quiet = voice.neg_threshold if voice.neg_threshold is not None else max(voice.threshold - _HYSTERESIS, _LOWEST)
     patience = voice.min_silence_duration_ms * SAMPLE_RATE / 1000
     longest = voice.max_speech_duration_s * SAMPLE_RATE - 2 * voice.speech_pad_ms * SAMPLE_RATE / 1000
@@ -108,7 +114,9 @@ def _bare_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSett
     return [Span(one.start, min(one.end, n_samples)) for one in spans if one.start < min(one.end, n_samples)]
 
 
-def _padded(spans: Sequence[Span], n_samples: int, pad: int) -> tuple[Span, ...]:
+def padded(spans: Sequence[Span], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+    """Let each span grow by `speech_pad_ms` on both sides, or by half of the pause between two."""
+    pad = int(voice.speech_pad_ms * SAMPLE_RATE / 1000)
     found: list[Span] = []
     for place, span in enumerate(spans):
         before = span.start - (spans[place - 1].end if place else 0)

@@ -124,7 +124,9 @@ class Watch:
         return pauses if spoil(pauses, result, clip) else ()
 
     def _long_pauses(self, place: Place) -> tuple[Pause, ...]:
-        return () if self._heard is None else long_pauses(self._heard, place.seek, place.end, self._timeline.seams)
+        if self._heard is None:
+            return ()
+        return long_pauses(self._heard, place.seek, place.end, self._timeline.left_out_before)
 
     def leave_out_pauses(self, pauses: Sequence[Pause]) -> None:
         """Take long pauses out of the timeline; the window is then another one."""
@@ -181,10 +183,14 @@ class Watch:
         return tuple(kept)
 
     def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
-        """Move words out of pauses, where it was listened."""
-        if not self._guards.silence_guard or self._heard is None:
-            return segments
-        return out_of_pauses(segments, self._heard, place.seek, place.end, self._timeline.seams)
+        """Move words out of pauses, where it was listened; lay what reaches over a seam on one side, in any case."""
+        seams = self._timeline.seams(place.seek, place.end)
+        heard = self._heard
+        if heard is None or not self._guards.silence_guard:
+            if not seams:
+                return segments
+            heard = Heard(((place.seek, place.end),))
+        return out_of_pauses(segments, heard, place.seek, place.end, seams)
 
     def whole(self, place: Place, segments: list[Segment], next_seek: int) -> tuple[list[Segment], int] | None:
         """Drop segments from the first one on that leaves speech out between its words; says where to go on for it.
