@@ -140,6 +140,12 @@ class SeekLoop:
         """Say which frames of the recording a request's frames first..end are."""
         return self._timeline.frames(first, end)
 
+    def voices(self, first: int, end: int) -> Frames:
+        """Say where somebody speaks in a request's frames, counted from the first of them, where each window is asked
+        for its language; they may be of several people, one louder than another.
+        """
+        return self._spoken.voices(first, end)
+
     def next(self) -> Request | None:
         """Say what is needed next; the same until it is answered. None: the recording is done."""
         if self._asked is None:
