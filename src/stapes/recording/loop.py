@@ -374,7 +374,12 @@ class SeekLoop:
         self._watch.moved_on()
         self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
         window = Window(
-            seek=asked.seek, n_frames=asked.n_frames, next_seek=next_seek, skipped=segments is None, result=result
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            next_seek=next_seek,
+            skipped=segments is None,
+            result=result,
+            voices=self.voices(asked.seek, asked.seek + asked.n_frames),
         )
         self._windows.append(self._timeline.window(window))
         told = self._timeline.segments(segments or ())
