@@ -102,6 +102,8 @@ def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
     np.testing.assert_allclose(found[:, 30:40], 0.0)
     np.testing.assert_allclose(found[1, 50:60], -2.0)
     np.testing.assert_allclose(np.diff(found[0, 19:31] - power[0, 19:31]), 3 / 11, atol=1e-5)  # evenly, between two
+    np.testing.assert_array_equal(raised(power[:, :35], [(10, 20), (30, 40), (50, 60)]), found[:, :35])
+    np.testing.assert_array_equal(raised(power[:, :9], [(10, 20)]), power[:, :9])
 
 
 def test_frames_behind_the_content_count_for_the_maximum():

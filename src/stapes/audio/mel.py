@@ -90,7 +90,7 @@ class LogMel:
         """`joined` without regard to how loud the rest of the recording is: quiet voices are raised, and the floor is
         80 dB below the loudest of these frames.
 
-        voices: where somebody speaks, half-open, in order, counted from the first of these frames; not empty.
+        voices: where somebody speaks, half-open, in order, counted from the first of these frames.
         """
         log10_power = raised(self._log10_stretches(stretches), voices)
         return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
@@ -161,8 +161,12 @@ class LogMel:
 def raised(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
     """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly.
 
-    log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; not empty.
+    log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; what of them lies
+    behind the last frame does not count.
     """
+    voices = [one for one in voices if one[0] < log10_power.shape[1]]
+    if not voices:
+        return log10_power
     peaks = np.array([log10_power[:, first:end].max() for first, end in voices], np.float32)
     gains = np.clip(peaks.max() - _QUIETER - peaks, 0.0, _MOST_GAIN)
     edges = [frame for first, end in voices for frame in (first, end - 1)]
