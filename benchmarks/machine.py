@@ -19,6 +19,7 @@ _EXTENSIONS = (
     "avx512_bf16",
     "avx_vnni",
     "amx_int8",
+    "amx_bf16",
     "asimddp",
     "i8mm",
     "bf16",

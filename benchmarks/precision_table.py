@@ -7,7 +7,7 @@ from typing import Any
 
 #: exact but for the order of sums; near; quantised
 KINDS = {"float32": "exact", "bfloat16": "near", "int8": "quantised"}
-_SETS = ("avx512_bf16", "avx512_vnni", "avx2_vnni", "avx2", "portable", "")
+_SETS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx2_vnni", "avx2", "portable", "")
 
 HEAD = (
     "precision",

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 #: bytes of a stored weight, and of a key or value
 _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights are float16: float32 may keep them so
 _MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
-_INT8_WINDOW_BYTES = {"avx2": 1, "portable": 1}  # sets that do not multiply bytes keep a window in 8 bits
+_WINDOW_BYTES = _MEMORY_BYTES | {"int8": 1}
 _ATTENTION_TYPE = {"float32": "float32", "bfloat16": "bfloat16", "int8": "bfloat16"}
 _OWN, _NUMPYS = "stapes._native.peak", "NumPy"
 _ROUNDS = 1_000_000  # of 12 or 24 products of vectors, eight times for each thread: some 20 ms
@@ -53,16 +53,14 @@ class Network:
         """Operations of the scores and of their sums over the values, in all encoder layers."""
         return float(self.layers * 2 * 2 * self.positions**2 * self.width)
 
-    def step_bytes(self, precision: str, isa: str, *, depth: int, rows: int) -> float:
+    def step_bytes(self, precision: str, *, depth: int, rows: int) -> float:
         """Bytes that a decoder step must read: the weights once, and each row's keys and values.
 
         What int8 multiplies in full of the vocabulary is left out: a few thousandths of it, or nothing.
         """
         weights = self.layers * 14 * self.width**2 + self.vocabulary * self.width
-        memory_bytes = window_bytes = _MEMORY_BYTES[precision]
-        if precision == "int8":
-            window_bytes = _INT8_WINDOW_BYTES.get(isa, memory_bytes)
-        memory = self.layers * 2 * self.width * (self.positions * window_bytes + depth * memory_bytes)
+        row_bytes = self.positions * _WINDOW_BYTES[precision] + depth * _MEMORY_BYTES[precision]
+        memory = self.layers * 2 * self.width * row_bytes
         return float(weights * _WEIGHT_BYTES[precision] + rows * memory)
 
 
@@ -75,7 +73,7 @@ class Roofline:
     source: dict[str, str]  # type, or "reading" -> where its peak comes from
     network: Network
 
-    def bounds_s(self, precision: str, isa: str, *, depth: int, rows: int) -> dict[str, float]:
+    def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
         """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
         bounds = {}
         linear, attention = self.operations.get(precision), self.operations.get(_ATTENTION_TYPE.get(precision, ""))
@@ -84,7 +82,7 @@ class Roofline:
             bounds["encode_s"] = operations / 1e9
         if precision in _WEIGHT_BYTES:
             for name, n_rows in (("step_s", 1), (f"step_{rows}_rows_s", rows)):
-                n_bytes = self.network.step_bytes(precision, isa, depth=depth, rows=n_rows)
+                n_bytes = self.network.step_bytes(precision, depth=depth, rows=n_rows)
                 bounds[name] = n_bytes / self.read_rate(n_bytes) / 1e9
         return bounds
 
@@ -118,12 +116,7 @@ def roofline(*, threads: int, given: Mapping[str, float], network: Network | Non
     if "float32" not in operations:
         operations["float32"], source["float32"] = round(_product_peak(threads), 1), "NumPy's matrix product"
     network = network or Network()
-    sizes = {
-        round(network.step_bytes(name, isa, depth=43, rows=rows) / 1e6)
-        for name in _WEIGHT_BYTES
-        for isa in ("", *_INT8_WINDOW_BYTES)
-        for rows in (1, 8)
-    }
+    sizes = {round(network.step_bytes(name, depth=43, rows=rows) / 1e6) for name in _WEIGHT_BYTES for rows in (1, 8)}
     source["reading"] = _NUMPYS if library is None else _OWN
     rates = {size: round(_read_rate(library, size * 10**6, threads), 1) for size in sorted(sizes)}
     return Roofline(operations, rates, source, network)

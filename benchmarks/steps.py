@@ -150,8 +150,7 @@ def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def _shares(row: dict[str, Any], peaks: Roofline) -> dict[str, float]:
     """Give which part of each time the machine's peaks would need, where the precision's peak is known."""
-    computed = row["facts"]["precision"], row["facts"].get("isa", "")
-    bounds = peaks.bounds_s(*computed, depth=3 + (FIRST_STEP + LAST_STEP) // 2, rows=ROWS)
+    bounds = peaks.bounds_s(row["facts"]["precision"], depth=3 + (FIRST_STEP + LAST_STEP) // 2, rows=ROWS)
     return {name: round(bound / row["medians_s"][name], 4) for name, bound in bounds.items()}
 
 

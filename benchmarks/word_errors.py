@@ -64,12 +64,36 @@ def normalise_all(python: str, rows: Sequence[tuple[str, str]]) -> tuple[str, li
 def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     """Count the fewest words to insert, delete or replace."""
     above = list(range(len(hypothesis) + 1))
-    for i, wanted in enumerate(reference, 1):
-        row = [i]
-        for j, given in enumerate(hypothesis, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (wanted != given)))
-        above = row
+    for wanted in reference:
+        above = _next_row(above, wanted, hypothesis)
     return above[-1]
+
+
+def aligned(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int | None, int | None]]:
+    """Pair the words' places in order, with the fewest edits; None: a word that is missing, or one too many."""
+    rows = [list(range(len(hypothesis) + 1))]
+    for wanted in reference:
+        rows.append(_next_row(rows[-1], wanted, hypothesis))
+    pairs: list[tuple[int | None, int | None]] = []
+    i, j = len(reference), len(hypothesis)
+    while i or j:
+        if i and j and rows[i][j] == rows[i - 1][j - 1] + (reference[i - 1] != hypothesis[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif i and rows[i][j] == rows[i - 1][j] + 1:
+            i -= 1
+            pairs.append((i, None))
+        else:
+            j -= 1
+            pairs.append((None, j))
+    return pairs[::-1]
+
+
+def _next_row(above: Sequence[int], wanted: str, hypothesis: Sequence[str]) -> list[int]:
+    row = [above[0] + 1]
+    for j, given in enumerate(hypothesis, 1):
+        row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (wanted != given)))
+    return row
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "functions.h"
-#include "tile.h"
+#include "unit.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -38,9 +38,40 @@ void multiply_rounds(std::int64_t n_rounds) {
     unrolled<SUMS>([&](auto i) __attribute__((always_inline)) { hide(sums[i]); });
 }
 
+// So many four-byte groups does a register of A meet one of B for.
+constexpr int UNIT_PRODUCTS = UNIT_ROWS * UNIT_GROUPS * UNIT_ROWS;
+
+// On a matrix unit: as many products of registers as a micro-kernel's.
+template <class U, bool INTEGERS>
+void multiply_rounds_on_unit(std::int64_t n_rounds) {
+    alignas(64) const Byte zeros[UNIT_ROWS * UNIT_BYTES]{};
+    Held<U> unit;
+    unit.shape(2 * UNIT_ROWS);
+    U::template load<4>(zeros, UNIT_BYTES);
+    U::template load<5>(zeros, UNIT_BYTES);
+    U::template load<6>(zeros, UNIT_BYTES);
+    U::template load<7>(zeros, UNIT_BYTES);
+    for (std::int64_t round = 0; round < n_rounds; ++round) {
+        unit_dot<U, INTEGERS, 0, 4, 6>();
+        unit_dot<U, INTEGERS, 1, 4, 7>();
+        unit_dot<U, INTEGERS, 2, 5, 6>();
+        unit_dot<U, INTEGERS, 3, 5, 7>();
+    }
+}
+
+template <class U>
+double multiply_on_unit(Type type, std::int64_t n_vector_rounds) {
+    const std::int64_t n_rounds = n_vector_rounds / 16;  // each is longer
+    if (type == Type::i8) multiply_rounds_on_unit<U, true>(n_rounds);
+    else multiply_rounds_on_unit<U, false>(n_rounds);
+    return static_cast<double>(n_rounds) * 4 * UNIT_PRODUCTS * (type == Type::i8 ? 4 : 2);
+}
+
 }  // namespace
 
 double multiply_in_registers(Type type, std::int64_t n_rounds) {
+    if constexpr (HAS_UNIT)
+        if (type == Type::i8 || type == Type::bf16) return multiply_on_unit<Unit>(type, n_rounds);
     const double groups = static_cast<double>(n_rounds) * SUMS * W;
     if (type == Type::i8) {
         multiply_rounds<std::conditional_t<MULTIPLIES_I8, OpI8, OpI16>>(n_rounds);

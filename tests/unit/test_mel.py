@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stapes.audio.mel import N_FRAMES, LogMel, log10_mel, mel_filters
+from stapes.audio.mel import N_FRAMES, LogMel, log10_mel, mel_filters, raised
 from stapes.audio.pcm import recording_of_array
 from tests.audio_files import tone
 
@@ -83,6 +83,27 @@ def test_the_floor_comes_from_the_whole_recording():
     floor = (mel.maximum - 8 + 4) / 4
     np.testing.assert_allclose(mel.window(0, 2990)[:, :2990], floor, atol=1e-6)
     assert log_mel(samples[:480_000]).window(0, 2990)[:, :2990].max() > floor - 0.5
+
+
+def test_evened_frames_have_the_numbers_of_a_recording_of_their_own():
+    quiet, loud = 1e-3 * signal(32_000), 0.9 * tone(32_000)
+    mel = log_mel(np.concatenate([loud, quiet]))
+    alone = log_mel(quiet).window(0, 200)[:, 2:198]  # the frames at its edges hear what is beside them
+    np.testing.assert_allclose(mel.evened([(202, 398)], [(10, 190)])[:, :196], alone, atol=2e-5)
+    assert not mel.evened([(202, 398)], [(10, 190)])[:, 196:].any()
+    assert np.abs(mel.window(202, 196)[:, :196] - alone).max() > 0.3  # cut off 80 dB below the tone
+
+
+def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
+    power = np.full((2, 60), -9.0, np.float32)
+    power[:, 10:20], power[:, 30:40], power[1, 50:60] = 1.0, -3.0, -8.0
+    found = raised(power, [(10, 20), (30, 40), (50, 60)])
+    np.testing.assert_array_equal(found[:, :20], power[:, :20])
+    np.testing.assert_allclose(found[:, 30:40], 0.0)
+    np.testing.assert_allclose(found[1, 50:60], -2.0)
+    np.testing.assert_allclose(np.diff(found[0, 19:31] - power[0, 19:31]), 3 / 11, atol=1e-5)  # evenly, between two
+    np.testing.assert_array_equal(raised(power[:, :35], [(10, 20), (30, 40), (50, 60)]), found[:, :35])
+    np.testing.assert_array_equal(raised(power[:, :9], [(10, 20)]), power[:, :9])
 
 
 def test_frames_behind_the_content_count_for_the_maximum():

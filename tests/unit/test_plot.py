@@ -6,14 +6,17 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from stapes.backends.numpy import NumpyBackend
+from stapes.engine import Engine
 from stapes.errors import OptionError, OutputError
 from stapes.report import WindowAttention, window_attention, write_plot
 from stapes.results import Segment, Word
-from stapes.testing import LoudnessListener, noise, random_engine, scripted_engine, silence, tone
+from stapes.testing import LoudnessListener, noise, random_checkpoint, random_engine, scripted_engine, silence, tone
 from tests.transcripts import HOSTILE, tones, transcript
 
 
@@ -125,6 +128,22 @@ def test_the_attention_of_a_window_without_its_pause_is_the_one_its_words_were_t
     assert found.left_out_s == pytest.approx(13.4, abs=0.2)
     texts = texts_of(write_plot(made, sound, tmp_path / "with.svg", attentions=[found]))
     assert any("times run on over pauses of 13." in text for text in texts)
+
+
+def test_the_attention_of_a_window_with_a_quiet_voice_is_the_one_its_words_were_timed_by() -> None:
+    sound = np.concatenate([noise(5.0), silence(0.5), 0.003 * noise(5.0)])
+    checkpoint = random_checkpoint()
+    keywords: dict[str, Any] = {"multilingual": True, "languages": ("en",), "temperature": 0.0, "sample_len": 12}
+    with Engine(checkpoint, NumpyBackend(checkpoint, threads=1), listener=LoudnessListener) as engine:
+        made = engine.transcribe(sound, word_timestamps=True, **keywords)
+        found = window_attention(engine, sound, made, 1)
+        flat = replace(made.windows[0], voices=())
+        other = window_attention(engine, sound, replace(made, windows=(flat,)), 1)
+    assert made.windows[0].voices
+    assert found is not None
+    assert other is not None
+    assert found.words == made.windows[0].result.timings
+    assert not np.array_equal(found.matrix, other.matrix)
 
 
 def test_a_window_that_is_not_there_is_refused() -> None:

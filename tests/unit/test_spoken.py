@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.backends.base import FloatArray
+from stapes.backends.base import FloatArray, WindowId
 from stapes.engine import Engine
 from stapes.errors import OptionError
 from stapes.options import Speech
@@ -120,6 +120,16 @@ def test_a_window_ends_in_the_pause_where_its_language_does() -> None:
     assert state.start(900) == 950
     assert ask(state, 950, 3000, ((1000, 2000),), guess(de=0.9)) == 3000
     assert (state.language, state.changed) == ("de", True)
+
+
+def test_voices_are_counted_from_a_request_s_first_frame() -> None:
+    state = spoken(multilingual=True)
+    ask(state, 500, 3000, ((520, 900), (1000, 2000)), guess(en=0.9), guess(de=0.9))
+    assert state.voices(500, 3500) == ((20, 400), (500, 1500))
+    assert state.voices(500, 950) == ((20, 400),)
+    assert state.voices(600, 950) == ((0, 300),)
+    assert spoken(language="de").voices(0, 3000) == ()
+    assert spoken(multilingual=True, can_listen=False).voices(0, 3000) == ()
 
 
 def test_a_clip_before_the_last_one_is_asked_anew() -> None:
@@ -279,6 +289,35 @@ def test_a_multilingual_run_that_was_broken_equals_an_unbroken_one(mode: str, wo
         assert [event.resumed for event in told] == [i < n_known for i in range(len(told))]
         assert its.n_open == 0
         assert (its.n_encoded == 0) == (n_known == len(answers))
+
+
+class Encodings(QuickBackend):
+    """Keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(BABBLE)
+        self.mels: list[FloatArray] = []
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        self.mels.append(mel[0].copy())
+        return super().encode(mel)
+
+
+def encodings(audio: FloatArray, **keywords: Any) -> list[FloatArray]:
+    backend = Encodings()
+    with Engine(CHECKPOINT, backend, listener=LoudIsSpeech) as engine:
+        engine.transcribe(audio, **{**OPTIONS, **keywords})
+    return backend.mels
+
+
+def test_only_where_languages_are_asked_a_quiet_voice_is_read_as_if_it_was_alone() -> None:
+    # The numbers of this network are its samples, and its floor lies 8 below the loudest of them.
+    quiet = 4 * noise(30.0, 1)
+    both = np.concatenate([quiet, 400 * noise(30.0, 2)])
+    alone, beside = encodings(quiet)[0], encodings(both)[0]
+    np.testing.assert_array_equal(alone[:, :2990], beside[:, :2990])
+    alone, beside = (encodings(one, multilingual=False, language="en")[0] for one in (quiet, both))
+    assert np.abs(alone - beside)[:, :2990].max() > 1
 
 
 def test_segments_name_their_language_only_where_several_are_spoken() -> None:

@@ -7,7 +7,7 @@ and followed by 30 s of zero samples. Knows nothing of models: the caller says h
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -27,6 +27,8 @@ _BLOCK_FRAMES = 64  # frames at a time: their spectra (64 x 201 x 8 bytes) stay 
 # small for BLAS to wake other threads, which costs more than the product itself.
 _TILE_FRAMES = 8
 _KEPT_FRAMES = 2 * N_FRAMES  # a recording of up to two windows keeps its frames from the pass for the maximum
+# A quieter voice is raised to 10 dB below the loudest, by 60 dB at most; 80 dB below that, everything is cut off.
+_QUIETER, _MOST_GAIN = np.float32(1.0), np.float32(6.0)
 
 Mel = npt.NDArray[np.float32]  # (n_mels, n_frames)
 Kernel = Callable[[Samples, npt.NDArray[np.float32]], Mel]
@@ -82,14 +84,24 @@ class LogMel:
 
     def joined(self, stretches: Iterable[tuple[int, int]]) -> Mel:
         """Normalised frames of stretches (first, first behind the end), one behind the other, as `window` has them."""
-        window = np.zeros((self.n_mels, N_FRAMES), np.float32)
-        n_frames = 0
+        return _padded(self._normalise(self._log10_stretches(stretches)))
+
+    def evened(self, stretches: Iterable[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> Mel:
+        """`joined` without regard to how loud the rest of the recording is: quiet voices are raised, and the floor is
+        80 dB below the loudest of these frames.
+
+        voices: where somebody speaks, half-open, in order, counted from the first of these frames.
+        """
+        log10_power = raised(self._log10_stretches(stretches), voices)
+        return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
+
+    def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
+        """Frames of log10 power (n_mels, n_frames) of stretches inside the content, 3000 frames at most."""
+        found = [np.empty((self.n_mels, 0), np.float32)]
         for first, end in stretches:
             assert 0 <= first <= end <= self.content_frames, (first, end)
-            assert n_frames + end - first <= N_FRAMES, (first, end)
-            window[:, n_frames : n_frames + end - first] = self._normalise(self._log10_frames(first, end - first))
-            n_frames += end - first
-        return window
+            found.append(self._log10_frames(first, end - first))
+        return np.concatenate(found, axis=1)
 
     def opening(self) -> Mel:
         """Frames 0..2999 for language detection, float32 (n_mels, 3000): behind a short recording stands the
@@ -98,8 +110,7 @@ class LogMel:
         return self._normalise(self._log10_frames(0, N_FRAMES))
 
     def _normalise(self, log10_power: Mel) -> Mel:
-        floor = self.find_maximum() - np.float32(8.0)  # 80 dB below the loudest
-        return (np.maximum(log10_power, floor) + np.float32(4.0)) / np.float32(4.0)
+        return _normalised(log10_power, self.find_maximum())
 
     @property
     def _sounding_frames(self) -> int:
@@ -145,6 +156,37 @@ class LogMel:
 
     def _silence(self) -> np.float32:
         return np.float32(self._kernel(np.zeros(N_FFT, np.float32), self._filters)[0, 0])
+
+
+def raised(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
+    """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly.
+
+    log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; what of them lies
+    behind the last frame does not count.
+    """
+    voices = [one for one in voices if one[0] < log10_power.shape[1]]
+    if not voices:
+        return log10_power
+    peaks = np.array([log10_power[:, first:end].max() for first, end in voices], np.float32)
+    gains = np.clip(peaks.max() - _QUIETER - peaks, 0.0, _MOST_GAIN)
+    edges = [frame for first, end in voices for frame in (first, end - 1)]
+    frames = np.arange(log10_power.shape[1])
+    found: Mel = log10_power + np.interp(frames, edges, np.repeat(gains, 2)).astype(np.float32)
+    return found
+
+
+def _normalised(log10_power: Mel, maximum: np.float32) -> Mel:
+    floor = maximum - np.float32(8.0)  # 80 dB below the loudest
+    return (np.maximum(log10_power, floor) + np.float32(4.0)) / np.float32(4.0)
+
+
+def _padded(frames: Mel) -> Mel:
+    """Frames, then 0.0 up to 3000."""
+    n_mels, n_frames = frames.shape
+    assert n_frames <= N_FRAMES, n_frames
+    window = np.zeros((n_mels, N_FRAMES), np.float32)
+    window[:, :n_frames] = frames
+    return window
 
 
 def read_padded(recording: SampleReader, start: int, stop: int) -> Samples:

@@ -34,7 +34,7 @@ class AttentionReading:
         self._tokens = [token for word in window.result.timings for token in word.tokens]
         self._n_frames = window.n_frames
         mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
-        self._window_mel = mel.joined(window.frames)
+        self._window_mel = mel.evened(window.frames, window.voices) if window.voices else mel.joined(window.frames)
 
     def read(self) -> AttentionScores:
         """Ask the model, whose turn this has to be."""

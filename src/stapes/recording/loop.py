@@ -143,6 +143,12 @@ class SeekLoop:
         """Say which frames of the recording a request's frames first..end are."""
         return self._timeline.frames(first, end)
 
+    def voices(self, first: int, end: int) -> Frames:
+        """Say where somebody speaks in a request's frames, counted from the first of them, where each window is asked
+        for its language; they may be of several people, one louder than another.
+        """
+        return self._spoken.voices(first, end)
+
     def next(self) -> Request | None:
         """Say what is needed next; the same until it is answered. None: the recording is done."""
         if self._asked is None:
@@ -371,7 +377,12 @@ class SeekLoop:
         self._watch.moved_on()
         self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
         window = Window(
-            seek=asked.seek, n_frames=asked.n_frames, next_seek=next_seek, skipped=segments is None, result=result
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            next_seek=next_seek,
+            skipped=segments is None,
+            result=result,
+            voices=self.voices(asked.seek, asked.seek + asked.n_frames),
         )
         self._windows.append(self._timeline.window(window))
         told = self._timeline.segments(segments or ())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stapes.audio.mel import N_FRAMES
 from stapes.options import Speech
 from stapes.recording.language import mean_guess
-from stapes.recording.listening import Heard, Listen
+from stapes.recording.listening import Frames, Heard, Listen
 from stapes.results import LanguageGuess, Segment
 
 #: what is said is asked in one piece with its neighbour if it is shorter: 1 s
@@ -174,6 +174,11 @@ class SpokenLanguages:
         """Say how many frames of a window to decode: no more than are in its language."""
         run = self._run_at(seek)
         return size if run is None else min(size, run.end - seek)
+
+    def voices(self, first: int, end: int) -> Frames:
+        """Give the pieces that lie in frames first..end, counted from the first; none where one language is spoken."""
+        inside = Heard(tuple((one.first, one.end) for one in self._pieces or ())).within(first, end)
+        return tuple((start - first, stop - first) for start, stop in inside)
 
     def forget_from(self, frame: int) -> None:
         """Forget what is known of frames from there on: others stand in their place."""

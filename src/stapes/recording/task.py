@@ -202,7 +202,9 @@ class RecordingTask:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
-            return self._mel.joined(self._loop.frames(request.seek, request.seek + request.n_frames))
+            end = request.seek + request.n_frames
+            frames, voices = self._loop.frames(request.seek, end), self._loop.voices(request.seek, end)
+            return self._mel.evened(frames, voices) if voices else self._mel.joined(frames)
         return self._mel.opening()
 
     def attach(self, window: WindowId) -> None:
