@@ -74,7 +74,9 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
         const float* from = c.queries + static_cast<std::size_t>(first + i) * c.query_stride;
         const std::size_t row = static_cast<std::size_t>(i) * s.wide;
         float* to = (ROW_VALUE<Op> == 4 ? static_cast<float*>(s.queries) + row : s.mixed);
-        for (int dim = 0; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
+        int dim = 0;
+        for (; dim + W <= width; dim += W) store(to + dim, load(from + dim) * set1(c.scale));
+        for (; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
         if constexpr (INTEGER<Op>) s.steps[i] = count_query(to, width, static_cast<std::int16_t*>(s.queries) + row);
         else if constexpr (ROW_VALUE<Op> == 2)
             narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
@@ -233,10 +235,13 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
         const float* from = s.mixed + static_cast<std::size_t>(i) * s.wide;
         const float factor = 1.0f / s.sums[i];
         const std::size_t at = static_cast<std::size_t>(first + i) * c.out_stride;
-        for (int dim = 0; dim < c.shape.width; ++dim) {
-            if (c.out_type == Type::f32) static_cast<float*>(c.out)[at + static_cast<std::size_t>(dim)] = from[dim] * factor;
-            else static_cast<bf16*>(c.out)[at + static_cast<std::size_t>(dim)] = to_bf16(from[dim] * factor);
-        }
+        const auto put = [&](auto* to, auto&& store_vector, auto&& number) {
+            int dim = 0;
+            for (; dim + W <= c.shape.width; dim += W) store_vector(to + dim, load(from + dim) * set1(factor));
+            for (; dim < c.shape.width; ++dim) to[dim] = number(from[dim] * factor);
+        };
+        if (c.out_type == Type::f32) put(static_cast<float*>(c.out) + at, [](float* to, F32 x) { store(to, x); }, [](float x) { return x; });
+        else put(static_cast<bf16*>(c.out) + at, [](bf16* to, F32 x) { store_bf16(to, x); }, [](float x) { return to_bf16(x); });
     }
 }
 

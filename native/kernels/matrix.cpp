@@ -6,7 +6,8 @@ namespace stapes::STAPES_ISA {
 namespace {
 
 // The standard normal distribution's logit is x times a polynomial in x squared; see stapes/backends/numpy_kernels.py,
-// whose numbers these are.
+// whose numbers these are. Rough: to 2e-4 of its size, for what is then rounded to bfloat16.
+template <bool ROUGH>
 STAPES_INLINE F32 gelu(F32 x) {
     const F32 square = min(x * x, set1(5.5f * 5.5f));
     F32 p = set1(8.569813695485928e-13f);
@@ -18,6 +19,10 @@ STAPES_INLINE F32 gelu(F32 x) {
     p = fma(p, square, set1(-4.9005800974555314e-05f));
     p = fma(p, square, set1(0.07264959067106247f));
     p = fma(p, square, set1(1.5957748889923096f));
+    if constexpr (ROUGH) {
+        const F32 logit = p * x, below = exp_rough(set1(0.0f) - abs(logit));
+        return quotient_rough(x * select(less(logit, set1(0.0f)), below, set1(1.0f)), set1(1.0f) + below);
+    }
     return x / (set1(1.0f) + exp(set1(0.0f) - p * x));
 }
 
@@ -71,7 +76,7 @@ void finish(const Product& p, const void* sums, int row, int n_rows, int column,
             if constexpr (quantized) x = number_of<Op>(p, from, n_columns, row + i, column + j);
             else x = Op::read(from);
             if (p.bias) x = x + load(p.bias + column + j);
-            if (p.activation == Activation::gelu) x = gelu(x);
+            if (p.activation == Activation::gelu) x = p.c_type == Type::bf16 ? gelu<true>(x) : gelu<false>(x);
             if (residual) x = x + load(residual + first + static_cast<std::size_t>(j));
             store_as(p.c_type, c, first + static_cast<std::size_t>(j), x);
         }

@@ -4,6 +4,7 @@
 // outside this file and the ones it includes knows what processor it runs on.
 //
 //   F32          W floats                      load, store, set1, arithmetic, fma, min, max, sqrt, round, select, sums
+//   quotient_rough                             a / b to 2^-14, where that is quicker
 //   I32          W 32-bit integers             what four-byte groups are added up in
 //   F64          W / 2 doubles                 load from floats, store as floats, arithmetic, fma: for transforms
 //   load_f16, store_bf16                       other storage types, converted

@@ -26,6 +26,7 @@ STAPES_INLINE F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
 STAPES_INLINE F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
 STAPES_INLINE F32 operator*(F32 a, F32 b) { return {a.v * b.v}; }
 STAPES_INLINE F32 operator/(F32 a, F32 b) { return {a.v / b.v}; }
+STAPES_INLINE F32 quotient_rough(F32 a, F32 b) { return a / b; }
 // Not fused where the processor cannot: std::fma in software would take a hundred times as long.
 STAPES_INLINE F32 fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
 STAPES_INLINE Mask less(F32 a, F32 b) { return {a.v < b.v}; }

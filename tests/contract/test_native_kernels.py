@@ -156,6 +156,23 @@ def test_products_can_be_written_as_bf16(isa: str, kind: str) -> None:
 
 
 @each_product
+def test_a_gelu_that_is_written_as_bf16_is_about_as_right_as_that(isa: str, kind: str) -> None:
+    a, weights = rows(9, 48), rows(70, 48, 1, size=3.0)  # from deep below zero, where little is left, to far above
+    expected = gelu(np.ascontiguousarray(multiply(isa, kind, a, weights)[:, :70]))
+    found = multiply(isa, kind, a, weights, gelu=True, result="bf16")
+    assert (np.abs(found[:, :70] - expected) <= (2**-8 + 2e-4) * np.abs(expected) + 1e-30).all()
+    assert not found[:, 70:].any()
+
+
+@each_isa
+def test_such_a_gelu_s_ends(isa: str) -> None:
+    x = np.array([[-1e30, -100.0, -20.0, -0.0, 0.0, 20.0, 100.0, 1e30, np.nan]], np.float32).T
+    found = multiply(isa, "f32", x, np.ones((1, 1), np.float32), gelu=True, result="bf16")[:, 0]
+    assert (np.abs(found - np.maximum(x[:, 0], 0))[:-1] <= np.maximum(2**-9 * x[:-1, 0], 1e-7)).all()
+    assert np.isnan(found[-1])
+
+
+@each_product
 def test_a_row_s_product_depends_on_nothing_beside_it(isa: str, kind: str) -> None:
     """Neither on how many rows there are, nor on which of the outputs are wanted: to the last bit."""
     a, weights, bias = rows(30, 70), rows(300, 70, 1), rows(1, 300, 2)[0]
