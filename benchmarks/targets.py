@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.company import ALONE, BATCHED, FEW, TOGETHER
 from benchmarks.word_errors import edits, simple
 
-#: kind -> the newest result of that kind
-Newest = Mapping[str, dict[str, Any]]
+#: kind -> results of that kind, newest first
+Results = Mapping[str, Sequence[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,10 @@ class Target:
     at_most: bool
     measure: Callable[[dict[str, Any]], float | None]
 
-    def measured(self, newest: Newest) -> float | None:
-        """Give the figure; None where it has not been measured."""
-        return self.measure(newest[self.kind]) if self.kind in newest else None
+    def measured(self, results: Results) -> float | None:
+        """Give the newest figure; None where it has not been measured."""
+        values = (self.measure(result) for result in results.get(self.kind, ()))
+        return next((value for value in values if value is not None), None)
 
     def outcome(self, value: float) -> str:
         """Say whether a figure keeps the promise."""

@@ -191,7 +191,7 @@ def test_memory_is_what_the_sizes_say(backend: Backend) -> None:
             assert n_bytes == 2 * spec.n_text_layer * n_positions * spec.n_text_state * 4
         else:
             # Positions and the width of a head's values in whole blocks of 32; of 8 bits, a scale for each of them.
-            in_bytes = info.precision == "int8" and info.isa in ("avx2", "portable") and n_bytes == info.window_bytes
+            in_bytes = info.precision == "int8" and n_bytes == info.window_bytes
             value, width = 4 if info.precision == "float32" else 2, spec.n_text_state // spec.n_text_head
             values = width + -(-width // 32) * 32
             position = spec.n_text_head * (values + 2 * 4 if in_bytes else value * values)
