@@ -62,9 +62,10 @@ def test_seams_are_where_frames_that_were_apart_meet(
     apart = {at for at, (before, behind) in enumerate(itertools.pairwise(frames), 1) if behind != before + 1}
     meet = {bisect.bisect_left(frames, at) for at in spliced_at}
     seams = timeline.seams(0, N_FRAMES)
-    assert {one.at for one in seams} - {0} == (apart | meet) - {0}
+    ends = {0, len(frames)}  # what is cut off there has nothing on the other side
+    assert {one.at for one in seams} - ends == (apart | meet) - ends
     assert [one.at for one in seams] == sorted(one.at for one in seams)
-    assert set(timeline.left_out_before) - {0} == apart
+    assert set(timeline.left_out_before) - ends == apart
     for one in seams:
         assert one.quiet[0] <= one.at == one.quiet[1]
     (some,) = timeline.seams(seams[0].at, seams[0].at)[:1] if seams else (None,)
