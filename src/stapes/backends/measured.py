@@ -1,7 +1,7 @@
 """What `precision="auto"` picks: for models and instruction sets that were measured, the fastest precision whose
 transcripts are as good as float32's within the bounds of docs/native.md; for all others, float32.
 
-The figures behind each line stand in docs/benchmarks.md.
+The figures behind each line stand in docs/benchmarks.md and docs/experiments.md.
 """
 
 from __future__ import annotations
