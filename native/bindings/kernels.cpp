@@ -40,7 +40,7 @@ Type type_of(const std::string& name) {
     throw std::invalid_argument("no type is called " + name);
 }
 
-// Activations as the network keeps them: rows of whole panels and one more, zero behind the last value.
+// Activations as the network keeps them: rows of whole panels and two more, zero behind the last value.
 std::size_t stride_of(int d) { return size(row_stride(d)); }
 
 Memory in_rows(const FloatTable& x) {

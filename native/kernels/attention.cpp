@@ -3,6 +3,7 @@
 // A stretch always begins at a multiple of its length, and keys that a query may not see weigh exactly nothing, so that a
 // query's numbers depend neither on the queries beside it nor on keys behind its own.
 #include "functions.h"
+#include "steps.h"
 #include "unit.h"
 
 namespace stapes::STAPES_ISA {
@@ -56,14 +57,8 @@ Scratch cut(void* memory, int width, Held<Unit>& unit) {
 
 // A query in steps of 16 bits, crossed as keys of 8 are widened; gives what a step means.
 float count_query(const float* x, int width, std::int16_t* to) {
-    const auto most = static_cast<float>(most_steps(width));
-    F32 highest = set1(0.0f);
-    for (int i = 0; i < round_up(width, PANEL); i += W) highest = max(abs(load(x + i)), highest);
-    const float limit = largest(highest);
-    const F32 factor = set1(limit > 0.0f ? most / limit : 0.0f);
-    for (int i = 0; i < round_up(width, PANEL); i += W)
-        store_crossed(to + i, to_i32(round(max(min(load(x + i) * factor, set1(most)), set1(-most)))));
-    return limit / most;
+    return count_steps(round_up(width, PANEL), static_cast<float>(most_steps(width)), [&](int i) { return load(x + i); },
+                       [&](int i, F32 steps) { store_crossed(to + i, to_i32(steps)); });
 }
 
 // The queries, scaled, in the type that they are multiplied in.
@@ -235,13 +230,13 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
         const float* from = s.mixed + static_cast<std::size_t>(i) * s.wide;
         const float factor = 1.0f / s.sums[i];
         const std::size_t at = static_cast<std::size_t>(first + i) * c.out_stride;
-        const auto put = [&](auto* to, auto&& store_vector, auto&& number) {
-            int dim = 0;
-            for (; dim + W <= c.shape.width; dim += W) store_vector(to + dim, load(from + dim) * set1(factor));
-            for (; dim < c.shape.width; ++dim) to[dim] = number(from[dim] * factor);
-        };
-        if (c.out_type == Type::f32) put(static_cast<float*>(c.out) + at, [](float* to, F32 x) { store(to, x); }, [](float x) { return x; });
-        else put(static_cast<bf16*>(c.out) + at, [](bf16* to, F32 x) { store_bf16(to, x); }, [](float x) { return to_bf16(x); });
+        int dim = 0;
+        for (; dim + W <= c.shape.width; dim += W)
+            store_as(c.out_type, c.out, at + static_cast<std::size_t>(dim), load(from + dim) * set1(factor));
+        for (; dim < c.shape.width; ++dim) {  // the next head's follow: no vector may reach over them
+            if (c.out_type == Type::f32) static_cast<float*>(c.out)[at + static_cast<std::size_t>(dim)] = from[dim] * factor;
+            else static_cast<bf16*>(c.out)[at + static_cast<std::size_t>(dim)] = to_bf16(from[dim] * factor);
+        }
     }
 }
 

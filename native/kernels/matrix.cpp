@@ -40,11 +40,6 @@ struct Place {
     Held<Unit>& unit;
 };
 
-STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
-    if (type == Type::f32) store(static_cast<float*>(row) + column, x);
-    else store_bf16(static_cast<std::uint16_t*>(row) + column, x);
-}
-
 // How many rows of a tile a row of the product is: two where 16 bits are two halves.
 int halves_of(const Rows& a) { return MULTIPLIES_I8 && a.type == Type::i16 ? 2 : 1; }
 

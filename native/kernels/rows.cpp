@@ -1,5 +1,6 @@
 // What is done to activations row by row: normalise, quantise, narrow; and where keys and values are put.
 #include "functions.h"
+#include "steps.h"
 #include "tile.h"
 
 namespace stapes::STAPES_ISA {
@@ -50,8 +51,7 @@ void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const f
         const std::size_t at = static_cast<std::size_t>(row) * y_stride;
         for (int i = 0; i < whole; i += W) {
             const F32 result = fma((load(from + i) - centre) * factor, load(weight + i), load(bias + i));
-            if (y_type == Type::f32) store(static_cast<float*>(y) + at + i, result);
-            else store_bf16(static_cast<std::uint16_t*>(y) + at + static_cast<std::size_t>(i), result);
+            store_as(y_type, y, at + static_cast<std::size_t>(i), result);
         }
     }
 }
@@ -63,21 +63,10 @@ void quantize(const float* x, std::size_t x_stride, int n_rows, int d, Type y_ty
     for (int row = 0; row < n_rows; ++row) {
         const float* from = row_of(x, x_stride, row);
         std::uint8_t* to = y + static_cast<std::size_t>(row) * (fine ? 2 : 1) * y_stride;
-        F32 highest = set1(0.0f);
-        for (int i = 0; i < whole; i += W) highest = max(abs(load(from + i)), highest);
-        const float limit = largest(highest);
-        scales[row] = limit / most;
-        const F32 factor = set1(limit > 0.0f ? most / limit : 0.0f);
-        const I32 zero = set1_i32(ACTIVATION_ZERO);
-        for (int i = 0; i < whole; i += W) {
-            // NaN and what overflows must not wrap round: they count as the largest size.
-            const F32 step = round(max(min(load(from + i) * factor, set1(most)), set1(-most)));
-            if (!fine) {
-                store_bytes(to + i, to_i32(step) + zero);
-                continue;
-            }
-            store_fine(to, y_stride, i, step);
-        }
+        scales[row] = count_steps(whole, most, [&](int i) { return load(from + i); }, [&](int i, F32 steps) {
+            if (fine) store_fine(to, y_stride, i, steps);
+            else store_bytes(to + i, to_i32(steps) + set1_i32(ACTIVATION_ZERO));
+        });
     }
 }
 
@@ -104,18 +93,11 @@ STAPES_INLINE F32 part_of(const float* x, int n, int i) {
 // those from value i on, of which the ones behind n are some. Gives what a step means.
 template <class Put>
 float in_steps(const float* x, int n, Put&& put) {
-    const auto part = [&](int i) { return part_of(x, n, i); };
-    F32 highest = set1(0.0f);
-    for (int i = 0; i < n; i += W) highest = max(abs(part(i)), highest);
-    const float limit = largest(highest);
-    const F32 factor = set1(limit > 0.0f ? 127.0f / limit : 0.0f);
-    for (int i = 0; i < n; i += W) {
-        // NaN and what overflows must not wrap round: they count as the largest size.
+    return count_steps(n, 127.0f, [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
         std::int8_t bytes[W];
-        store_bytes(bytes, to_i32(round(max(min(part(i) * factor, set1(127.0f)), set1(-127.0f)))));
+        store_bytes(bytes, to_i32(steps));
         put(i, bytes);
-    }
-    return limit / 127.0f;
+    });
 }
 
 // Values of bfloat16: those of two positions alternate.

@@ -22,6 +22,12 @@ inline constexpr int TILE_COLUMNS = COLUMNS * W;
 inline constexpr int UNIT_ROWS = 16;                             // of a matrix unit's register (unit.h)
 inline constexpr int FEW_ROWS_COLUMNS = N_REGISTERS == 16 && VECTORS_PER_PANEL >= 4 ? 4 : COLUMNS;  // ... or a few rows
 
+// W results in a row of f32 or bf16.
+STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
+    if (type == Type::f32) store(static_cast<float*>(row) + column, x);
+    else store_bf16(static_cast<std::uint16_t*>(row) + column, x);
+}
+
 struct OpF32 {
     using Sum = F32;
     static constexpr int B_GROUP = 4;  // bytes of one group of one column

@@ -14,8 +14,8 @@ int n_parts(int n, int size) { return (n + size - 1) / size; }
 
 }  // namespace
 
-// Three blocks of keys are whole tiles of the products, and the hidden values of 48 positions stay in the second cache. A matrix unit
-// waits for weights from further away: it takes as many positions as leave each thread four blocks, of which it may be a part late.
+// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second cache. A matrix
+// unit waits for weights from further away: more positions share them, as long as each thread has four blocks, which end about together.
 Encoder::Blocks Encoder::Blocks::of(const Network& net) {
     if (!net.kernels_.has_unit) return {96, 48};
     const int n = std::clamp(round_up(n_parts(net.sizes_.n_audio_ctx, 4 * net.n_threads_), PANEL), 96, 192);
