@@ -48,7 +48,7 @@ sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, 
 	@.venv/native-address/native_tests
 	@echo "Compiling the native tests with thread ..." >&2
 	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-thread -D CMAKE_BUILD_TYPE=Debug -D STAPES_EXTENSION=OFF \
-	    -D STAPES_NATIVE_TESTS=ON -D STAPES_SANITIZE=thread
+	    -D STAPES_NATIVE_TESTS=ON -D STAPES_SANITIZE=thread -D STAPES_ONLY="$(SETS_HERE)"
 	@.venv/bin/cmake --build .venv/native-thread -- --quiet
 	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
 	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
@@ -87,10 +87,12 @@ has-compiler:
 
 NATIVE_BUILD := -S native -G Ninja -D CMAKE_MAKE_PROGRAM="$(abspath .venv/bin/ninja)" --log-level=WARNING
 
+# Every second that a sanitizer takes to compile a set is lost where the set cannot run.
+SETS_HERE = $(shell .venv/bin/python -c "from stapes import _native; print(*_native.isa_names(), sep=';')")
 # The sanitized package lies in a folder of its own. Without `site`, Python does not read the file that would send
 # imports of stapes to the installation in place; the environment's packages are named in its stead.
 SANITIZED_BUILD = PATH="$(abspath .venv/bin):$$PATH" STAPES_REQUIRE_NATIVE=1 SKBUILD_BUILD_DIR=.venv/native-address \
-    SKBUILD_CMAKE_BUILD_TYPE=Debug CMAKE_ARGS="-DSTAPES_SANITIZE=address,undefined -DSTAPES_NATIVE_TESTS=ON"
+    SKBUILD_CMAKE_BUILD_TYPE=Debug CMAKE_ARGS="-DSTAPES_SANITIZE=address,undefined -DSTAPES_NATIVE_TESTS=ON -DSTAPES_ONLY=$(SETS_HERE)"
 SITE_PACKAGES = $(firstword $(wildcard $(abspath .venv)/lib*/python*/site-packages))
 LIBASAN = $(shell $(COMPILER) -print-file-name=libasan.so)
 # Comes with it: the sanitizer looks for what throws exceptions when it is loaded.

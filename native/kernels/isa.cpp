@@ -11,15 +11,13 @@
 
 namespace stapes {
 
-namespace portable { const Kernels& kernels(); }
-#if defined(STAPES_X86)
-namespace avx2 { const Kernels& kernels(); }
-namespace avx2_vnni { const Kernels& kernels(); }
-namespace avx512_vnni { const Kernels& kernels(); }
-namespace avx512_bf16 { const Kernels& kernels(); }
-namespace avx512_amx { const Kernels& kernels(); }
+// STAPES_SETS comes from the build: STAPES_SET(name) for each set that was compiled, the best first.
+#define STAPES_SET(name) namespace name { const Kernels& kernels(); }
+STAPES_SETS
+#undef STAPES_SET
 
 namespace {
+#if defined(STAPES_X86)
 struct Leaf { unsigned a, b, c, d; };
 Leaf cpuid(unsigned leaf, unsigned subleaf) {
     Leaf found{leaf, 0, subleaf, 0};
@@ -34,12 +32,12 @@ bool has_avx512_vnni() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
-bool has_avx_vnni() { return has_avx2() && cpuid(7, 0).a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0; }
+[[maybe_unused]] bool has_avx2_vnni() { return has_avx2() && cpuid(7, 0).a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0; }
 bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 // A process has to ask Linux for the registers of AMX before it uses them; the answer holds for all of its threads. AMX-BF16,
 // AMX-TILE and AMX-INT8 are leaf 7, EDX bits 22, 24 and 25.
-bool may_use_amx() {
+[[maybe_unused]] bool has_avx512_amx() {
 #if defined(__linux__)
     constexpr unsigned all = 1u << 22 | 1u << 24 | 1u << 25;
     constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -48,23 +46,22 @@ bool may_use_amx() {
     return false;
 #endif
 }
-}  // namespace
 #endif
+bool has_portable() { return true; }
+}  // namespace
 
 const Kernels* const* usable_kernels(int* n) {
-    static std::array<const Kernels*, 6> found{};
+#define STAPES_SET(name) +1
+    static std::array<const Kernels*, 0 STAPES_SETS> found{};
+#undef STAPES_SET
     static const int count = [] {
         int i = 0;
-        const auto add = [&](const Kernels& one) { found[static_cast<std::size_t>(i++)] = &one; };
 #if defined(STAPES_X86)
         __builtin_cpu_init();
-        if (may_use_amx()) add(avx512_amx::kernels());
-        if (has_avx512_bf16()) add(avx512_bf16::kernels());
-        if (has_avx512_vnni()) add(avx512_vnni::kernels());
-        if (has_avx_vnni()) add(avx2_vnni::kernels());
-        if (has_avx2()) add(avx2::kernels());
 #endif
-        add(portable::kernels());
+#define STAPES_SET(name) if (has_##name()) found[static_cast<std::size_t>(i++)] = &name::kernels();
+        STAPES_SETS
+#undef STAPES_SET
         return i;
     }();
     *n = count;

@@ -11,6 +11,7 @@ inline constexpr int ACTIVATION_ZERO = 0;
 
 typedef float F32Lanes __attribute__((vector_size(16)));
 typedef std::int32_t I32Lanes __attribute__((vector_size(16)));
+typedef std::uint32_t U32Lanes __attribute__((vector_size(16)));
 typedef std::int16_t I16Lanes __attribute__((vector_size(16)));
 typedef double F64Lanes __attribute__((vector_size(16)));
 
@@ -63,8 +64,9 @@ STAPES_INLINE I32 zero_i32() { return {I32Lanes{0, 0, 0, 0}}; }
 STAPES_INLINE I32 load_i32(const void* p) { I32 x; std::memcpy(&x.v, p, 16); return x; }
 STAPES_INLINE void store_i32(void* p, I32 x) { std::memcpy(p, &x.v, 16); }
 STAPES_INLINE I32 set1_i32(std::int32_t x) { return {I32Lanes{x, x, x, x}}; }
-STAPES_INLINE I32 operator+(I32 a, I32 b) { return {a.v + b.v}; }
-STAPES_INLINE I32 operator-(I32 a, I32 b) { return {a.v - b.v}; }
+// Sums wrap around, as a processor's do: signed lanes may not.
+STAPES_INLINE I32 operator+(I32 a, I32 b) { return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) + std::bit_cast<U32Lanes>(b.v))}; }
+STAPES_INLINE I32 operator-(I32 a, I32 b) { return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) - std::bit_cast<U32Lanes>(b.v))}; }
 STAPES_INLINE F32 to_f32(I32 a) { return {__builtin_convertvector(a.v, F32Lanes)}; }
 // To the nearest integer; the lowest number for NaN and what does not fit, as on x86.
 STAPES_INLINE I32 to_i32(F32 a) {
