@@ -35,6 +35,7 @@ struct OpF32 {
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
     static constexpr bool ON_UNIT = false;      // runs on a matrix unit
+    static constexpr bool READS_AHEAD = false;  // asks for what it reads of B before its turn comes
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
     static STAPES_INLINE void write(void* p, Sum x) { store(static_cast<float*>(p), x); }
@@ -73,6 +74,7 @@ struct OpI8 {
     static constexpr int MOST_ROWS = MAX_ROWS;
     static constexpr int FEW_ROWS = 3;
     static constexpr bool ON_UNIT = false;
+    static constexpr bool READS_AHEAD = true;
     static STAPES_INLINE Sum zero() { return zero_i32(); }
     static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
     static STAPES_INLINE void write(void* p, Sum x) { store_i32(p, x); }
@@ -87,11 +89,13 @@ struct OpI8OnUnit : OpI8 {
 };
 
 struct OpI16 : OpI8 {
+    static constexpr bool READS_AHEAD = false;  // a panel that was widened lies in the cache
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i16(sum, a, b); }
 };
 
 // int8 with 16-bit integers: the first and third number of a column, then the second and fourth.
 struct OpI8Stored : OpI16 {
+    static constexpr bool READS_AHEAD = true;
     static constexpr int PARTS = 2;
     static STAPES_INLINE auto read_b(const auto* p, auto part) {
         if constexpr (part == 0) return even_bytes(load_i32(p));
@@ -122,6 +126,18 @@ struct Tile {
     bool add;                    // begin with what is there
 };
 
+// Asks for what lies READ_AHEAD bytes behind a group, in each panel that the tile reads. Processors do so by themselves, but not
+// across the end of a page, and not early enough where much is computed on few bytes. Where little is, it only costs.
+inline constexpr std::size_t READ_AHEAD = 4096, CACHE_LINE = 64;
+template <class Op, int VECTORS>
+STAPES_INLINE void read_ahead(const Byte* b, std::size_t b_panel) {
+    constexpr int panels = (VECTORS + VECTORS_PER_PANEL - 1) / VECTORS_PER_PANEL;
+    constexpr int lines = PANEL * Op::B_GROUP / static_cast<int>(CACHE_LINE);
+    unrolled<panels * lines>([&](auto i) __attribute__((always_inline)) {
+        __builtin_prefetch(b + i / lines * b_panel + READ_AHEAD + i % lines * CACHE_LINE);
+    });
+}
+
 template <class Op, int ROWS, int VECTORS>
 void run_tile(const Tile& t) {
     using Sum = typename Op::Sum;
@@ -144,6 +160,8 @@ void run_tile(const Tile& t) {
         // Three rows share a pointer: an address can hold one and two times the stride.
         const Byte *a0 = a, *a3 = a + 3 * stride, *a6 = a + 6 * stride, *a9 = a + 9 * stride;
         for (int i = 0; i < n; ++i) {
+            // The tallest tiles are the encoder's: many share what one has read.
+            if constexpr (Op::READS_AHEAD && ROWS < MAX_ROWS) read_ahead<Op, VECTORS>(b, t.b_panel);
             unrolled<Op::PARTS>([&](auto part) __attribute__((always_inline)) {
                 // Parts are read anew: together they would not fit into the registers.
                 if constexpr (part > 0) __asm__ volatile("" : "+r"(b) : : "memory");
