@@ -13,6 +13,10 @@ BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
 COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
 COMPILING := $(if $(COMPILER),a minute or two to compile,no C++ compiler: without the native library)
 
+# Tests of one file stay in one process: they share models that take a while to load.
+ON_EVERY_CORE := -n auto --dist loadfile
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
 # Recordings with reference transcripts (folders audio/ and golden/): named by STAPES_CORPUS, or beside the checkout.
 STAPES_CORPUS ?= $(if $(wildcard ../shared/golden),$(abspath ../shared))
 export STAPES_CORPUS
@@ -31,7 +35,7 @@ run: $(ENVIRONMENT)  ## transcribe the sample, or FILES="a.mp3 b.wav", with Whis
 	@.venv/bin/stapes --model base $(FILES)
 
 test: .venv/.installed-dev  ## run the fast tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(ON_EVERY_CORE)
 
 check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check format, types and compiler warnings
 	@.venv/bin/ruff check src tests benchmarks tools
@@ -52,7 +56,8 @@ sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, 
 	@.venv/bin/cmake --build .venv/native-thread -- --quiet
 	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
 	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
-	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider tests/contract -k 'native and not company'
+	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider --dist loadfile \
+	    --tx '$(CORES)*popen//python=$(abspath .venv/bin/python) -S' tests/contract -k 'native and not company'
 
 golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of the reference (hours)
 	@.venv/bin/python -m pytest -m golden

@@ -162,7 +162,7 @@ void multiply_stored(const Product& p) {
             unrolled<Stored::PARTS>([&](auto part) __attribute__((always_inline)) {
                 unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
                     const auto wide = Stored::read_b(from + vector * W * Stored::B_GROUP, part);
-                    std::memcpy(to + (part * VECTORS_PER_PANEL + vector) * W * 4, &wide, sizeof wide);
+                    Wide::write(to + (part * VECTORS_PER_PANEL + vector) * W * 4, wide);
                 });
             });
             from += PANEL * Stored::B_GROUP;
