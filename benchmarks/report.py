@@ -228,6 +228,7 @@ def _error_rates(result: dict[str, Any]) -> str:
     note = f"Normaliser: {result['settings']['normaliser']}." + (
         "" if result["settings"]["whole_corpus"] else " Only a part of the corpus."
     )
+    note += f" {result['settings'].get('remark', '')}".rstrip()
     return section("Errors over the corpus", result, note, head, rows)
 
 

@@ -11,7 +11,7 @@ DEFAULT_PRECISION = "float32"
 #: (official model, instruction set) -> precision
 BEST: dict[tuple[str, str], str] = {
     ("base", "avx512_amx"): "int8",
-    ("base", "avx512_bf16"): "bfloat16",
+    ("base", "avx512_bf16"): "int8",
     ("base", "avx2"): "int8",
 }
 
