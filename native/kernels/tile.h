@@ -35,7 +35,7 @@ struct OpF32 {
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
     static constexpr bool ON_UNIT = false;      // runs on a matrix unit
-    static constexpr bool READS_AHEAD = false;  // asks for what it reads of B before its turn comes
+    static constexpr int READS_AHEAD = 0;       // rows of the tallest tile that asks for its share of B before its turn
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
     static STAPES_INLINE void write(void* p, Sum x) { store(static_cast<float*>(p), x); }
@@ -74,7 +74,7 @@ struct OpI8 {
     static constexpr int MOST_ROWS = MAX_ROWS;
     static constexpr int FEW_ROWS = 3;
     static constexpr bool ON_UNIT = false;
-    static constexpr bool READS_AHEAD = true;
+    static constexpr int READS_AHEAD = MAX_ROWS - 1;  // the tallest are the encoder's: many share what one has read
     static STAPES_INLINE Sum zero() { return zero_i32(); }
     static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
     static STAPES_INLINE void write(void* p, Sum x) { store_i32(p, x); }
@@ -89,13 +89,13 @@ struct OpI8OnUnit : OpI8 {
 };
 
 struct OpI16 : OpI8 {
-    static constexpr bool READS_AHEAD = false;  // a panel that was widened lies in the cache
+    static constexpr int READS_AHEAD = 0;  // a panel that was widened lies in the cache
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i16(sum, a, b); }
 };
 
 // int8 with 16-bit integers: the first and third number of a column, then the second and fourth.
 struct OpI8Stored : OpI16 {
-    static constexpr bool READS_AHEAD = true;
+    static constexpr int READS_AHEAD = MAX_ROWS;
     static constexpr int PARTS = 2;
     static STAPES_INLINE auto read_b(const auto* p, auto part) {
         if constexpr (part == 0) return even_bytes(load_i32(p));
@@ -160,8 +160,7 @@ void run_tile(const Tile& t) {
         // Three rows share a pointer: an address can hold one and two times the stride.
         const Byte *a0 = a, *a3 = a + 3 * stride, *a6 = a + 6 * stride, *a9 = a + 9 * stride;
         for (int i = 0; i < n; ++i) {
-            // The tallest tiles are the encoder's: many share what one has read.
-            if constexpr (Op::READS_AHEAD && ROWS < MAX_ROWS) read_ahead<Op, VECTORS>(b, t.b_panel);
+            if constexpr (ROWS <= Op::READS_AHEAD) read_ahead<Op, VECTORS>(b, t.b_panel);
             unrolled<Op::PARTS>([&](auto part) __attribute__((always_inline)) {
                 // Parts are read anew: together they would not fit into the registers.
                 if constexpr (part > 0) __asm__ volatile("" : "+r"(b) : : "memory");
