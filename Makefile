@@ -14,8 +14,8 @@ COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" 
 COMPILING := $(if $(COMPILER),a minute or two to compile,no C++ compiler: without the native library)
 
 # Tests of one file stay in one process: they share models that take a while to load.
-ON_EVERY_CORE := -n auto --dist loadfile
-CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+BY_FILE := --dist loadfile
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 # Recordings with reference transcripts (folders audio/ and golden/): named by STAPES_CORPUS, or beside the checkout.
 STAPES_CORPUS ?= $(if $(wildcard ../shared/golden),$(abspath ../shared))
@@ -35,7 +35,7 @@ run: $(ENVIRONMENT)  ## transcribe the sample, or FILES="a.mp3 b.wav", with Whis
 	@.venv/bin/stapes --model base $(FILES)
 
 test: .venv/.installed-dev  ## run the fast tests
-	@.venv/bin/python -m pytest $(ON_EVERY_CORE)
+	@.venv/bin/python -m pytest -n $(CORES) $(BY_FILE)
 
 check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check format, types and compiler warnings
 	@.venv/bin/ruff check src tests benchmarks tools
@@ -56,7 +56,7 @@ sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, 
 	@.venv/bin/cmake --build .venv/native-thread -- --quiet
 	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
 	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
-	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider --dist loadfile \
+	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider $(BY_FILE) \
 	    --tx '$(CORES)*popen//python=$(abspath .venv/bin/python) -S' tests/contract -k 'native and not company'
 
 golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of the reference (hours)
@@ -93,7 +93,7 @@ has-compiler:
 NATIVE_BUILD := -S native -G Ninja -D CMAKE_MAKE_PROGRAM="$(abspath .venv/bin/ninja)" --log-level=WARNING
 
 # Every second that a sanitizer takes to compile a set is lost where the set cannot run.
-SETS_HERE = $(shell .venv/bin/python -c "from stapes import _native; print(*_native.isa_names(), sep=';')")
+SETS_HERE = $(shell .venv/bin/python -c "from stapes import _native; print(*_native.isa_names(), sep=';')" 2>/dev/null)
 # The sanitized package lies in a folder of its own. Without `site`, Python does not read the file that would send
 # imports of stapes to the installation in place; the environment's packages are named in its stead.
 SANITIZED_BUILD = PATH="$(abspath .venv/bin):$$PATH" STAPES_REQUIRE_NATIVE=1 SKBUILD_BUILD_DIR=.venv/native-address \
