@@ -22,7 +22,8 @@ from threadpoolctl import threadpool_limits
 _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights are float16: float32 may keep them so
 _MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
 _WINDOW_BYTES = _MEMORY_BYTES | {"int8": 1}
-_ATTENTION_TYPE = {"float32": "float32", "bfloat16": "bfloat16", "int8": "bfloat16"}
+#: what the encoder's attention may be multiplied in: on some sets one is quicker, on some the other
+_ATTENTION_TYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "int8": ("bfloat16", "int16")}
 _OWN, _NUMPYS = "stapes._native.peak", "NumPy"
 _ROUNDS = 1_000_000  # of 12 or 24 products of vectors, eight times for each thread: some 20 ms
 
@@ -76,7 +77,8 @@ class Roofline:
     def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
         """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
         bounds = {}
-        linear, attention = self.operations.get(precision), self.operations.get(_ATTENTION_TYPE.get(precision, ""))
+        linear = self.operations.get(precision)
+        attention = max((self.operations.get(name, 0.0) for name in _ATTENTION_TYPES.get(precision, ())), default=0.0)
         if linear and attention:
             operations = self.network.linear_operations / linear + self.network.attention_operations / attention
             bounds["encode_s"] = operations / 1e9
@@ -110,7 +112,7 @@ def roofline(*, threads: int, given: Mapping[str, float], network: Network | Non
     """Measure what can be measured here; `given` peaks win."""
     operations, source = dict(given), dict.fromkeys(given, "given")
     library = _native_library()
-    for name in _WEIGHT_BYTES:
+    for name in (*_WEIGHT_BYTES, "int16"):
         if name not in operations and library is not None:
             operations[name], source[name] = round(_register_peak(library, name, threads), 1), _OWN
     if "float32" not in operations:
@@ -130,9 +132,9 @@ def _native_library() -> Any | None:
         return None
 
 
-def _register_peak(library: Any, precision: str, threads: int) -> float:
+def _register_peak(library: Any, name: str, threads: int) -> float:
     """Time multiply-adds, two operations each, that wait for no memory, on the best instruction set."""
-    call = partial(library.peak.multiply_in_registers, library.isa_names()[0], precision, threads, _ROUNDS)
+    call = partial(library.peak.multiply_in_registers, library.isa_names()[0], name, threads, _ROUNDS)
     return float(2 * call() / _best_s(call) / 1e9)
 
 

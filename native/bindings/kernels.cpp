@@ -88,10 +88,15 @@ Type row_type_of(const Kernels& kernels, Type type) {
     return type == Type::f16 || (type == Type::bf16 && !kernels.multiplies_bf16) ? Type::f32 : type;
 }
 
+Activation activation_of(const std::string& name) {
+    require(name == "none" || name == "gelu" || name == "rough_gelu", "no such activation");
+    return name == "none" ? Activation::none : name == "gelu" ? Activation::gelu : Activation::rough_gelu;
+}
+
 template <class Table>
 FloatsOut multiply(const std::string& isa, const std::string& type_name, const FloatTable& a, const Table& weights,
-                   const std::optional<Floats>& bias, bool gelu, const std::optional<FloatTable>& residual, const std::string& result,
-                   int first_panel, int last_panel) {
+                   const std::optional<Floats>& bias, const std::string& activation, const std::optional<FloatTable>& residual,
+                   const std::string& result, int first_panel, int last_panel) {
     const Kernels& kernels = kernels_of(isa);
     const Type type = type_of(type_name), c_type = type_of(result), row_type = row_type_of(kernels, type);
     require(a.shape(1) == weights.shape(1), "rows and weights differ in their inner dimension");
@@ -112,7 +117,7 @@ FloatsOut multiply(const std::string& isa, const std::string& type_name, const F
     p.first_panel = first_panel;
     p.last_panel = last_panel;
     p.bias = bias ? bias_row.as() : nullptr;
-    p.activation = gelu ? Activation::gelu : Activation::none;
+    p.activation = activation_of(activation);
     p.residual = residual ? added.as() + first_panel * PANEL : nullptr;
     p.c = c.bytes() + first_panel * PANEL * size_of(c_type);
     p.c_type = c_type;
@@ -205,7 +210,7 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
-    require(shape.type == Type::f32 || shape.type == Type::bf16 || shape.type == Type::i8, "keys are f32, bf16 or i8");
+    require(shape.type != Type::f16, "keys are not stored as f16");
     require(out_type == Type::f32 || out_type == Type::bf16, "what is mixed is f32 or bf16");
     require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1), "widths differ");
     require(keys.shape(0) > 0 && keys.shape(0) == values.shape(0), "as many keys as values, and at least one");
@@ -293,7 +298,7 @@ IntsOut contend(const std::string& isa, const Floats& logits, const Floats& erro
 
 template <class Table>
 void bind_products(nb::module_& m) {
-    m.def("multiply", &multiply<Table>, "isa"_a, "type"_a, "a"_a, "weights"_a, "bias"_a.none(), "gelu"_a, "residual"_a.none(), "result"_a,
+    m.def("multiply", &multiply<Table>, "isa"_a, "type"_a, "a"_a, "weights"_a, "bias"_a.none(), "activation"_a, "residual"_a.none(), "result"_a,
           "first_panel"_a, "last_panel"_a);
     m.def("stored_weights", &stored_weights<Table>, "isa"_a, "type"_a, "weights"_a);
 }

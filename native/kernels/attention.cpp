@@ -13,17 +13,17 @@ constexpr int STRETCH = ATTENTION_STRETCH, N_QUERIES = ATTENTION_QUERIES;
 constexpr int SCORE_STRIDE = STRETCH + PANEL;  // not a power of two: rows would share one set of the cache
 constexpr float NOTHING = -INFINITY;
 
-// Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside keys and values of 8.
+// Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside integer keys and values.
 template <class Op>
 constexpr bool INTEGER = std::is_same_v<typename Op::Sum, I32>;
 template <class Op>
 constexpr std::size_t ROW_VALUE = INTEGER<Op> || std::is_same_v<Op, OpBf16> ? 2 : 4;  // bytes
 // So many numbers of a key or value lie in a group.
 template <class Op>
-constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : INTEGER<Op> ? 4 : 2;
+constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : std::is_same_v<Op, OpI8Stored> ? 4 : 2;
 
-// The most steps of integers: products with 127 steps of a value, for a whole stretch, and of a key, add up to less than 2^31.
-constexpr float WEIGHT_STEPS = static_cast<float>(most_steps(STRETCH));
+// The most steps of a weight.
+constexpr float WEIGHT_STEPS = 0x7fff;
 
 struct Scratch {
     void* queries;   // (N_QUERIES, wide) f32, bf16 or i16
@@ -55,9 +55,10 @@ Scratch cut(void* memory, int width, Held<Unit>& unit) {
     return s;
 }
 
-// A query in steps of 16 bits, crossed as keys of 8 are widened; gives what a step means.
-float count_query(const float* x, int width, std::int16_t* to) {
-    return count_steps(round_up(width, PANEL), static_cast<float>(most_steps(width)), [&](int i) { return load(x + i); },
+// A query in steps of 16 bits, crossed as keys are; gives what a step means.
+float count_query(const float* x, const BlockShape& shape, std::int16_t* to) {
+    const int most = most_steps(shape.width, shape.steps());
+    return count_steps(round_up(shape.width, PANEL), static_cast<float>(most), [&](int i) { return load(x + i); },
                        [&](int i, F32 steps) { store_crossed(to + i, to_i32(steps)); });
 }
 
@@ -72,7 +73,7 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
         int dim = 0;
         for (; dim + W <= width; dim += W) store(to + dim, load(from + dim) * set1(c.scale));
         for (; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
-        if constexpr (INTEGER<Op>) s.steps[i] = count_query(to, width, static_cast<std::int16_t*>(s.queries) + row);
+        if constexpr (INTEGER<Op>) s.steps[i] = count_query(to, c.shape, static_cast<std::int16_t*>(s.queries) + row);
         else if constexpr (ROW_VALUE<Op> == 2)
             narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
     }
@@ -88,7 +89,7 @@ void score_tile(const Attention& c, int block, float* scores, int row, int n_row
         t.b = c.keys + block;
         t.b_offset = static_cast<std::size_t>(key * Op::B_GROUP);
         t.n_segments = 1;
-        t.n_groups = t.groups_per_segment = (c.shape.width + GROUP<Op> - 1) / GROUP<Op>;
+        t.n_groups = t.groups_per_segment = c.shape.padded_width() / GROUP<Op>;
         t.out = scores + row * SCORE_STRIDE + key;
         t.out_stride = SCORE_STRIDE;
         run<Op, VECTORS>(*s.unit, n_rows, t);
@@ -127,19 +128,24 @@ void number_scores(const Attention& c, int first_key, int n_keys, int i, const S
     }
 }
 
+// The most that a stretch's weights add up to: products with steps of values add up to less than 2^31, however weights are rounded.
+float most_weight(const BlockShape& shape) { return 0.999f * static_cast<float>(0x7fffffff / shape.steps() - STRETCH); }
+
 // One query's weights, in place of its scores, become integers: each counts as many of its value's steps.
 void count_weights(const Attention& c, int first_key, int n_keys, int i, const Scratch& s, auto* to) {
     float* weights = s.scores + i * SCORE_STRIDE;
-    F32 highest = set1(0.0f);
+    F32 highest = set1(0.0f), total = set1(0.0f);
     for (int key = 0; key < n_keys; key += PANEL) {
         const float* scales = scales_of(c.shape, c.values[(first_key + key) / PANEL], c.shape.value_bytes());
         for (int j = 0; j < PANEL; j += W) {
             const F32 x = load(weights + key + j) * load(scales + j);
             store(weights + key + j, x);
             highest = max(x, highest);
+            total = total + x;
         }
     }
-    const float limit = largest(highest);
+    const float by_total = sum(total) * (WEIGHT_STEPS / most_weight(c.shape));
+    const float limit = largest(highest) > by_total ? largest(highest) : by_total;
     s.steps[N_QUERIES + i] = limit / WEIGHT_STEPS;
     const F32 factor = set1(limit > 0.0f ? WEIGHT_STEPS / limit : 0.0f);
     for (int key = 0; key < round_up(n_keys, PANEL); key += W)
@@ -274,6 +280,7 @@ void attend(const Attention& call) {
     switch (call.shape.type) {
         case Type::f32: return call.rough ? attend_as<OpF32>(call) : attend_as<OpF32, false>(call);
         case Type::bf16: return attend_as<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpBf16Stored>>(call);
+        case Type::i16: return attend_as<OpI16>(call);
         default: return attend_as<OpI8Stored>(call);
     }
 }

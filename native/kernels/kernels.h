@@ -60,14 +60,14 @@ struct Rows {
     const float* scales;  // i8 and i16: what one step means, for each row
 };
 
-// The largest number of steps of rows that are multiplied as 16-bit integers: k products with a weight, of at most 127 steps,
-// add up to less than 2^31.
-STAPES_ALWAYS_INLINE constexpr int most_steps(int k) {
-    const int most = 0x7fffffff / 127 / (k > 0 ? k : 1);
+// The largest number of steps of rows that are multiplied as 16-bit integers: k products with a partner of so many steps, a weight's
+// if nothing else is said, add up to less than 2^31.
+STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = 127) {
+    const int most = 0x7fffffff / partner / (k > 0 ? k : 1);
     return most < 0x7fff ? most : 0x7fff;
 }
 
-enum class Activation : std::uint8_t { none, gelu };
+enum class Activation : std::uint8_t { none, gelu, rough_gelu };  // rough: off by up to 1e-4 of its size
 
 // c[i, j] = activation(a[i] . w[j] + bias[j]) * factor + residual[i, j] for all rows and the panels first..last-1.
 struct Product {
@@ -90,15 +90,17 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1), bf16 (g = 2) or i8 (g = 4), followed by what one step of each
-// position means: PANEL f32. Positions that were never written hold zeros.
+// in type f32 (g = 1), bf16 (g = 2), i8 (g = 4) or i16 (g = 2, crossed along the inner dimension as rows are); integers are followed
+// by what one step of each position means: PANEL f32. Positions that were never written hold zeros.
 struct BlockShape {
     Type type;
     int width;
-    STAPES_ALWAYS_INLINE int group() const { return type == Type::i8 ? 4 : type == Type::bf16 ? 2 : 1; }
-    STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return type == Type::i8 ? PANEL * sizeof(float) : 0; }
+    STAPES_ALWAYS_INLINE int group() const { return 4 / size_of(type); }
+    STAPES_ALWAYS_INLINE int steps() const { return type == Type::i8 ? 127 : 4095; }  // the most, of an integer
+    STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return is_integer(type) ? PANEL * sizeof(float) : 0; }
+    STAPES_ALWAYS_INLINE int padded_width() const { return round_up(width, is_integer(type) ? 4 : group()); }  // of a key: what is crossed lies in fours
     STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
-        return static_cast<std::size_t>(round_up(width, group()) * PANEL * size_of(type)) + scale_bytes();
+        return static_cast<std::size_t>(padded_width() * PANEL * size_of(type)) + scale_bytes();
     }
     STAPES_ALWAYS_INLINE std::size_t value_bytes() const {
         return static_cast<std::size_t>(round_up(width, PANEL) * PANEL * size_of(type)) + scale_bytes();
@@ -121,7 +123,7 @@ struct Attention {
     std::size_t out_stride;  // values
     float* raw_scores;       // (n_queries, n_keys) scaled, before the softmax; or null
     void* scratch;           // attention_scratch bytes for each thread
-    bool rough = false;      // beside f32 too, exponentials may be off by 1.1e-4
+    bool rough = false;      // beside f32 too, exponentials may be off by 1e-5
 };
 constexpr int ATTENTION_QUERIES = 48;   // queries at a time
 constexpr int ATTENTION_STRETCH = 512;  // keys at a time: their scores stay in the nearer caches
@@ -180,6 +182,7 @@ struct Kernels {
     const char* name;
     bool multiplies_i8;    // otherwise, rows of integers are i16
     bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
+    bool prefers_i16;      // keys and values of i16 are multiplied in fewer instructions than those of bf16 or f32
     bool has_unit;         // a matrix unit multiplies bytes and bfloat16: reading weights is what products wait for
     int activation_zero;   // what is added to int8 activations when they are stored
     void (*multiply)(const Product&);
@@ -210,7 +213,7 @@ struct Kernels {
     void (*magnitudes)(const float* samples, int n_columns, float* out);
     void (*convolve)(const Convolution&);
     void (*recur)(const Recurrence&);
-    // For measurements: multiply-adds as a product of f32, bf16 or i8 takes them, without any memory; gives how many products that were.
+    // For measurements: multiply-adds as a product of f32, bf16, i8 or i16 takes them, without any memory; gives how many products that were.
     double (*multiply_in_registers)(Type type, std::int64_t n_rounds);
     // ... and memory that is read from end to end.
     void (*read_through)(const void* data, std::size_t n_bytes);

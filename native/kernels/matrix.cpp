@@ -6,7 +6,7 @@ namespace stapes::STAPES_ISA {
 namespace {
 
 // The standard normal distribution's logit is x times a polynomial in x squared; see stapes/backends/numpy_kernels.py,
-// whose numbers these are. Rough: to 2e-4 of its size, for what is then rounded to bfloat16.
+// whose numbers these are.
 template <bool ROUGH>
 STAPES_INLINE F32 gelu(F32 x) {
     const F32 square = min(x * x, set1(5.5f * 5.5f));
@@ -71,7 +71,8 @@ void finish(const Product& p, const void* sums, int row, int n_rows, int column,
             if constexpr (quantized) x = number_of<Op>(p, from, n_columns, row + i, column + j);
             else x = Op::read(from);
             if (p.bias) x = x + load(p.bias + column + j);
-            if (p.activation == Activation::gelu) x = p.c_type == Type::bf16 ? gelu<true>(x) : gelu<false>(x);
+            if (p.activation == Activation::gelu) x = gelu<false>(x);
+            if (p.activation == Activation::rough_gelu) x = gelu<true>(x);
             if (residual) x = x + load(residual + first + static_cast<std::size_t>(j));
             store_as(p.c_type, c, first + static_cast<std::size_t>(j), x);
         }
@@ -91,27 +92,27 @@ Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
     return t;
 }
 
-// Some rows against some columns of a panel.
+// All rows against one panel, so many vectors of it at a time: each panel is read from memory once, and what the tiles of many rows
+// share stays in the nearest cache.
 template <class Op, int VECTORS>
-void multiply_tile(const Product& p, const void* panel, int n_groups, int index, int row, int n_rows, const Place& at) {
+void multiply_columns(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
+    const int halves = halves_of(p.a);
     for (int column = 0; column < PANEL; column += VECTORS * W) {
-        Tile t = tile_of(p, &panel, row, at.sums);
-        t.n_groups = t.groups_per_segment = n_groups;
-        t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
-        t.out_stride = VECTORS * W;
-        run<Op, VECTORS>(at.unit, n_rows * halves_of(p.a), t);
-        finish<Op>(p, at.sums, row, n_rows, index * PANEL + column, VECTORS * W);
+        for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
+            Tile t = tile_of(p, &panel, row, at.sums);
+            t.n_groups = t.groups_per_segment = n_groups;
+            t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
+            t.out_stride = VECTORS * W;
+            run<Op, VECTORS>(at.unit, n_rows * halves, t);
+            finish<Op>(p, at.sums, row, n_rows, index * PANEL + column, VECTORS * W);
+        });
     }
 }
 
-// All rows against one panel at a time, each panel read from memory once.
 template <class Op>
 void multiply_panel(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
-    const int halves = halves_of(p.a);
-    for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
-        if (n_rows * halves <= Op::FEW_ROWS) multiply_tile<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
-        else multiply_tile<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
-    });
+    if (p.n_rows * halves_of(p.a) <= Op::FEW_ROWS) multiply_columns<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, at);
+    else multiply_columns<Op, COLUMNS>(p, panel, n_groups, index, at);
 }
 
 const Byte* panel_at(const Product& p, int index) {

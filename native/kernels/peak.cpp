@@ -77,6 +77,10 @@ double multiply_in_registers(Type type, std::int64_t n_rounds) {
         multiply_rounds<std::conditional_t<MULTIPLIES_I8, OpI8, OpI16>>(n_rounds);
         return groups * (MULTIPLIES_I8 ? 4 : 2);
     }
+    if (type == Type::i16) {
+        multiply_rounds<OpI16>(n_rounds);
+        return groups * 2;
+    }
     if (type == Type::bf16 && MULTIPLIES_BF16) {
         multiply_rounds<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpF32>>(n_rounds);
         return groups * 2;

@@ -89,14 +89,39 @@ STAPES_INLINE F32 part_of(const float* x, int n, int i) {
     return load(rest);
 }
 
-// A row of n values in steps of a 127th of its largest size, from what a step means to W bytes at a time: put(i, bytes) takes
-// those from value i on, of which the ones behind n are some. Gives what a step means.
-template <class Put>
-float in_steps(const float* x, int n, Put&& put) {
-    return count_steps(n, 127.0f, [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
-        std::int8_t bytes[W];
-        store_bytes(bytes, to_i32(steps));
-        put(i, bytes);
+// A row of n values in steps, W at a time: put(i, steps) takes those from value i on, of which the ones behind n are some; those of
+// 16 bits are crossed. Gives what a step means.
+template <class Value, class Put>
+float in_steps(const float* x, int n, int most, Put&& put) {
+    return count_steps(n, static_cast<float>(most), [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
+        Value part[W];
+        if constexpr (sizeof(Value) == 1) store_bytes(part, to_i32(steps));
+        else store_crossed(part, to_i32(steps));
+        put(i, part);
+    });
+}
+
+// Where the i-th of crossed values lies: in every four, the second and the third have changed places.
+STAPES_INLINE int crossed(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
+
+// A position's key in a block of integers: groups of four bytes lie a panel apart.
+template <class Value>
+float store_steps_of_key(const BlockShape& shape, const float* from, int at, Byte* block) {
+    constexpr int group = 4 / sizeof(Value);
+    return in_steps<Value>(from, shape.width, shape.steps(), [&](int dim, const Value* steps) {
+        for (int j = 0; j < W && dim + j < shape.padded_width(); j += group) std::memcpy(block + ((dim + j) / group * PANEL + at) * 4, steps + j, 4);
+    });
+}
+
+// A position's value: a group holds one dimension of several positions.
+template <class Value>
+float store_steps_of_value(const BlockShape& shape, const float* from, int at, Byte* block) {
+    constexpr int group = 4 / sizeof(Value);
+    const int place = sizeof(Value) == 1 ? at : crossed(at);
+    Value* const to = reinterpret_cast<Value*>(block) + place / group * group * PANEL + place % group;
+    return in_steps<Value>(from, shape.width, shape.steps(), [&](int dim, const Value* steps) {
+        Value* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * group;
+        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[sizeof(Value) == 1 ? j : crossed(j)];
     });
 }
 
@@ -138,9 +163,8 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
             }
         } else {
             Byte* to = static_cast<Byte*>(block);
-            const float step = in_steps(from, shape.width, [&](int dim, const std::int8_t* bytes) {
-                for (int j = 0; j < W && dim + j < shape.width; j += 4) std::memcpy(to + ((dim + j) * PANEL + at * 4), bytes + j, 4);
-            });
+            const auto put = shape.type == Type::i8 ? store_steps_of_key<std::int8_t> : store_steps_of_key<std::int16_t>;
+            const float step = put(shape, from, at, to);
             std::memcpy(to + shape.key_bytes() - shape.scale_bytes() + at * 4, &step, 4);
         }
     }
@@ -151,13 +175,11 @@ void store_values(const BlockShape& shape, const float* x, std::size_t x_stride,
     for (int i = 0; i < n; ++i) {
         const float* from = row_of(x, x_stride, i);
         const int at = position + i;
-        if (shape.type == Type::i8) {
-            std::int8_t* to = static_cast<std::int8_t*>(block) + at / 4 * 4 * PANEL + at % 4;
-            const float step = in_steps(from, shape.width, [&](int dim, const std::int8_t* bytes) {
-                std::int8_t* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * 4;
-                for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * 4] = bytes[j];
-            });
-            std::memcpy(static_cast<Byte*>(block) + shape.value_bytes() - shape.scale_bytes() + at * 4, &step, 4);
+        if (is_integer(shape.type)) {
+            Byte* to = static_cast<Byte*>(block);
+            const auto put = shape.type == Type::i8 ? store_steps_of_value<std::int8_t> : store_steps_of_value<std::int16_t>;
+            const float step = put(shape, from, at, to);
+            std::memcpy(to + shape.value_bytes() - shape.scale_bytes() + at * 4, &step, 4);
             continue;
         }
         for (int first = 0; first < shape.width; first += PANEL) {

@@ -14,6 +14,7 @@ const Kernels& kernels() {
         .name = STAPES_TEXT(STAPES_ISA),
         .multiplies_i8 = MULTIPLIES_I8,
         .multiplies_bf16 = MULTIPLIES_BF16,
+        .prefers_i16 = PREFERS_I16,
         .has_unit = HAS_UNIT,
         .activation_zero = ACTIVATION_ZERO,
         .multiply = multiply,

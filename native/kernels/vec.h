@@ -72,16 +72,17 @@ STAPES_INLINE F32 exp(F32 x) {
     return select(is_nan(x), x, p);
 }
 
-// exp(x) for x <= 0, to 1.1e-4 of its size, and 1 of 0: enough beside keys and values of bfloat16 or int8.
+// exp(x) for x <= 0, to 1e-5 of its size, and 1 of 0: enough beside keys and values of bfloat16 or int8.
 STAPES_INLINE F32 exp_rough(F32 x) {
     const F32 scaled = max(x, set1(-87.0f)) * set1(1.44269504f);
     const F32 n = round(scaled);
     const F32 r = scaled - n;
-    F32 p = set1(0.0550087802f);
-    p = fma(p, r, set1(0.242210835f));
-    p = fma(p, r, set1(0.693282902f));
+    F32 p = set1(0.009585382f);
+    p = fma(p, r, set1(0.055906627f));
+    p = fma(p, r, set1(0.24024038f));
+    p = fma(p, r, set1(0.6931242f));
     p = fma(p, r, set1(1.0f));
-    return scale_by_power_of_two(p, n);
+    return scale_within_normal(p, n);
 }
 
 }  // namespace stapes::STAPES_ISA

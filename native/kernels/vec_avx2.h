@@ -9,9 +9,11 @@ inline constexpr int W = 8;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 16;
 #if defined(__AVXVNNI__)
 inline constexpr bool MULTIPLIES_I8 = true, MULTIPLIES_BF16 = true;
+inline constexpr bool PREFERS_I16 = true;  // to bfloat16, which takes several instructions
 inline constexpr int ACTIVATION_ZERO = 128;  // int8 activations are stored unsigned, with this added
 #else
 inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false;
+inline constexpr bool PREFERS_I16 = true;
 inline constexpr int ACTIVATION_ZERO = 0;
 #endif
 
@@ -59,6 +61,10 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
     const __m256 one = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
     const __m256 two = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return {_mm256_mul_ps(_mm256_mul_ps(a.v, one), two)};
+}
+// The same where neither is 0 nor the result below the smallest normal number.
+STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) {
+    return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23)))};
 }
 
 STAPES_INLINE F32 load_f16(const void* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }

@@ -6,7 +6,7 @@ namespace stapes::STAPES_ISA {
 
 inline constexpr int W = 4;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 16;
-inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false;
+inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false, PREFERS_I16 = true;
 inline constexpr int ACTIVATION_ZERO = 0;
 
 typedef float F32Lanes __attribute__((vector_size(16)));
@@ -98,6 +98,7 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
     const auto one = std::bit_cast<F32Lanes>((half + 127) << 23), two = std::bit_cast<F32Lanes>((rest + 127) << 23);
     return {a.v * one * two};
 }
+STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) { return scale_by_power_of_two(a, n); }
 
 STAPES_INLINE F32 load_f16(const void* p) {
     f16 bits[W];

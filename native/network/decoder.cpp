@@ -42,7 +42,7 @@ void Decoder::run(std::vector<Request*>& requests, Team& team) {
         take(space_->mixed, space_->rows, block.cross_out.rows, team);
         multiply(space_->rows, block.cross_out, x, x, stride, Activation::none, team);
         normalise(block.mlp_norm, block.mlp_in.rows, team);
-        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), Activation::gelu, team);
+        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), net_.gelu(), team);
         take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
         multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
     }

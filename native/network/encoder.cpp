@@ -38,7 +38,7 @@ Encoder::Encoder(Network& network)
       n_positions_(network.sizes_.n_audio_ctx),
       stride_(static_cast<std::size_t>(network.stride_)),
       blocks_(Blocks::of(network)),
-      self_({network.rows_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
+      self_({network.audio_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
             round_up(n_positions_, PANEL) / PANEL) {
     const auto n = static_cast<std::size_t>(n_positions_);
     const auto value = static_cast<std::size_t>(size_of(net_.rows_type_));
@@ -100,7 +100,7 @@ void Encoder::convolve_first(int first, int n, Worker& worker) {
     const std::size_t frame = static_cast<std::size_t>(net_.sizes_.n_mels) * value;
     const Rows a{net_.rows_type_, mel_.bytes() + static_cast<std::size_t>(first) * frame, frame, nullptr};
     Product p = product_of(a, n, w, net_.conv1_, worker.scratch);
-    p.activation = Activation::gelu;
+    p.activation = net_.gelu();
     p.c = convolved_.bytes() + static_cast<std::size_t>(first + 1) * stride_ * value;
     p.c_type = net_.rows_type_;
     p.c_stride = stride_;
@@ -113,7 +113,7 @@ void Encoder::convolve_second(int first, int n, Worker& worker) {
     const Rows a{net_.rows_type_, convolved_.bytes() + 2 * static_cast<std::size_t>(first) * row, 2 * row, nullptr};
     Product p = product_of(a, n, w, net_.conv2_, worker.scratch);
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
-    p.activation = Activation::gelu;
+    p.activation = net_.gelu();
     p.residual = net_.audio_positions_.as() + at;
     p.c = x_.as() + at;
     p.c_stride = stride_;
@@ -208,7 +208,7 @@ void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker)
     worker.rows.normalise(x_.as() + at, block.mlp_norm, 0, n, in_type, worker.normalised.as());
     const Weights in = block.mlp_in.weight.view(), out = block.mlp_out.weight.view();
     Product p = product_of(worker.rows.rows(in_type), n, in, block.mlp_in, worker.scratch);
-    p.activation = Activation::gelu;
+    p.activation = net_.gelu();
     p.c = quantised ? worker.hidden.bytes() : worker.hidden_rows.place(0, out_type);
     p.c_type = quantised ? Type::f32 : out_type;
     p.c_stride = worker.hidden_rows.stride();

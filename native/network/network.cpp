@@ -63,6 +63,7 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
       stride_(row_stride(sizes.n_state)),
       lease_(n_threads),
       rows_type_(precision == Precision::float32 || !kernels.multiplies_bf16 ? Type::f32 : Type::bf16),
+      audio_type_(precision == Precision::int8 && kernels.prefers_i16 ? Type::i16 : rows_type_),
       text_type_(precision == Precision::float32 ? Type::f32 : Type::bf16),
       window_type_(precision == Precision::int8 ? Type::i8 : text_type_),
       encoder_(static_cast<std::size_t>(sizes.n_audio_layer)),

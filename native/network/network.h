@@ -129,6 +129,8 @@ class Network {
     // The decoder's own keys and values, and those of a window.
     BlockShape text_shape() const { return {text_type_, sizes_.n_state / sizes_.n_text_head}; }
     BlockShape window_shape() const { return {window_type_, text_shape().width}; }
+    // Precise where what follows is.
+    Activation gelu() const { return precision_ == Precision::float32 ? Activation::gelu : Activation::rough_gelu; }
     std::size_t text_bytes(BlockShape shape, int n_positions) const;
     std::shared_ptr<Window> fresh_window();
 
@@ -138,7 +140,8 @@ class Network {
     int n_threads_;
     int stride_;
     PoolLease lease_;
-    Type rows_type_;  // f32 or bf16: of rows that are not quantised, and of the encoder's keys and values
+    Type rows_type_;   // f32 or bf16: of rows that are not quantised
+    Type audio_type_;  // f32, bf16 or i16: of the encoder's keys and values
     Type text_type_;  // f32 or bf16: of the decoder's keys and values
     Type window_type_;  // f32, bf16 or i8: of a window's
     Linear conv1_, conv2_, embedding_;

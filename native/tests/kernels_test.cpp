@@ -214,6 +214,7 @@ void check_peak(const Kernels& kernels) {
     CHECK(f32 > 0 && kernels.multiply_in_registers(Type::f32, 10) == 2 * f32);
     CHECK(kernels.multiply_in_registers(Type::bf16, 5) == (kernels.multiplies_bf16 ? 2 : 1) * f32);
     CHECK(kernels.multiply_in_registers(Type::i8, 5) == (kernels.multiplies_i8 ? 4 : 2) * f32);
+    CHECK(kernels.multiply_in_registers(Type::i16, 5) == 2 * f32);
 }
 
 }  // namespace
@@ -229,7 +230,7 @@ void test_kernels() {
             for (const Shape& one : {Shape{1, 1, 1}, {1, 300, 33}, {2, 130, 7}, {3, 31, 64}, {6, 65, 2}, {13, 33, 31}, {25, 64, 50}})
                 if (type != Type::i8 || kernels->multiplies_i8) check_product(*kernels, type, one);
         for (const int d : {1, 15, 33, 100}) check_rows(*kernels, 3, d);
-        for (const Type type : {Type::f32, Type::bf16, Type::i8})
+        for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
             for (const Case& one : {Case{1, 1, 1, 1}, {3, 33, 20, 31}, {50, 600, 33, 551}, {1, 513, 64, 513}, {49, 49, 3, 1}})
                 check_attention(*kernels, type, one);
         for (const int n : {2, 17, 100}) check_choosing(*kernels, n);

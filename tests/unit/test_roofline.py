@@ -22,6 +22,9 @@ def test_a_bound_is_the_work_over_the_peak() -> None:
     int8 = peaks.bounds_s("int8", depth=1, rows=2)
     assert int8["encode_s"] == network.linear_operations / 2 + network.attention_operations
     assert int8["step_s"] == 76 + 2 * 2 * (4 + 1 * 2)  # a window has 8 bits
+    peaks.operations["int16"] = 4e-9  # its attention may run in either type
+    encode_s = network.linear_operations / 2 + network.attention_operations / 4
+    assert peaks.bounds_s("int8", depth=1, rows=2)["encode_s"] == encode_s
 
 
 @needs_library
@@ -34,6 +37,7 @@ def test_peaks_are_measured_but_for_those_that_are_given() -> None:
         "int8": "given",
         "float32": "stapes._native.peak",
         "bfloat16": "stapes._native.peak",
+        "int16": "stapes._native.peak",
         "reading": "stapes._native.peak",
     }
     assert all(rate > 0 for rate in peaks.read_rates.values())
@@ -48,6 +52,7 @@ def test_every_product_of_every_thread_is_counted() -> None:
         bf16, int8 = (native.peak.multiply_in_registers(isa, name, 1, 32) for name in ("bfloat16", "int8"))
         assert one > 0
         assert native.peak.multiply_in_registers(isa, "float32", 2, 96) == 6 * one
+        assert native.peak.multiply_in_registers(isa, "int16", 1, 32) == 2 * one
         if isa == "avx512_amx":  # a matrix unit: products of another size
             assert int8 == 2 * bf16 > 2 * one
         else:
