@@ -98,7 +98,8 @@ struct BlockShape {
     STAPES_ALWAYS_INLINE int group() const { return 4 / size_of(type); }
     STAPES_ALWAYS_INLINE int steps() const { return type == Type::i8 ? 127 : 4095; }  // the most, of an integer
     STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return is_integer(type) ? PANEL * sizeof(float) : 0; }
-    STAPES_ALWAYS_INLINE int padded_width() const { return round_up(width, is_integer(type) ? 4 : group()); }  // of a key: what is crossed lies in fours
+    // Of a key: what is crossed lies in fours.
+    STAPES_ALWAYS_INLINE int padded_width() const { return round_up(width, is_integer(type) ? 4 : group()); }
     STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
         return static_cast<std::size_t>(padded_width() * PANEL * size_of(type)) + scale_bytes();
     }

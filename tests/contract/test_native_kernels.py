@@ -62,7 +62,8 @@ def stored(weights: FloatArray, kind: str) -> Array:
 def multiply(isa: str, kind: str, a: FloatArray, weights: FloatArray, **given_options: Any) -> FloatArray:
     """Multiply (m, k) with (n, k) transposed, all panels unless told; what lies behind the last column comes too."""
     n_panels = -(-len(weights) // PANEL)
-    options = {"bias": None, "activation": "none", "residual": None, "result": "f32", "first_panel": 0, "last_panel": n_panels}
+    options = {"bias": None, "activation": "none", "residual": None, "result": "f32", "first_panel": 0}
+    options["last_panel"] = n_panels
     found: FloatArray = kernels.multiply(isa, kind, a, stored(weights, kind), **(options | given_options))
     return found
 
@@ -375,7 +376,7 @@ def check_attention(isa: str, kind: str, n_queries: int, n_keys: int, width: int
     relative = 2 * score_error.max(initial=0.0) + (n_keys + 12) * F32_ROUNDING
     relative += 2e-5 * (kind != "f32") + BF16_ROUNDING * (kind == "bf16" and MULTIPLIES[isa][1])
     allowed = relative * (weights @ np.abs(v))
-    if kind in STEPS:  # half a step of each weight: the largest of 512 keys has 32,767, or all together 2^31 over a value's
+    if kind in STEPS:  # half a step of each weight: the largest has 32,767, or all of them 2^31 over a value's
         step = np.maximum(weights.max(axis=1, keepdims=True) / 32767, STEPS[kind] / 2**31)
         allowed = allowed + n_keys / 2 * step * np.abs(v).max() * 2
     assert (np.abs(mixed - weights @ v) <= allowed).all()
