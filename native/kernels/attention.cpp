@@ -22,8 +22,8 @@ constexpr std::size_t ROW_VALUE = INTEGER<Op> || std::is_same_v<Op, OpBf16> ? 2 
 template <class Op>
 constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : std::is_same_v<Op, OpI8Stored> ? 4 : 2;
 
-// The most steps of a weight.
-constexpr float WEIGHT_STEPS = 0x7fff;
+// The most steps of a weight; and a weight, times what a step of its value means, beside which all steps would be infinitely many.
+constexpr float WEIGHT_STEPS = 0x7fff, NEGLIGIBLE = 1e-33f;
 
 struct Scratch {
     void* queries;   // (N_QUERIES, wide) f32, bf16 or i16
@@ -147,9 +147,10 @@ void count_weights(const Attention& c, int first_key, int n_keys, int i, const S
     const float by_total = sum(total) * (WEIGHT_STEPS / most_weight(c.shape));
     const float limit = largest(highest) > by_total ? largest(highest) : by_total;
     s.steps[N_QUERIES + i] = limit / WEIGHT_STEPS;
-    const F32 factor = set1(limit > 0.0f ? WEIGHT_STEPS / limit : 0.0f);
+    const F32 factor = set1(limit > NEGLIGIBLE ? WEIGHT_STEPS / limit : 0.0f);
+    // What is no number counts as nothing: as the most, a stretch of it would overflow.
     for (int key = 0; key < round_up(n_keys, PANEL); key += W)
-        store_crossed(to + key, to_i32(max(min(load(weights + key) * factor, set1(WEIGHT_STEPS)), set1(0.0f))));
+        store_crossed(to + key, to_i32(min(max(load(weights + key) * factor, set1(0.0f)), set1(WEIGHT_STEPS))));
 }
 
 // One query's scores become weights under the running maximum; what was mixed so far shrinks with it.

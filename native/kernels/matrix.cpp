@@ -92,13 +92,13 @@ Tile tile_of(const Product& p, const void* const* b, int row, void* sums) {
     return t;
 }
 
-// All rows against one panel, so many vectors of it at a time: each panel is read from memory once, and what the tiles of many rows
-// share stays in the nearest cache.
+// Some rows against one panel, so many vectors of it at a time.
 template <class Op, int VECTORS>
-void multiply_columns(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
+void multiply_rows(const Product& p, const void* panel, int n_groups, int index, int first, int n, const Place& at) {
     const int halves = halves_of(p.a);
     for (int column = 0; column < PANEL; column += VECTORS * W) {
-        for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
+        for_tiles_of<Op>(n, halves, [&](int tile, int n_rows) {
+            const int row = first + tile;
             Tile t = tile_of(p, &panel, row, at.sums);
             t.n_groups = t.groups_per_segment = n_groups;
             t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
@@ -109,10 +109,16 @@ void multiply_columns(const Product& p, const void* panel, int n_groups, int ind
     }
 }
 
+// All rows against one panel at a time, each panel read from memory once. Many rows go through some columns before the next: what their
+// tiles share stays in the nearest cache.
 template <class Op>
 void multiply_panel(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
-    if (p.n_rows * halves_of(p.a) <= Op::FEW_ROWS) multiply_columns<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, at);
-    else multiply_columns<Op, COLUMNS>(p, panel, n_groups, index, at);
+    const int halves = halves_of(p.a);
+    if (p.n_rows * halves > 2 * MAX_ROWS) return multiply_rows<Op, COLUMNS>(p, panel, n_groups, index, 0, p.n_rows, at);
+    for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
+        if (n_rows * halves <= Op::FEW_ROWS) multiply_rows<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
+        else multiply_rows<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
+    });
 }
 
 const Byte* panel_at(const Product& p, int index) {
