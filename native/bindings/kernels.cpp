@@ -168,7 +168,7 @@ std::tuple<IntsOut, FloatsOut> quantize(const std::string& isa, const std::strin
             const std::size_t at = row * halves * stride;
             if (type == Type::i8) steps.push_back(byte(at + i));
             else if (kernels.multiplies_i8) steps.push_back(256 * byte(at + i) + byte(at + stride + i));
-            else steps.push_back((y.as<std::int16_t>() + at / 2)[i / 4 * 4 + i % 2 * 2 + i % 4 / 2]);
+            else steps.push_back((y.as<std::int16_t>() + at / 2)[crossed(static_cast<int>(i))]);
         }
     }
     return {given(std::move(steps), {size(m), size(whole)}), given(std::move(scales), {size(m)})};

@@ -22,7 +22,7 @@ constexpr std::size_t ROW_VALUE = INTEGER<Op> || std::is_same_v<Op, OpBf16> ? 2 
 template <class Op>
 constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : std::is_same_v<Op, OpI8Stored> ? 4 : 2;
 
-// The most steps of a weight; and a weight, times what a step of its value means, beside which all steps would be infinitely many.
+// The most steps of a weight; and what is too little to be counted, as its reciprocal times so many steps is no float32.
 constexpr float WEIGHT_STEPS = 0x7fff, NEGLIGIBLE = 1e-33f;
 
 struct Scratch {

@@ -69,6 +69,9 @@ STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = 127) {
 
 enum class Activation : std::uint8_t { none, gelu, rough_gelu };  // rough: off by up to 1e-4 of its size
 
+// Where the i-th of crossed values lies: in every four, the second and the third have changed places. Its own inverse.
+STAPES_ALWAYS_INLINE constexpr int crossed(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
+
 // c[i, j] = activation(a[i] . w[j] + bias[j]) * factor + residual[i, j] for all rows and the panels first..last-1.
 struct Product {
     Rows a;

@@ -101,9 +101,6 @@ float in_steps(const float* x, int n, int most, Put&& put) {
     });
 }
 
-// Where the i-th of crossed values lies: in every four, the second and the third have changed places.
-STAPES_INLINE int crossed(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
-
 // A position's key in a block of integers: groups of four bytes lie a panel apart.
 template <class Value>
 float store_steps_of_key(const BlockShape& shape, const float* from, int at, Byte* block) {
