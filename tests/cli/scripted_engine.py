@@ -132,7 +132,7 @@ class Job:
             warnings.warn("of no interest to a user", DeprecationWarning, stacklevel=1)
         if name == "interrupt" or (name == "interrupt once" and not self._was_here()):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)  # the handler runs in the main thread
+            time.sleep(1)  # the handler runs in the main thread, which a busy machine may keep waiting
         if name == "gather" and self.n_jobs() < 3:  # until then
             self._place -= 1
             time.sleep(0.01)
