@@ -173,19 +173,15 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     const float limit = largest(above) > s.highest[i] ? largest(above) : s.highest[i];
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
     F32 sums = set1(0.0f);
-    for (int key = 0; key < whole; key += W) {
-        if constexpr (!ROUGH) {
-            const F32 x = exp(load(scores + key) - top);
-            sums = sums + x;
-            store(scores + key, x);
-        } else {
-            const F32 x = key < seen ? exp_rough(load(scores + key) - top) : set1(0.0f);
-            const F32 y = key + W <= seen ? x : select(first_lanes(seen - key < 0 ? 0 : seen - key), x, set1(0.0f));
-            sums = sums + y;
-            if constexpr (std::is_same_v<Op, OpBf16>) store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, y);
-            else store(scores + key, y);
-        }
-    }
+    const auto weight = [&](int key) { return ROUGH ? exp_rough(load(scores + key) - top) : exp(load(scores + key) - top); };
+    const auto take = [&](int key, F32 x) {
+        sums = sums + x;
+        if constexpr (std::is_same_v<Op, OpBf16>) store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, x);
+        else store(scores + key, x);
+    };
+    int key = 0;
+    for (; key + W <= seen; key += W) take(key, weight(key));
+    for (; key < whole; key += W) take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f));
     if constexpr (INTEGER<Op>) count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
     s.sums[i] = s.sums[i] * shrink + sum(sums);

@@ -49,10 +49,15 @@ KeyValues::Head KeyValues::blocks_of(int layer, int head) {
     return found;
 }
 
+// A head's keys lie together, and so do its values: a step of one query reads them from end to end, and processors read ahead of
+// what runs on, not of what leaves every other block out.
 std::byte* KeyValues::keys(int layer, int head, int block) {
-    const std::size_t index = (static_cast<std::size_t>(layer) * static_cast<std::size_t>(n_heads) + static_cast<std::size_t>(head)) *
-                                  static_cast<std::size_t>(n_blocks) + static_cast<std::size_t>(block);
-    return memory.bytes() + index * (shape.key_bytes() + shape.value_bytes());
+    const std::size_t index = static_cast<std::size_t>(layer) * static_cast<std::size_t>(n_heads) + static_cast<std::size_t>(head);
+    return memory.bytes() + index * n_bytes(shape, 1, 1, n_blocks) + static_cast<std::size_t>(block) * shape.key_bytes();
+}
+
+std::byte* KeyValues::values(int layer, int head, int block) {
+    return keys(layer, head, n_blocks) + static_cast<std::size_t>(block) * shape.value_bytes();
 }
 
 Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels, int n_threads)

@@ -47,7 +47,7 @@ struct KeyValues {
     int n_heads, n_blocks;
     Memory memory;
     std::byte* keys(int layer, int head, int block);
-    std::byte* values(int layer, int head, int block) { return keys(layer, head, block) + shape.key_bytes(); }
+    std::byte* values(int layer, int head, int block);
     // All blocks of one head, as attention takes them.
     struct Head {
         std::vector<const void*> keys, values;
