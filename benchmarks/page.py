@@ -14,9 +14,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def section(title: str, result: dict[str, Any], note: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Give a section of one result: what it is about, on which machine, a note, a table."""
+    """Give a section of one result: what it is about, on which machine, a note and the result's own remark, a table."""
     machine = result["machine"]
-    return f"## {title}, {machine['date']}\n\n{_machine(machine)} {note}\n\n{table(head, rows)}"
+    text = " ".join(part for part in (_machine(machine), note, remark_of(result)) if part)
+    return f"## {title}, {machine['date']}\n\n{text}\n\n{table(head, rows)}"
+
+
+def remark_of(result: dict[str, Any]) -> str:
+    """Give what has to be known of a result beside its figures; empty for most."""
+    return str(result.get("settings", {}).get("remark", ""))
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import company_page
-from benchmarks.page import section, table
+from benchmarks.page import remark_of, section, table
 from benchmarks.precision_table import HEAD as PRECISION_HEAD
 from benchmarks.precision_table import precision_rows
 from benchmarks.results import RESULTS
@@ -132,8 +132,18 @@ def _targets(newest_first: list[dict[str, Any]]) -> str:
         rows.append((target.what, limit, *cells))
     return (
         "## Targets\n\nThe newest figure of each kind of processor, and whether it keeps the promise; two cores each. "
-        "AMX is a matrix unit beside AVX-512.\n\n" + table(("what", "target", *machines), rows)
+        "AMX is a matrix unit beside AVX-512.\n\n"
+        + table(("what", "target", *machines), rows)
+        + "".join(f"\n{name}, {kind.replace('_', ' ')}: {remark}\n" for name, kind, remark in _remarks(by_machine))
     )
+
+
+def _remarks(by_machine: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> Iterator[tuple[str, str, str]]:
+    """Give what has to be known of the newest results of each kind of processor: its name, their kind, a remark."""
+    for name in _MACHINES:
+        for kind, results in by_machine.get(name, {}).items():
+            if remark := remark_of(results[0]):
+                yield name, kind, remark
 
 
 _MACHINES = {"AVX2": "avx2", "AVX-512": "avx512_vnni", "AMX": "amx_int8"}  # each has what those before it have
@@ -228,7 +238,6 @@ def _error_rates(result: dict[str, Any]) -> str:
     note = f"Normaliser: {result['settings']['normaliser']}." + (
         "" if result["settings"]["whole_corpus"] else " Only a part of the corpus."
     )
-    note += f" {result['settings'].get('remark', '')}".rstrip()
     return section("Errors over the corpus", result, note, head, rows)
 
 

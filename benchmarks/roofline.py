@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 _WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}  # published weights are float16: float32 may keep them so
 _MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}
 _WINDOW_BYTES = _MEMORY_BYTES | {"int8": 1}
-#: what the encoder's attention may be multiplied in: on some sets one is quicker, on some the other
-_ATTENTION_TYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "int8": ("bfloat16", "int16")}
+#: what the encoder may be multiplied in: on some sets one is quicker, on some the other
+_ENCODER_TYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "int8": ("bfloat16", "int16")}
 _OWN, _NUMPYS = "stapes._native.peak", "NumPy"
 _ROUNDS = 1_000_000  # of 12 or 24 products of vectors, eight times for each thread: some 20 ms
 
@@ -77,11 +77,9 @@ class Roofline:
     def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
         """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
         bounds = {}
-        linear = self.operations.get(precision)
-        attention = max((self.operations.get(name, 0.0) for name in _ATTENTION_TYPES.get(precision, ())), default=0.0)
-        if linear and attention:
-            operations = self.network.linear_operations / linear + self.network.attention_operations / attention
-            bounds["encode_s"] = operations / 1e9
+        peak = max((self.operations.get(name, 0.0) for name in _ENCODER_TYPES.get(precision, ())), default=0.0)
+        if peak:
+            bounds["encode_s"] = (self.network.linear_operations + self.network.attention_operations) / peak / 1e9
         if precision in _WEIGHT_BYTES:
             for name, n_rows in (("step_s", 1), (f"step_{rows}_rows_s", rows)):
                 n_bytes = self.network.step_bytes(precision, depth=depth, rows=n_rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.company import ALONE, BATCHED, FEW, TOGETHER
+from benchmarks.corpus import WITHOUT_LOOPS
 from benchmarks.word_errors import edits, simple
 
 #: kind -> results of that kind, newest first
@@ -127,9 +128,11 @@ def _unchanged(precision: str) -> Callable[[dict[str, Any]], float | None]:
 
 def _error_targets(precision: str, unchanged: float) -> list[Target]:
     english, others = _errors(precision, "english", "errors", 1), _errors(precision, "other languages", "rate", 100)
+    reliable = _errors(precision, "english" + WITHOUT_LOOPS, "errors", 1)
     more = f"{precision}: more than float32"
     return [
         Target(f"{more}, English words wrong", "error_rates", 4, "errors", True, english),
+        Target(f"{more}, where the reference does not loop", "error_rates", 4, "errors", True, reliable),
         Target(f"{more}, other languages", "error_rates", 0.3, "points", True, others),
         Target(
             f"{precision}: the reference's text unchanged", "error_rates", unchanged, "%", False, _unchanged(precision)

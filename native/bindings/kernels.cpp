@@ -71,7 +71,7 @@ template <class Table>
 Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
     require(weights.shape(0) > 0 && weights.shape(1) > 0, "no weights");
     const int n = static_cast<int>(weights.shape(0));
-    Matrix matrix(type == Type::i16 ? Type::i8 : type, n, static_cast<int>(weights.shape(1)), kernels.activation_zero);
+    Matrix matrix(type, n, static_cast<int>(weights.shape(1)), kernels.activation_zero);
     Team team(1);
     if constexpr (std::is_same_v<Table, FloatTable>) {
         require(type != Type::f16, "weights that are stored as float16 come as float16's bits");
@@ -84,7 +84,7 @@ Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
 
 // What a set multiplies weights of a type with.
 Type row_type_of(const Kernels& kernels, Type type) {
-    require(type != Type::i8 || kernels.multiplies_i8, "this set has no rows of i8");
+    if (type == Type::i8) return Type::i16;
     return type == Type::f16 || (type == Type::bf16 && !kernels.multiplies_bf16) ? Type::f32 : type;
 }
 
@@ -149,25 +149,22 @@ FloatsOut layer_norm(const std::string& isa, const FloatTable& x, const Floats& 
 }
 
 // Rows as whole numbers of steps, and what one step of each row means.
-std::tuple<IntsOut, FloatsOut> quantize(const std::string& isa, const std::string& type_name, const FloatTable& x) {
+std::tuple<IntsOut, FloatsOut> quantize(const std::string& isa, const FloatTable& x) {
     const Kernels& kernels = kernels_of(isa);
-    const Type type = type_of(type_name);
-    require(type == Type::i8 || type == Type::i16, "rows are quantised to i8 or i16");
     const int m = static_cast<int>(x.shape(0)), d = static_cast<int>(x.shape(1)), whole = round_up(d, PANEL);
-    const std::size_t stride = stride_of(d), halves = type == Type::i16 ? 2 : 1;
+    const std::size_t stride = stride_of(d);
     const Memory from = in_rows(x);
-    Memory y(size(m) * halves * stride);
+    Memory y(size(m) * 2 * stride);
     std::vector<float> scales(size(m));
-    kernels.quantize(from.as(), stride, m, d, type, y.as<std::uint8_t>(), stride, scales.data());
-    const auto byte = [&](std::size_t at) {
+    kernels.quantize(from.as(), stride, m, d, y.as<std::uint8_t>(), stride, scales.data());
+    const auto half = [&](std::size_t at) {
         return kernels.activation_zero ? y.as<std::uint8_t>()[at] - kernels.activation_zero : y.as<std::int8_t>()[at];
     };
     std::vector<std::int32_t> steps;
     for (std::size_t row = 0; row < size(m); ++row) {
         for (std::size_t i = 0; i < size(whole); ++i) {
-            const std::size_t at = row * halves * stride;
-            if (type == Type::i8) steps.push_back(byte(at + i));
-            else if (kernels.multiplies_i8) steps.push_back(256 * byte(at + i) + byte(at + stride + i));
+            const std::size_t at = row * 2 * stride;
+            if (kernels.multiplies_i8) steps.push_back(256 * half(at + i) + half(at + stride + i));
             else steps.push_back((y.as<std::int16_t>() + at / 2)[crossed(static_cast<int>(i))]);
         }
     }
@@ -312,7 +309,7 @@ void bind_kernels(nb::module_& m) {
     bind_products<FloatTable>(kernels);
     bind_products<HalfTable>(kernels);
     kernels.def("layer_norm", &layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a, "result"_a);
-    kernels.def("quantize", &quantize, "isa"_a, "type"_a, "x"_a);
+    kernels.def("quantize", &quantize, "isa"_a, "x"_a);
     kernels.def("narrow", &narrow, "isa"_a, "x"_a);
     kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a, "wants_scores"_a, "result"_a,
                 "stored_at_a_time"_a, "rough"_a = false);

@@ -8,7 +8,7 @@ namespace stapes::STAPES_ISA {
 void multiply(const Product& p);
 void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
                 Type y_type, std::size_t y_stride);
-void quantize(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales);
+void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride, float* scales);
 void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
 void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
 void store_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);

@@ -47,17 +47,17 @@ struct Weights {
     }
 };
 
-// The left operand of a product: rows of f32, bf16, or i8 or i16 with a scale for each row.
+// The left operand of a product: rows of f32, bf16, or i16 with a scale for each row.
 //
-// Where the set multiplies bytes (Kernels::multiplies_i8), a row of i16 lies there as two rows of i8, its upper and its lower
-// halves: integers of 16 bits for twice the multiplications, and no more reading of weights. Elsewhere there are no rows of i8,
-// and a row of i16 is 16-bit integers, in every four of which the second and the third have changed places: weights' bytes
-// become 16-bit integers by two shifts, the even ones and the odd ones.
+// Where the set multiplies bytes (Kernels::multiplies_i8), a row of i16 lies there as two rows of bytes, its upper and its lower
+// halves: integers of 16 bits for twice the multiplications, and no more reading of weights. Elsewhere it is 16-bit integers, in
+// every four of which the second and the third have changed places: weights' bytes become 16-bit integers by two shifts, the
+// even ones and the odd ones.
 struct Rows {
     Type type;
     const void* data;
     std::size_t stride;   // bytes; of i16, half of those from one row to the next
-    const float* scales;  // i8 and i16: what one step means, for each row
+    const float* scales;  // i16: what one step means, for each row
 };
 
 // The largest number of steps of rows that are multiplied as 16-bit integers: k products with a partner of so many steps, a weight's
@@ -184,7 +184,7 @@ struct Recurrence {
 
 struct Kernels {
     const char* name;
-    bool multiplies_i8;    // otherwise, rows of integers are i16
+    bool multiplies_i8;    // rows of integers lie in halves
     bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
     bool prefers_i16;      // keys and values of i16 are multiplied in fewer instructions than those of bf16 or f32
     bool has_unit;         // a matrix unit multiplies bytes and bfloat16: reading weights is what products wait for
@@ -193,9 +193,9 @@ struct Kernels {
     // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.
     void (*layer_norm)(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
                        Type y_type, std::size_t y_stride);
-    // Rows of f32 -> i8 (127 steps) or i16 (127 * 256 steps, or most_steps(d)) with a scale for each row: what one step means.
-    // d is rounded up to whole panels; y_stride counts bytes of i8, and a row of i16 takes two.
-    void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales);
+    // Rows of f32 -> i16 (127 * 256 steps, or most_steps(d)) with a scale for each row: what one step means. d is rounded up to whole
+    // panels; a row takes two times y_stride bytes.
+    void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride, float* scales);
     // Rows of f32 -> bf16.
     void (*narrow)(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
     // Put n positions, from `position` (inside one block) on, of a head's keys or values (rows of f32) into a block.

@@ -31,8 +31,8 @@ constexpr std::size_t SUMS_BYTES = 4096;
 static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES);
 static_assert(2 * UNIT_ROWS * PANEL * 4 <= SUMS_BYTES);
 
-// Integers are worth shaping the matrix unit for from so many rows on.
-constexpr int ROWS_FOR_UNIT = 5;
+// Integers are worth shaping the matrix unit for from so many rows (or halves) on.
+constexpr int ROWS_FOR_UNIT = 9;
 
 // Where a call computes.
 struct Place {

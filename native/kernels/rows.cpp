@@ -56,17 +56,13 @@ void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const f
     }
 }
 
-void quantize(const float* x, std::size_t x_stride, int n_rows, int d, Type y_type, std::uint8_t* y, std::size_t y_stride, float* scales) {
+void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride, float* scales) {
     const int whole = round_up(d, PANEL);
-    const bool fine = y_type == Type::i16;
-    const float most = !fine ? 127.0f : MULTIPLIES_I8 ? 127.0f * 256.0f : static_cast<float>(most_steps(d));
+    const float most = MULTIPLIES_I8 ? 127.0f * 256.0f : static_cast<float>(most_steps(d));
     for (int row = 0; row < n_rows; ++row) {
         const float* from = row_of(x, x_stride, row);
-        std::uint8_t* to = y + static_cast<std::size_t>(row) * (fine ? 2 : 1) * y_stride;
-        scales[row] = count_steps(whole, most, [&](int i) { return load(from + i); }, [&](int i, F32 steps) {
-            if (fine) store_fine(to, y_stride, i, steps);
-            else store_bytes(to + i, to_i32(steps) + set1_i32(ACTIVATION_ZERO));
-        });
+        std::uint8_t* to = y + static_cast<std::size_t>(row) * 2 * y_stride;
+        scales[row] = count_steps(whole, most, [&](int i) { return load(from + i); }, [&](int i, F32 steps) { store_fine(to, y_stride, i, steps); });
     }
 }
 

@@ -17,13 +17,11 @@ struct Kind {
 
 Kind kind_of(const std::string& name, const Kernels& kernels) {
     // The convolutions are little work, and the vocabulary's errors go straight into the logits.
-    const bool encoder = name.starts_with("encoder.");
     if (name.starts_with("encoder.conv") || name == "decoder.embedding") return {Type::bf16, Type::bf16};
-    if (!kernels.multiplies_i8) return {Type::i8, Type::i16};
-    // What comes out of the encoder's GELUs is too uneven for 8 bits.
-    if (encoder && name.ends_with("mlp_out")) return {Type::bf16, Type::bf16};
-    if (encoder || name.ends_with("cross_key") || name.ends_with("cross_value")) return {Type::i8, Type::i8};
-    // A decoder step waits for weights: activations of 16 bits cost it next to nothing.
+    // What runs once for a window gains little by bytes where a set multiplies bfloat16; what a step reads gains all.
+    const bool once_a_window = name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
+    if (once_a_window && !kernels.prefers_i16) return {Type::bf16, Type::bf16};
+    // Activations of 8 bits would make more words wrong than all weights of 8 bits together.
     return {Type::i8, Type::i16};
 }
 

@@ -37,7 +37,7 @@ class Operand {
     void take(const float* x, int first, int n, Type type) {
         const std::size_t at = static_cast<std::size_t>(first) * stride_;
         if (is_integer(type))
-            kernels_.quantize(x + at, stride_, n, d_, type, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_, scales_.as() + first);
+            kernels_.quantize(x + at, stride_, n, d_, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_, scales_.as() + first);
         else if (type == Type::bf16)
             kernels_.narrow(x + at, stride_, n, d_, place(first, type), stride_);
         else

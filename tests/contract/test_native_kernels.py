@@ -28,12 +28,10 @@ each_isa = pytest.mark.parametrize("isa", ISAS)
 
 PANEL = 32
 F32_ROUNDING, BF16_ROUNDING = 2.0**-24, 2.0**-8
-TYPES = ("f32", "f16", "bf16", "i8", "i16")
-#: whether a set multiplies rows of i8, and rows of bf16: without, rows are i16 and float32
+TYPES = ("f32", "f16", "bf16", "i8")  # of weights: rows beside i8 are integers of 16 bits
+#: whether a set multiplies bytes, and rows of bf16: without, rows lie there as whole integers, and as float32
 MULTIPLIES: dict[str, tuple[bool, bool]] = {isa: kernels.multiplies(isa) for isa in ISAS}
-each_product = pytest.mark.parametrize(
-    ("isa", "kind"), [(isa, kind) for isa in ISAS for kind in TYPES if kind != "i8" or MULTIPLIES[isa][0]]
-)
+each_product = pytest.mark.parametrize(("isa", "kind"), [(isa, kind) for isa in ISAS for kind in TYPES])
 
 #: (rows, outputs, inputs): whole tiles of every set, one more and one less; single rows that take many panels at once
 SHAPES = (
@@ -68,16 +66,14 @@ def multiply(isa: str, kind: str, a: FloatArray, weights: FloatArray, **given_op
     return found
 
 
-def most_steps(isa: str, kind: str, k: int) -> int:
+def most_steps(isa: str, k: int) -> int:
     """Tell how many steps the largest number of a row of k values has."""
-    if kind == "i8":
-        return 127
     return 127 * 256 if MULTIPLIES[isa][0] else min(2**15 - 1, (2**31 - 1) // (127 * k))
 
 
-def steps_of(isa: str, x: FloatArray, kind: str) -> tuple[Array, FloatArray]:
+def steps_of(isa: str, x: FloatArray) -> tuple[Array, FloatArray]:
     """Quantise rows as the library promises to; (m, k) whole steps, (m,) what a step means."""
-    most = np.float32(most_steps(isa, kind, x.shape[1]))
+    most = np.float32(most_steps(isa, x.shape[1]))
     limit = np.abs(x).max(axis=1, initial=0.0)
     factor = np.divide(most, limit, out=np.zeros_like(limit), where=limit > 0)
     return np.rint(x * factor[:, None]).astype(np.int64), limit / most
@@ -86,8 +82,8 @@ def steps_of(isa: str, x: FloatArray, kind: str) -> tuple[Array, FloatArray]:
 def operands(isa: str, kind: str, a: FloatArray, weights: FloatArray) -> tuple[Array, Array]:
     """Give both sides as they are multiplied, in float64."""
     right = np.asarray(kernels.stored_weights(isa, kind, stored(weights, kind)), np.float64)
-    if kind in ("i8", "i16"):
-        steps, scales = steps_of(isa, a, kind)
+    if kind == "i8":
+        steps, scales = steps_of(isa, a)
         return steps * scales[:, None].astype(np.float64), right
     return (as_bf16(a) if kind == "bf16" and MULTIPLIES[isa][1] else a).astype(np.float64), right
 
@@ -119,7 +115,7 @@ def test_products(isa: str, kind: str, shape: tuple[int, int, int]) -> None:
     left, right = operands(isa, kind, a, weights)
     exact, sizes = left @ right.T, np.abs(left) @ np.abs(right).T
     # Integers are added without rounding; only what follows rounds. Other sums have k products and as many additions.
-    tolerance = (4 if kind in ("i8", "i16") else 2 * k + 2) * F32_ROUNDING * sizes
+    tolerance = (4 if kind == "i8" else 2 * k + 2) * F32_ROUNDING * sizes
     found = multiply(isa, kind, a, weights)
     assert found.shape == (m, -(-n // PANEL) * PANEL)
     assert (np.abs(found[:, :n] - exact) <= tolerance).all()
@@ -186,13 +182,12 @@ def test_a_row_s_product_depends_on_nothing_beside_it(isa: str, kind: str) -> No
             assert some.tobytes() == np.ascontiguousarray(whole[:n, first * PANEL : last * PANEL]).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["i8", "i16"])
 @each_shape
-def test_integer_products_are_the_same_on_every_instruction_set(kind: str, shape: tuple[int, int, int]) -> None:
+def test_integer_products_are_the_same_on_every_instruction_set(shape: tuple[int, int, int]) -> None:
     m, n, k = shape
     for as_bytes in (True, False):  # 16 bits are another number of steps where bytes are not multiplied
-        isas = [isa for isa in ISAS if MULTIPLIES[isa][0] == as_bytes and (as_bytes or kind == "i16")]
-        found = {multiply(isa, kind, rows(m, k), rows(n, k, 1)).tobytes() for isa in isas}
+        isas = [isa for isa in ISAS if MULTIPLIES[isa][0] == as_bytes]
+        found = {multiply(isa, "i8", rows(m, k), rows(n, k, 1)).tobytes() for isa in isas}
         assert len(found) == min(len(isas), 1)
 
 
@@ -227,7 +222,7 @@ def test_no_rows_are_no_work(isa: str, kind: str) -> None:
     ones = np.ones(5, np.float32)
     assert kernels.layer_norm(isa, rows(0, 5), ones, ones, "f32").shape == (0, PANEL)
     assert kernels.narrow(isa, rows(0, 5)).shape == (0, PANEL)
-    assert kernels.quantize(isa, "i8", rows(0, 5))[0].shape == (0, PANEL)
+    assert kernels.quantize(isa, rows(0, 5))[0].shape == (0, PANEL)
 
 
 # Rows.
@@ -265,12 +260,11 @@ def test_layer_norm_of_no_numbers(isa: str, poison: float) -> None:
 
 
 @each_isa
-@pytest.mark.parametrize("kind", ["i8", "i16"])
 @pytest.mark.parametrize("d", [1, 31, 32, 33, 200])
-def test_rows_are_quantised_as_promised(isa: str, kind: str, d: int) -> None:
+def test_rows_are_quantised_as_promised(isa: str, d: int) -> None:
     x = np.concatenate((rows(20, d), rows(5, d, size=1e-20), rows(5, d, size=1e20), np.zeros((1, d), np.float32)))
-    steps, scales = steps_of(isa, x, kind)
-    found_steps, found_scales = kernels.quantize(isa, kind, x)
+    steps, scales = steps_of(isa, x)
+    found_steps, found_scales = kernels.quantize(isa, x)
     assert found_scales.tobytes() == scales.tobytes()
     assert np.array_equal(found_steps[:, :d], steps)
     assert not found_steps[:, d:].any()
@@ -279,24 +273,22 @@ def test_rows_are_quantised_as_promised(isa: str, kind: str, d: int) -> None:
 @each_isa
 def test_every_number_of_steps_can_be_stored(isa: str) -> None:
     """Of 16 bits, each half must fit into 8, whatever the other one is."""
-    for kind in ("i8", "i16"):
-        most = most_steps(isa, kind, 64)
-        numbers = np.resize(np.arange(-most, most + 1, dtype=np.float32), (-(-(2 * most + 1) // 63), 63))
-        x = np.insert(numbers, 7, most, axis=1)  # so that a step is 1
-        steps, _ = kernels.quantize(isa, kind, x)
-        assert np.array_equal(steps[:, :64], x.astype(np.int32))
+    most = most_steps(isa, 64)
+    numbers = np.resize(np.arange(-most, most + 1, dtype=np.float32), (-(-(2 * most + 1) // 63), 63))
+    x = np.insert(numbers, 7, most, axis=1)  # so that a step is 1
+    steps, _ = kernels.quantize(isa, x)
+    assert np.array_equal(steps[:, :64], x.astype(np.int32))
 
 
 @each_isa
-@pytest.mark.parametrize("kind", ["i8", "i16"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e-45, 3.4e38])
-def test_rows_at_the_ends_of_float32_are_quantised_somehow(isa: str, kind: str, poison: float) -> None:
+def test_rows_at_the_ends_of_float32_are_quantised_somehow(isa: str, poison: float) -> None:
     x = rows(3, 50)
-    clean, _ = kernels.quantize(isa, kind, x)
+    clean, _ = kernels.quantize(isa, x)
     x[1] = 0.0
     x[1, 3] = poison
-    found, scales = kernels.quantize(isa, kind, x)
-    assert np.abs(found).max() <= most_steps(isa, kind, 50)
+    found, scales = kernels.quantize(isa, x)
+    assert np.abs(found).max() <= most_steps(isa, 50)
     assert np.array_equal(found[[0, 2]], clean[[0, 2]])
     if poison == 3.4e38:
         assert abs(found[1, 3] * float(scales[1]) / poison - 1) < 1e-6

@@ -10,8 +10,8 @@ DEFAULT_PRECISION = "float32"
 
 #: (official model, instruction set) -> precision
 BEST: dict[tuple[str, str], str] = {
-    ("base", "avx512_amx"): "int8",
-    ("base", "avx512_bf16"): "int8",
+    ("base", "avx512_amx"): "bfloat16",
+    ("base", "avx512_bf16"): "bfloat16",
     ("base", "avx2"): "int8",
 }
 
