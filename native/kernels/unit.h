@@ -54,12 +54,6 @@ STAPES_INLINE void unit_step(const Byte* a, std::size_t a_stride, const Byte* b,
     unit_dot<U, INTEGERS, 3, 5, 7>();
 }
 
-// As read_ahead in tile.h, of sixteen groups: few rows of integers are those of a step.
-STAPES_INLINE void ask_ahead(const Byte* b) {
-    constexpr int lines = UNIT_GROUPS * PANEL * 4 / static_cast<int>(CACHE_LINE);
-    unrolled<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(b + READ_AHEAD + i * CACHE_LINE); });
-}
-
 // Fewer than sixteen groups, copied to where zeros follow: behind them may lie what is no number.
 template <class U, bool INTEGERS>
 void unit_rest(const Byte* a, std::size_t a_stride, const Byte* b, int n_groups, int n_rows) {
@@ -98,7 +92,8 @@ void run_on_unit(Held<U>& unit, int n_rows, const Tile& t) {
         int n = left < t.groups_per_segment ? left : t.groups_per_segment;
         left -= n;
         for (; n >= UNIT_GROUPS; n -= UNIT_GROUPS) {
-            if (INTEGERS && !below) ask_ahead(b);
+            if (INTEGERS && !below)  // few rows of integers are those of a step
+                unrolled<UNIT_GROUPS>([&](auto i) __attribute__((always_inline)) { read_ahead<OpI8OnUnit, VECTORS_PER_PANEL>(b + i * PANEL * 4, 0); });
             unit_step<U, INTEGERS>(a, t.a_stride, b, below);
             a += UNIT_BYTES;
             b += UNIT_GROUPS * PANEL * 4;

@@ -21,7 +21,7 @@ Kind kind_of(const std::string& name, const Kernels& kernels) {
     // What runs once for a window gains little by bytes where a set multiplies bfloat16; what a step reads gains all.
     const bool once_a_window = name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
     if (once_a_window && !kernels.prefers_i16) return {Type::bf16, Type::bf16};
-    // Activations of 8 bits would make more words wrong than all weights of 8 bits together.
+    // Activations of 8 bits would move logits nearly as much again as all else that int8 does (docs/experiments.md).
     return {Type::i8, Type::i16};
 }
 
