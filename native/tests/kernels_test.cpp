@@ -208,11 +208,14 @@ void check_peak(const Kernels& kernels) {
         const std::vector<float> numbers(n, 1.0f);
         kernels.read_through(numbers.data(), n * sizeof(float));
     }
-    const double f32 = kernels.multiply_in_registers(Type::f32, 5);
-    CHECK(f32 > 0 && kernels.multiply_in_registers(Type::f32, 10) == 2 * f32);
-    CHECK(kernels.multiply_in_registers(Type::bf16, 5) == (kernels.multiplies_bf16 ? 2 : 1) * f32);
-    CHECK(kernels.multiply_in_registers(Type::i8, 5) == (kernels.multiplies_i8 ? 4 : 2) * f32);
-    CHECK(kernels.multiply_in_registers(Type::i16, 5) == 2 * f32);
+    constexpr int N_ROUNDS = 16;  // of vectors: one of a matrix unit, which takes products of bf16 and i8
+    const auto n_products = [&](Type type, int times) { return kernels.multiply_in_registers(type, times * N_ROUNDS); };
+    for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
+        CHECK(n_products(type, 1) > 0 && n_products(type, 2) == 2 * n_products(type, 1));
+    const double f32 = n_products(Type::f32, 1), bf16 = n_products(Type::bf16, 1), i8 = n_products(Type::i8, 1);
+    CHECK(kernels.has_unit || bf16 == (kernels.multiplies_bf16 ? 2 : 1) * f32);
+    CHECK(kernels.has_unit ? i8 == 2 * bf16 : i8 == (kernels.multiplies_i8 ? 4 : 2) * f32);
+    CHECK(n_products(Type::i16, 1) == 2 * f32);
 }
 
 }  // namespace
