@@ -56,6 +56,24 @@ def _same_time(mine: float, other: float, words: bool) -> bool:
     return abs(mine - other) <= WORD_TIME_TOLERANCE_S + 1e-6 if words else _rounded(mine) == other
 
 
+def with_openings_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Take over when the first word of a window begins, and its segment, where that is later and inside the word.
+
+    The rest of the reference's result stays: so that these are the only differences that are forgiven.
+    """
+    segments, windows = [], set[int]()
+    for mine, other in zip(ours["segments"], theirs["segments"], strict=False):
+        if other.get("words") and mine.get("words") and other["seek"] not in windows:
+            windows.add(other["seek"])
+            first, begun = other["words"][0], mine["words"][0]
+            if first["start"] < begun["start"] < first["end"]:
+                moved = {**first, "start": begun["start"]}
+                start = begun["start"] if other["start"] == first["start"] else other["start"]
+                other = {**other, "start": start, "words": [moved, *other["words"][1:]]}  # noqa: PLW2901
+        segments.append(other)
+    return {**theirs, "segments": segments + theirs["segments"][len(segments) :]}
+
+
 def n_times(result: dict[str, Any], other: dict[str, Any]) -> tuple[int, int]:
     """Count times of words that are equal, and all of them; the words must be the same."""
     pairs = [

@@ -52,6 +52,7 @@ class Listen:
 
     seek: int
     n_frames: int
+    is_opening: bool = False  # whether only the beginning of a window is asked about
 
 
 @dataclass(frozen=True, slots=True)

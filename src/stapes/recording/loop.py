@@ -170,7 +170,7 @@ class SeekLoop:
             if self._spoken.is_listening:
                 self._spoken.accept(answer)
                 return []
-            self._watch.hear(answer)
+            self._watch.hear(answer, is_opening=asked.is_opening)
             if self._decoded is None:
                 return []
             (decoded, result), self._decoded = self._decoded, None
@@ -309,7 +309,7 @@ class SeekLoop:
         text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
         if text and result.timings is None:
             return Align(place.seek, place.n_frames, text)
-        return Listen(place.seek, place.n_frames) if text and self._watch.doubts_words(result, place) else None
+        return self._watch.question_of_words(result, place) if text else None
 
     def _forget_prompt_of(self, guarded: Guarded) -> None:
         """Give no window behind a loop the text that led to it."""

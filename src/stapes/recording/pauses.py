@@ -1,8 +1,8 @@
 """Words that attention lays into a long pause, where nobody speaks: they go to the speech they belong to. Pure.
 
 Where a part of a pause was cut out, no word reaches over the seam, and no segment begins or ends on its wrong side.
-Changes the times that are told, never what the loop does next. Words that reach into speech stay as they are: moved
-to where the network begins to hear, they would agree less with the same words decoded alone (docs/experiments.md).
+Changes the times that are told, never what the loop does next. Of a word that attention lays over a pause the end is to
+be trusted more than the beginning: a path has each word begin where the one before it ends, pause or not.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ LEAST_PAUSE_S = 1.5
 _REACH_S = 0.2
 #: by which a word that reaches into speech begins too early: attention's own errors are smaller
 _EARLY_S = 1.0
-#: the same before the end of a long pause, and of one that was cut short, where attention errs more
-_EARLY_BEHIND_LONG_S, _EARLY_BEHIND_CUT_S = 0.5, 0.2
+#: the same before the end of a pause that is long, or was cut short, where attention errs more
+_EARLY_BEHIND_LONG_S = 0.1
 #: by which the first word behind a pause that was cut short may begin before the pause
 _OVER_S = 0.3
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
 _FAR_S = 0.5
 #: frames that are too short for a word: music now and then sounds like speech for as long
 _NO_WORD = 15
-#: what the network hears of a word begins about that late, and that late behind a pause that was cut short
-_BLUR_S, _BLUR_BEHIND_CUT_S = 0.1, 0.2
+#: by which a word begins before the network hears it, or ends behind what it heard
+BLUR_S = 0.05
+_CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
 _FRAMES_PER_SECOND = 100
 
 
@@ -76,7 +77,8 @@ def out_of_pauses(
 
 def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: Heard) -> list[Segment]:
     words = [word for segment in segments for word in segment.words or ()]
-    moved = [_moved(word, pauses, heard) for word in words]
+    texts_before = ["", *(word.text for word in words)]
+    moved = [_moved(word, _ends_clause(text), pauses, heard) for word, text in zip(words, texts_before, strict=False)]
     if moved == words:
         return list(segments)
     for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
@@ -99,38 +101,45 @@ def _pauses(heard: Heard, first_s: float, end_s: float, seams_s: Sequence[float]
         own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
         if not heard.spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
             continue
-        early_s = _EARLY_BEHIND_LONG_S if b - a >= LONG_PAUSE / _FRAMES_PER_SECOND else _EARLY_S
+        is_long = own_seams_s or b - a >= LONG_PAUSE / _FRAMES_PER_SECOND
         found.append(
             Pause(
                 start_s=a if a > first_s else -1.0,
                 end_s=b if b < end_s else end_s + 1e9,
-                early_s=_EARLY_BEHIND_CUT_S if own_seams_s else early_s,
+                early_s=_EARLY_BEHIND_LONG_S if is_long else _EARLY_S,
                 seams_s=own_seams_s,
             )
         )
     return found
 
 
-def _moved(word: Word, pauses: Sequence[Pause], heard: Heard) -> Word:
+def _ends_clause(text: str) -> bool:
+    return text.strip().endswith(_CLAUSE_ENDS)
+
+
+def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Heard) -> Word:
+    """Move one word. begins_clause: whether the word before it ends a clause: in doubt, the pause is between them."""
     for pause in pauses:
-        if (laid := _laid_on_one_side(word, pause, heard)) is not None:
+        if (laid := _laid_on_one_side(word, begins_clause, pause, heard)) is not None:
             word = laid
             continue
         end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
         lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
-        if word.start_s < pause.start_s + _REACH_S or not lies_in_it:
+        reach_s = -_REACH_S if begins_clause else _REACH_S
+        if word.start_s < pause.start_s + reach_s or not lies_in_it:
             continue
         duration_s = word.end_s - word.start_s
-        if end_s - word.end_s <= word.start_s - pause.start_s or pause.start_s < 0:
+        is_nearer = end_s - word.end_s <= word.start_s - pause.start_s
+        if is_nearer or begins_clause or pause.start_s < 0:
             begin_s = _begin_behind(word, pause)
             word = replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
         else:  # behind the last word that was heard
-            end_s = min((round(pause.start_s + _BLUR_S, 2), *pause.seams_s))
+            end_s = min((round(pause.start_s + BLUR_S, 2), *pause.seams_s))
             word = replace(word, start_s=pause.start_s, end_s=end_s)
     return word
 
 
-def _laid_on_one_side(word: Word, pause: Pause, heard: Heard) -> Word | None:
+def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Heard) -> Word | None:
     """Lay a word that reaches over a seam on the side that holds more of its speech; None: it does not, or holds none.
 
     The first word behind a pause is laid over it now and then, and a bit into the speech before it.
@@ -144,12 +153,13 @@ def _laid_on_one_side(word: Word, pause: Pause, heard: Heard) -> Word | None:
     if not between:
         return None
     before_s = _spoken_s(heard, word.start_s, between[0])
-    behind_s = word.end_s - max(between[-1], pause.end_s - _BLUR_BEHIND_CUT_S)
-    if behind_s > before_s:
+    behind_s = word.end_s - max(between[-1], pause.end_s - BLUR_S)
+    if begins_clause and before_s < _REACH_S and word.end_s <= pause.end_s:
+        return None  # it holds no speech
+    if behind_s > before_s or (begins_clause and word.end_s > pause.end_s - _REACH_S):
         return replace(word, start_s=min(_begin_behind(word, pause), word.end_s))
-    if before_s > 0 or word.start_s < pause.start_s + _REACH_S:
-        return replace(word, end_s=between[0])
-    return None
+    holds_some = before_s > 0 or word.start_s < pause.start_s + _REACH_S
+    return replace(word, end_s=between[0]) if holds_some else None
 
 
 def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
@@ -163,8 +173,7 @@ def _spoken_s(heard: Heard, start_s: float, end_s: float) -> float:
 
 def _begin_behind(word: Word, pause: Pause) -> float:
     """Say when a word begins that belongs to the speech behind a pause."""
-    blur_s = _BLUR_BEHIND_CUT_S if pause.seams_s else _BLUR_S
-    return max((word.start_s, round(pause.end_s - blur_s, 2), *pause.seams_s))
+    return max((word.start_s, round(pause.end_s - BLUR_S, 2), *pause.seams_s))
 
 
 def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:

@@ -22,8 +22,9 @@ from stapes.recording.guards import (
     is_doubtful,
     overlong_word,
 )
-from stapes.recording.listening import RUN_UP, Heard
+from stapes.recording.listening import RUN_UP, Heard, Listen
 from stapes.recording.long_pauses import Pause, long_pauses, spoil
+from stapes.recording.openings import begun_by_voice, opening
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
 from stapes.recording.segments import Cut, Piece
 from stapes.recording.timeline import Timeline
@@ -48,6 +49,7 @@ class Watch:
         self._tokenizer = tokenizer
         self._can_listen = can_listen
         self._heard: Heard | None = None  # in the window that is decoded next, or was just now
+        self._opening: Heard | None = None  # in its beginning alone
         self._quiet = False  # whether nobody was heard in the last window
         self._looped = False  # whether the last window ended in a loop
         self._leaves_out = False  # whether the window is decoded without its long pauses
@@ -58,9 +60,12 @@ class Watch:
         """What the guards did so far."""
         return tuple(self._flags)
 
-    def hear(self, heard: Heard) -> None:
-        """Take what was heard in the window."""
-        self._heard = heard
+    def hear(self, heard: Heard, *, is_opening: bool = False) -> None:
+        """Take what was heard in the window, or in its opening."""
+        if is_opening:
+            self._opening = heard
+        else:
+            self._heard = heard
 
     # Before a window is decoded.
 
@@ -107,10 +112,15 @@ class Watch:
         may_ask = asks and self._can_listen and self._heard is None
         return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
 
-    def doubts_words(self, result: WindowResult, place: Place) -> bool:
-        """Whether a window's words give reason to listen."""
-        may_ask = self._guards.silence_guard and self._can_listen and self._heard is None
-        return may_ask and has_hole(result.timings or (), place.n_frames / _FRAMES_PER_SECOND)
+    def question_of_words(self, result: WindowResult, place: Place) -> Listen | None:
+        """Ask who speaks where a window's words give reason to: in all of it, or in its opening."""
+        if not self._guards.silence_guard or not self._can_listen or self._heard is not None:
+            return None
+        timings = result.timings or ()
+        if has_hole(timings, place.n_frames / _FRAMES_PER_SECOND):
+            return Listen(place.seek, place.n_frames)
+        n_frames = min(opening(timings), place.n_frames)
+        return Listen(place.seek, n_frames, is_opening=True) if n_frames and self._opening is None else None
 
     def spoiling_pauses(
         self, result: WindowResult, found: Cut, place: Place, clip: tuple[int, int]
@@ -138,7 +148,7 @@ class Watch:
             else:
                 self._flags.append(flag)
         self._timeline.leave_out(one.left_out for one in pauses)
-        self._leaves_out, self._heard = True, None
+        self._leaves_out, self._heard, self._opening = True, None, None
 
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
@@ -185,8 +195,11 @@ class Watch:
     def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
         """Move words out of pauses, where it was listened; lay what reaches over a seam on one side, in any case."""
         seams = self._timeline.seams(place.seek, place.end)
-        heard = self._heard
-        if heard is None or not self._guards.silence_guard:
+        listened = self._guards.silence_guard
+        if listened and (heard := self._heard or self._opening) is not None:
+            segments = begun_by_voice(segments, heard, place.seek)
+        heard = self._heard if listened else None
+        if heard is None:
             if not seams:
                 return segments
             heard = Heard(((place.seek, place.end),))
@@ -227,4 +240,5 @@ class Watch:
 
     def moved_on(self) -> None:
         """Forget the window."""
-        self._quiet, self._heard, self._leaves_out = self._is_silent, None, False
+        self._quiet, self._leaves_out = self._is_silent, False
+        self._heard = self._opening = None
