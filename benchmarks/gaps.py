@@ -1,10 +1,11 @@
 """Speech with gaps: what is invented in them, what is lost beside them, and when its words begin.
 
-    python -m benchmarks.gaps [--first 6] [--methods default,reference,vad] [--others other/bin/python]
+    python -m benchmarks.gaps [--first 6] [--methods default,reference,vad] [--drawings 4] [--others other/bin/python]
 
-Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seed is fixed), filled with
-silence, with faint noise, or with music, or without gaps. Each is transcribed with word times, by each method; and
-each piece alone (what the model makes of it without the text before it).
+Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seeds are fixed), filled
+with silence, with faint noise, or with music, or without gaps. Each is transcribed with word times, by each method;
+and each piece alone (what the model makes of it without the text before it). One drawing of the gaps decides of ten
+words by chance: several are counted together.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="only so many pieces of each voice")
     parser.add_argument("--voices", default="", help="only those whose names hold this")
     parser.add_argument("--methods", type=_methods, default=_methods("default,reference"), help=", ".join(METHODS))
+    parser.add_argument("--drawings", type=int, default=1, help="how often gaps are drawn; first the usual ones")
     parser.add_argument("--model", default="base")
     parser.add_argument("--precision", default="float32")
     parser.add_argument(
@@ -86,7 +88,7 @@ def main() -> int:
             alone = [_words(engine, one, "default") for one in samples]
             rows.setdefault(ALONE, Counts())
             texts.append((ALONE, wanted, " ".join("".join(word.text for word in words) for words in alone)))
-            for way, joined, method in _ways(voice, samples, arguments.methods):
+            for way, joined, method in _ways(voice, samples, arguments.methods, arguments.drawings):
                 words = _words(engine, joined.samples, method)
                 some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
                 counts = rows.setdefault(way, Counts())
@@ -119,6 +121,7 @@ def main() -> int:
         for way, counts in rows.items()
     }
     settings = {"model": arguments.model, "precision": arguments.precision, "normaliser": name}
+    settings |= {"drawings": arguments.drawings}
     keep(result_of("gaps", settings, ways=found), arguments.output, "gaps")
     return 0
 
@@ -143,13 +146,15 @@ def _samples(recording: Recording) -> Samples:
         return loaded.read(0, loaded.n_samples).copy()
 
 
-def _ways(voice: str, pieces: Sequence[Samples], methods: Sequence[str]) -> Iterator[tuple[str, Joined, str]]:
-    generator = np.random.default_rng(len(voice))
-    gaps = [0.0, *np.exp(generator.uniform(np.log(_SHORTEST_S), np.log(_LONGEST_S), len(pieces) - 1))]
-    for name, gaps_s, filler in (
-        ("no gaps", [0.0] * len(pieces), "silence"),
-        *((f"gaps of {filler}", gaps, filler) for filler in FILLERS),
-    ):
+def _ways(
+    voice: str, pieces: Sequence[Samples], methods: Sequence[str], n_drawings: int
+) -> Iterator[tuple[str, Joined, str]]:
+    ways = [("no gaps", [0.0] * len(pieces), "silence")]
+    for drawing in range(n_drawings):
+        generator = np.random.default_rng(len(voice) + 1000 * drawing)
+        gaps = [0.0, *np.exp(generator.uniform(np.log(_SHORTEST_S), np.log(_LONGEST_S), len(pieces) - 1))]
+        ways += [(f"gaps of {filler}", gaps, filler) for filler in FILLERS]
+    for name, gaps_s, filler in ways:
         joined = _join(pieces, gaps_s, filler)
         for method in methods:
             yield name if method == "default" else f"{name}, {method}", joined, method

@@ -12,7 +12,7 @@ from stapes.options.checks import flag, number, option, require
 class Guards:
     """What is done where the model invents text or leaves speech out; mode "reference" switches all off."""
 
-    silence_guard: bool = option(True, "drop text where nobody speaks, if its scores are doubtful")
+    silence_guard: bool = option(True, "drop doubtful text where nobody speaks, and begin words where voices do")
     tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
     pause_guard: bool = option(True, "decode a window without its long pauses, if its scores give reason to doubt it")
     loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")

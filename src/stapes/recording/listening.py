@@ -22,7 +22,7 @@ _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 _LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
 #: a network that has heard nothing yet is unsure of what comes first; whole chunks, so that one begins with a stretch
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
-#: frames before speech at which to begin: the network hears a word some tenths of a second late
+#: frames before speech at which to begin: a window that begins with the voice itself is read worse
 RUN_UP = 50
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
 _VOICE = VoiceSettings(

@@ -14,7 +14,7 @@ from stapes.results import WindowResult
 
 #: frames without speech that make a pause a long one
 LONG_PAUSE = 300
-#: frames of it that are kept on either side: speech is heard some tenths of a second late, and sentences have pauses.
+#: frames of it that are kept on either side: sentences have pauses.
 #: At a window's end too: somebody may speak right behind it
 _KEPT = 80
 
