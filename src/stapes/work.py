@@ -90,7 +90,7 @@ class Workshop:
     def alignment(self, recording: Recording, text: str, speech: Speech) -> GivenTextTask:
         """Make the alignment of a text that is known."""
         heads = self.checkpoint.alignment_heads
-        return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads)
+        return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads, listener=self.listener)
 
     def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionReading:
         """Make what reads the attention of a window that was transcribed with times of words."""

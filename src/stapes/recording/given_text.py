@@ -23,6 +23,8 @@ from stapes.options import Speech, Words
 from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import LanguageQuestion, candidates_of
+from stapes.recording.listening import Ear, Listen, OpenListener
+from stapes.recording.openings import begun_by_voice, opening
 from stapes.recording.segments import Piece
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.window_work import Reading, WindowAtHand
@@ -75,10 +77,19 @@ class GivenTextTask:
     """Drives one recording and its text. Satisfies `RecordingWork`, and `Strand`: its only one."""
 
     def __init__(
-        self, recording: Recording, backend: Backend, tokenizer: Tokenizer, text: str, speech: Speech, *, heads: Heads
+        self,
+        recording: Recording,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        text: str,
+        speech: Speech,
+        *,
+        heads: Heads,
+        listener: OpenListener | None = None,
     ) -> None:
         """Take a recording, which the task closes.
 
+        listener: makes what hears where a window's first word begins; None: it begins with the window.
         Raises OptionError for an empty text, or a language that the model does not know.
         """
         self._recording = recording
@@ -87,6 +98,7 @@ class GivenTextTask:
         self._speech = speech
         self._heads = heads
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
+        self._ear = None if listener is None else Ear(recording, listener)
         self._guess: LanguageGuess | None = None
         self._languages = candidates_of(tokenizer, speech)
         self._language = speech.language_code if tokenizer.multilingual else "en"
@@ -243,7 +255,7 @@ class GivenTextTask:
         end = seek + round(words[-1].end_s * 100) if words else seek
         self._seek = seek + n_frames if end <= seek or self._is_last else end
         self._left = self._left[len(words) :]
-        segments = self._cut(words, seek)
+        segments = self._begun_by_voice(self._cut(words, seek), Listen(seek, min(n_frames, opening(words))))
         tokens = tuple(token for word in words for token in word.tokens)
         text = self._tokenizer.decode(tokens)
         result = WindowResult(tokens=tokens, text=text.strip(), avg_logprob=_mean_logprob(words), no_speech_prob=0.0,
@@ -280,6 +292,12 @@ class GivenTextTask:
                 )
             )  # fmt: skip
         return in_order(segments, spoken_until_s)
+
+    def _begun_by_voice(self, segments: list[Segment], asked: Listen) -> list[Segment]:
+        """Begin a window's first word with the voice. asked: the window's opening; empty where no word can hold one."""
+        if self._ear is None or not asked.n_frames:
+            return segments
+        return begun_by_voice(segments, self._ear.hear(asked, lambda first, end: ((first, end),)), asked.seek)
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""
