@@ -22,9 +22,10 @@ from stapes.recording.chunks import ChunkedTask
 from stapes.recording.detection import LanguageDetection
 from stapes.recording.given_text import GivenTextTask
 from stapes.recording.listening import OpenListener, find_spans
-from stapes.recording.loop import Answer, clips_in_frames
+from stapes.recording.loop import Answer
 from stapes.recording.splice import TimeMap, whole_frames, within
 from stapes.recording.task import RecordingTask
+from stapes.recording.timeline import clips_in_frames
 from stapes.recording.vad import VoiceSettings, padded
 from stapes.results import Window
 from stapes.tokenizer import Tokenizer

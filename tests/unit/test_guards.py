@@ -291,6 +291,36 @@ def test_poor_text_around_a_long_pause_is_decoded_again_without_it() -> None:
     assert [(one.seek, one.n_frames) for one in listened] == [(0, 3000), (0, 2160)]
 
 
+@pytest.mark.parametrize(("spoken", "again"), [(800, True), (80, False)])
+def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_text_before_it(
+    spoken: int, again: bool
+) -> None:
+    """A window of text, then one with a long pause: once that is left out, what was said before leads astray."""
+    silent = said(0.0, "of the", 2.0, no_speech_prob=0.7, avg_logprob=-1.2)
+
+    def decode(asked: Decode) -> WindowResult:
+        if asked.seek == 0:
+            return fluent(asked)
+        return (
+            said(0.0, FLUENT, 4.0, **POOR)
+            if asked.n_frames == 3000
+            else said(0.0, "read", 4.0)
+            if not asked.prompt
+            else silent
+        )
+
+    speech = [(0, 2900), (3000, 3000 + spoken // 2), (5600, 5600 + spoken // 2)]
+    transcript, decoded, _ = run(6000, decode, speech, temperature=0.0)
+    (first, second, *others) = decoded
+    assert (first.seek, second.seek, second.prompt != ()) == (0, 3000, True)
+    assert [bool(request.prompt) for request in others if request.seek == 3000] == ([True, False] if again else [True])
+    assert texts(transcript) == ([FLUENT, "read"] if again else [FLUENT])
+    assert ("speech" in guards(transcript)) == again
+    if again:
+        flag = transcript.flags[guards(transcript).index("speech")]
+        assert str(flag) == "30.0-60.0 s: goes back, as somebody speaks in what was taken for silence"
+
+
 def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_pauses_either() -> None:
     """Two pauses, the second one longer than what comes into the window at once; then a window in the usual time."""
     speech = [(0, 500), (1000, 2600), (7000, 9000)]

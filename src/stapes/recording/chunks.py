@@ -20,11 +20,12 @@ from stapes.options import Clips, TranscribeOptions
 from stapes.recording.alignment import Heads
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.listening import OpenListener
-from stapes.recording.loop import FRAMES_PER_SECOND, Answer, clips_in_frames
+from stapes.recording.loop import Answer
 from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import most_spoken
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.task import RecordingTask, window_cost
+from stapes.recording.timeline import FRAMES_PER_SECOND, clips_in_frames
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 

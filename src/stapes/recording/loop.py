@@ -31,13 +31,12 @@ from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
 from stapes.recording.splice import Seam
 from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
-from stapes.recording.timeline import Timeline
+from stapes.recording.timeline import FRAMES_PER_SECOND, Timeline, clips_in_frames
 from stapes.recording.watch import Watch
 from stapes.recording.words import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
-FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
 
@@ -260,13 +259,10 @@ class SeekLoop:
         place = Place(asked.seek, asked.n_frames)
         found = self._cut(asked, result)
         guarded = self._watch.filtered(found, place, asked.prompt)
-        question = self._question(place, result, found, guarded)
-        if question is not None:
+        if (question := self._question(place, result, found, guarded)) is not None:
             self._decoded, self._asked = (asked, result), question
             return []
-        if pauses := self._watch.spoiling_pauses(result, found, place, self._clip()):
-            self._move_on(asked, result, asked.seek, segments=None)
-            self._leave_out(pauses)
+        if self._reads_again(asked, result, found, place):
             return []
         silent = is_silence(result, self._options.thresholds)
         if silent or not guarded.found.pieces:
@@ -299,6 +295,20 @@ class SeekLoop:
         if not guarded.looped:  # that guard has said where to go on
             next_seek = self._watch.go_on(place, segments, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
+
+    def _reads_again(self, asked: Decode, result: WindowResult, found: Cut, place: Place) -> bool:
+        """Refuse a window's text for another reading: without its long pauses, and then without the text before it."""
+        pauses = self._watch.spoiling_pauses(result, found, place, self._clip())
+        silent = is_silence(result, self._options.thresholds) and self._watch.doubts_silence(place)
+        if not pauses and not (silent and self._reset < len(self._history)):
+            return False
+        self._move_on(asked, result, asked.seek, segments=None)
+        if pauses:
+            self._leave_out(pauses)
+        else:
+            self._reset = len(self._history)
+            self._watch.go_again(place)
+        return True
 
     def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:
         """Say what else must be known of a window before it is settled."""
@@ -388,12 +398,3 @@ class SeekLoop:
         told = self._timeline.segments(segments or ())
         self._segments.extend(told)
         return told
-
-
-def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
-    """Turn seconds (start, end, start, end, ...) into frames; a last start alone runs to the recording's end."""
-    points = [round(time * FRAMES_PER_SECOND) for time in times] or [0]
-    if len(points) % 2:
-        points.append(content_frames)
-    # An end past the recording would keep the reference decoding nothing for ever.
-    return [(start, min(end, content_frames)) for start, end in zip(points[::2], points[1::2], strict=True)]

@@ -142,7 +142,8 @@ def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Hear
 def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Heard) -> Word | None:
     """Lay a word that reaches over a seam on the side that holds more of its speech; None: it does not, or holds none.
 
-    The first word behind a pause is laid over it now and then, and a bit into the speech before it.
+    The first word behind a pause is laid over it now and then, and a bit into the speech before it. A word behind the
+    end of a clause belongs where it ends.
     """
     if not pause.seams_s:
         return None

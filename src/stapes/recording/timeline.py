@@ -16,6 +16,8 @@ from stapes.recording.splice import Seam, TimeMap
 from stapes.recording.vad import Span
 from stapes.results import Flag, Segment, Window
 
+FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
+
 
 class Timeline:
     """What is left of a recording, one stretch behind the other."""
@@ -79,3 +81,12 @@ class Timeline:
     def window(self, one: Window) -> Window:
         """Give a window in the recording's time, with what is left out of it."""
         return one if self._map is None else self._map.window(one)
+
+
+def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
+    """Turn seconds (start, end, start, end, ...) into frames; a last start alone runs to the recording's end."""
+    points = [round(time * FRAMES_PER_SECOND) for time in times] or [0]
+    if len(points) % 2:
+        points.append(content_frames)
+    # An end past the recording would keep the reference decoding nothing for ever.
+    return [(start, min(end, content_frames)) for start, end in zip(points[::2], points[1::2], strict=True)]

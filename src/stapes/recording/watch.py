@@ -34,6 +34,7 @@ from stapes.tokenizer import Tokenizer
 _FRAMES_PER_SECOND = 100
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
 _DOUBTFUL = "the text around this pause was doubtful"
+_NOT_SILENT = "somebody speaks in what was taken for silence"
 
 
 class Watch:
@@ -137,6 +138,16 @@ class Watch:
         if self._heard is None:
             return ()
         return long_pauses(self._heard, place.seek, place.end, self._timeline.left_out_before)
+
+    def doubts_silence(self, place: Place) -> bool:
+        """Whether somebody speaks, a second or more, in a window without its long pauses that is taken for silence."""
+        heard = self._heard if self._guards.speech_guard and self._leaves_out else None
+        return heard is not None and heard.frames_within(place.seek, place.end) >= WORTH_GOING_BACK
+
+    def go_again(self, place: Place) -> None:
+        """Note that a window without its long pauses is decoded once more, without the text before it."""
+        self._flags.append(self._noted("speech", place.start_s, place.end_s, _NOT_SILENT))
+        self._leaves_out = True
 
     def leave_out_pauses(self, pauses: Sequence[Pause]) -> None:
         """Take long pauses out of the timeline; the window is then another one."""
