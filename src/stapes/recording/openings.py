@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from stapes.recording.listening import Heard
 from stapes.recording.pauses import BLUR_S
+from stapes.recording.timeline import FRAMES_PER_SECOND
 from stapes.results import Segment, WordTiming
 
-_FRAMES_PER_SECOND = 100
 #: by which the word is too early at least
 _LEAST_S = 0.1
 #: frames behind the word that are listened to as well: the network hears what is there a bit late
@@ -25,7 +25,7 @@ def opening(timings: Sequence[WordTiming]) -> int:
     """Say how many of a window's frames decide where its first word begins; 0: it is too short to begin too early."""
     if not timings or timings[0].end_s <= _LEAST_S:
         return 0
-    return round(timings[0].end_s * _FRAMES_PER_SECOND) + _BEHIND
+    return round(timings[0].end_s * FRAMES_PER_SECOND) + _BEHIND
 
 
 def begun_by_voice(segments: Sequence[Segment], heard: Heard, first: int) -> list[Segment]:
@@ -38,7 +38,7 @@ def begun_by_voice(segments: Sequence[Segment], heard: Heard, first: int) -> lis
     if place is None or voice is None:
         return list(segments)
     word, *others = segments[place].words or ()
-    begin_s = round(voice / _FRAMES_PER_SECOND - BLUR_S, 2)
+    begin_s = round(voice / FRAMES_PER_SECOND - BLUR_S, 2)
     if not word.start_s + _LEAST_S <= begin_s < word.end_s:
         return list(segments)
     start_s = begin_s if segments[place].start_s == word.start_s else segments[place].start_s

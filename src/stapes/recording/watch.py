@@ -159,7 +159,7 @@ class Watch:
             else:
                 self._flags.append(flag)
         self._timeline.leave_out(one.left_out for one in pauses)
-        self._leaves_out, self._heard, self._opening = True, None, None
+        self._leaves_out, self._heard = True, None
 
     def filtered(self, found: Cut, place: Place, prompt: Sequence[int]) -> Guarded:
         """Take out what is not to be believed."""
@@ -206,10 +206,9 @@ class Watch:
     def out_of_pauses(self, segments: list[Segment], place: Place) -> list[Segment]:
         """Move words out of pauses, where it was listened; lay what reaches over a seam on one side, in any case."""
         seams = self._timeline.seams(place.seek, place.end)
-        listened = self._guards.silence_guard
-        if listened and (heard := self._heard or self._opening) is not None:
-            segments = begun_by_voice(segments, heard, place.seek)
-        heard = self._heard if listened else None
+        heard = self._heard if self._guards.silence_guard else None
+        if (known := heard or self._opening) is not None:
+            segments = begun_by_voice(segments, known, place.seek)
         if heard is None:
             if not seams:
                 return segments
