@@ -207,6 +207,19 @@ def test_speech_behind_the_last_word_is_gone_back_for() -> None:
     assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 16.0, 30.0)]
 
 
+@pytest.mark.parametrize(
+    ("speech", "seeks"),
+    [
+        pytest.param([(0, 180), (260, 2950)], [0, 210], id="what lies behind the next pause"),
+        pytest.param([(0, 2950)], [0], id="nothing, as all of it was decoded from where it begins"),
+    ],
+)
+def test_speech_behind_a_last_word_at_the_very_beginning(speech: list[tuple[int, int]], seeks: list[int]) -> None:
+    texts_of = {0: said(0.0, "hello there", 0.8, no_speech_prob=0.4), 210: said(0.0, FLUENT, 27.4)}
+    _, decoded, _ = run(3000, lambda asked: texts_of[asked.seek], speech)
+    assert [request.seek for request in decoded] == seeks, "a window decoded from where it began gives the same"
+
+
 def aligned(request: Align, starts_s: Sequence[float], text: str) -> Alignment:
     """Say when each word begins; each ends where the next one begins, the last one a second later."""
     words, tokens = text.split(), [(one,) for one in request.tokens]

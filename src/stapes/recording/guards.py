@@ -157,12 +157,10 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
         needed = (said.length - _FREE) / _QUICK_CHARACTERS * _FRAMES_PER_SECOND
         if heard.frames_within(_frame(said.start_s), behind) < max(needed, 1):
             return next_seek
-    left = heard.within(behind, min(next_seek, place.end))
-    if sum(stop - start for start, stop in left) < WORTH_GOING_BACK:
-        return next_seek
-    begin = left[0][0] - RUN_UP
     # Speech at a window's very beginning was decoded from there: to do so again would give the same.
-    return begin if begin - place.seek > WORTH_GOING_BACK else next_seek
+    nearest = place.seek + WORTH_GOING_BACK + RUN_UP
+    left = [span for span in heard.within(behind, min(next_seek, place.end)) if span[0] > nearest]
+    return left[0][0] - RUN_UP if sum(stop - start for start, stop in left) >= WORTH_GOING_BACK else next_seek
 
 
 def overlong_word(segments: Sequence[Segment], heard: Heard) -> tuple[int, Word, float] | None:
