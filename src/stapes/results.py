@@ -147,7 +147,7 @@ class Window:
     result: WindowResult
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
     #: frames of what was decoded, from its first one on, in which somebody speaks: quiet ones were raised
-    voices: tuple[tuple[int, int], ...] = ()  # none: nothing was raised (docs/languages.md)
+    voices: tuple[tuple[int, int], ...] = ()  # none: nothing was raised (docs/languages.md, docs/guards.md)
 
     @property
     def decoded_again(self) -> bool:

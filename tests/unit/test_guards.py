@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
-from stapes.recording.listening import Heard, Listen
+from stapes.recording.listening import Frames, Heard, Listen
 from stapes.recording.loop import Align, Decode, SeekLoop
 from stapes.recording.spoken import Detect
 from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult, WordTiming
@@ -298,6 +298,7 @@ def test_poor_text_around_a_long_pause_is_decoded_again_without_it() -> None:
     assert [(one.seek, one.frames, one.next_seek, one.skipped) for one in transcript.windows] == [
         (0, ((0, 3000),), 0, True), (0, ((0, 580), (1420, 3000)), 3000, False)
     ]  # fmt: skip
+    assert [one.voices for one in transcript.windows] == [(), ((0, 500), (660, 2060))], "quiet ones are raised there"
     (flag,) = transcript.flags
     assert str(flag) == "5.0-15.0 s: decoded again without it, as the text around this pause was doubtful"
     assert (flag.guard, flag.start_s, flag.end_s, flag.text) == ("pause", 5.0, 15.0, "")
@@ -336,7 +337,7 @@ def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_te
 
 def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_pauses_either() -> None:
     """Two pauses, the second one longer than what comes into the window at once; then a window in the usual time."""
-    speech = [(0, 500), (1000, 2600), (7000, 9000)]
+    speech = [(0, 500), (1000, 2600), (7000, 7500), (7600, 9000)]
     answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 30.0), said(0.0, FLUENT, 14.2)])
     transcript, _, _ = run(9500, lambda _: next(answers), speech)
     assert [(one.frames, one.skipped) for one in transcript.windows] == [
@@ -344,6 +345,27 @@ def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_paus
     ]  # fmt: skip
     assert [(flag.start_s, flag.end_s) for flag in transcript.flags] == [(5.0, 10.0), (26.0, 70.0)]
     assert [(one.start_s, one.end_s) for one in transcript.segments] == [(0.0, 75.8), (75.8, 90.0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "frames"),
+    [
+        pytest.param(500, 9000, ((0, 580), (1420, 2080)), id="it ends in the last pause"),
+        pytest.param(500, 8650, ((0, 580), (1420, 2080), (6920, 8680)), id="all is said before its end"),
+        pytest.param(100, 9500, ((0, 180), (1420, 1680), (6920, 9480)), id="the last pause is too near its beginning"),
+    ],
+)
+def test_a_window_that_would_break_off_in_speech_ends_in_the_last_pause_that_was_left_out(
+    before: int, behind: int, frames: Frames
+) -> None:
+    speech = [(0, before), (1500, 1500 + before), (7000, behind)]
+    answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 29.0), *[said(0.0, FLUENT, 30.0)] * 2])
+    transcript, _, _ = run(12000, lambda _: next(answers), speech)
+    window, *behind_it = [one for one in transcript.windows if not one.skipped]
+    assert window.frames == frames
+    if window.n_frames < 3000:
+        assert transcript.segments[0].end_s == frames[-1][1] / 100, "the network may point behind its end"
+        assert behind_it[0].seek == 6920, "what is said behind the pause is read whole"
 
 
 def test_text_that_is_poor_without_its_pause_too_stays_as_it_is() -> None:

@@ -106,6 +106,17 @@ def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
     np.testing.assert_array_equal(raised(power[:, :9], [(10, 20)]), power[:, :9])
 
 
+def test_sound_beside_a_quiet_voice_is_not_raised_above_the_voices():
+    """Music would otherwise be as far above the voices as it is above the quiet one, and the floor with it."""
+    power = np.full((2, 60), -9.0, np.float32)
+    power[:, 10:20], power[:, 20:30], power[:, 30:40], power[:, 40:50] = 1.0, -1.0, -5.0, 3.0
+    found = raised(power, [(10, 20), (30, 40)])
+    np.testing.assert_allclose(found[:, 22:40], 0.0)
+    assert found[:, 20:22].max() < 0.0
+    np.testing.assert_array_equal(found[:, 40:50], 3.0)
+    np.testing.assert_allclose(found[:, 50:], -4.0)
+
+
 def test_frames_behind_the_content_count_for_the_maximum():
     samples = np.zeros(16_000, np.float32)
     samples[-30:] = 0.9  # frame 100, the first behind the content, hears it loudest

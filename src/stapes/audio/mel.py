@@ -159,7 +159,7 @@ class LogMel:
 
 
 def raised(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
-    """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly.
+    """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly, and raises nothing further.
 
     log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; what of them lies
     behind the last frame does not count.
@@ -168,10 +168,12 @@ def raised(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
     if not voices:
         return log10_power
     peaks = np.array([log10_power[:, first:end].max() for first, end in voices], np.float32)
-    gains = np.clip(peaks.max() - _QUIETER - peaks, 0.0, _MOST_GAIN)
+    top = peaks.max() - _QUIETER
+    gains = np.clip(top - peaks, 0.0, _MOST_GAIN)
     edges = [frame for first, end in voices for frame in (first, end - 1)]
-    frames = np.arange(log10_power.shape[1])
-    found: Mel = log10_power + np.interp(frames, edges, np.repeat(gains, 2)).astype(np.float32)
+    gain = np.interp(np.arange(log10_power.shape[1]), edges, np.repeat(gains, 2)).astype(np.float32)
+    headroom = np.maximum(top - log10_power.max(axis=0), 0.0)  # music beside a quiet voice is loud as it is
+    found: Mel = log10_power + np.minimum(gain, headroom)
     return found
 
 

@@ -143,10 +143,10 @@ class SeekLoop:
         return self._timeline.frames(first, end)
 
     def voices(self, first: int, end: int) -> Frames:
-        """Say where somebody speaks in a request's frames, counted from the first of them, where each window is asked
-        for its language; they may be of several people, one louder than another.
+        """Say where somebody speaks in a request's frames, counted from the first of them, where quiet voices are to be
+        raised: each window is asked for its language, or long pauses were left out of it.
         """
-        return self._spoken.voices(first, end)
+        return self._spoken.voices(first, end) or self._watch.voices(first, end)
 
     def next(self) -> Request | None:
         """Say what is needed next; the same until it is answered. None: the recording is done."""
@@ -211,7 +211,7 @@ class SeekLoop:
                 self._watch.leave_out(Place(self._seek, size), is_rest=is_rest)
                 self._seek += size
             else:
-                return self._asked_or_decoded(size)
+                return self._asked_or_decoded(self._watch.size(Place(self._seek, size), is_rest=is_rest))
         return None
 
     def _clip(self) -> tuple[int, int]:
@@ -334,8 +334,8 @@ class SeekLoop:
             timestamp_begin=self._tokenizer.special.timestamp_begin,
         )
         found = cut(result.tokens, geometry)
-        end = asked.seek + asked.n_frames
-        return bounded(found, geometry) if self._spoken.ends_at(end) else found
+        ends_early = asked.n_frames < min(self._window_frames, self._clip()[1] - asked.seek)
+        return bounded(found, geometry) if ends_early else found
 
     def _text_of(self, piece: Piece) -> tuple[int, ...]:
         return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
@@ -384,8 +384,6 @@ class SeekLoop:
     ) -> list[Segment]:
         """Keep a window's segments and go on behind it; None: the window is skipped."""
         self._seek = next_seek
-        self._watch.moved_on()
-        self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
         window = Window(
             seek=asked.seek,
             n_frames=asked.n_frames,
@@ -394,6 +392,8 @@ class SeekLoop:
             result=result,
             voices=self.voices(asked.seek, asked.seek + asked.n_frames),
         )
+        self._watch.moved_on()
+        self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
         self._windows.append(self._timeline.window(window))
         told = self._timeline.segments(segments or ())
         self._segments.extend(told)

@@ -56,7 +56,7 @@ def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> 
     """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
     return bool(words) and any(
         words[0].start_s > pause.start_s + _FAR_S and words[-1].end_s < pause.end_s - _FAR_S
-        for pause in _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+        for pause in _pauses(heard, first, end)
     )
 
 
@@ -71,7 +71,7 @@ def out_of_pauses(
     heard = heard.without(seam.quiet for seam in seams)
     heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
     seams_s = [seam.at / _FRAMES_PER_SECOND for seam in seams]
-    pauses = _pauses(heard, first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, seams_s)
+    pauses = _pauses(heard, first, end, seams_s)
     return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
 
 
@@ -93,13 +93,15 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], hear
     return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
 
 
-def _pauses(heard: Heard, first_s: float, end_s: float, seams_s: Sequence[float] = ()) -> list[Pause]:
+def _pauses(heard: Heard, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
     """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
-    edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in heard.spans for frame in span), end_s]
+    spans = heard.within(first, end)
+    first_s, end_s = first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND
+    edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in spans for frame in span), end_s]
     found = []
     for a, b in zip(edges[::2], edges[1::2], strict=True):
         own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
-        if not heard.spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
+        if not spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
             continue
         is_long = own_seams_s or b - a >= LONG_PAUSE / _FRAMES_PER_SECOND
         found.append(

@@ -190,10 +190,6 @@ class SpokenLanguages:
         run = self._run
         return run if run is not None and run.start <= seek < run.end else None
 
-    def ends_at(self, frame: int) -> bool:
-        """Whether a window ends there because its language does."""
-        return self._run is not None and self._run.end == frame
-
     def moved_on(self, *, with_text: bool) -> None:
         """Note that the window was decoded; one without text says nothing of what is spoken."""
         self._decided = self._window = None

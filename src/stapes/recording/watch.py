@@ -22,7 +22,7 @@ from stapes.recording.guards import (
     is_doubtful,
     overlong_word,
 )
-from stapes.recording.listening import RUN_UP, Heard, Listen
+from stapes.recording.listening import RUN_UP, Frames, Heard, Listen
 from stapes.recording.long_pauses import Pause, long_pauses, spoil
 from stapes.recording.openings import begun_by_voice, opening
 from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
@@ -32,6 +32,8 @@ from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 _FRAMES_PER_SECOND = 100
+#: frames that a window has at least that ends in a pause; speech is heard to its end as far as so many frames before it
+_LEAST_WINDOW, _TO_THE_END = 1000, 5
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
 _DOUBTFUL = "the text around this pause was doubtful"
 _NOT_SILENT = "somebody speaks in what was taken for silence"
@@ -93,6 +95,21 @@ class Watch:
     def other_pauses(self, place: Place) -> tuple[Pause, ...]:
         """Give the long pauses that came into a window when others were left out of it."""
         return self._long_pauses(place) if self._leaves_out else ()
+
+    def size(self, place: Place, *, is_rest: bool) -> int:
+        """Say how many frames of a window to decode: one that would break off in speech ends in the last of the pauses
+        that were left out of it, so that the next window has the whole sentence.
+        """
+        heard = self._heard if self._leaves_out and not is_rest else None
+        if heard is None or not heard.within(place.end - _TO_THE_END, place.end):
+            return place.n_frames
+        seams = self._timeline.seams(place.seek + _LEAST_WINDOW, place.end)
+        return seams[-1].at - place.seek if seams else place.n_frames
+
+    def voices(self, first: int, end: int) -> Frames:
+        """Give where somebody speaks in frames first..end, counted from the first, where long pauses were left out."""
+        heard = self._heard.within(first, end) if self._leaves_out and self._heard else ()
+        return tuple((start - first, stop - first) for start, stop in heard)
 
     def leave_out(self, place: Place, *, is_rest: bool) -> None:
         """Note that a window is not decoded."""
