@@ -142,10 +142,10 @@ def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Hear
 
 
 def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Heard) -> Word | None:
-    """Lay a word that reaches over a seam on the side that holds more of its speech; None: it does not, or holds none.
+    """Lay a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
 
-    The first word behind a pause is laid over it now and then, and a bit into the speech before it. A word behind the
-    end of a clause belongs where it ends.
+    A path has the first word behind a pause begin where the one before it ends: it is laid over all of the pause, and
+    over what sounds like speech at the pause's beginning, a second of it now and then.
     """
     if not pause.seams_s:
         return None
@@ -155,14 +155,14 @@ def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Hear
     between = _between(pause.seams_s, word.start_s, word.end_s)
     if not between:
         return None
-    before_s = _spoken_s(heard, word.start_s, between[0])
-    behind_s = word.end_s - max(between[-1], pause.end_s - BLUR_S)
-    if begins_clause and before_s < _REACH_S and word.end_s <= pause.end_s:
-        return None  # it holds no speech
-    if behind_s > before_s or (begins_clause and word.end_s > pause.end_s - _REACH_S):
+    before_s, behind_s = _spoken_s(heard, word.start_s, between[0]), word.end_s - pause.end_s
+    begins_before = before_s > 0 or word.start_s < pause.start_s + _REACH_S
+    if behind_s <= 0 and (before_s < _REACH_S if begins_clause else not begins_before):
+        return None
+    is_cut_speech = pause.end_s - pause.start_s < _REACH_S  # with no pause there, a word is where more of it is
+    if behind_s > (before_s if is_cut_speech else -_REACH_S):
         return replace(word, start_s=min(_begin_behind(word, pause), word.end_s))
-    holds_some = before_s > 0 or word.start_s < pause.start_s + _REACH_S
-    return replace(word, end_s=between[0]) if holds_some else None
+    return replace(word, end_s=between[0])
 
 
 def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
