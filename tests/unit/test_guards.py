@@ -315,13 +315,9 @@ def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_te
     def decode(asked: Decode) -> WindowResult:
         if asked.seek == 0:
             return fluent(asked)
-        return (
-            said(0.0, FLUENT, 4.0, **POOR)
-            if asked.n_frames == 3000
-            else said(0.0, "read", 4.0)
-            if not asked.prompt
-            else silent
-        )
+        if asked.n_frames == 3000:
+            return said(0.0, FLUENT, 4.0, **POOR)
+        return silent if asked.prompt else said(0.0, "read", 4.0)
 
     speech = [(0, 2900), (3000, 3000 + spoken // 2), (5600, 5600 + spoken // 2)]
     transcript, decoded, _ = run(6000, decode, speech, temperature=0.0)

@@ -18,6 +18,7 @@ from stapes.audio.pcm import SAMPLE_RATE, Samples
 
 N_FFT = 400  # samples of one frame: 25 ms
 HOP_LENGTH = 160  # samples from frame to frame: 10 ms
+FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
 N_FRAMES = 3000  # of a window: 30 s / 10 ms
 N_SAMPLES = N_FRAMES * HOP_LENGTH  # of a window: 480,000
 _N_BINS = N_FFT // 2 + 1  # frequencies of a real transform: 0 to 8000 Hz by 40 Hz

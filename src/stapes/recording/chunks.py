@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stapes.audio.mel import HOP_LENGTH, N_FRAMES, LogMel
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import Backend, FloatArray
 from stapes.errors import OptionError
@@ -25,7 +25,7 @@ from stapes.recording.splice import TimeMap
 from stapes.recording.spoken import most_spoken
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.task import RecordingTask, window_cost
-from stapes.recording.timeline import FRAMES_PER_SECOND, clips_in_frames
+from stapes.recording.timeline import clips_in_frames
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.repetition import find_loop
 from stapes.recording.listening import RUN_UP, Heard
 from stapes.recording.segments import Cut, Piece
 from stapes.results import Segment, WindowResult, Word
 
-_FRAMES_PER_SECOND = 100
 NOBODY = "nobody speaks here"
 #: scores that speech hardly ever has: there it costs little to listen
 _NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
@@ -46,12 +46,12 @@ class Place:
     @property
     def start_s(self) -> float:
         """Where it begins."""
-        return self.seek / _FRAMES_PER_SECOND
+        return self.seek / FRAMES_PER_SECOND
 
     @property
     def end_s(self) -> float:
         """Where it ends."""
-        return self.end / _FRAMES_PER_SECOND
+        return self.end / FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> boo
         result.no_speech_prob > _NO_SPEECH
         or result.avg_logprob < _AVG_LOGPROB
         or result.compression_ratio > _COMPRESSION
-        or n_text < _SPARSE * place.n_frames / _FRAMES_PER_SECOND
+        or n_text < _SPARSE * place.n_frames / FRAMES_PER_SECOND
         or place.seek + found.advance - _frame(found.pieces[-1].end_s) > _LONG_REST
     )
 
@@ -106,7 +106,7 @@ def drop_unheard(guarded: Guarded, heard: Heard, place: Place, length: int, eot:
     behind a long silence, Whisper's lie where the silence is.
     """
     spoken = heard.frames_within(place.seek, place.end)
-    needed = (length - _FREE) / _MOST_CHARACTERS * _FRAMES_PER_SECOND
+    needed = (length - _FREE) / _MOST_CHARACTERS * FRAMES_PER_SECOND
     if spoken and spoken >= needed:
         return guarded
     reason = "more than is spoken here" if spoken else NOBODY
@@ -154,7 +154,7 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
     behind = place.seek
     if said is not None:
         behind = _frame(said.end_s) + _BEHIND_TEXT
-        needed = (said.length - _FREE) / _QUICK_CHARACTERS * _FRAMES_PER_SECOND
+        needed = (said.length - _FREE) / _QUICK_CHARACTERS * FRAMES_PER_SECOND
         if heard.frames_within(_frame(said.start_s), behind) < max(needed, 1):
             return next_seek
     # Speech at a window's very beginning was decoded from there: to do so again would give the same.
@@ -173,7 +173,7 @@ def overlong_word(segments: Sequence[Segment], heard: Heard) -> tuple[int, Word,
             most = max(_LONGEST_WORD, _CHARACTER * len(word.text)) + _DIGIT * sum(map(str.isdigit, word.text))
             spoken = heard.frames_within(_frame(word.start_s), _frame(word.end_s))
             if spoken > most:
-                return place, word, spoken / _FRAMES_PER_SECOND
+                return place, word, spoken / FRAMES_PER_SECOND
     return None
 
 
@@ -198,4 +198,4 @@ def _text(tokens: Iterable[int], eot: int) -> tuple[int, ...]:
 
 
 def _frame(seconds: float) -> int:
-    return round(seconds * _FRAMES_PER_SECOND)
+    return round(seconds * FRAMES_PER_SECOND)

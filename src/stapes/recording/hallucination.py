@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.recording.segments import Piece
 from stapes.recording.words import last_word_end
 from stapes.results import Word
 
-_FRAMES_PER_SECOND = 100
 #: words that are one of these say nothing of whether text was invented
 _MARKS = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 #: so many of a segment's first words are looked at
@@ -91,7 +91,7 @@ def _settle(pieces: tuple[Piece, ...], stretch: Stretch, threshold_s: float | No
 
 
 def _frame(seconds: float) -> int:
-    return round(seconds * _FRAMES_PER_SECOND)
+    return round(seconds * FRAMES_PER_SECOND)
 
 
 def _first_invented(pieces: Sequence[Piece], stretch: Stretch, threshold_s: float, last_speech_s: float) -> int | None:

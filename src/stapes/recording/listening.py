@@ -66,6 +66,10 @@ class Heard:
         cut = ((max(first, start), min(end, stop)) for start, stop in self.spans)
         return tuple((start, stop) for start, stop in cut if start < stop)
 
+    def counted_from(self, first: int, end: int) -> Frames:
+        """Give what of it lies between two frames, counted from the first of them."""
+        return tuple((start - first, stop - first) for start, stop in self.within(first, end))
+
     def without(self, quiet: Iterable[tuple[int, int]]) -> Heard:
         """Take stretches out in which nobody speaks; an empty one cuts what it lies in."""
         spans = self.spans

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
@@ -31,7 +32,7 @@ from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
 from stapes.recording.splice import Seam
 from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
-from stapes.recording.timeline import FRAMES_PER_SECOND, Timeline, clips_in_frames
+from stapes.recording.timeline import Timeline, clips_in_frames
 from stapes.recording.watch import Watch
 from stapes.recording.words import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
@@ -143,9 +144,7 @@ class SeekLoop:
         return self._timeline.frames(first, end)
 
     def voices(self, first: int, end: int) -> Frames:
-        """Say where somebody speaks in a request's frames, counted from the first of them, where quiet voices are to be
-        raised: each window is asked for its language, or long pauses were left out of it.
-        """
+        """Say where somebody speaks in a request's frames, counted from the first; none: no quiet voice is raised."""
         return self._spoken.voices(first, end) or self._watch.voices(first, end)
 
     def next(self) -> Request | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.recording.listening import Heard
 from stapes.recording.pauses import BLUR_S
-from stapes.recording.timeline import FRAMES_PER_SECOND
 from stapes.results import Segment, WordTiming
 
 #: by which the word is too early at least

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.recording.listening import Heard
 from stapes.recording.long_pauses import LONG_PAUSE
 from stapes.recording.splice import Seam
@@ -33,7 +34,6 @@ _NO_WORD = 15
 #: by which a word begins before the network hears it, or ends behind what it heard
 BLUR_S = 0.05
 _CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
-_FRAMES_PER_SECOND = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def out_of_pauses(
     """
     heard = heard.without(seam.quiet for seam in seams)
     heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
-    seams_s = [seam.at / _FRAMES_PER_SECOND for seam in seams]
+    seams_s = [seam.at / FRAMES_PER_SECOND for seam in seams]
     pauses = _pauses(heard, first, end, seams_s)
     return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
 
@@ -96,14 +96,14 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], hear
 def _pauses(heard: Heard, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
     """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
     spans = heard.within(first, end)
-    first_s, end_s = first / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND
-    edges = [first_s, *(frame / _FRAMES_PER_SECOND for span in spans for frame in span), end_s]
+    first_s, end_s = first / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
+    edges = [first_s, *(frame / FRAMES_PER_SECOND for span in spans for frame in span), end_s]
     found = []
     for a, b in zip(edges[::2], edges[1::2], strict=True):
         own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
         if not spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
             continue
-        is_long = own_seams_s or b - a >= LONG_PAUSE / _FRAMES_PER_SECOND
+        is_long = own_seams_s or b - a >= LONG_PAUSE / FRAMES_PER_SECOND
         found.append(
             Pause(
                 start_s=a if a > first_s else -1.0,
@@ -170,8 +170,8 @@ def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[flo
 
 
 def _spoken_s(heard: Heard, start_s: float, end_s: float) -> float:
-    first, end = (round(time_s * _FRAMES_PER_SECOND) for time_s in (start_s, end_s))
-    return heard.frames_within(first, end) / _FRAMES_PER_SECOND
+    first, end = (round(time_s * FRAMES_PER_SECOND) for time_s in (start_s, end_s))
+    return heard.frames_within(first, end) / FRAMES_PER_SECOND
 
 
 def _begin_behind(word: Word, pause: Pause) -> float:

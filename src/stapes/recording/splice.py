@@ -7,11 +7,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stapes.audio.mel import HOP_LENGTH
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 from stapes.recording.vad import SAMPLE_RATE, Span
 from stapes.results import Flag, Segment, Transcript, Window, Word
 
-_FRAMES_PER_SECOND = 100
 #: frames by which two times that are meant to be equal may differ in their last bits
 _HAIR = 1e-6
 
@@ -42,17 +41,17 @@ class TimeMap:
 
     def start(self, seconds: float) -> float:
         """Map when something begins: what begins where two spans meet belongs to the later one."""
-        return self._moved(seconds, bisect.bisect_right(self._begin, seconds * _FRAMES_PER_SECOND + _HAIR) - 1)
+        return self._moved(seconds, bisect.bisect_right(self._begin, seconds * FRAMES_PER_SECOND + _HAIR) - 1)
 
     def end(self, seconds: float) -> float:
         """Map when something ends: what ends where two spans meet belongs to the earlier one."""
-        return self._moved(seconds, bisect.bisect_left(self._begin, seconds * _FRAMES_PER_SECOND - _HAIR) - 1)
+        return self._moved(seconds, bisect.bisect_left(self._begin, seconds * FRAMES_PER_SECOND - _HAIR) - 1)
 
     def _moved(self, seconds: float, span: int) -> float:
         span = min(max(span, 0), len(self._spans) - 1)
         frames = self._spans[span].start / HOP_LENGTH - self._begin[span]
-        seconds = min(seconds, self._begin[-1] / _FRAMES_PER_SECOND)  # a model's times may lie behind its sound
-        return min(round(seconds + frames / _FRAMES_PER_SECOND, 3), self.duration_s)
+        seconds = min(seconds, self._begin[-1] / FRAMES_PER_SECOND)  # a model's times may lie behind its sound
+        return min(round(seconds + frames / FRAMES_PER_SECOND, 3), self.duration_s)
 
     def segment(self, one: Segment) -> Segment:
         """Map a segment: one that goes over a cut lasts from one span into the other, a word stays on one side."""
@@ -63,9 +62,9 @@ class TimeMap:
         return replace(one, seek=self._frame(one.seek), start_s=start_s, end_s=max(start_s, end_s), words=words)
 
     def _word(self, word: Word) -> Word:
-        middle = (word.start_s + word.end_s) / 2 * _FRAMES_PER_SECOND
+        middle = (word.start_s + word.end_s) / 2 * FRAMES_PER_SECOND
         span = min(max(bisect.bisect_right(self._begin, middle + _HAIR) - 1, 0), len(self._spans) - 1)
-        first, last = (self._begin[span + i] / _FRAMES_PER_SECOND for i in (0, 1))
+        first, last = (self._begin[span + i] / FRAMES_PER_SECOND for i in (0, 1))
         start_s, end_s = (min(max(time, first), last) for time in (word.start_s, word.end_s))
         return replace(word, start_s=self._moved(start_s, span), end_s=self._moved(end_s, span))
 
@@ -113,7 +112,7 @@ class TimeMap:
         )
 
     def _frame(self, seek: int) -> int:
-        return round(self.start(seek / _FRAMES_PER_SECOND) * _FRAMES_PER_SECOND)
+        return round(self.start(seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
 
 
 def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:

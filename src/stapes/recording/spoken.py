@@ -177,8 +177,7 @@ class SpokenLanguages:
 
     def voices(self, first: int, end: int) -> Frames:
         """Give the pieces that lie in frames first..end, counted from the first; none where one language is spoken."""
-        inside = Heard(tuple((one.first, one.end) for one in self._pieces or ())).within(first, end)
-        return tuple((start - first, stop - first) for start, stop in inside)
+        return Heard(tuple((one.first, one.end) for one in self._pieces or ())).counted_from(first, end)
 
     def forget_from(self, frame: int) -> None:
         """Forget what is known of frames from there on: others stand in their place."""

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stapes.audio.mel import HOP_LENGTH
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 from stapes.recording.listening import Frames
 from stapes.recording.splice import Seam, TimeMap
 from stapes.recording.vad import Span
 from stapes.results import Flag, Segment, Window
-
-FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
 
 
 class Timeline:

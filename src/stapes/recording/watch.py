@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.options import Guards
 from stapes.recording.guards import (
     NOBODY,
@@ -31,7 +32,6 @@ from stapes.recording.timeline import Timeline
 from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
-_FRAMES_PER_SECOND = 100
 #: frames that a window has at least that ends in a pause; speech is heard to its end as far as so many frames before it
 _LEAST_WINDOW, _TO_THE_END = 1000, 5
 _ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
@@ -108,8 +108,7 @@ class Watch:
 
     def voices(self, first: int, end: int) -> Frames:
         """Give where somebody speaks in frames first..end, counted from the first, where long pauses were left out."""
-        heard = self._heard.within(first, end) if self._leaves_out and self._heard else ()
-        return tuple((start - first, stop - first) for start, stop in heard)
+        return self._heard.counted_from(first, end) if self._leaves_out and self._heard else ()
 
     def leave_out(self, place: Place, *, is_rest: bool) -> None:
         """Note that a window is not decoded."""
@@ -135,7 +134,7 @@ class Watch:
         if not self._guards.silence_guard or not self._can_listen or self._heard is not None:
             return None
         timings = result.timings or ()
-        if has_hole(timings, place.n_frames / _FRAMES_PER_SECOND):
+        if has_hole(timings, place.n_frames / FRAMES_PER_SECOND):
             return Listen(place.seek, place.n_frames)
         n_frames = min(opening(timings), place.n_frames)
         return Listen(place.seek, n_frames, is_opening=True) if n_frames and self._opening is None else None
@@ -169,7 +168,7 @@ class Watch:
     def leave_out_pauses(self, pauses: Sequence[Pause]) -> None:
         """Take long pauses out of the timeline; the window is then another one."""
         for one in pauses:
-            flag = self._noted("pause", one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND, _DOUBTFUL)
+            flag = self._noted("pause", one.start / FRAMES_PER_SECOND, one.end / FRAMES_PER_SECOND, _DOUBTFUL)
             last = self._flags[-1] if self._flags else None
             if last and last.guard == "pause" and flag.start_s <= last.end_s:  # it went on behind the window
                 self._flags[-1] = replace(last, end_s=flag.end_s)
@@ -244,12 +243,12 @@ class Watch:
             return None
         at, word, spoken_s = found
         said_until_s = max((one.end_s for one in segments[:at]), default=place.start_s)
-        begin_s = max(said_until_s, segments[at].start_s - RUN_UP / _FRAMES_PER_SECOND)
-        begin = round(begin_s * _FRAMES_PER_SECOND)
+        begin_s = max(said_until_s, segments[at].start_s - RUN_UP / FRAMES_PER_SECOND)
+        begin = round(begin_s * FRAMES_PER_SECOND)
         if begin - place.seek <= WORTH_GOING_BACK:
             return None
         reason = f"the word {word.text.strip()!r} holds {spoken_s:.1f} s of speech"
-        self._flags.append(self._noted("speech", begin_s, next_seek / _FRAMES_PER_SECOND, reason))
+        self._flags.append(self._noted("speech", begin_s, next_seek / FRAMES_PER_SECOND, reason))
         return segments[:at], begin
 
     def go_on(self, place: Place, segments: Sequence[Segment], next_seek: int) -> int:
@@ -260,7 +259,7 @@ class Watch:
             said = Said(text[0].start_s, text[-1].end_s, sum(len(one.text) for one in text)) if text else None
             found = back_to_speech(self._heard, place, said, next_seek)
         if found != next_seek:
-            start_s, end_s = found / _FRAMES_PER_SECOND, next_seek / _FRAMES_PER_SECOND
+            start_s, end_s = found / FRAMES_PER_SECOND, next_seek / FRAMES_PER_SECOND
             reason = "somebody speaks behind the last word"
             self._flags.append(self._noted("speech", start_s, end_s, reason))
         return found
