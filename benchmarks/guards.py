@@ -1,4 +1,4 @@
-"""What the guards do, and what they cost: where nobody speaks, in noise, and on clean speech.
+"""What the guards do, and what they and word times cost: where nobody speaks, in noise, and on clean speech.
 
     python -m benchmarks.guards [--others other/bin/python --checkpoints folder/of/checkpoints] [--rounds 5]
 
@@ -26,6 +26,12 @@ from stapes.options import COMMAND_PRESET
 
 MODES = ("sequential", "reference")
 NOISES = ("10dB", "0dB")
+#: what is timed -> its options
+COSTS: dict[str, dict[str, Any]] = {
+    "reference": {"mode": "reference"},
+    "sequential": {},
+    "words": {"word_timestamps": True},
+}
 
 
 def main() -> int:
@@ -35,7 +41,7 @@ def main() -> int:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--others", default=sys.executable, metavar="PYTHON", help="it has faster-whisper")
     parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="holds ct2-MODEL/")
-    parser.add_argument("--rounds", type=int, default=5, help="of the cost; 0: leave it out")
+    parser.add_argument("--rounds", type=int, default=5, help="of what is timed; 0: leave it out")
     arguments = parser.parse_args()
     with stapes.load(arguments.model, precision=arguments.precision) as engine:
         silent = _without_speech(engine)
@@ -96,21 +102,24 @@ def _faster_whisper(recordings: list[Recording], arguments: argparse.Namespace) 
 
 
 def _cost(engine: stapes.Engine, rounds: int) -> dict[str, Any]:
-    """Time clean speech in both modes, recording by recording and by turns: the ratio of the sums of medians."""
+    """Time clean speech without guards, with them, and with word times too, recording by recording and by turns: sums
+    of medians, and what the guards and the word times cost.
+    """
     if not rounds:
         return {}
-    sums = dict.fromkeys(MODES, 0.0)
+    sums = dict.fromkeys(COSTS, 0.0)
     for one in benchmark_list():
-        seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
+        seconds: dict[str, list[float]] = {way: [] for way in COSTS}
         for i in range(rounds):
-            for mode in MODES if i % 2 else MODES[::-1]:
+            for way in list(COSTS)[:: 1 if i % 2 else -1]:
                 started = time.perf_counter()
-                engine.transcribe(one.path, language="en", temperature=0.0, mode=mode)
-                seconds[mode].append(time.perf_counter() - started)
-        for mode, some in seconds.items():
-            sums[mode] += median(some)
-    ratio = sums["sequential"] / sums["reference"]
-    return {mode: round(sum_s, 3) for mode, sum_s in sums.items()} | {"ratio": round(ratio, 4)}
+                engine.transcribe(one.path, language="en", temperature=0.0, **COSTS[way])
+                seconds[way].append(time.perf_counter() - started)
+        for way, some in seconds.items():
+            sums[way] += median(some)
+    guards, words = sums["sequential"] / sums["reference"], sums["words"] / sums["sequential"]
+    found = {way: round(sum_s, 3) for way, sum_s in sums.items()}
+    return found | {"guards_ratio": round(guards, 4), "words_ratio": round(words, 4)}
 
 
 if __name__ == "__main__":
