@@ -64,7 +64,7 @@ STRANGERS = (
     ("stapes.audio", "stapes.checkpoint"),
     ("stapes.checkpoint", "stapes.audio"),
 )
-MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 400, 6
+MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 600, 6
 #: From the first special token of the English vocabulary to the last timestamp of large-v3.
 TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
