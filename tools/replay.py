@@ -418,7 +418,7 @@ class _Traced:
             assert asked is not None
             described = _described(loop, *asked)
             segments = accept(inner, answer)
-            trace.step(*described, answer, segments)
+            trace.step(*described, None if asked[0] == "speech" else answer, segments)
             return segments
 
         self._class.accept = traced
