@@ -6,6 +6,7 @@ Knows shapes, not files: how bytes become tensors is the business of the readers
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stapes.errors import CheckpointError
+from stapes.errors import CheckpointError, StapesWarning
 
 Array = npt.NDArray[Any]
 
@@ -181,19 +182,23 @@ class Checkpoint:
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
         """(layer, head) of the decoder whose cross-attention follows the audio.
 
-        What the file says; else what is known of these weights; else the later half of the layers, as in the
-        reference.
+        What the file states; else what is known of these weights; else all heads of the later half of the layers, as
+        in the reference. Heads that this decoder does not have are another model's (a student keeps its teacher's
+        generation_config.json): a StapesWarning says so, and the later half is used.
         """
         from stapes.checkpoint.heads import known_heads  # noqa: PLC0415 (the table needs this class)
 
-        stated = self.stated_alignment_heads or known_heads(self)
-        if stated:
-            for layer, head in stated:
-                if not (0 <= layer < self.spec.n_text_layer and 0 <= head < self.spec.n_text_head):
-                    raise CheckpointError(
-                        f"{self.path or self.name}: alignment head ({layer}, {head}) does not exist in a decoder of "
-                        f"{self.spec.n_text_layer} layers and {self.spec.n_text_head} heads"
-                    )
-            return stated
-        layers = range(self.spec.n_text_layer // 2, self.spec.n_text_layer)
-        return tuple((layer, head) for layer in layers for head in range(self.spec.n_text_head))
+        found = self.stated_alignment_heads or known_heads(self)
+        n_layer, n_head = self.spec.n_text_layer, self.spec.n_text_head
+        missing = next((pair for pair in found or () if not (0 <= pair[0] < n_layer and 0 <= pair[1] < n_head)), None)
+        if missing is not None:
+            warnings.warn(
+                f"{self.path or self.name}: its alignment heads are another model's (layer {missing[0]}, head "
+                f"{missing[1]} of a decoder with {n_layer} layers of {n_head} heads); word times are taken from all "
+                "heads of the later half of the layers, and may be less exact",
+                StapesWarning,
+                stacklevel=2,
+            )
+        elif found:
+            return found
+        return tuple((layer, head) for layer in range(n_layer // 2, n_layer) for head in range(n_head))

@@ -129,7 +129,10 @@ def _stated_heads(folder: Path) -> tuple[tuple[int, int], ...] | None:
 
 
 def heads_of(stated: object, path: Path) -> tuple[tuple[int, int], ...] | None:
-    """Check (layer, head) pairs as configurations state them; None or an empty list states nothing."""
+    """Check (layer, head) pairs as configurations state them; None or an empty list states nothing.
+
+    A pair that stands twice counts once, as in the reference's mask. Whether the model has such heads is not checked.
+    """
     if stated is None or stated == []:
         return None
     if not (
@@ -139,4 +142,4 @@ def heads_of(stated: object, path: Path) -> tuple[tuple[int, int], ...] | None:
         raise CheckpointError(
             f"{path}: alignment_heads is {stated!r:.80}, expected pairs of layer and head; fetch it again"
         )
-    return tuple((layer, head) for layer, head in stated)
+    return tuple(dict.fromkeys((layer, head) for layer, head in stated))
