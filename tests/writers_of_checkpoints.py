@@ -81,7 +81,7 @@ def safetensors_bytes(tensors: Mapping[str, Array], kinds: Mapping[str, str] | N
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, tensor in tensors.items():
-        kind = (kinds or {}).get(name, {2: "F16", 4: "F32"}[tensor.itemsize])
+        kind = (kinds or {}).get(name) or {2: "F16", 4: "F32", 8: "F64"}[tensor.itemsize]
         header[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": (at, at + tensor.nbytes)}
         at += tensor.nbytes
     text = json.dumps(header).encode()
@@ -158,6 +158,10 @@ def _instructions(value: Any) -> bytes:
             return {True: b"\x88", False: b"\x89", None: b"N"}[value]
         case int():
             return b"J" + struct.pack("<i", value)
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case list():
+            return b"](" + b"".join(map(emit, value)) + b"e"
         case str():
             return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
         case tuple():
@@ -178,18 +182,19 @@ REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
 
 
 def torch_tensor(key: int, shape: tuple[int, ...], *, kind: str = "Half", count: int | None = None,
-                 offset: int = 0, strides: tuple[int, ...] | None = None) -> Call:  # fmt: skip
+                 offset: int = 0, strides: tuple[int, ...] | None = None, storage: str = "") -> Call:  # fmt: skip
     """What a pickle says of a tensor."""
     count = int(np.prod(shape)) if count is None else count
     if strides is None:
         strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-    storage = Reference(("storage", Global("torch", f"{kind}Storage"), str(key), "cpu", count))
-    return Call(REBUILD, (storage, offset, shape, strides, False, EMPTY))
+    module, _, name = (storage or f"torch.{kind}Storage").rpartition(".")
+    numbers = Reference(("storage", Global(module, name), str(key), "cpu", count))
+    return Call(REBUILD, (numbers, offset, shape, strides, False, EMPTY))
 
 
 def openai_value(tensors: Mapping[str, Array], spec: ModelSpec = TINY) -> dict[str, Any]:
     state = {
-        name: torch_tensor(key, tensor.shape, kind="Half" if tensor.itemsize == 2 else "Float")
+        name: torch_tensor(key, tensor.shape, kind={2: "Half", 4: "Float", 8: "Double"}[tensor.itemsize])
         for key, (name, tensor) in enumerate(tensors.items())
     }
     return {"dims": asdict(spec), "model_state_dict": state}

@@ -105,6 +105,52 @@ def test_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
         np.testing.assert_array_equal(checkpoint.tensors[name], bits.view(np.float32))
 
 
+@pytest.mark.parametrize("format", ["huggingface", "openai"])
+def test_float64_is_rounded_to_float32(tmp_path: Path, format: str) -> None:
+    tensors = write.random_tensors(dtype="float64")
+    tensors["decoder.ln.bias"][:3] = 1e300, -1e300, 1e-300
+    checkpoint = open_checkpoint(write.WRITERS[format](tmp_path / "model", tensors))
+    assert checkpoint.storage == "float64"
+    for name, tensor in tensors.items():
+        read = checkpoint.tensors[name]
+        assert read.dtype == np.float32
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(read, tensor.astype(np.float32))
+
+
+def test_a_transposed_float64_tensor_is_read(tmp_path: Path) -> None:
+    tensors = write.random_tensors(dtype="float64")
+    value, name = write.openai_value(tensors), "encoder.blocks.0.mlp.0.weight"
+    storages = [tensor.T.tobytes() if key == name else tensor.tobytes() for key, tensor in tensors.items()]
+    place = list(tensors).index(name)
+    value["model_state_dict"][name] = write.torch_tensor(place, (128, 32), kind="Double", strides=(1, 128))
+    path = write.write_archive(tmp_path / "model.pt", write.pickled(value), storages)
+    np.testing.assert_array_equal(open_checkpoint(path).tensors[name], tensors[name].astype(np.float32))
+
+
+def test_tensors_of_other_kinds_beside_the_weights_are_passed_over(tmp_path: Path) -> None:
+    tensors = write.random_tensors()
+    folder = write.write_huggingface(tmp_path, tensors)
+    named = {write.huggingface_name(name): tensor for name, tensor in tensors.items()}
+    kinds = {"ids": "I64", "mask": "BOOL", "scale": "F8_E4M3"}
+    beside = {"ids": np.arange(3), "mask": np.ones(2, bool), "scale": np.ones(5, np.uint8)}
+    (folder / "model.safetensors").write_bytes(write.safetensors_bytes({**beside, **named}, kinds))
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.storage == "float16"
+    assert all(np.array_equal(checkpoint.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("kind", ["I64", "I8", "U8", "F8_E4M3", "BOOL", "C64"])
+def test_weights_of_other_kinds_are_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
+    tensors = write.random_tensors()
+    folder = write.write_huggingface(tmp_path, tensors)
+    named = {write.huggingface_name(name): tensor for name, tensor in tensors.items()}
+    kinds = {"model.decoder.layers.1.fc2.weight": kind}
+    (folder / "model.safetensors").write_bytes(write.safetensors_bytes(named, kinds))
+    with pytest.raises(CheckpointError, match=f"fc2.weight is stored as {kind}.*reads float16, .*float64"):
+        open_checkpoint(folder)
+
+
 def test_vocabulary_falls_back_to_vocab_json(tmp_path: Path) -> None:
     folder = write.write_huggingface(tmp_path, write.random_tensors())
     (folder / "tokenizer.json").unlink()

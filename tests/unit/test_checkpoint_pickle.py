@@ -6,6 +6,7 @@ import ast
 import contextlib
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,12 @@ def test_nothing_here_can_unpickle() -> None:
         b"\x80\x02X\xff\xff\xff\xffabc.",
         b"\x80\x02\x8a\xff\x01.",
         b"\x80\x02c" + b"a" * 5000,
-        b"\x80\x02}K\x01K\x02s.",  # a key that is not a string
+        b"\x80\x02}]K\x02s.",  # a list as a key
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02)K\x01a.",
+        b"\x80\x02G\x00\x00.",
+        b"\x80\x02K\x05)R.",
+        b"\x80\x02ctorch\nSize\n]R.",
         b"\x80\x02)}b.",
         b"\x80\x02NNR.",
         b"\x80\x02NQ.",
@@ -117,7 +123,7 @@ def test_random_pickles_raise_nothing_but_our_error(program: bytes) -> None:
         (write.torch_tensor(0, (32, 4, 3), strides=(1,)), "strides"),
         (write.torch_tensor(0, (1 << 30, 4, 3), count=384, strides=(0, 0, 0)), "shape"),
         (write.torch_tensor(0, (0, 4, 3), count=384), "empty"),
-        (write.torch_tensor(0, (32, 4, 3), kind="Long", count=384), "missing"),
+        (write.torch_tensor(0, (32, 4, 3), kind="Long", count=384), "stored as int64"),
     ],
 )
 def test_forged_tensors_are_refused(tmp_path: Path, tensor: object, said: str) -> None:
@@ -135,6 +141,103 @@ def test_transposed_and_shared_storages_are_read(tmp_path: Path) -> None:
     read = open_checkpoint(openai_file(tmp_path, value, storages)).tensors[name]
     np.testing.assert_array_equal(read, TENSORS[name])
     assert read.flags.c_contiguous
+
+
+def built(function: write.Global, *arguments: object, instruction: bytes = b"R") -> write.Raw:
+    """What a pickle says of an object: a call, or NEWOBJ."""
+    return write.Raw(write._instructions(function) + write._instructions(arguments) + instruction)
+
+
+def in_torch(path: str) -> write.Global:
+    module, _, name = path.rpartition(".")
+    return write.Global(module, name)
+
+
+STORAGE = write.Reference(("storage", in_torch("torch.storage.UntypedStorage"), "9999", "cpu", 8))
+LIKE_ADAM = {
+    "state": {0: {"step": 1.5, "exp_avg": write.torch_tensor(0, (3,), kind="Double", count=12), "seen": None}},
+    "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.999), "params": [0, 1, 2], "foreach": None, "fused": False}],
+}
+#: What training programs put beside the weights, and torch.load(weights_only=True) of torch 2.13 takes.
+BESIDE = {
+    "a float": 0.125,
+    "a list": [1, [2.5, []], "x", None],
+    "an optimiser": LIKE_ADAM,
+    "keys of all kinds": {0: 1, -1.5: 2, True: 3, None: 4, ("a", (1, 2)): 5},
+    "a large integer": write.Raw(b"\x8a\xff" + b"\x01" * 255),
+    "a name of a file": write.Raw(b"X\x03\x00\x00\x00\xed\xb2\x80"),  # a lone surrogate
+    "text of Python 2": write.Raw(b"U\x02ab"),
+    "a dtype": in_torch("torch.bfloat16"),
+    "a new dtype": in_torch("torch.float8_e4m3fn"),
+    "a size": built(in_torch("torch.Size"), (3, 4)),
+    "a device": built(in_torch("torch.device"), "cuda", 0),
+    "a layout": built(in_torch("torch.serialization._get_layout"), "torch.strided"),
+    "bytes": built(in_torch("_codecs.encode"), "\xff", "latin1"),
+    "a bytearray": built(in_torch("__builtin__.bytearray"), "\xff", "latin-1"),
+    "a set": built(in_torch("__builtin__.set"), [1, 2]),
+    "an empty set": write.Raw(b"\x8f"),
+    "a complex number": built(in_torch("__builtin__.complex"), 1.0, 2.0),
+    "a counter": built(in_torch("collections.Counter"), {"a": 2}),
+    "a storage": STORAGE,
+    "a quantised tensor": built(in_torch("torch._utils._rebuild_qtensor"), STORAGE, 0, (8,), (1,)),
+    "a sparse tensor": built(in_torch("torch._utils._rebuild_sparse_tensor"), 1, (2, 3)),
+    "a tensor of a new dtype": built(in_torch("torch._utils._rebuild_tensor_v3"), STORAGE, 0, (8,), (1,)),
+    "a parameter by class": built(in_torch("torch.nn.parameter.Parameter"), None, instruction=b"\x81"),
+}
+
+
+@pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE.keys())
+def test_whatever_torch_takes_may_stand_beside_the_weights(tmp_path: Path, value: object) -> None:
+    whole = write.openai_value(TENSORS)
+    beside = {"first": value, **whole, "last": [value, {"in": (value,)}]}
+    for place, put in enumerate((beside, {**whole, "model_state_dict": {**whole["model_state_dict"], "more": value}})):
+        path = tmp_path / str(place)
+        path.mkdir()
+        read = open_checkpoint(openai_file(path, put)).tensors
+        assert all(np.array_equal(read[name], tensor) for name, tensor in TENSORS.items())
+
+
+PARAMETERS = {
+    "a parameter": lambda tensor: built(in_torch("torch._utils._rebuild_parameter"), tensor, True, write.EMPTY),
+    "with state": lambda tensor: built(
+        in_torch("torch._utils._rebuild_parameter_with_state"), tensor, True, write.EMPTY, {"tag": 1}
+    ),
+    "by class": lambda tensor: built(in_torch("torch.nn.parameter.Parameter"), tensor, True, instruction=b"\x81"),
+    "with attributes": lambda tensor: built(
+        in_torch("torch._tensor._rebuild_from_type_v2"), write.REBUILD, in_torch("torch.Tensor"), tensor.arguments, {}
+    ),
+    "in an old file": lambda tensor: built(in_torch("torch._utils._rebuild_tensor"), *tensor.arguments[:4]),
+    "of a graphics card": lambda tensor: write.torch_tensor(
+        int(tensor.arguments[0].content[2]), tensor.arguments[2], storage="torch.cuda.HalfStorage"
+    ),
+}
+
+
+@pytest.mark.parametrize("wrap", PARAMETERS.values(), ids=PARAMETERS.keys())
+def test_weights_are_read_however_torch_writes_them(tmp_path: Path, wrap: Callable[[write.Call], object]) -> None:
+    value = write.openai_value(TENSORS)
+    value["model_state_dict"] = {name: wrap(tensor) for name, tensor in value["model_state_dict"].items()}
+    read = open_checkpoint(openai_file(tmp_path, value)).tensors
+    assert all(np.array_equal(read[name], tensor) for name, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize("value", [BESIDE["a quantised tensor"], BESIDE["a sparse tensor"]])
+def test_weights_that_are_no_plain_tensor_are_refused_by_name(tmp_path: Path, value: object) -> None:
+    whole = write.openai_value(TENSORS)
+    whole["model_state_dict"]["decoder.ln.bias"] = value
+    assert "_rebuild_" in refused(openai_file(tmp_path, whole), r"decoder\.ln\.bias is stored as torch\._utils")
+
+
+def test_a_size_that_nests_tuples_is_refused_at_once(tmp_path: Path) -> None:
+    doubled = write.Raw(b")" + b"q\x00h\x00\x86" * 5000)  # its spelling has 2 ** 5000 parts
+    whole = write.openai_value(TENSORS)
+    refused(openai_file(tmp_path, {**whole, "dims": {**whole["dims"], "n_mels": doubled}}), "n_mels is tuple")
+
+
+def test_a_long_key_that_repeats_takes_no_time() -> None:
+    wide = b"\x80\x02(" + b"N" * 200_000 + b"tq\x00}" + b"h\x00Ns" * 200_000 + b"."
+    with pytest.raises(CheckpointError, match="key"):
+        read_pickle(wide, "model.pt")
 
 
 def test_a_state_dict_with_metadata_is_read(tmp_path: Path) -> None:

@@ -186,5 +186,7 @@ def positive_int(values: Mapping[str, Any], key: str, source: str) -> int:
     """Give a size that a configuration states; raises CheckpointError where it is missing or not a count."""
     value = values.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(f"{source}: {key} is {value!r:.60}, expected a positive whole number")
+        # What a pickle nests may take for ever to spell out.
+        shown = f"{value!r:.60}" if value is None or isinstance(value, int | float | str) else type(value).__name__
+        raise CheckpointError(f"{source}: {key} is {shown}, expected a positive whole number")
     return value

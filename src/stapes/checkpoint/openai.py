@@ -22,15 +22,14 @@ import numpy as np
 
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec
 from stapes.checkpoint.files import FileBytes, positive_int
-from stapes.checkpoint.stored import StoredTensor, kind_of, plain, spec_of, tensors_of
-from stapes.checkpoint.torch_pickle import MAX_PICKLE_BYTES, TorchTensor, read_pickle
+from stapes.checkpoint.stored import WIDTHS, StoredTensor, kind_of, plain, spec_of, tensors_of
+from stapes.checkpoint.torch_pickle import MAX_PICKLE_BYTES, Inert, TorchTensor, read_pickle
 from stapes.errors import CheckpointError
 
 _LOCAL_HEADER_BYTES = 30
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED = 0x1
 _MAX_ENTRIES = 1 << 16  # large-v3 has 1,270
-_WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +140,21 @@ def _pickle_of(entries: Mapping[str, _Entry], data: FileBytes) -> bytes:
 
 
 def _stored(state: dict[str, Any], entries: Mapping[str, _Entry], data: FileBytes) -> dict[str, StoredTensor]:
-    """Describe how to read each tensor of a state dict; what is not a tensor of weights is passed over."""
-    return {
-        name: _tensor(name, tensor, entries, data)
-        for name, tensor in state.items()
-        if isinstance(tensor, TorchTensor) and tensor.storage.kind in _WIDTHS
-    }
+    """Describe how to read each tensor of a state dict; what is no tensor is passed over."""
+    found = {}
+    for name, value in state.items():
+        if isinstance(value, Inert):
+            found[name] = StoredTensor((), value.what, None)
+        elif isinstance(value, TorchTensor):
+            found[name] = _tensor(name, value, entries, data)
+    return found
 
 
 def _tensor(name: str, tensor: TorchTensor, entries: Mapping[str, _Entry], data: FileBytes) -> StoredTensor:
     what, storage = f"{data.name}: tensor {name!r:.80}", tensor.storage
-    entry, width = entries.get(f"data/{storage.key}"), _WIDTHS[storage.kind]
+    if storage.kind not in WIDTHS:
+        return StoredTensor(tensor.shape, storage.kind, None)
+    entry, width = entries.get(f"data/{storage.key}"), WIDTHS[storage.kind]
     if entry is None or entry.size != storage.count * width:
         size = "no bytes" if entry is None else f"{entry.size} bytes"
         raise CheckpointError(
@@ -159,7 +162,7 @@ def _tensor(name: str, tensor: TorchTensor, entries: Mapping[str, _Entry], data:
             f"has {size}; fetch the file again"
         )
     if math.prod(tensor.shape) == 0:
-        raise CheckpointError(f"{what} is empty; fetch the file again")
+        return StoredTensor(tensor.shape, "an empty tensor", None)
     last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
     if last >= storage.count:
         raise CheckpointError(f"{what} reaches beyond its storage; fetch the file again")
@@ -174,10 +177,11 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _strided(tensor: TorchTensor, entry: _Entry, data: FileBytes, what: str) -> StoredTensor:
     """Describe a tensor whose rows do not follow one another (a transposed one); its bounds are checked."""
-    flat = plain(data, entry.offset, tensor.storage.kind, (tensor.storage.count,), what)
+    read_flat = plain(data, entry.offset, tensor.storage.kind, (tensor.storage.count,), what).read
+    assert read_flat is not None
 
     def read(first: int, stop: int) -> Array:
-        numbers = flat.read(0, tensor.storage.count)
+        numbers = read_flat(0, tensor.storage.count)
         steps = tuple(step * numbers.itemsize for step in tensor.strides)
         start = tensor.offset + first * tensor.strides[0]
         view = np.lib.stride_tricks.as_strided(

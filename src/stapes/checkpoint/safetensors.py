@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from stapes.checkpoint.files import MAX_DIMENSIONS, FileBytes, parse_json
-from stapes.checkpoint.stored import StoredTensor, plain
+from stapes.checkpoint.stored import WIDTHS, StoredTensor, plain
 from stapes.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_OFFSET = 1 << 62  # far beyond any file; larger numbers are forged
-KINDS = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
+KINDS = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "F64": "float64"}
 
 
 def is_safetensors(head: bytes, size: int) -> bool:
@@ -64,11 +64,8 @@ def _span(entry: object, what: str) -> tuple[int, int]:
 
 
 def _tensor(data: FileBytes, start: int, entry: dict[str, Any], what: str) -> StoredTensor:
-    kind, shape = KINDS.get(str(entry.get("dtype"))), entry.get("shape")
-    if kind is None:
-        raise CheckpointError(
-            f"{data.name}: {what} is stored as {entry.get('dtype')!r:.40}; stapes reads F16, BF16 and F32"
-        )
+    shape, kind = entry.get("shape"), str(entry.get("dtype"))
+    kind = KINDS.get(kind, kind)
     if not (
         isinstance(shape, list)
         and len(shape) <= MAX_DIMENSIONS
@@ -76,7 +73,9 @@ def _tensor(data: FileBytes, start: int, entry: dict[str, Any], what: str) -> St
     ):
         raise CheckpointError(f"{data.name}: {what} has shape {shape!r:.80}; fetch the file again")
     begin, end = entry["data_offsets"]
-    if end - begin != math.prod(shape) * (4 if kind == "float32" else 2):
+    if kind not in WIDTHS:
+        return StoredTensor(tuple(shape), kind, None)
+    if end - begin != math.prod(shape) * WIDTHS[kind]:
         raise CheckpointError(
             f"{data.name}: {what} of shape {tuple(shape)} has {end - begin} bytes; fetch the file again"
         )

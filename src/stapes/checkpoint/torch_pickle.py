@@ -1,15 +1,18 @@
 """Reads the pickle inside a PyTorch file as data. Nothing in it is ever imported, called or unpickled.
 
-A pickle is a program for a stack machine that may call any function it names. `torch.save` of a dict of
-tensors needs some 25 of its instructions and a handful of names; this file carries these out by hand and
-refuses all else. Its values are None, bool, int, str, tuple, dict, and the three classes below. Memory
-stays in proportion to the pickle: an instruction adds one value at most.
+A pickle is a program for a stack machine that may call any function it names. This file carries out by hand the
+instructions, and allows the names, that torch.load(weights_only=True) of torch 2.13 allows, and refuses all else.
+Tensors, parameters and dicts are read. Every other value (an optimiser's set, a device, a quantised tensor) becomes
+an `Inert` mark. Memory stays in proportion to the pickle: an instruction adds one value at most.
 Source: the opcodes' comments in https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py;
-what torch.save writes: https://github.com/pytorch/pytorch/blob/v2.6.0/torch/serialization.py.
+what torch.save writes: https://github.com/pytorch/pytorch/blob/v2.6.0/torch/serialization.py;
+what weights_only allows: https://github.com/pytorch/pytorch/blob/00f730b/torch/_weights_only_unpickler.py.
 """
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +21,8 @@ from stapes.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 16 << 20  # large-v3 has 150 KB
 _MAX_TENSOR_DIMENSIONS = 8
+_MOST_IN_A_KEY = 64
+_FORGED = 1 << 62  # no size or offset in a file is as large
 
 #: Storage types that hold weights -> how stapes calls their numbers. Others may stand in a file, unread.
 STORAGE_KINDS = {
@@ -32,9 +37,30 @@ STORAGE_KINDS = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_GLOBALS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2"} | {
-    f"torch.{storage}" for storage in STORAGE_KINDS
-}
+#: What a pickle may name: the globals of weights_only. None of them is imported or called.
+_GLOBALS = re.compile(
+    r"collections\.(OrderedDict|Counter)|builtins\.(bytearray|set|complex)|_codecs\.encode"
+    r"|torch\.(Size|device|Tensor|nn\.parameter\.Parameter|serialization\._get_layout)"
+    r"|torch\.(bool|(q?u?int|b?float|complex|bits)\d\w*)"  # dtypes
+    r"|torch\.per_(tensor|channel)_(affine|symmetric|affine_float_qparams)"
+    r"|torch\.(cuda\.|xpu\.|mtia\.)?(sparse\.)?[A-Z]\w*(Tensor|Storage)|torch\.storage\.(Untyped|Typed)Storage"
+    r"|torch\._utils\._rebuild_(parameter(_with_state)?|(q|sparse_|nested_)?tensor(_v2|_v3)?|meta_tensor_no_storage"
+    r"|wrapper_subclass|device_tensor_from_(numpy|cpu_tensor))|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\.nested\._internal\.nested_tensor\.(NestedTensor|_rebuild_njt)"
+    r"|torch\.distributed\._mesh_layout\.(_FlatLayout|_MeshLayout)",
+    re.ASCII,
+)
+#: The names among them that give something to read; a tensor's with the number of arguments it takes at least.
+_DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
+_TENSORS = {"torch._utils._rebuild_tensor": 4, "torch._utils._rebuild_tensor_v2": 6}
+_PARAMETERS = frozenset(
+    {
+        "torch.nn.parameter.Parameter",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+    }
+)
+_SUBCLASS = "torch._tensor._rebuild_from_type_v2"  # (function, class, its arguments, attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +87,13 @@ class TorchTensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """Stands for a value that no weight needs, and that is never made."""
+
+    what: str  # the name that would have made it
 
 
 class _Mark:
@@ -119,11 +152,9 @@ class _Machine:
     def number(self, size: int, *, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
-    def long(self) -> None:
-        """LONG1: an integer of so many bytes; sizes of tensors need at most 8."""
-        if (size := self.number(1)) > 8:
-            raise self.refusal(f"an integer of {size} bytes")
-        self.push(self.number(size, signed=True))
+    def float64(self) -> None:
+        (value,) = struct.unpack(">d", self.take(8))
+        self.push(value)
 
     def line(self) -> str:
         end = self.program.find(b"\n", self.at, self.at + 256)
@@ -166,11 +197,15 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def text(self, length_bytes: int) -> None:
-        self.push(self.take(self.number(length_bytes)).decode("utf-8"))
+        # torch.load keeps lone surrogates too: names of files may have them.
+        self.push(self.take(self.number(length_bytes)).decode("utf-8", "surrogatepass"))
 
     def name(self) -> None:
         """GLOBAL: module and name, a line each. This is where a hostile pickle says what it wants to call."""
-        self.push(self.allowed(f"{self.line()}.{self.line()}"))
+        module, name = self.line(), self.line()
+        if module == "__builtin__":  # what protocol 2 calls it, for Python 2
+            module = "builtins"
+        self.push(self.allowed(f"{module}.{name}"))
 
     def stack_name(self) -> None:
         """STACK_GLOBAL, of protocol 4: the same from the stack."""
@@ -180,7 +215,7 @@ class _Machine:
         self.push(self.allowed(f"{module}.{name}"))
 
     def allowed(self, text: str) -> Name:
-        if text not in _GLOBALS:
+        if not _GLOBALS.fullmatch(text):
             raise CheckpointError(
                 f"{self.source}: its pickle names the global {text!r:.120}, which no saved Whisper needs; such a "
                 "file can run code where other programs open it: get the model from a source that you trust, best "
@@ -188,38 +223,55 @@ class _Machine:
             )
         return Name(text)
 
+    def append(self, items: list[Any]) -> None:
+        if type(target := self.stack[-1]) is not list:
+            raise self.refusal("items for something that is not a list")
+        target.extend(items)
+
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise self.refusal("items for something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str:  # others could be nested tuples, whose hash takes for ever
-                raise self.refusal("a dict key that is not a string")
-            target[key] = value
+            if not _is_key(key):
+                raise self.refusal("a dict key that is neither a string nor a number")
+            if type(key) is str:  # nothing is looked up by another key, and a nested tuple may take for ever to hash
+                target[key] = value
 
     def set_item(self) -> None:
         value, key = self.pop(), self.pop()
         self.set_items([key, value])
 
     def build(self) -> None:
-        """BUILD gives an OrderedDict its attributes: a state dict has `_metadata`, which holds no weights."""
-        state, target = self.pop(), self.stack[-1]
-        if type(state) is not dict or type(target) is not dict:
-            raise self.refusal("state for something that is not a dict")
+        """BUILD sets attributes, which hold no weights: an OrderedDict's `_metadata`, for one."""
+        self.pop()
+        if not isinstance(self.stack[-1], dict | Inert | TorchTensor):
+            raise self.refusal("attributes for something that has none")
 
     def reduce(self) -> None:
-        """REDUCE calls a function in real unpicklers. Here two names are known, and stand for values."""
+        """REDUCE and NEWOBJ call a name in real unpicklers. Here names stand for values."""
         arguments, function = self.pop(), self.pop()
-        if function == Name("collections.OrderedDict") and arguments == ():
-            self.push({})
-        elif function == Name("torch._utils._rebuild_tensor_v2") and type(arguments) is tuple:
-            self.push(self.tensor(arguments))
-        else:
-            raise self.refusal("a call of something that is neither a tensor nor an empty dict")
+        self.push(self.value_of(function, arguments))
 
-    def tensor(self, arguments: tuple[Any, ...]) -> TorchTensor:
-        """Read (storage, offset, shape, strides, requires_grad, hooks[, metadata])."""
-        if len(arguments) not in (6, 7):
+    def value_of(self, function: Any, arguments: Any) -> Any:
+        """Say what a call would have given, without making it."""
+        if not isinstance(function, Name) or type(arguments) is not tuple:
+            raise self.refusal("a call of something that is no name")
+        if function.text == _SUBCLASS and len(arguments) == 4:
+            function, arguments = arguments[0], arguments[2]  # once: a subclass of a subclass is not written so
+            if not isinstance(function, Name) or type(arguments) is not tuple:
+                raise self.refusal("a tensor's subclass without a tensor")
+        if function.text in _DICTS and not arguments:
+            return {}
+        if function.text in _TENSORS:
+            return self.tensor(arguments, _TENSORS[function.text])
+        if function.text in _PARAMETERS and arguments:
+            return arguments[0]
+        return Inert(function.text)
+
+    def tensor(self, arguments: tuple[Any, ...], least: int) -> TorchTensor:
+        """Read (storage, offset, shape, strides, requires_grad, hooks[, metadata]), the first four in old files."""
+        if not least <= len(arguments) <= 7:
             raise self.refusal(f"a tensor of {len(arguments)} arguments")
         storage, offset, shape, strides = arguments[:4]
         if not (type(storage) is Storage and _is_count(offset) and _are_counts(shape) and _are_counts(strides)):
@@ -234,16 +286,31 @@ class _Machine:
         if type(found) is not tuple or len(found) != 5 or type(found[0]) is not str or found[0] != "storage":
             raise self.refusal("a reference that is not to a storage")
         _, kind, key, _, count = found
-        if type(kind) is not Name or not kind.text.startswith("torch.") or type(key) is not str:
+        if type(kind) is not Name or not kind.text.endswith("Storage") or type(key) is not str:
             raise self.refusal("a storage without type and key")
-        storage_kind = STORAGE_KINDS.get(kind.text.removeprefix("torch."))
-        if storage_kind is None or not _is_count(count):
+        if not _is_count(count):
             raise self.refusal("a storage without type and size")
-        self.push(Storage(storage_kind, key, count))
+        name = kind.text.rpartition(".")[2]  # torch.HalfStorage, torch.cuda.HalfStorage
+        self.push(Storage(STORAGE_KINDS.get(name, name), key, count))
+
+
+def _is_key(value: object) -> bool:
+    """Tell whether a value can be a dict's key; nested tuples only if they hold few values in all."""
+    left, n_seen = [value], 0
+    while left:
+        item = left.pop()
+        n_seen += 1
+        if isinstance(item, dict | list):
+            return False
+        if type(item) is tuple:
+            if n_seen + len(left) + len(item) > _MOST_IN_A_KEY:
+                return False
+            left += item
+    return True
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < _FORGED
 
 
 def _are_counts(values: object) -> bool:
@@ -260,9 +327,15 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"K": lambda machine: machine.push(machine.number(1)),
     b"M": lambda machine: machine.push(machine.number(2)),
     b"J": lambda machine: machine.push(machine.number(4, signed=True)),
-    b"\x8a": _Machine.long,
+    b"\x8a": lambda machine: machine.push(machine.number(machine.number(1), signed=True)),
+    b"G": _Machine.float64,
     b"X": lambda machine: machine.text(4),
     b"\x8c": lambda machine: machine.text(1),
+    b"U": lambda machine: machine.text(1),  # a string of Python 2
+    b"]": lambda machine: machine.push([]),
+    b"a": lambda machine: machine.append([machine.pop()]),
+    b"e": lambda machine: machine.append(machine.pop_to_mark()),
+    b"\x8f": lambda machine: machine.push(Inert("builtins.set")),
     b")": lambda machine: machine.push(()),
     b"\x85": lambda machine: machine.pop_tuple(1),
     b"\x86": lambda machine: machine.pop_tuple(2),
@@ -279,6 +352,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"c": _Machine.name,
     b"\x93": _Machine.stack_name,
     b"R": _Machine.reduce,
+    b"\x81": _Machine.reduce,  # NEWOBJ: a class and its arguments
     b"b": _Machine.build,
     b"Q": _Machine.persistent,
 }
