@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stapes.checkpoint.files import read_json_object
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, shard_names
+from stapes.checkpoint.strangers import names_described
 from stapes.errors import CheckpointError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ COMPANIONS = (
 )
 
 
-def weights_among(files: Iterable[str]) -> str | None:
-    """Choose the file that weights are read from (an index stands for its shards); None if there is none.
+def weights_in(files: Iterable[str]) -> list[str]:
+    """Give the files that weights can be read from, the best first (an index stands for its shards).
 
     Names are exact on purpose: repositories also hold float32 duplicates (model.fp32-*.safetensors), pickles
     (pytorch_model.bin), and other frameworks' files.
     """
     present = set(files)
-    return next((name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if name in present), None)
+    return [name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if name in present]
 
 
 def cached_folder(hub_id: str) -> Path | None:
@@ -54,9 +55,10 @@ def cached_folder(hub_id: str) -> Path | None:
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     config = cached("config.json")
-    weights = weights_among(name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if cached(name))
-    if config is None or weights is None:
+    found = weights_in(name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if cached(name))
+    if config is None or not found:
         return None
+    weights = found[0]
     folder = config.parent
     index = folder / INDEX
     needed = shard_names(read_json_object(index), index) if weights == INDEX else [weights]
@@ -72,12 +74,14 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None) ->
     hub = _hub()
     try:
         files = set(hub.HfApi().list_repo_files(hub_id))
-        weights = weights_among(files)
-        if weights is None or "config.json" not in files:
+        found = weights_in(files)
+        if not found or "config.json" not in files:
+            instead = f" It holds {what}." if not found and (what := names_described(files)) else ""
             raise ModelNotFoundError(
                 f"{hub_id}: holds no {WEIGHTS}, {INDEX} or CTranslate2 {CT2_WEIGHTS} beside a config.json; "
-                "stapes reads no pickles from the hub: name another repository of this model"
+                f"stapes reads no pickles from the hub: name another repository of this model.{instead}"
             )
+        weights = found[0]
         wanted = [name for name in COMPANIONS if name in files]
         if weights == INDEX:
             index = Path(hub.hf_hub_download(hub_id, INDEX))

@@ -12,6 +12,7 @@ from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.files import positive_int, read_json_object
 from stapes.checkpoint.safetensors import read_safetensors
 from stapes.checkpoint.stored import StoredTensor, kind_of, spec_of, tensors_of
+from stapes.checkpoint.strangers import MLX
 from stapes.checkpoint.tokens import read_vocabulary
 from stapes.errors import CheckpointError
 
@@ -53,6 +54,9 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
 
 def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
     """Take the sizes from config.json, and refuse what this network is not."""
+    if "n_audio_state" in config and "d_model" not in config:
+        # Sizes by OpenAI's names: https://github.com/ml-explore/mlx-examples/blob/d4c3a9c/whisper/convert.py
+        raise CheckpointError(f"{path}: belongs to {MLX}")
     for key, expected in (
         ("model_type", "whisper"),
         ("activation_function", "gelu"),

@@ -23,6 +23,7 @@ import numpy as np
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec
 from stapes.checkpoint.files import FileBytes, positive_int
 from stapes.checkpoint.stored import WIDTHS, StoredTensor, kind_of, plain, spec_of, tensors_of
+from stapes.checkpoint.strangers import MLX
 from stapes.checkpoint.torch_pickle import MAX_PICKLE_BYTES, Inert, TorchTensor, read_pickle
 from stapes.errors import CheckpointError
 
@@ -47,9 +48,10 @@ def read_openai(path: Path, name: str) -> Checkpoint:
     entries = _read_directory(path, data)
     found = read_pickle(_pickle_of(entries, data), str(path))
     if not isinstance(found, dict) or not {"dims", "model_state_dict"} <= found.keys():
+        instead = f" but {', '.join(map(repr, list(found)[:3]))}" if isinstance(found, dict) and found else ""
         raise CheckpointError(
-            f"{path}: holds no 'dims' and 'model_state_dict', so it is not a checkpoint in OpenAI's form; "
-            "save it as one, or as a Hugging Face folder"
+            f"{path}: holds no 'dims' and 'model_state_dict'{instead:.200}, so it is not a checkpoint in OpenAI's form "
+            "(a pytorch_model.bin or a training state is not one); save it as one, or as a Hugging Face folder"
         )
     dims, state = found["dims"], found["model_state_dict"]
     if not isinstance(dims, dict) or not isinstance(state, dict):
@@ -82,8 +84,13 @@ def _read_directory(path: Path, data: FileBytes) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
     for info in infos:
         folder, _, name = info.filename.partition("/")
+        if info.filename.endswith(".npy"):
+            raise CheckpointError(f"{path}: an archive of NumPy arrays (.npz), most likely {MLX}")
         if not folder or not name or name in entries:
-            raise CheckpointError(f"{path}: {info.filename!r:.80} is not an entry of a PyTorch file; fetch it again")
+            raise CheckpointError(
+                f"{path}: {info.filename!r:.80} is not an entry of a PyTorch file; fetch it again, or unpack it if it "
+                "is an archive of a model's folder"
+            )
         entries[name] = _locate(info, data)
     _refuse_overlap(path, entries)
     _refuse_other_archives(path, entries, data)

@@ -12,6 +12,7 @@ from typing import Any
 
 from stapes.checkpoint.files import MAX_DIMENSIONS, FileBytes, parse_json
 from stapes.checkpoint.stored import WIDTHS, StoredTensor, plain
+from stapes.checkpoint.strangers import HEAD_BYTES, MLX, file_described
 from stapes.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -31,6 +32,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     inside the file, without overlap and without gap.
     """
     data = FileBytes(path)
+    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
+    if not is_safetensors(head, data.size) and (what := file_described(head)):
+        raise CheckpointError(f"{path}: is {what}")
     length = int.from_bytes(data.read(0, 8, "the header's length"), "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
@@ -40,6 +44,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     header = parse_json(data.read(8, length, "the header"), f"{path}: header")
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the header is not a JSON object; fetch the file again")
+    metadata = header.get("__metadata__")
+    if isinstance(metadata, dict) and metadata.get("format") == "mlx":
+        raise CheckpointError(f"{path}: holds {MLX}")
     start = 8 + length
     found = {}
     spans = []

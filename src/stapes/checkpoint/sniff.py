@@ -7,27 +7,17 @@ from pathlib import Path
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.ctranslate2 import NAME_IN_HEAD, read_ctranslate2
 from stapes.checkpoint.files import FileBytes, read_json_object
+from stapes.checkpoint.hub import CT2_WEIGHTS, weights_in
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, read_huggingface, shard_names
 from stapes.checkpoint.safetensors import is_safetensors
+from stapes.checkpoint.strangers import HEAD_BYTES, file_described, names_described
 from stapes.errors import CheckpointError
 
-HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 GGML = b"lmgg"  # the number 0x67676d6c, little-endian
 _EXPECTED = (
     "stapes reads Hugging Face folders (config.json with model.safetensors), OpenAI .pt files, CTranslate2 "
     "folders (model.bin) and ggml .bin files of whisper.cpp"
-)
-#: What else people hand over: first bytes -> what it is and what to do.
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
-    (b"GGUF", "a GGUF file of llama.cpp; get the model as whisper.cpp's ggml-*.bin"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (b"\x89HDF", "an HDF5 file of TensorFlow; get the model as safetensors"),
-    (
-        b"\x80\x02\x8a\x0al\xfc\x9cF",  # the magic number that torch wrote before 1.6
-        "in PyTorch's format from before version 1.6; if you trust it, load it in PyTorch and save it anew",
-    ),
 )
 
 
@@ -44,27 +34,63 @@ def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
 
 
 def _open_folder(folder: Path, name: str) -> Checkpoint:
+    folder = _snapshot_of(folder) or folder
     if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
         return read_huggingface(folder, name)
-    if _is_ctranslate2(folder / "model.bin"):
+    if _is_ctranslate2(folder / CT2_WEIGHTS):
         return read_ctranslate2(folder, name)
-    present = sorted(entry.name for entry in folder.iterdir())
-    if any(entry.startswith("adapter_model") for entry in present):
-        raise CheckpointError(
-            f"{folder}: holds an adapter (LoRA) without its model; merge them first (PEFT: merge_and_unload)"
-        )
-    if "pytorch_model.bin" in present:
-        raise CheckpointError(
-            f"{folder}: holds pytorch_model.bin only, which stapes does not read; load it with transformers "
-            "once and save it with save_pretrained(folder, safe_serialization=True)"
-        )
-    content = f"holds {', '.join(present[:5])}" if present else "is empty"
-    raise CheckpointError(f"{folder}: no checkpoint in this folder, it {content}; {_EXPECTED}")
+    raise CheckpointError(f"{folder}: no checkpoint in this folder, it {_content_of(folder)}; {_EXPECTED}")
+
+
+def _content_of(folder: Path) -> str:
+    """Say what a folder holds instead of a checkpoint, and what to do."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    for name in weights_in(names):
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            return (
+                f"holds {name} as a link to a file that is not there ({str(path.readlink())!r:.120}); copy the folder "
+                "together with what its links lead to (cp -rL)"
+            )
+        if path.is_file():
+            head = _head_of(FileBytes(path))
+            own = "a model by itself: give its path" if head.startswith((ZIP, GGML)) else "no file of weights"
+            return f"holds {name}, which is {file_described(head) or own}"
+    if what := names_described(names):
+        return f"holds {what}"
+    return f"holds {', '.join(names[:5])}" if names else "is empty"
+
+
+def _snapshot_of(folder: Path) -> Path | None:
+    """Give the snapshot in a model's folder of the hub's cache (models--owner--name); None if it is no such folder.
+
+    The one that refs/main names, or else the only one. Raises CheckpointError where there is none, or no telling which.
+    Source: https://github.com/huggingface/huggingface_hub/blob/f7c9b7d/docs/source/en/guides/manage-cache.md.
+    """
+    snapshots = folder / "snapshots"
+    named = folder.name.startswith("models--")
+    if not (named or snapshots.is_dir()) or weights_in(entry.name for entry in folder.iterdir()):
+        return None
+    found = sorted(entry for entry in snapshots.iterdir() if entry.is_dir()) if snapshots.is_dir() else []
+    main = folder / "refs" / "main"
+    if main.is_file() and main.stat().st_size:
+        data = FileBytes(main)
+        commit = data.read(0, min(HEAD_BYTES, data.size), "a commit").strip()
+        found = [entry for entry in found if entry.name.encode() == commit] or found
+    if len(found) == 1 and weights_in(entry.name for entry in found[0].iterdir()):
+        return found[0]
+    hub_id = folder.name.removeprefix("models--").replace("--", "/", 1) if named else "OWNER/NAME"
+    what = (
+        f"with {len(found)} snapshots: give the path of one" if len(found) > 1 else "without a downloaded model in it"
+    )
+    raise CheckpointError(
+        f"{folder}: a model's folder in the hub's cache, {what}, or fetch the model: stapes models pull {hub_id}"
+    )
 
 
 def _open_file(path: Path, name: str) -> Checkpoint:
     data = FileBytes(path)
-    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
+    head = _head_of(data)
     # Readers are imported when needed: each file of Python takes milliseconds of every start.
     if head.startswith(ZIP):
         from stapes.checkpoint.openai import read_openai  # noqa: PLC0415
@@ -78,7 +104,10 @@ def _open_file(path: Path, name: str) -> Checkpoint:
         return read_ctranslate2(path.parent, name, path)
     if is_safetensors(head, data.size):
         return read_huggingface(path.parent, name, None if _is_part_of_folder(path) else path)
-    raise CheckpointError(f"{path}: is {_describe(head)}; {_EXPECTED}")
+    is_json = path.suffix == ".json" and head.lstrip().startswith(b"{")
+    what = "a part of a model's folder; give the folder" if is_json else file_described(head)
+    what = what or f"not a checkpoint (it begins with {head[:8]!r})"
+    raise CheckpointError(f"{path}: is {what}; {_EXPECTED}")
 
 
 def _is_part_of_folder(path: Path) -> bool:
@@ -89,30 +118,20 @@ def _is_part_of_folder(path: Path) -> bool:
     return path.name in shard_names(read_json_object(index), index)
 
 
-def _describe(head: bytes) -> str:
-    """Say what a file is that stapes does not read, as far as its first bytes tell."""
-    for start, description in _STRANGERS:
-        if head.startswith(start):
-            return description
-    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
-        return "a bare Python pickle, which can run code when it is opened, so stapes does not"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not a model; the download went to the wrong address or needed a login"
-    return f"not a checkpoint (it begins with {head[:8]!r})"
-
-
 def _is_ctranslate2(path: Path) -> bool:
     if not path.is_file() or path.stat().st_size == 0:
         return False
-    data = FileBytes(path)
-    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
-    return head[4:].startswith(NAME_IN_HEAD)
+    return _head_of(FileBytes(path))[4:].startswith(NAME_IN_HEAD)
+
+
+def _head_of(data: FileBytes) -> bytes:
+    return data.read(0, min(HEAD_BYTES, data.size), "its head")
 
 
 def looks_like_whisper(path: Path) -> bool:
     """Tell from a glance whether a path is worth opening; it may still be damaged."""
     if path.is_dir():
-        if _is_ctranslate2(path / "model.bin"):
+        if _is_ctranslate2(path / CT2_WEIGHTS):
             return True
         config = path / "config.json"
         try:
@@ -123,5 +142,5 @@ def looks_like_whisper(path: Path) -> bool:
         data = FileBytes(path)
     except CheckpointError:
         return False
-    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
+    head = _head_of(data)
     return head.startswith((ZIP, GGML)) or head[4:].startswith(NAME_IN_HEAD) or is_safetensors(head, data.size)
