@@ -22,6 +22,7 @@ def load(
     download: bool = True,
     backend: str = "auto",
     max_memory: int | None = None,
+    model_dir: str | os.PathLike[str] | None = None,
 ) -> Engine:
     """Load a model.
 
@@ -35,6 +36,8 @@ def load(
     backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
     max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: 256 MB,
     or five windows of a large model.
+    model_dir: a folder of models, as openai-whisper (small.pt), faster-whisper or the hub keep them: looked through
+    before openai-whisper's own and the hub's cache; what is fetched goes there. None: fetched into the hub's cache.
     Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
     """
     from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
@@ -43,7 +46,7 @@ def load(
     _one_of("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
-    checkpoint = find_checkpoint(model, download=download)
+    checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
     return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from stapes.checkpoint import find
+from stapes.cli import main as command
+from stapes.cli.flags import parse
 from stapes.cli.main import main
+from stapes.cli.models import format_of
 from stapes.cli.progress import clock, pace
-from stapes.errors import ModelNotFoundError
+from stapes.errors import ModelNotFoundError, StapesWarning
 
 KNOWN = (
     SimpleNamespace(name="tiny", hub_id="o/tiny", n_parameters=39_000_000, languages="99 languages"),
@@ -29,7 +32,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = [SimpleNamespace(name="tiny", source="hub cache", path=tmp_path / "tiny", size_bytes=75_500_000)]
     monkeypatch.setattr(find, "installed_models", lambda: here)
     monkeypatch.setattr(find, "known_models", lambda: KNOWN)
-    for name in ("HF_HUB_CACHE", "HF_HUB_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+    for name in ("HF_HUB_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
         monkeypatch.setenv(name, "")
 
 
@@ -64,9 +67,9 @@ def test_nothing_is_here_yet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_pull_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def pull(name: str, *, progress: Callable[[int, int], None]) -> Path:
+    def pull(name: str, *, progress: Callable[[int, int], None], model_dir: str) -> Path:
         progress(1, 2)
-        assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "kept")
+        assert model_dir == str(tmp_path / "kept")
         return tmp_path / name
 
     monkeypatch.setattr(find, "pull", pull)
@@ -82,6 +85,99 @@ def test_pull_of_what_is_nowhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(find, "pull", pull)
     assert main(["models", "pull", "huge"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "stapes: huge: nobody has it; check the name"
+
+
+def test_pull_of_what_is_here_fetches_nothing_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+
+    def pull(name: str, *, progress: object) -> Path:
+        fetched.append(name)
+        return tmp_path / "new"
+
+    monkeypatch.setattr(find, "find_here", lambda name: tmp_path / name)
+    monkeypatch.setattr(find, "pull", pull)
+    assert main(["models", "pull", "tiny"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, fetched) == ("", [])
+    assert err == f"stapes: tiny is here already: {tmp_path / 'tiny'}; --force asks the hub for it all the same\n"
+    assert main(["models", "pull", "tiny", "--force"]) == 0
+    assert fetched == ["tiny"]
+    assert capsys.readouterr().err.splitlines()[-1] == f"stapes: tiny is here: {tmp_path / 'new'}"
+
+
+def test_warnings_while_a_model_is_looked_for_are_single_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def here(name: str) -> Path:
+        warnings.warn(f"{name}: odd", StapesWarning, stacklevel=1)
+        return tmp_path
+
+    monkeypatch.setattr(find, "find_here", here)
+    assert main(["models", "pull", "tiny"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "stapes: tiny: odd"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("models list", "models list: write stapes models, which lists them"),
+        ("models ls", "write stapes models, which lists them"),
+        ("models download small.en", "write stapes models pull small.en"),
+        ("models install a b", "write stapes models pull NAME, one model at a time"),
+        ("models pull", "write stapes models pull NAME"),
+        ("models pull a b", "one model at a time"),
+        ("models rm tiny", "stapes removes no models; tiny: delete /kept/tiny"),
+        ("models remove tiny huge", "tiny: delete /kept/tiny; huge: is not here"),
+        ("models delete", "stapes removes no models"),
+        ("models small.en", "write stapes models pull small.en"),
+        ("models whatever", "write stapes models, or stapes models pull NAME"),
+        ("pull base", "pull: no such recording; to list, fetch or remove models, write: stapes models pull base"),
+        ("pull --force base", "stapes models pull base"),
+        ("download large-v3", "stapes models pull large-v3"),
+        ("list", "write: stapes models"),
+        ("rm base", "stapes models rm base"),
+    ],
+)
+def test_other_words_get_a_hint(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(find, "how_to_remove", {"tiny": "delete /kept/tiny"}.get)
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert said in err
+
+
+def test_a_recording_may_be_called_as_a_word_of_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pull").write_bytes(b"")
+
+    def load(_: object) -> None:
+        raise ModelNotFoundError("no model is loaded in this test")
+
+    monkeypatch.setattr(command, "load_engine", load)
+    assert main(["pull"]) == 2
+    assert capsys.readouterr().err == "stapes: no model is loaded in this test\n"
+
+
+def test_files_of_models_are_listed_with_their_format(tmp_path: Path) -> None:
+    (tmp_path / "base.pt").write_bytes(b"")
+    (tmp_path / "hf").mkdir()
+    assert [format_of(tmp_path / name) for name in ("base.pt", "ggml-base.bin", "hf", "tiny")] == [
+        "OpenAI", "ggml", "Hugging Face", "CTranslate2",
+    ]  # fmt: skip
+
+
+def test_the_command_hands_its_folder_of_models_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr("stapes.load", lambda model, **keywords: given.update(keywords, model=model), raising=False)
+    command.load_engine(parse(["a.mp3", "--model", "small", "--model-dir", str(tmp_path)]))
+    assert (given["model"], given["model_dir"]) == ("small", str(tmp_path))
 
 
 def test_the_page_of_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,7 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     fake = FakeHub(tmp_path / "cache")
     fake.root.mkdir()
     monkeypatch.setattr(hub, "_hub", lambda: fake)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(packages, "PACKAGES", ())
     monkeypatch.setattr(find, "PACKAGES", ())
     return fake

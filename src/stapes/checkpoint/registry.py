@@ -8,6 +8,17 @@ from dataclasses import dataclass
 from stapes.errors import ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+#: How names of weight files end, so that owner/name does not.
+_FILE = re.compile(r"\.(pt|pth|bin|ckpt|gguf|safetensors|onnx|npz|zip)$", re.IGNORECASE)
+#: hf:owner/name, and pages on the hub: https://huggingface.co/owner/name/tree/main.
+_ADDRESS = re.compile(
+    r"(?:hf:(?://)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/)(?:models/)?"
+    r"(?P<path>[^?#]*?)/*(?:[?#].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_PAGES = ("tree", "blob", "resolve", "raw")
+#: What other programs write around a model's name.
+_AROUND = re.compile(r"^((openai|ggml|faster|whisper)-)+|[-.](q\d_\w+|f16|f32|fp16|int8)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +34,8 @@ class KnownModel:
 
 
 def _openai(name: str, millions: int, languages: str, *, hub: str = "", aliases: tuple[str, ...] = ()) -> KnownModel:
-    return KnownModel(
-        name,
-        f"openai/whisper-{hub or name}",
-        millions * 1_000_000,
-        languages,
-        (f"Systran/faster-whisper-{name}",),
-        aliases,
-    )
+    converted = tuple(f"{owner}/faster-whisper-{name}" for owner in ("Systran", "guillaumekln"))
+    return KnownModel(name, f"openai/whisper-{hub or name}", millions * 1_000_000, languages, converted, aliases)
 
 
 def _distil(name: str, millions: int) -> KnownModel:
@@ -81,25 +86,110 @@ def known_models() -> tuple[KnownModel, ...]:
 
 
 def model_named(name: str) -> KnownModel | None:
-    """Give the model of this name or alias; None if it is no such name."""
-    return next((model for model in KNOWN if name == model.name or name in model.aliases), None)
+    """Give the model of this name, alias or hub id, in any case; None if it is no such name.
+
+    "whisper-base" and "faster-whisper-base" are names too, but a name that two models could have is none's:
+    openai/whisper-large is large-v1, and the whisper command's large is large-v3, so "whisper-large" is refused.
+    """
+    wanted = name.lower()
+    for spelled in (_names, _hub_ids, _short_names):
+        found = [model for model in KNOWN if wanted in map(str.lower, spelled(model))]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _names(model: KnownModel) -> tuple[str, ...]:
+    return (model.name, *model.aliases)
+
+
+def _hub_ids(model: KnownModel) -> tuple[str, ...]:
+    return (model.hub_id, *model.other_hub_ids)
+
+
+def _short_names(model: KnownModel) -> tuple[str, ...]:
+    """Give the hub ids without their owner, and whisper-NAME for each name."""
+    return (*(hub_id.partition("/")[2] for hub_id in _hub_ids(model)), *(f"whisper-{name}" for name in _names(model)))
+
+
+def hub_ids_of(name: str, model: KnownModel | None) -> tuple[str, ...]:
+    """Give the hub ids under which a model may be had, the one that was asked for first; empty if there is none."""
+    if model is None:
+        return (name,) if is_hub_id(name) else ()
+    return tuple(sorted(_hub_ids(model), key=lambda hub_id: hub_id.lower() != name.lower()))
 
 
 def is_hub_id(text: str) -> bool:
     """Tell whether a text has the form owner/name."""
-    return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
+    return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text and not _FILE.search(text)
+
+
+def name_in(text: str) -> str:
+    """Take the name of a model out of what people paste: a page or file on the hub, hf:NAME, base/, "Base ".
+
+    What is not understood comes back without the spaces around it.
+    """
+    text = text.strip()
+    if found := _ADDRESS.fullmatch(text):
+        name, (kind, revision, file) = "/".join(found["path"].split("/")[:2]), _page_of(found["path"])
+        understood = not kind or (kind in _PAGES and revision == "main" and not _other_file(file))
+        return name if understood else text
+    if text.startswith("models--") and "/" not in text:  # a model's folder in the hub's cache
+        return text.removeprefix("models--").replace("--", "/", 1)
+    return text if text.startswith((".", "/", "~", "\\")) else text.rstrip("/")
+
+
+def _page_of(path: str) -> tuple[str, str, str]:
+    """Give what stands behind owner/name in an address: tree, blob or resolve; a revision; a file."""
+    kind, _, rest = "/".join(path.split("/")[2:]).partition("/")
+    revision, _, file = rest.partition("/")
+    return kind, revision, file
+
+
+def _other_file(file: str) -> bool:
+    """Tell whether an address leads to a file that is not the model itself: a variant, a ggml file."""
+    return bool(_FILE.search(file)) and file not in ("model.safetensors", "model.bin", "pytorch_model.bin")
 
 
 def no_such_model(text: str) -> ModelNotFoundError:
     """Make the error for a text that is no path and no name; it says what is close and what there is."""
-    if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1:
+    hint = did_you_mean(text)
+    if (found := _ADDRESS.fullmatch(text.strip())) and "/" in found["path"]:
+        kind, revision, file = _page_of(found["path"])
+        name = "/".join(found["path"].split("/")[:2])
+        if kind in _PAGES and not file:
+            why = f"stapes fetches the revision main only, not {revision!r:.80}; download it and give its path"
+        else:
+            why = "one file on the hub, not a model's page; download it and give its path"
+        return ModelNotFoundError(f"{text!r:.200}: {why}, or give {name:.120} for the whole model.{hint}")
+    if "://" in text:
+        return ModelNotFoundError(
+            f"{text!r:.200}: not a model's page on the Hugging Face hub, and stapes fetches from there only; download "
+            f"the file and give its path.{hint}"
+        )
+    if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or ("/" in text and _FILE.search(text)):
         return ModelNotFoundError(f"{text!r:.200}: no such file or folder; check the path")
-    import difflib  # noqa: PLC0415 (needed for this error only)
-
-    names = [name for model in KNOWN for name in (model.name, *model.aliases)]
-    close = difflib.get_close_matches(text.lower(), names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    if text.lower() == "whisper-1":
+        hint = " whisper-1 is the name of OpenAI's service; the model that it was made from is large-v2."
+    names = [name for model in KNOWN for name in _names(model)]
     return ModelNotFoundError(
         f"{text!r:.200}: no such file or folder, and no model of this name.{hint} Known names: "
         f"{', '.join(names)}; or give an owner/name on the Hugging Face hub, or the path of a checkpoint"
     )
+
+
+def did_you_mean(text: str) -> str:
+    """Give " Did you mean ...?" with the known names that a text is close to; empty where none is."""
+    import difflib  # noqa: PLC0415 (needed for errors only)
+
+    names = {name.lower(): name for model in KNOWN for name in _names(model)}
+    last = text.lower().strip().rstrip("/").rpartition("/")[2].partition("?")[0]
+    stem = _AROUND.sub("", _FILE.sub("", last))
+    if stem in names:
+        return f" Did you mean {names[stem]}?"
+    if is_hub_id(text):  # most are of people's own, so only a slip of the finger counts
+        names = {hub_id.lower(): hub_id for model in KNOWN for hub_id in _hub_ids(model)}
+        close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.85)
+    else:
+        close = difflib.get_close_matches(stem[:80], names, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(names[one] for one in close)}?" if close else ""

@@ -25,6 +25,10 @@ from stapes.subtitles import Layout
 from stapes.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS
 
 DEFAULT_MODEL: Final = "base"
+MODEL_DIR_HELP: Final = (
+    "where models are looked for (small.pt, a folder small or faster-whisper-small, the hub's models--*) before "
+    "~/.cache/whisper and the cache of the Hugging Face hub, and where they are kept (default: None, that cache)"
+)
 PROGRESS: Final = ("auto", "bar", "json", "none")
 
 
@@ -164,7 +168,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--model_dir",
         metavar="FOLDER",
-        help="where models are looked for and kept (default: the cache of the Hugging Face hub)",
+        help=MODEL_DIR_HELP,
     )
     add(
         "--device",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli.command import Command
 from stapes.cli.flags import parse
 from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
-from stapes.cli.models import run_models, use_model_folder
+from stapes.cli.models import quieten_hub, refuse_misplaced, run_models
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
 from stapes.cli.pages import PAGES, run_pages
 from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
@@ -63,6 +63,7 @@ def _run(words: Sequence[str]) -> int:
         return run_models(words[1:])
     if words and words[0] in PAGES:
         return run_pages(words[0], words[1:], transcribe_all)
+    refuse_misplaced(words)
     try:
         command = parse(words)
     except SystemExit:  # --help and --version have printed their page
@@ -139,7 +140,7 @@ def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
 
 def load_engine(command: Command) -> AbstractContextManager[Any]:
     """Load the model that the command asks for; tests put a scripted engine in this place."""
-    use_model_folder(command.model_dir, quiet=command.progress in ("json", "none"))
+    quieten_hub(quiet=command.progress in ("json", "none"))
     from stapes import load  # noqa: PLC0415 (NumPy comes with it: not for --help)
 
     threading.Thread(target=_import_decoder, name="stapes-import").start()
@@ -149,6 +150,7 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
         precision=command.precision,
         threads=command.threads,
         max_memory=command.max_memory,
+        model_dir=command.model_dir,
     )
     return engine
 

@@ -6,17 +6,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import Parser, join_spellings
-from stapes.cli.output import ResultLines, say
+from stapes.cli.flags import MODEL_DIR_HELP, Parser, join_spellings
+from stapes.cli.output import ResultLines, say, warnings_caught
 from stapes.cli.progress import Bars, NoBars, bar_is_welcome, is_terminal
 from stapes.errors import OptionError
 
 if TYPE_CHECKING:
     from stapes.checkpoint.find import InstalledModel, KnownModel
+
+
+#: What other programs call these -> what is meant.
+_LIST: Final = frozenset({"list", "ls", "show"})
+_PULL: Final = frozenset({"pull", "download", "fetch", "get", "install", "add"})
+_REMOVE: Final = frozenset({"rm", "remove", "delete", "uninstall"})
 
 
 def run_models(words: Sequence[str]) -> int:
@@ -25,64 +31,96 @@ def run_models(words: Sequence[str]) -> int:
         arguments = _parser().parse_args(join_spellings(words))
     except SystemExit:  # --help has printed its page
         return 0
-    use_model_folder(arguments.model_dir)
-    match arguments.words:
-        case []:
-            return _list(as_json=arguments.json)
-        case ["pull", name]:
-            return _pull(name)
-        case other:
-            raise OptionError(f"models {' '.join(other)}: write stapes models, or stapes models pull NAME")
+    quieten_hub()
+    where = {} if arguments.model_dir is None else {"model_dir": arguments.model_dir}
+    with warnings_caught(say):
+        match arguments.words:
+            case []:
+                return _list(where, as_json=arguments.json)
+            case ["pull", name]:
+                return _pull(name, where, force=arguments.force)
+            case other:
+                raise OptionError(f"models {' '.join(other)}: {_hint(other[0], other[1:], where)}")
+
+
+def refuse_misplaced(words: Sequence[str]) -> None:
+    """Raise OptionError for `stapes pull base`: a word of `stapes models` where a recording is expected."""
+    if words and words[0] in _LIST | _PULL | _REMOVE and not any(map(os.path.lexists, words)):
+        model = next((word for word in words[1:] if not word.startswith("-")), "NAME")
+        meant = "stapes models" if words[0] in _LIST else f"stapes models {_verb(words[0])} {model}"
+        raise OptionError(f"{words[0]}: no such recording; to list, fetch or remove models, write: {meant}")
+
+
+def _verb(word: str) -> str:
+    return "pull" if word in _PULL else "rm"
+
+
+def _hint(verb: str, names: Sequence[str], where: Mapping[str, str]) -> str:
+    """Say what to write instead of words that `stapes models` does not know."""
+    from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
+
+    what = "write stapes models, or stapes models pull NAME"
+    if verb in _LIST:
+        what = "write stapes models, which lists them"
+    elif verb in _PULL:
+        what = "write stapes models pull NAME, one model at a time"
+        what = what.replace("NAME", names[0]) if len(names) == 1 else what
+    elif verb in _REMOVE:
+        ways = (f"{name}: {find.how_to_remove(name, **where) or 'is not here'}" for name in names)
+        what = "; ".join(("stapes removes no models", *ways))
+    elif not names and verb in {model.name for model in find.known_models()}:
+        what = f"write stapes models pull {verb}"
+    return what
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="stapes models",
-        usage="stapes models [--json]\n       stapes models pull NAME",
+        usage="stapes models [--json]\n       stapes models pull NAME [--force]",
         description="Lists the models that are here and those that can be fetched, or fetches one.",
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="pull NAME",
-        help="fetch a model: one of the names listed, or owner/name on the Hugging Face hub",
+        help="fetch a model that is not here: one of the names listed, or owner/name on the Hugging Face hub",
     )
-    parser.add_argument(
-        "--model_dir", metavar="FOLDER", help="where models are kept (default: the cache of the Hugging Face hub)"
-    )
+    parser.add_argument("--model_dir", metavar="FOLDER", help=MODEL_DIR_HELP)
+    parser.add_argument("--force", action="store_true", help="with pull: ask the hub though the model is here")
     parser.add_argument("--json", action="store_true", help="list as JSON")  # fmt: skip
     return parser
 
 
-def use_model_folder(folder: str | None, *, quiet: bool = False) -> None:
-    """Let huggingface_hub keep models in this folder, stay silent, and draw bars only where someone looks.
+def quieten_hub(*, quiet: bool = False) -> None:
+    """Let huggingface_hub stay silent, and draw bars only where someone looks.
 
     It reads its settings when it is imported, which `stapes` leaves until a hub is asked.
     """
-    if folder is not None:
-        os.environ["HF_HUB_CACHE"] = os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its errors come to us anyway
     if quiet or not is_terminal(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _pull(name: str) -> int:
+def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
     from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
 
+    if not force and (here := find.find_here(name, **where)):
+        say(f"{name} is here already: {here}; --force asks the hub for it all the same")
+        return 0
     bar: NoBars = Bars() if bar_is_welcome(text_goes_to_stdout=False) else NoBars()
     say(f"fetching {name}")
     try:
-        folder = find.pull(name, progress=bar.fetch)
+        folder = find.pull(name, progress=bar.fetch, **where)
     finally:
         bar.end()
     say(f"{name} is here: {folder}")
     return 0
 
 
-def _list(*, as_json: bool) -> int:
+def _list(where: Mapping[str, str], *, as_json: bool) -> int:
     from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
 
-    here = find.installed_models()
+    here = find.installed_models(**where)
     names_here = {model.name for model in here}
     fetchable = [model for model in find.known_models() if model.name not in names_here]
     lines = ResultLines(NoBars().aside)
@@ -117,10 +155,11 @@ def _as_dict(here: Sequence[InstalledModel], fetchable: Sequence[KnownModel]) ->
     }
 
 
-def format_of(folder: Path) -> str:
-    """Name the format of a folder of weights."""
-    is_ctranslate2 = any(folder.glob("model.bin*"))
-    return "CTranslate2" if is_ctranslate2 else "Hugging Face"
+def format_of(path: Path) -> str:
+    """Name the format of a model, a folder or a file, by its name."""
+    if path.is_dir():
+        return "CTranslate2" if any(path.glob("model.bin*")) else "Hugging Face"
+    return "OpenAI" if path.suffix == ".pt" else "ggml"
 
 
 def here_lines(models: Sequence[InstalledModel]) -> list[str]:

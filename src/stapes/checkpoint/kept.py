@@ -1,0 +1,110 @@
+"""Models kept in folders, under the names that openai-whisper, faster-whisper and whisper.cpp give them.
+
+Knows names, not formats, and asks no network.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from stapes.checkpoint.base import Checkpoint
+from stapes.checkpoint.files import FileBytes
+from stapes.checkpoint.heads import OFFICIAL
+from stapes.checkpoint.packages import Hashing
+from stapes.checkpoint.registry import KnownModel, model_named, name_in
+from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint
+from stapes.errors import CheckpointError, StapesWarning
+
+_MOST_ENTRIES = 10_000  # of a folder that is listed
+
+
+def whisper_folder() -> Path | None:
+    """Give the folder where openai-whisper keeps its models; None where there is no home.
+
+    Source: https://github.com/openai/whisper/blob/c0d2f62/whisper/__init__.py (load_model).
+    """
+    with suppress(RuntimeError):  # no home is known
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "whisper"
+    return None
+
+
+def find_kept(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Checkpoint | None:
+    """Open the model of this name in a folder; None if it is not there.
+
+    What stands under its name and is no whole checkpoint (a download that broke off) is passed over with a warning.
+    """
+    for path in _places(folder, name, model, hub_ids):
+        if not exists(path):
+            continue
+        try:
+            return _checked(open_checkpoint(path, name), model)
+        except CheckpointError as exc:
+            warnings.warn(f"passed over while looking for {name}: {exc}", StapesWarning, stacklevel=2)
+    return None
+
+
+def exists(path: Path) -> bool:
+    """Tell whether something lies at a path, whatever its name is made of."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
+        return False
+
+
+def _places(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Iterator[Path]:
+    """Give the paths under which programs keep a model, relative ones only."""
+    stems = dict.fromkeys([model.name, *model.aliases] if model else [])
+    if "/" not in name and "\\" not in name and name not in (".", "..", ""):
+        stems.setdefault(name)
+    for stem in stems:
+        yield folder / f"{stem}.pt"  # openai-whisper
+        for entry in (stem, f"faster-whisper-{stem}", f"whisper-{stem}", f"ggml-{stem}.bin"):
+            yield folder / entry
+    for hub_id in hub_ids:
+        yield folder / hub_id.partition("/")[2]
+        yield folder / hub_id
+    if (
+        model
+        and model_named(name_in(folder.name)) == model
+        and ((folder / "snapshots").is_dir() or looks_like_whisper(folder))
+    ):
+        yield folder  # the model's own
+
+
+def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
+    """Have a `.pt` that bears a published model's name held against that model's hash: a warning where it differs."""
+    sha256 = next((official.sha256 for official in OFFICIAL if model and official.name == model.name), None)
+    if checkpoint.format != "openai" or checkpoint.path is None or model is None or sha256 is None:
+        return checkpoint
+    hashing, path = Hashing(FileBytes(checkpoint.path)), checkpoint.path
+
+    def compare() -> None:
+        if hashing.wait() != sha256:
+            warnings.warn(
+                f"{path}: not {model.name} as OpenAI published it (another sha256), so a fine-tuned or a damaged "
+                "file; it is used as it is",
+                StapesWarning,
+                stacklevel=2,
+            )
+
+    return replace(checkpoint, verification=compare)
+
+
+def models_in(folder: Path) -> Iterator[tuple[str, Path, int]]:
+    """Give the models that a folder holds by name, without the hub's: (name, path, bytes)."""
+    try:
+        entries = sorted(entry for entry, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False))
+    except OSError:
+        return
+    for path in entries:
+        if path.name.startswith(("models--", ".")) or not (path.is_dir() or path.suffix in (".pt", ".bin")):
+            continue
+        with suppress(CheckpointError, OSError):
+            if looks_like_whisper(path):
+                files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+                yield path.name.removesuffix(".pt"), path, sum(file.stat().st_size for file in files)
