@@ -7,25 +7,22 @@ reference could not be read back:
 - Dashes before `>` become one dash: the reference replaces `-->` once, so that `--->` ends as an arrow.
 Lines end in a bare line feed on every system.
 
-Knows nothing of models; how words become subtitles stands in subtitles.py.
+Knows nothing of models; how words become subtitles stands in subtitles.py, how files are written in files.py.
 Source: openai/whisper utils.py, release 20250625 (the formats, not the code).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from stapes.breaks import visible
 from stapes.errors import OptionError, OutputError
+from stapes.files import InputFiles, write_whole
 from stapes.karaoke import to_ass
 from stapes.lyrics import to_lrc
 from stapes.results import Segment, Transcript
@@ -38,20 +35,6 @@ REFERENCE_FORMATS: Final = ("txt", "vtt", "srt", "tsv", "json")
 _FORMULA: Final = re.compile("'*[=+\\-@＝＋－＠]")
 #: name of the files made from standard input
 STDIN_STEM: Final = "stdin"
-#: most bytes in a file's name on every usual file system
-_LONGEST_NAME: Final = 255
-
-_WHY: Final[Mapping[int, str]] = {
-    errno.ENOSPC: "the disk is full; free some space or choose another folder",
-    errno.EDQUOT: "your quota on this disk is used up; free some space or choose another folder",
-    errno.EACCES: "no permission to write here; choose another folder",
-    errno.EPERM: "no permission to write here; choose another folder",
-    errno.EROFS: "this disk is read-only; choose another folder",
-    errno.ENOENT: "no such folder; make it first or choose another",
-    errno.ENOTDIR: "its folder is not a folder but a file; choose another folder",
-    errno.EISDIR: "a folder of this name is in the way; move it or choose another folder",
-    errno.ENAMETOOLONG: "the name is too long for this disk; rename the recording",
-}
 
 
 def format_timestamp(seconds: float, *, always_hours: bool = False, decimal_mark: str = ".") -> str:
@@ -185,129 +168,29 @@ def write_files(
     folder: str | os.PathLike[str],
     stem: str,
     layout: Layout = PLAIN_LAYOUT,
+    *,
+    inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
 ) -> list[Path]:
     """Write a transcript as `folder/stem.FORMAT` for each format, and return the paths.
 
-    layout: of subtitles.
+    layout: of subtitles.   inputs: files that must not be replaced, such as the recording.
 
-    Every file is first written whole under a temporary name beside its place; only when all are on the disk
-    are they renamed. If anything fails, what stood there before still stands, and no half is left. When this
-    returns, the new names are on the disk too. What a killed process left behind of these files is removed.
-
+    All files appear whole or none does, as `stapes.files.write_whole` says; those that are there are replaced, a link
+    is followed.
     Raises OutputError with the file, the cause and the way out; OptionError for an unknown format.
     """
     if not stem or Path(stem).name != stem or "\0" in stem:
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
-    targets = {Path(folder, f"{stem}.{name}"): _written(transcript, name, layout) for name in format_names(formats)}
-    staged = {target: _temporary_path(target, os.getpid()) for target in targets}
-    _remove_left_behind(targets, folder)
-    try:
-        for target, text in targets.items():
-            with _named(target):
-                if target.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                _write_whole(staged[target], text)
-        for target, temporary in staged.items():
-            with _named(target):
-                os.replace(temporary, target)  # noqa: PTH105 (as the design says, and patched by the tests)
-    finally:
-        for temporary in staged.values():
-            with suppress(OSError):  # never there, or already renamed
-                temporary.unlink()
-    sync_folder(folder)
-    return list(targets)
-
-
-def write_whole(target: Path, parts: Iterable[bytes]) -> None:
-    """Write one file whole or not at all, piece by piece, as `write_files` does.
-
-    Raises OutputError with the file, the cause and the way out.
-    """
-    temporary = _temporary_path(target, os.getpid())
-    _remove_left_behind([target], target.parent)
-    try:
-        with _named(target):
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            with temporary.open("wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)  # noqa: PTH105 (as above)
-    finally:
-        with suppress(OSError):  # never there, or already renamed
-            temporary.unlink()
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Let the names in a folder reach the disk, on systems where that can be asked for."""
-    with suppress(OSError):  # Windows opens no folder; some network disks refuse
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def _remove_left_behind(targets: Iterable[Path], folder: str | os.PathLike[str]) -> None:
-    """Remove temporary files of these targets whose process has ended."""
-    begun = {name for target in targets for name in (target.name, _short_name(target))}
-    with suppress(OSError):  # no such folder: to be said when the files are written
-        for name in os.listdir(folder):  # noqa: PTH208 (names are all that is wanted)
-            beginning, _, process = name.rpartition(".tmp-")
-            ours = beginning in begun and process.isascii() and process.isdigit()
-            if ours and not _is_running(int(process)):
-                Path(folder, name).unlink()
-
-
-def _is_running(process: int) -> bool:
-    if sys.platform == "win32":  # to ask would end it there; an open file cannot be removed anyway
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it is there, and another user's
-        return True
-    return True
+    # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
+    contents = {
+        Path(folder, f"{stem}.{name}"): [_written(transcript, name, layout).encode("utf-8", errors="replace")]
+        for name in format_names(formats)
+    }
+    write_whole(contents, inputs)
+    return list(contents)
 
 
 def _written(transcript: Transcript, name: str, layout: Layout) -> str:
     if name in SUBTITLE_WRITERS:
         return SUBTITLE_WRITERS[name](transcript, layout)
     return WRITERS[name](transcript)
-
-
-def _temporary_path(target: Path, process: int) -> Path:
-    suffix = f".tmp-{process}"
-    name = target.name + suffix
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f"{_short_name(target)}{suffix}"
-    return target.with_name(name)
-
-
-def _short_name(target: Path) -> str:
-    return f"{zlib.crc32(os.fsencode(target.name)):08x}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
-    with path.open("wb") as file:
-        file.write(text.encode("utf-8", errors="replace"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Turn an OSError into an OutputError that names the file that was wanted."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{target}: {why_not_written(error)}") from error
-
-
-def why_not_written(error: OSError) -> str:
-    """Say in words why a file could not be written, and the way out."""
-    return _WHY.get(error.errno or 0) or f"cannot be written ({error.strerror or error})"

@@ -33,6 +33,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
         "stapes.breaks",
         "stapes.cues",
         "stapes.subtitles",
+        "stapes.files",
         "stapes.karaoke",
         "stapes.lyrics",
         "stapes.writers",

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from stapes.errors import AudioError, OutputError
-from stapes.writers import output_stem, why_not_written
+from stapes.files import why_not_written
+from stapes.writers import output_stem
 
 STDIN: Final = "-"
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from stapes.errors import OutputError, StapesError, StapesWarning
-from stapes.writers import why_not_written
+from stapes.files import why_not_written
 
 
 class StoppedError(Exception):

@@ -26,7 +26,8 @@ from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
-from stapes.writers import STDIN_STEM, why_not_written
+from stapes.files import why_not_written
+from stapes.writers import STDIN_STEM
 
 if TYPE_CHECKING:
     from stapes.cli.ticket import Ticket

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +13,11 @@ from urllib.parse import quote
 from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.pcm import Recording
 from stapes.errors import OptionError
+from stapes.files import InputFiles, checked_target, write_whole
 from stapes.report.escape import clock
 from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
 from stapes.results import Transcript
-from stapes.writers import write_whole
 
 if TYPE_CHECKING:
     from stapes.report.attention import WindowAttention
@@ -37,6 +37,7 @@ def write_report(
     model: str = "",
     sound: Sound = "inside",
     most_inside_s: float = MOST_INSIDE_S,
+    inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
 ) -> Path:
     """Write a transcript as one HTML page, and return its path.
 
@@ -45,19 +46,33 @@ def write_report(
     title: None takes the recording's name.   model: a line that says what transcribed it.
     sound: "inside" puts the recording into the page (32 kbit/s, 19 MB for an hour), unless it is longer than
     `most_inside_s`; "link" refers to the file of `audio`, which stays where it is; "none" leaves it out.
+    inputs: files beside the recording that must not be replaced.
     The page is written whole or not at all. Raises OptionError, AudioError, OutputError.
     """
     if sound not in SOUNDS:
         raise OptionError(f"sound must be one of {', '.join(SOUNDS)}; got {sound!r}")
-    target = Path(path)
+    target, keep = Path(path), _checked(path, audio, inputs)
     with opened(audio) as recording:
         shown = Path(recording.name).name if title is None else title
         wave = waveform(recording)
         with _page_sound(recording, audio, target, sound, most_inside_s) as page_sound:
             parts = page_parts(transcript, wave, page_sound, title=shown, model=model)
             # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
-            write_whole(target, (part.encode("utf-8", errors="replace") for part in parts))
+            write_whole({target: (part.encode("utf-8", errors="replace") for part in parts)}, keep)
     return target
+
+
+def _checked(
+    path: str | os.PathLike[str],
+    audio: AudioSource | Recording,
+    inputs: Iterable[str | os.PathLike[str]] | InputFiles,
+) -> InputFiles:
+    """Give the files that must stay, the recording's among them. Raises OutputError where the path leads to one."""
+    name = audio if isinstance(audio, str | os.PathLike) else getattr(audio, "name", None)
+    if not isinstance(inputs, InputFiles):
+        inputs = InputFiles([*inputs, *([name] if isinstance(name, str | os.PathLike) else [])])
+    checked_target(Path(path), inputs)
+    return inputs
 
 
 @contextmanager
@@ -113,11 +128,12 @@ def write_plot(
     title: str | None = None,
     span_s: tuple[float, float] | None = None,
     attentions: Sequence[WindowAttention] = (),
+    inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
 ) -> Path:
     """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path.
 
     transcript, audio, title: as for `write_report`.   span_s: the stretch to draw, from and to; None: all of it.
-    attentions: of windows, from `window_attention`; each is drawn below.
+    attentions: of windows, from `window_attention`; each is drawn below.   inputs: as for `write_report`.
     Needs matplotlib (the extra `plot`). Raises OptionError, AudioError, OutputError.
     """
     target = Path(path)
@@ -126,6 +142,7 @@ def write_plot(
         raise OptionError(f"{target}: a plot is a .png or an .svg; name it so")
     if span_s is not None and not 0 <= span_s[0] < span_s[1]:
         raise OptionError(f"span_s must go from a time to a later one, got {span_s[0]:g} to {span_s[1]:g}")
+    keep = _checked(path, audio, inputs)
     from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
 
     with opened(audio) as recording:
@@ -141,5 +158,5 @@ def write_plot(
         span_s=span_s,
         attentions=attentions,
     )
-    write_whole(target, [image.getvalue()])
+    write_whole({target: [image.getvalue()]}, keep)
     return target
