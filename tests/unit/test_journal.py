@@ -20,6 +20,7 @@ from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_t
 from stapes.cli.fingerprint import output_keys, recording_key, settings_key
 from stapes.cli.flags import parse
 from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
+from stapes.files import InputFiles
 from stapes.options import TranscribeOptions
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
 from stapes.subtitles import Layout
@@ -107,11 +108,15 @@ def opened(folder: Path, warn: Warned) -> Journal:
     return journal
 
 
+def key_of(stem: str) -> str:
+    return f"key of {stem}" if stem.isprintable() else f"key of {stem!a}"
+
+
 def write(folder: Path, answers: Sequence[Answer] = ANSWERS, stems: Sequence[str] = ("talk",)) -> None:
     """Leave a journal as a broken run does."""
     journal = opened(folder, Warned())
     for stem in stems:
-        entry = journal.entry(stem, f"key of {stem}")
+        entry = journal.entry(stem, key_of(stem))
         for answer in answers:
             entry.note(answer)
     journal.close(finished=False)
@@ -119,7 +124,7 @@ def write(folder: Path, answers: Sequence[Answer] = ANSWERS, stems: Sequence[str
 
 def recalled(folder: Path, warn: Warned, stem: str = "talk") -> tuple[Answer, ...]:
     journal = opened(folder, warn)
-    answers = journal.entry(stem, f"key of {stem}").answers
+    answers = journal.entry(stem, key_of(stem)).answers
     journal.close(finished=False)
     return answers
 
@@ -375,6 +380,179 @@ def test_what_is_no_journal_of_ours_is_replaced(tmp_path: Path, warned: Warned, 
     assert ["damaged or not ours" in message for message in warned] == [True]
     write(tmp_path)
     assert recalled(tmp_path, warned) == ANSWERS
+
+
+def aside_in(folder: Path) -> list[str]:
+    return [name for name in left_in(folder) if ".aside-" in name]
+
+
+@pytest.mark.parametrize("make", [foreign_database, other_version, with_a_trigger, rubbish])
+def test_what_is_no_journal_of_ours_is_kept_aside(tmp_path: Path, warned: Warned, make: object) -> None:
+    assert callable(make)
+    make(tmp_path / JOURNAL_NAME)
+    before = (tmp_path / JOURNAL_NAME).read_bytes()
+    journal = opened(tmp_path, warned)
+    assert aside_in(tmp_path) == [f"{JOURNAL_NAME}.aside-1"]
+    assert (tmp_path / f"{JOURNAL_NAME}.aside-1").read_bytes() == before
+    assert f"it is kept as {JOURNAL_NAME}.aside-1" in warned[0]
+    journal.close(finished=True)
+    assert left_in(tmp_path) == [f"{JOURNAL_NAME}.aside-1"]
+
+
+def test_what_lies_beside_a_damaged_journal_is_kept_with_it(tmp_path: Path, warned: Warned) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"{JOURNAL_NAME}{suffix}").write_bytes(b"rubbish" * 1000 + suffix.encode())
+    opened(tmp_path, warned).close(finished=True)
+    assert aside_in(tmp_path) == [f"{JOURNAL_NAME}.aside-1{suffix}" for suffix in ("", "-shm", "-wal")]
+    for suffix in ("", "-wal"):  # SQLite has looked into the -shm
+        found = (tmp_path / f"{JOURNAL_NAME}.aside-1{suffix}").read_bytes()
+        assert found == b"rubbish" * 1000 + suffix.encode()
+
+
+def test_three_damaged_journals_are_kept(tmp_path: Path, warned: Warned) -> None:
+    for number in range(5):
+        (tmp_path / JOURNAL_NAME).write_bytes(b"%d" % number * 1000)
+        (tmp_path / f"{JOURNAL_NAME}-wal").write_bytes(b"%d" % number)
+        opened(tmp_path, warned).close(finished=True)
+    kept = {path.name: path.read_bytes()[:1] for path in tmp_path.iterdir()}
+    assert kept == {
+        f"{JOURNAL_NAME}.aside-{number}{suffix}": b"%d" % (number - 1)
+        for number in (3, 4, 5)
+        for suffix in ("", "-wal")
+    }
+
+
+class Failing:
+    """A connection to a file of which a page can no longer be read."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.close = connection.close
+
+    def execute(self, *_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_a_journal_that_is_damaged_while_it_is_open_is_kept_aside(tmp_path: Path, warned: Warned) -> None:
+    write(tmp_path)
+    journal = opened(tmp_path, warned)
+    journal.entry("other", "key of other").note(RESULT)
+    assert journal._connection is not None
+    journal._connection = Failing(journal._connection)  # type: ignore[assignment]
+    journal.entry("talk", "key of talk").note(RESULT)
+    journal.close(finished=False)
+    assert ["the journal has failed" in message and ".aside-1;" in message for message in warned] == [True]
+    assert aside_in(tmp_path) == [f"{JOURNAL_NAME}.aside-1", f"{JOURNAL_NAME}.aside-1-wal"]
+    assert JOURNAL_NAME not in left_in(tmp_path)
+    for suffix in ("", "-wal"):  # nothing of it is lost
+        (tmp_path / f"{JOURNAL_NAME}.aside-1{suffix}").rename(tmp_path / f"{JOURNAL_NAME}{suffix}")
+    assert recalled(tmp_path, warned) == ANSWERS
+    assert recalled(tmp_path, warned, "other") == (RESULT,)
+
+
+@pytest.mark.parametrize("message", ["disk I/O error", "database or disk is full", "unable to open database file"])
+def test_a_journal_that_cannot_be_opened_for_now_stays(
+    tmp_path: Path, warned: Warned, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    write(tmp_path)
+    plain = sqlite3.connect
+
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError(message)
+
+    monkeypatch.setattr(sqlite3, "connect", fail)
+    assert open_journal(tmp_path, BOUNDS, warned) is None
+    assert [message in one and "keeps no journal" in one for one in warned] == [True]
+    monkeypatch.setattr(sqlite3, "connect", plain)
+    assert recalled(tmp_path, warned) == ANSWERS
+
+
+ODD_STEMS = ("\udcff", "a\udc80b", "\ud800", "/", "\\udcff", '"\\udcff"', "a\nb", "\x1b[2J", "é", "e\u0301", "x" * 255)
+
+
+def test_names_that_are_no_utf8_are_kept_beside_the_others(tmp_path: Path, warned: Warned) -> None:
+    write(tmp_path, stems=("talk", *ODD_STEMS, "last"))
+    for stem in ("last", *ODD_STEMS, "talk"):
+        assert recalled(tmp_path, warned, stem) == ANSWERS
+    journal = opened(tmp_path, warned)
+    assert all(map(journal.holds, ODD_STEMS))
+    for stem in ODD_STEMS:
+        journal.entry(stem, key_of(stem)).done(["srt"])
+    journal.close(finished=True)
+    assert recalled(tmp_path, warned, "\udcff") == ()
+    assert recalled(tmp_path, warned) == ANSWERS
+    assert warned == []
+
+
+def test_rows_are_kept_under_the_names_of_earlier_versions(tmp_path: Path) -> None:
+    write(tmp_path, stems=("Grüße \\ 你好", "a\udcffb"))
+    connection = sqlite3.connect(tmp_path / JOURNAL_NAME)
+    names = [name for (name,) in connection.execute("SELECT stem FROM recordings ORDER BY stem")]
+    connection.close()
+    assert names == ['/"a\\udcffb"', "Grüße \\ 你好"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE recordings SET key = CAST(x'ff' AS TEXT) WHERE stem = 'talk'",
+        "UPDATE recordings SET formats = CAST(x'ff' AS TEXT) WHERE stem = 'talk'",
+        "UPDATE recordings SET formats = 7 WHERE stem = 'talk'",
+        "UPDATE recordings SET formats = zeroblob(200000000) WHERE stem = 'talk'",
+        "UPDATE recordings SET checksum = zeroblob(200000000) WHERE stem = 'talk'",
+        "UPDATE answers SET checksum = zeroblob(200000000) WHERE stem = 'talk'",
+        "UPDATE answers SET body = CAST(x'ff' AS TEXT) WHERE stem = 'talk'",
+        "UPDATE answers SET number = CAST(x'ff' AS TEXT) WHERE stem = 'talk' AND number = 1",
+        "INSERT INTO answers VALUES ('talk', 99, x'00', x'00')",
+        "DELETE FROM recordings WHERE stem = 'talk'",
+    ],
+)
+def test_an_odd_row_costs_its_recording_and_no_other(tmp_path: Path, warned: Warned, statement: str) -> None:
+    write(tmp_path, stems=("other", "talk", "zebra"))
+    connection = sqlite3.connect(tmp_path / JOURNAL_NAME)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    journal = opened(tmp_path, warned)
+    entry = journal.entry("talk", "key of talk")
+    assert (entry.answers, entry.outputs_done) == ((), frozenset())
+    entry.note(RESULT)
+    for stem in ("other", "zebra"):
+        assert journal.entry(stem, f"key of {stem}").answers == ANSWERS
+    journal.close(finished=False)
+    assert recalled(tmp_path, warned) == (RESULT,)
+    assert all("begun anew" in message for message in warned)
+
+
+def test_a_row_that_cannot_be_written_ends_the_notes_of_its_recording_only(tmp_path: Path, warned: Warned) -> None:
+    journal = opened(tmp_path, warned)
+    first, second = journal.entry("talk", "key of talk"), journal.entry("other", "key of other")
+    first.note(RESULT)
+    first._n_noted = 0  # as if another had written meanwhile
+    for entry in (first, second, first, second):
+        entry.note(RESULT)
+    journal.close(finished=False)
+    assert ["talk: cannot be kept in the journal" in message for message in warned] == [True]
+    assert recalled(tmp_path, warned) == (RESULT,)
+    assert recalled(tmp_path, warned, "other") == (RESULT, RESULT)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal", ".aside-1", ".aside-7-wal"])
+def test_a_recording_named_as_a_journal_is_left_alone(tmp_path: Path, warned: Warned, suffix: str) -> None:
+    recording = tmp_path / f"{JOURNAL_NAME}{suffix}"
+    recording.write_bytes(b"sound")
+    assert open_journal(tmp_path, BOUNDS, warned, InputFiles([recording])) is None
+    assert ["keeps no journal" in message for message in warned] == [True]
+    assert left_in(tmp_path) == [recording.name]
+    assert recording.read_bytes() == b"sound"
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_no_link_beside_a_journal_is_followed(tmp_path: Path, warned: Warned, suffix: str) -> None:
+    (tmp_path / "victim").write_bytes(b"precious" * 1000)
+    (tmp_path / f"{JOURNAL_NAME}{suffix}").symlink_to(tmp_path / "victim")
+    assert open_journal(tmp_path, BOUNDS, warned) is None
+    assert [f"{JOURNAL_NAME}{suffix} is in the way, and no file" in message for message in warned] == [True]
+    assert (tmp_path / "victim").read_bytes() == b"precious" * 1000
 
 
 def test_what_is_no_file_is_left_alone(tmp_path: Path, warned: Warned) -> None:
