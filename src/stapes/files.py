@@ -40,8 +40,11 @@ _WHY: Final[Mapping[int, str]] = {
 }
 
 
-def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Tell files apart by device and inode, whatever their names; None where there is no file."""
+def file_identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
+    """Tell files apart by device and inode, whatever their names; None where there is none.
+
+    path: a number is an open file.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116 (a name that cannot be raises ValueError here)
     except (OSError, ValueError):
@@ -56,7 +59,7 @@ class InputFiles:
         self._names: dict[tuple[int, int], str] = {}
         for path in paths:
             found = file_identity(path)
-            if found is not None:
+            if found is not None and os.path.isfile(path):  # noqa: PTH113 (as above)
                 self._names.setdefault(found, os.fsdecode(path))
 
     @classmethod
@@ -64,7 +67,7 @@ class InputFiles:
         """Look up the paths, unless somebody has."""
         return paths if isinstance(paths, InputFiles) else cls(paths)
 
-    def name_of(self, path: str | os.PathLike[str]) -> str | None:
+    def name_of(self, path: str | os.PathLike[str] | int) -> str | None:
         """Give the name of the input that a path leads to, by another name, case or link too; None if it is none."""
         found = file_identity(path)
         name = None if found is None else self._names.get(found)

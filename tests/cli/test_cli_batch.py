@@ -212,7 +212,7 @@ def test_a_segment_names_its_language_where_several_are_spoken(capsys: pytest.Ca
     [
         ([], "OptionError"),
         (["short.mp3", "--beam_size", "x"], "OptionError"),
-        (["short.mp3", "./short.mp3", "-f", "srt"], "OutputError"),
+        (["short.mp3", "-o", "short.mp3"], "OutputError"),
         (["short.mp3", "--skip-existing"], "OptionError"),
         (["short.mp3", "--concurrency", "0"], "OptionError"),
     ],

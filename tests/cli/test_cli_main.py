@@ -214,11 +214,6 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
         ),
         (["-", "-"], nothing, "standard input (-) can be read only once; give - once"),
         (
-            ["a.mp3", "./a.mp3", "-f", "srt"],
-            nothing,
-            "a.mp3 and ./a.mp3 would both be written to files named 'a'",
-        ),
-        (
             ["a.mp3", "-o", "out"],
             folder_in_the_way,
             "out: a file of this name is in the way; choose another folder",

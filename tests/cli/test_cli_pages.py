@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
 import wave
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from stapes.cli import main as command
 from stapes.engine import Engine
 from stapes.testing import scripted_engine, tone
+from stapes.writers import output_stem
 from tests.cli.running import Run, runner
 
 
@@ -182,3 +185,59 @@ def test_help_names_the_flags_of_the_page_and_of_a_transcription(run: Run, kind:
         assert flag in text
     assert "--word_timestamps" not in text
     assert max(map(len, out)) <= 80
+
+
+@pytest.mark.parametrize("kind", ["report", "plot"])
+def test_a_pipe_has_a_page_too(run: Run, tmp_path: Path, kind: str) -> None:
+    os.mkfifo("pipe.wav")
+    writer = threading.Thread(target=lambda: Path("pipe.wav").write_bytes(wav(3.0)), daemon=True)
+    writer.start()
+    assert run(kind, "pipe.wav") == (0, [], [])
+    writer.join(5)
+    assert made_in(tmp_path) == {f"pipe.{kind}.{'html' if kind == 'report' else 'png'}"}
+    assert "the pipe pipe.wav is no file" in run("report", "pipe.wav", "--audio", "link")[2][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("report", "talk.wav", "--output", "talk.wav"), "talk.wav: would replace the input talk.wav"),
+        (("report", "talk.wav", "--output", "./sub/../talk.wav"), "would replace the input talk.wav"),
+        (("report", "talk.wav", "--output", "hard.html"), "hard.html: would replace the input talk.wav"),
+        (("report", "talk.wav", "--output", "link.html"), "link.html: would replace the input talk.wav"),
+        (("plot", "talk.wav", "--output", "hard.png"), "hard.png: would replace the input talk.wav"),
+        (("report", "talk.wav", "--output", "/dev/null"), "/dev/null: is a device or a pipe, not a file"),
+        (("report", "talk.wav", "--output", "sub"), "sub: a folder of this name is in the way"),
+        (("report", "talk.wav", "--output", f"{'n' * 251}.html"), "the name is too long for this disk"),
+        (("report", "n" * 250), "the name is too long for this disk"),
+        (("report", "talk.wav", "--output", "/proc/page.html"), "the system lets no file be made in /proc"),
+        (("report", "talk.wav", "talk2.report.html.wav", "-o", "sub"), "would replace the input sub/talk.report.html"),
+    ],
+)  # fmt: skip
+def test_a_page_never_replaces_an_input(
+    run: Run, tmp_path: Path, engines: list[Engine], words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "n".ljust(250, "n")).write_bytes(wav(0.1))
+    (tmp_path / "talk.report.html").symlink_to("talk.wav")
+    for name in ("hard.html", "hard.png"):
+        os.link("talk.wav", name)
+    (tmp_path / "link.html").symlink_to("talk.wav")
+    if "talk2.report.html.wav" in words:
+        (tmp_path / "sub/talk.report.html").write_bytes(wav(0.1))
+        words = ("report", "talk.wav", "sub/talk.report.html", "-o", "sub")
+    code, out, err = run(*words)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert said in err[0]
+    assert (tmp_path / "talk.wav").read_bytes() == wav(3.0)
+    assert not engines or "sub" in words
+
+
+@pytest.mark.parametrize(
+    "name", [os.fsdecode(b"\xff.wav"), "\x1b[2J.wav", "$x^{2.wav", "two\nlines.wav", "n" * 243, "<b>.wav"]
+)
+@pytest.mark.parametrize("kind", ["report", "plot"])
+def test_a_page_of_any_name_is_made(run: Run, tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / name).write_bytes(wav(3.0))
+    assert run(kind, "--", name) == (0, [], [])
+    assert (tmp_path / f"{output_stem(name)}.{kind}.{'html' if kind == 'report' else 'png'}").exists()

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from stapes.cli.command import Command
     from stapes.cli.journal import Journal
     from stapes.engine_info import EngineInfo
+    from stapes.files import InputFiles
     from stapes.options import TranscribeOptions
     from stapes.recording.events import JobEvent
     from stapes.results import Segment, Transcript
 
     #: writes a recording's files, and gives their paths
-    Keep = Callable[[Any, Ticket, Transcript], Sequence[Path]]
+    Keep = Callable[[Any, Ticket, Transcript, InputFiles], Sequence[Path]]
 
 #: recordings at once, however small their windows: more rows hardly share the reading of weights any more
 MOST_AT_ONCE: Final = 16
@@ -76,11 +77,16 @@ class Batch:
         *,
         concurrency: int,
         journal: Journal | None,
+        inputs: InputFiles,
         keep: Keep | None = None,
     ) -> None:
-        """keep: writes what is asked for instead of transcripts in their usual formats."""
+        """inputs: files that must not be replaced.
+
+        keep: writes what is asked for instead of transcripts in their usual formats.
+        """
         self._command = command
         self._engine = engine
+        self._inputs = inputs
         self._write = keep or self._write_transcript
         self._report = report
         self._journal = journal
@@ -287,7 +293,7 @@ class Batch:
         paths: list[str] = []
         if self._command.formats:
             self._warned |= ticket.warned  # a recording that is read once more has nothing new to tell
-            paths = [str(path) for path in self._write(self._engine, ticket, transcript)]
+            paths = [str(path) for path in self._write(self._engine, ticket, transcript, self._inputs)]
             if ticket.entry is not None:
                 from stapes.cli.fingerprint import output_keys  # noqa: PLC0415 (only with a journal)
 
@@ -296,9 +302,9 @@ class Batch:
             self._lines.write(ticket.number, *(one_line(segment.text) for segment in transcript.segments))
         self._report.file_done(ticket, transcript, paths)
 
-    def _write_transcript(self, _: Any, ticket: Ticket, transcript: Transcript) -> Sequence[Path]:
+    def _write_transcript(self, _: Any, ticket: Ticket, transcript: Transcript, inputs: InputFiles) -> Sequence[Path]:
         command = self._command
-        return write_files(transcript, command.formats, command.output_dir, ticket.stem, command.layout)
+        return write_files(transcript, command.formats, command.output_dir, ticket.stem, command.layout, inputs=inputs)
 
     def _fail(self, ticket: Ticket, error: BaseException) -> None:
         if ticket.number not in self._open:
@@ -313,7 +319,7 @@ class Batch:
         if ticket.number not in self._open:
             return
         self._tally.skipped += 1
-        names = [f"{ticket.stem}.{name}" for name in self._command.formats]
+        names = [target.name for target in self._command.targets(ticket.source)]
         self._report.file_skipped(ticket, reason, names)
         self._close(ticket)
 

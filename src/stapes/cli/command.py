@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 from stapes.cli.help import SEE_HELP
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS, TranscribeOptions, option_fields
 from stapes.subtitles import Layout
-from stapes.writers import ALL_FORMATS, format_names
+from stapes.writers import ALL_FORMATS, format_names, output_stem
 
 DEVICES: Final = ("auto", "cpu")
 #: a finer ladder of temperatures than this is a slip of the finger
@@ -42,6 +43,13 @@ class Command:
     options: TranscribeOptions
     layout: Layout  # of subtitles
     page: tuple[object, ...] = ()  # what a page or a picture shows, beside the transcript
+    output_file: str | None = None  # where the one file of the one recording goes, if that is said
+
+    def targets(self, source: str) -> tuple[Path, ...]:
+        """The files of one recording, a format each."""
+        if self.output_file is not None:
+            return (Path(self.output_file),)
+        return tuple(Path(self.output_dir, f"{output_stem(source)}.{name}") for name in self.formats)
 
 
 def command_of(values: Mapping[str, Any]) -> Command:

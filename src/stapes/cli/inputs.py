@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stapes.errors import AudioError, OutputError
 from stapes.files import why_not_written
-from stapes.writers import output_stem
 
 STDIN: Final = "-"
 
@@ -42,9 +40,11 @@ def find_inputs(words: Sequence[str]) -> Inputs:
     problems = {}
     for word in words:
         try:
-            sources += _recordings_of(word)
+            found = _recordings_of(word)
         except AudioError as error:
             problems[word] = error
+        else:  # a file that is named - and was found by a pattern is not standard input
+            sources += [os.path.join(os.curdir, one) if one == STDIN != word else one for one in found]  # noqa: PTH118
     if sources.count(STDIN) > 1:
         raise AudioError("standard input (-) can be read only once; give - once")
     return Inputs(sources=tuple(sources), problems=problems)
@@ -73,25 +73,12 @@ def _recordings_in(folder: Path) -> list[str]:
         names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in AUDIO_SUFFIXES)
     except OSError as error:
         raise AudioError(f"{folder}: cannot be read ({error.strerror}); name its files one by one") from error
-    paths = [folder / name for name in names if (folder / name).is_file()]
-    if not paths:
+    # macOS keeps what other disks cannot hold of talk.mp3 in ._talk.mp3.
+    paths = [str(folder / name) for name in names if not name.startswith("._")]
+    files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 (pathlib raises where it may not be read)
+    if not files:
         raise AudioError(f"{folder}: a folder without recordings; name the files, or a folder that holds them")
-    return [str(path) for path in paths]
-
-
-def check_names_differ(sources: Iterable[str]) -> None:
-    """Raise OutputError if the files of two recordings would have one name: one would replace the other."""
-    seen: dict[str, str] = {}
-    for source in sources:
-        stem = output_stem(source)
-        # These systems take Talk and talk for one file.
-        key = stem.casefold() if sys.platform in ("win32", "darwin") else stem
-        if key in seen:
-            raise OutputError(
-                f"{seen[key]} and {source} would both be written to files named {stem!r}; "
-                "transcribe them apart, into two folders (-o)"
-            )
-        seen[key] = source
+    return files
 
 
 def prepare_folder(folder: str) -> None:
@@ -99,13 +86,31 @@ def prepare_folder(folder: str) -> None:
 
     Raises OutputError with the cause and the way out.
     """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if not os.path.exists(folder):  # noqa: PTH110 (pathlib raises where a folder above may not be read)
+            place = os.path.realpath(folder)
+            raise OutputError(
+                f"{folder}: is a link to {place}, which is missing; choose another folder (-o)"
+            ) from error
+        raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
+    except FileNotFoundError as error:
+        above = next((one for one in Path(folder).parents if one.is_dir()), folder)
+        raise OutputError(f"{folder}: the system lets no folder be made in {above}; choose another (-o)") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: {why_not_written(error)}") from error
+    except ValueError as error:
+        raise OutputError(f"{folder!r}: is no name of a folder; choose another (-o)") from error
+    try_folder(folder)
+
+
+def try_folder(folder: str) -> None:
+    """Raise OutputError, with the cause and the way out, where no file can be written in a folder."""
     import tempfile  # noqa: PLC0415 (not needed for --help)
 
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # without a name where the system can: kill -9 leaves nothing
             pass
-    except FileExistsError as error:
-        raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
     except OSError as error:
-        raise OutputError(f"{folder}: {why_not_written(error)}") from error
+        raise OutputError(f"{folder}: {why_not_written(error, Path(folder))}") from error

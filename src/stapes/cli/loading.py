@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stapes.cli.inputs import STDIN
@@ -125,12 +124,12 @@ class Loader:
 
     def _load(self, ticket: Ticket) -> None:
         is_held = self._journal is not None and self._journal.holds(ticket.stem)
-        if self._command.skip_existing and not is_held and self._is_there(ticket, self._command.formats):
+        if self._command.skip_existing and not is_held and self._is_there(ticket):
             self._listener.skipped(ticket, "exists")
             return
         self._look_up(ticket)
         done = ticket.entry.outputs_done if ticket.entry else frozenset()
-        if done and done.issuperset(self._outputs) and self._is_there(ticket, self._command.formats):
+        if done and done.issuperset(self._outputs) and self._is_there(ticket):
             self._listener.skipped(ticket, "done_before")
             return
         self._listener.opened(ticket)
@@ -138,8 +137,8 @@ class Loader:
         self._listener.loaded(ticket, job)
         job.when_ended(lambda ended: self._listener.ended(ticket, ended))
 
-    def _is_there(self, ticket: Ticket, formats: Iterable[str]) -> bool:
-        return all(Path(self._command.output_dir, f"{ticket.stem}.{name}").is_file() for name in formats)
+    def _is_there(self, ticket: Ticket) -> bool:
+        return all(target.is_file() for target in self._command.targets(ticket.source))
 
     def _look_up(self, ticket: Ticket) -> None:
         """Find out what the journal knows. Standard input and pipes are not journaled: they come only once."""

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.command import Command
 from stapes.cli.flags import parse
-from stapes.cli.inputs import check_names_differ, find_inputs, prepare_folder
+from stapes.cli.inputs import find_inputs
 from stapes.cli.models import quieten_hub, refuse_misplaced, run_models
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
 from stapes.cli.pages import PAGES, run_pages
 from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
 from stapes.cli.reports import JsonReport, Report, Tally, report_for
+from stapes.cli.targets import Plan, plan_outputs
 from stapes.errors import StapesError
 
 if TYPE_CHECKING:
     from stapes.cli.batch import Keep
     from stapes.cli.journal import Journal
+    from stapes.files import InputFiles
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
@@ -77,27 +79,24 @@ def transcribe_all(command: Command, keep: Keep | None = None) -> int:
     keep: writes what is asked for instead of transcripts in their usual formats.
     """
     inputs = find_inputs(command.audio)
-    if command.formats:
-        check_names_differ(inputs.sources)
-    count = len(inputs.sources)
-    report = _report(command, count)
-    tally = Tally(files=count + len(inputs.problems), failed=len(inputs.problems))
-    for word, problem in inputs.problems.items():
+    plan = plan_outputs(command, inputs.sources)
+    report = _report(command, len(plan.sources))
+    problems = [*inputs.problems.items(), *plan.refused.items()]
+    tally = Tally(files=len(plan.sources) + len(problems), failed=len(problems))
+    for word, problem in problems:
         report.file_failed(word, problem)
     code = EXIT_DONE
-    if inputs.sources:
-        if command.formats:
-            prepare_folder(command.output_dir)
-        code = _work_and_tell(command, inputs.sources, report, tally, keep)
+    if plan.sources:
+        code = _work_and_tell(command, plan, report, tally, keep)
     return code or (EXIT_FAILED if tally.failed else EXIT_DONE)
 
 
-def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tally: Tally, keep: Keep | None) -> int:
+def _work_and_tell(command: Command, plan: Plan, report: Report, tally: Tally, keep: Keep | None) -> int:
     """Work, and tell what became of it, however it ends."""
     began_s = time.monotonic()
     code = EXIT_DONE
     try:
-        _work(command, sources, report, tally, keep)
+        _work(command, plan, report, tally, keep)
     except ReaderGoneError:
         return EXIT_DONE
     except _ENDS as error:
@@ -110,23 +109,25 @@ def _work_and_tell(command: Command, sources: Sequence[str], report: Report, tal
     return code
 
 
-def _work(command: Command, sources: Sequence[str], report: Report, tally: Tally, keep: Keep | None) -> None:
+def _work(command: Command, plan: Plan, report: Report, tally: Tally, keep: Keep | None) -> None:
     from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
 
     with warnings_caught(report.warning), load_engine(command) as engine:
-        concurrency = command.concurrency or default_concurrency(engine.info, command.options, len(sources))
-        journal = _journal(command, engine, report)
+        concurrency = command.concurrency or default_concurrency(engine.info, command.options, len(plan.sources))
+        journal = _journal(command, engine, report, plan.inputs)
         finished = False
         try:
-            batch = Batch(command, engine, report, concurrency=concurrency, journal=journal, keep=keep)
-            batch.run(sources, tally)
+            batch = Batch(
+                command, engine, report, concurrency=concurrency, journal=journal, inputs=plan.inputs, keep=keep
+            )
+            batch.run(plan.sources, tally)
             finished = True
         finally:
             if journal is not None:
                 journal.close(finished=finished)
 
 
-def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
+def _journal(command: Command, engine: Any, report: Report, inputs: InputFiles) -> Journal | None:
     """Open the journal beside the files that will be written; none where none will."""
     if not command.formats:
         return None
@@ -135,7 +136,7 @@ def _journal(command: Command, engine: Any, report: Report) -> Journal | None:
 
     info = engine.info
     bounds = AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
-    return open_journal(command.output_dir, bounds, report.warning)
+    return open_journal(command.output_dir, bounds, report.warning, inputs)
 
 
 def load_engine(command: Command) -> AbstractContextManager[Any]:

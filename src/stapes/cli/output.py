@@ -6,14 +6,20 @@ A reader that goes away (`stapes talk.mp3 | head -1`) and a full disk are told a
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.files import why_not_written
+
+#: C0 and C1 controls, marks and overrides of direction, line and paragraph separators, surrogates
+_ODD: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: where Python puts the bytes of names that are no UTF-8 (PEP 383)
+_BYTES_FROM: Final = 0xDC00
 
 
 class StoppedError(Exception):
@@ -26,19 +32,39 @@ class ReaderGoneError(StapesError):
     exit_code = 0
 
 
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey or could not show: control characters, marks of direction, lone surrogates.
+
+    A byte of a file's name that is no UTF-8 is shown as its number: talk\xff.mp3.
+    """
+    return _ODD.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0]) - _BYTES_FROM
+    return f"\\x{code:02x}" if 0x80 <= code <= 0xFF else repr(found[0])[1:-1]
+
+
 def say(message: object) -> None:
     """Write one line of our own to standard error."""
-    text = " ".join(str(message).splitlines())
+    text = printable(" ".join(str(message).splitlines()))
     stream = cast("TextIO | None", sys.stderr)
     with suppress(OSError):  # nobody listens: there is no place left to say so
         if stream is not None:  # None: closed before we began
-            print(f"stapes: {text}", file=stream, flush=True)
+            encoding = getattr(stream, "encoding", None) or "utf-8"  # whatever errors= standard error was given
+            print(f"stapes: {text.encode(encoding, 'backslashreplace').decode(encoding)}", file=stream, flush=True)
+
+
+def shown_name(source: str) -> str:
+    """Give what people call a recording, without anything that a terminal would obey."""
+    return "standard input" if source == "-" else printable(source)
 
 
 def complain(source: str, error: object) -> None:
     """Say what went wrong with a recording, naming it if the error does not."""
-    name = "standard input" if source == "-" else source
-    say(error if f"{name}:" in str(error) else f"{name}: {error}")
+    name = shown_name(source)
+    text = str(error) if source == "-" else str(error).replace(source, name)
+    say(text if text.startswith(f"{name}: ") else f"{name}: {text}")
 
 
 class ResultsLostError(OutputError):

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
-from stapes.files import why_not_written
+from stapes.files import InputFiles, file_identity, why_not_written
 from stapes.writers import STDIN_STEM
 
 if TYPE_CHECKING:
@@ -69,15 +69,15 @@ def run_pages(kind: str, words: Sequence[str], transcribe_all: Callable[..., int
     if not values["audio"] and Path(kind).is_file():
         raise OptionError(f"{kind}: give a recording to stapes {kind}; for the file of that name write ./{kind}")
     command = _command(kind, values)
-    target = _target(kind, values, command)
+    _check_target(kind, values, command)
     if kind == "plot":
         from stapes.report.figure import require_matplotlib  # noqa: PLC0415 (NumPy comes with it)
 
         require_matplotlib()
-        keep = partial(_plot, command, values, target)
+        keep = partial(_plot, command, values)
     else:
-        keep = partial(_report, command, values, target)
-    with _standard_input_kept(command) as kept:
+        keep = partial(_report, command, values)
+    with _pipes_kept(command) as kept:
         return transcribe_all(kept, keep)
 
 
@@ -146,62 +146,81 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
         raise OptionError("--window draws a window of the recording as it is; leave --vad out")
     changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
     page = (output, *(values.get(name) for name in ("sound", "span", "window")))
-    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page)
+    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page, output_file=output)
 
 
-def _target(kind: str, values: dict[str, Any], command: Command) -> str | None:
-    """Give the file that was named, if one was. Raises OptionError where it cannot be."""
-    output: str | None = values["output"]
-    if output is not None and len(find_inputs(command.audio).sources) > 1:
+def _check_target(kind: str, values: dict[str, Any], command: Command) -> None:
+    """Raise OptionError where the file that was named cannot be what is asked for."""
+    output = command.output_file
+    if output is not None and len({file_identity(one) or one for one in find_inputs(command.audio).sources}) > 1:
         raise OptionError(f"--output {output} is one file, and there are several recordings; give -o FOLDER instead")
     if kind == "plot":
         suffix = os.path.splitext(output)[1].lower() if output is not None else ""  # noqa: PTH122 (as above)
         if output is not None and suffix.removeprefix(".") not in _IMAGES:
             raise OptionError(f"--output {output}: a plot is a .png or an .svg; name it so")
-    elif values["sound"] == "link" and STDIN in command.audio:
-        raise OptionError("--audio link: standard input is no file that a page could refer to; leave it out")
-    return output
+    elif values["sound"] == "link" and (pipe := next(filter(_is_pipe, command.audio), None)) is not None:
+        name = "standard input" if pipe == STDIN else f"the pipe {pipe}"
+        raise OptionError(f"--audio link: {name} is no file that a page could refer to; leave it out")
+
+
+def _is_pipe(word: str) -> bool:
+    return word == STDIN or Path(word).is_fifo()
 
 
 @contextmanager
-def _standard_input_kept(command: Command) -> Iterator[Command]:
-    """Keep standard input in a file, to be read twice: for the transcript, and for the page."""
-    if STDIN not in command.audio:
+def _pipes_kept(command: Command) -> Iterator[Command]:
+    """Keep what comes through pipes in files, to be read twice: for the transcript, and for the page."""
+    if not any(map(_is_pipe, command.audio)):
         yield command
         return
-    if sys.stdin is None:
-        raise AudioError("standard input: is closed; name a file, or pipe one in")
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
-        path = Path(folder, STDIN_STEM)
-        try:
-            with path.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        except OSError as error:
-            raise OutputError(f"{path}: {why_not_written(error)}") from error
-        yield replace(command, audio=tuple(str(path) if one == STDIN else one for one in command.audio))
+        kept = {word: _kept(word, Path(folder, str(place))) for place, word in enumerate(command.audio)}
+        yield replace(command, audio=tuple(kept[word] for word in command.audio))
 
 
-def _path(command: Command, ticket: Ticket, target: str | None) -> str:
-    return target or os.path.join(command.output_dir, f"{ticket.stem}.{command.formats[0]}")  # noqa: PTH118 (as above)
+def _kept(word: str, folder: Path) -> str:
+    """Copy a pipe into a folder of its own, under its name; what is no pipe stays where it is."""
+    if not _is_pipe(word):
+        return word
+    if word == STDIN and sys.stdin is None:
+        raise AudioError("standard input: is closed; name a file, or pipe one in")
+    path = Path(folder, STDIN_STEM if word == STDIN else Path(word).name)
+    try:
+        folder.mkdir()
+        with path.open("wb") as file, nullcontext(sys.stdin.buffer) if word == STDIN else open(word, "rb") as pipe:  # noqa: PTH123
+            shutil.copyfileobj(pipe, file)
+    except OSError as error:
+        raise OutputError(f"{path}: {why_not_written(error)}") from error
+    return str(path)
 
 
 def _report(
-    command: Command, values: dict[str, Any], target: str | None, engine: Any, ticket: Ticket, transcript: Transcript
+    command: Command,
+    values: dict[str, Any],
+    engine: Any,
+    ticket: Ticket,
+    transcript: Transcript,
+    inputs: InputFiles,
 ) -> list[Path]:
     from stapes.report import write_report  # noqa: PLC0415 (as above)
 
-    path = _path(command, ticket, target)
+    (path,) = command.targets(ticket.source)
     model = _model_line(engine.info)
-    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"])]
+    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"], inputs=inputs)]
 
 
 def _plot(
-    command: Command, values: dict[str, Any], target: str | None, engine: Any, ticket: Ticket, transcript: Transcript
+    command: Command,
+    values: dict[str, Any],
+    engine: Any,
+    ticket: Ticket,
+    transcript: Transcript,
+    inputs: InputFiles,
 ) -> list[Path]:
     from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
     from stapes.report import window_attention, write_plot  # noqa: PLC0415
 
-    path, attentions = _path(command, ticket, target), []
+    (path,), attentions = command.targets(ticket.source), []
     with load_audio(ticket.source) as recording:
         for number in values["window"]:
             found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
@@ -210,7 +229,7 @@ def _plot(
                 warnings.warn(message, StapesWarning, stacklevel=1)
             else:
                 attentions.append(found)
-        return [write_plot(transcript, recording, path, span_s=values["span"], attentions=attentions)]
+        return [write_plot(transcript, recording, path, span_s=values["span"], attentions=attentions, inputs=inputs)]
 
 
 def _model_line(info: EngineInfo) -> str:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, Final
 
+from stapes.cli.output import printable
+
 #: columns for a recording's name, and the least and the most of them in a terminal of any width
 _NAME_SHARE, _SHORTEST_NAME, _LONGEST_NAME = 3, 12, 32
 #: columns left free: the terminal's own ^C fits there, and moves nothing to the next line
@@ -148,7 +150,7 @@ class Bars(NoBars):
 
     def open(self, number: int, source: str) -> None:
         """Draw a bar for a recording."""
-        name = "standard input" if source == "-" else PurePath(source).name
+        name = "standard input" if source == "-" else printable(PurePath(source).name)
         if self._count > 1 and self._total is None:
             self._total = self._progress.add_task("", total=None, numbers="")
             self._show_total()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
-from stapes.cli.output import complain, say
+from stapes.cli.output import complain, printable, say
 from stapes.cli.progress import NoBars, clock, is_terminal
 from stapes.errors import StapesError
 
@@ -69,8 +69,10 @@ class Report:
         with self.aside():
             say(message)
 
-    def warning(self, message: str, ticket: Ticket | None = None) -> None:  # noqa: ARG002 (for programs)
+    def warning(self, message: str, ticket: Ticket | None = None) -> None:
         """Tell of something odd that stops nothing."""
+        if ticket is not None and ticket.source != "-":
+            message = message.replace(ticket.source, ticket.name)
         with self.aside():
             say(f"warning: {message}")
 
@@ -113,7 +115,7 @@ class Report:
             if isinstance(error, StapesError):
                 complain(source, error)
             else:
-                sys.stderr.write(_traceback(error))
+                sys.stderr.write("".join(f"{printable(line)}\n" for line in _traceback(error).splitlines()))
                 complain(source, f"{type(error).__name__}: a fault in stapes; please report the lines above")
 
     def file_stopped(self, ticket: Ticket) -> None:

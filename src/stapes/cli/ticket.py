@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stapes.cli.output import shown_name
 from stapes.writers import output_stem
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Ticket:
     @property
     def name(self) -> str:
         """What people call it."""
-        return "standard input" if self.source == "-" else self.source
+        return shown_name(self.source)
 
     @property
     def stem(self) -> str:

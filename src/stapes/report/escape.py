@@ -20,9 +20,14 @@ def escaped(text: str) -> str:
     return html.escape(_CONTROLS.sub("\ufffd", text), quote=True)
 
 
+def plain_name(text: str) -> str:
+    """Give a name on one line: what no picture can show, or what would turn it around, is replaced."""
+    return _CONTROLS.sub("\ufffd", _DIRECTIONS.sub("\ufffd", " ".join(text.split())))
+
+
 def escaped_name(text: str) -> str:
     """Escape a name on one line: what would turn it around is shown, and not obeyed."""
-    return escaped(_DIRECTIONS.sub("\ufffd", " ".join(text.split())))
+    return escaped(plain_name(text))
 
 
 def script_data(value: object) -> str:

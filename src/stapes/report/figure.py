@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from stapes.errors import OptionError
-from stapes.report.escape import clock, number
+from stapes.report.escape import clock, number, plain_name
 from stapes.report.waveform import Waveform
 from stapes.results import Transcript, Window, Word
 
@@ -85,7 +85,7 @@ def draw(
     with _settings():
         width = min(_WIDEST, max(_NARROWEST, (end_s - first_s) * _INCHES_PER_SECOND))
         sheet = _Sheet(width, [*_PANELS, *(min(_TALLEST, _ROW * len(one.matrix) + 0.6) for one in attentions)])
-        sheet.write(title, clock(first_s), clock(end_s))
+        sheet.write(plain_name(title), clock(first_s), clock(end_s))
         panels = [sheet.panel() for _ in _PANELS]
         for panel in panels:
             panel.set_xlim(first_s, end_s)

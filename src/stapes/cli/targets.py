@@ -1,0 +1,150 @@
+"""Which files a command will write, checked before any work: where one cannot be, its recording is refused.
+
+Files that are there are replaced, as the `whisper` command does; never an input of the command, by whatever name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stapes.cli.inputs import STDIN, prepare_folder, try_folder
+from stapes.cli.output import shown_name
+from stapes.errors import OutputError
+from stapes.files import InputFiles, checked_target, file_identity
+from stapes.writers import output_stem
+
+if TYPE_CHECKING:
+    from stapes.cli.command import Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be transcribed, and what is not because its files cannot be written."""
+
+    sources: tuple[str, ...]
+    refused: Mapping[str, OutputError]  # source -> why
+    inputs: InputFiles  # what no file may replace
+
+
+def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
+    """Find out which recordings' files can be written; a file that was given twice is transcribed once.
+
+    Raises OutputError where nothing can be written at all.
+    """
+    inputs = InputFiles([*(one for one in sources if one != STDIN), *_model_files(command.model)])
+    _check_standard_output(inputs)
+    if not command.formats or not sources:
+        return Plan(sources=tuple(sources), refused={}, inputs=inputs)
+    prepare_folder(command.output_dir)
+    names = _names_on_disk(map(output_stem, sources), command.output_dir)
+    sources = _each_once(sources, names)
+    refused = dict(_journals(sources, command.output_dir))
+    places: dict[str, list[str]] = {}  # file to be written -> recordings
+    for source in sources:
+        try:
+            found = _places(command, source, names[output_stem(source)], inputs)
+        except OutputError as error:
+            refused.setdefault(source, error)
+        else:
+            for place in found if source not in refused else ():
+                places.setdefault(place, []).append(source)
+    for place, several in places.items():
+        for source in several if len(several) > 1 else ():
+            refused.setdefault(source, _shared(place, [one for one in several if one != source]))
+    return Plan(
+        sources=tuple(one for one in sources if one not in refused),
+        refused={one: refused[one] for one in sources if one in refused},
+        inputs=inputs,
+    )
+
+
+def _model_files(model: str) -> list[str]:
+    """Give the files of a checkpoint that is named by its path."""
+    with suppress(OSError):
+        if os.path.isdir(model):  # noqa: PTH112 (pathlib raises where a folder above may not be read)
+            return [entry.path for entry in os.scandir(model)]
+    return [model]
+
+
+def _check_standard_output(inputs: InputFiles) -> None:
+    """Raise OutputError where the text would be added to a recording (`stapes a.wav >> a.wav`)."""
+    with suppress(AttributeError, OSError, ValueError):  # closed, or a stand-in that is no file
+        if (name := inputs.name_of(sys.stdout.fileno())) is not None:
+            raise OutputError(f"standard output: is the input {name}; send it elsewhere")
+
+
+def _names_on_disk(stems: Iterable[str], folder: str) -> dict[str, str]:
+    """Give for each name the first of those that the folder's disk takes for the same one.
+
+    Some take Talk for talk, some two spellings of é; which ones, is tried where it matters.
+    """
+    names = {stem: stem for stem in stems}
+    alike: dict[str, list[str]] = {}
+    for stem in names:
+        folded = unicodedata.normalize("NFD", stem).casefold()
+        alike.setdefault(unicodedata.normalize("NFD", folded), []).append(stem)
+    for several in alike.values():
+        if len(several) > 1:
+            with suppress(OSError), tempfile.TemporaryDirectory(dir=folder, prefix=".stapes-") as probe:
+                first: dict[tuple[int, int] | None, str] = {}
+                for stem in several:
+                    Path(probe, stem).touch()
+                    names[stem] = first.setdefault(file_identity(Path(probe, stem)), stem)
+    return names
+
+
+def _each_once(sources: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """Leave out what is the same file under a name that leads to the same outputs."""
+    once: dict[object, str] = {}
+    for source in sources:
+        once.setdefault((names[output_stem(source)], file_identity(source) or source), source)
+    return list(once.values())
+
+
+def _journals(sources: Iterable[str], folder: str) -> Iterable[tuple[str, OutputError]]:
+    """Find recordings that have the name of the journal, which would be kept in their place."""
+    from stapes.cli.journal import JOURNAL_NAME, journal_files  # noqa: PLC0415 (SQLite comes with it)
+
+    kept = {file_identity(file) for file in journal_files(folder)} - {None}
+    for source in sources:
+        if file_identity(source) in kept:
+            yield (
+                source,
+                OutputError(
+                    f"has the name of the journal that stapes keeps in {folder} ({JOURNAL_NAME}); rename it, or choose "
+                    "another folder (-o)"
+                ),
+            )
+
+
+def _places(command: Command, source: str, name: str, inputs: InputFiles) -> list[str]:
+    """Give the files that a recording's outputs will be, all links followed. Raises OutputError where one cannot be."""
+    stem, places = output_stem(source), []
+    for target in command.targets(source):
+        place = checked_target(target, inputs)
+        if place != target:
+            try_folder(str(place.parent))
+            places.append(str(place))
+        else:
+            own_name = name + target.name.removeprefix(stem) if command.output_file is None else target.name
+            places.append(os.path.join(os.path.realpath(target.parent), own_name))  # noqa: PTH118 (as it is written)
+    return places
+
+
+def _shared(place: str, others: Sequence[str]) -> OutputError:
+    if not others:
+        return OutputError(f"its links make one file of two outputs, {place}; remove the links")
+    first = shown_name(others[0])
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return OutputError(
+        f"would be written to {os.path.basename(place)}, and so would {first}{more}; "  # noqa: PTH119 (as it is written)
+        "transcribe them apart, into two folders (-o)"
+    )
