@@ -212,6 +212,11 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
             nothing,
             "https://example.org/a.mp3: an address, not a file; fetch it first",
         ),
+        (
+            ["https://me:pw@example.org/a.mp3?token=[1]*"],
+            nothing,
+            "https://example.org/a.mp3: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -",
+        ),
         (["-", "-"], nothing, "standard input (-) can be read only once; give - once"),
         (
             ["a.mp3", "-o", "out"],

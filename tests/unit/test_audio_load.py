@@ -157,7 +157,7 @@ def test_arrays_at_other_rates_are_resampled(rate):
     [
         (np.zeros((2, 100), np.float32), "shape"),
         (np.array(["a"]), "loudness"),
-        (np.zeros(10, np.int32), "int16"),
+        (np.zeros(10, np.int64), "signed integers of 8 to 32 bits"),
         (np.array([0.0, np.nan]), "NaN"),
         (np.array([np.inf], np.float32), "NaN or infinity"),
         (np.array([None]), "loudness"),

@@ -30,7 +30,7 @@ from stapes.audio.formats import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
 )
-from stapes.audio.promise import promised_duration_s
+from stapes.audio.promise import is_rf64_of_unknown_length, promised_duration_s, promised_share
 from stapes.audio.source import ByteSource
 from stapes.errors import AudioError
 
@@ -46,6 +46,7 @@ class DecodeReport:
     n_damaged: int = 0  # refused by the decoder, and skipped
     ended_early: str = ""  # what libav said where the file stopped making sense
     promised_s: float | None = None  # see promise.py
+    promised_share: float = 1.0  # of what is there
     foreign_file: str = ""  # another file that this one wanted opened, and was not
 
     def notes(self, label: str, duration_s: float) -> Iterator[str]:
@@ -54,7 +55,7 @@ class DecodeReport:
             yield f"{label}: {self.n_damaged} damaged frames were skipped; words may be missing there"
         if self.foreign_file:
             yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
-        promised_s = self.promised_s or 0.0
+        promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s)
         if promised_s - duration_s > _DURATION_SLACK_S:
             yield f"{label}: cut short: {duration_s:.1f} s of the {promised_s:.1f} s that its header promises"
         elif self.ended_early:
@@ -72,6 +73,7 @@ def decode(source: ByteSource, report: DecodeReport) -> Iterator[memoryview]:
         source.raise_failure()
         stream = _choose_stream(container, source.label)
         report.promised_s = promised_duration_s(source, container, stream)
+        report.promised_share = promised_share(source)
         skip_samples = _unskipped_opus_samples(container, stream)
         converter: Converter | None = None
         for frame in _frames(container, stream, report):
@@ -98,6 +100,8 @@ def _open(source: ByteSource, report: DecodeReport) -> InputContainer:
         "codec_whitelist": ",".join(sorted(AUDIO_DECODERS)),  # holds for probing too: no video decoder runs
         "protocol_whitelist": "none",  # no protocol has this name
     }
+    if is_rf64_of_unknown_length(source):
+        options["ignore_length"] = "1"
     try:
         container: InputContainer = av.open(source, mode="r", io_open=open_nothing, container_options=options, **tags)
     except (FFmpegError, ValueError) as failure:

@@ -8,21 +8,30 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from stapes.audio.arrays import check_array
+from stapes.audio.arrays import array_of, check_array, rate_of
 from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_array
-from stapes.audio.source import ByteSource, open_source
+from stapes.audio.source import ByteSource, is_source, open_source
 from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
 
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
 
-AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic]
+
+class SupportsArray(Protocol):
+    """What NumPy makes an array of: a torch tensor on the CPU, a column of a table."""
+
+    def __array__(self) -> npt.NDArray[Any]: ...
+
+
+AudioSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic] | SupportsArray
+)
 MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; what is longer waits in a temporary file
 
 
@@ -36,24 +45,27 @@ def load_audio(
 ) -> Recording:
     """Read a recording.
 
-    source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,) of
-    floats, or of int16, whose full scale is 32768. An array that is float32 at 16 kHz already is not copied.
+    source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,), or what
+    converts to one (`__array__`): floats with a full scale of 1, signed integers of 8 to 32 bits, or uint8. An array
+    that is float32 at 16 kHz already is not copied.
     sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
     max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
     memory_limit_bytes: samples above it are kept in a temporary file.
     check: called with every block of a file, or of an array at another rate; what it raises ends the reading.
     Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
-    `Recording.warnings`) where a file is damaged or cut short: what is there is kept.
+    `Recording.warnings`) where a file is damaged or cut short, what is there is kept; and where an array's values
+    suggest another scale than its type's.
     """
-    if max_duration_s is not None and not max_duration_s > 0:
-        raise OptionError(f"max_duration_s must be above 0, got {max_duration_s}")
-    if isinstance(source, np.ndarray):
-        return _load_array(source, sample_rate or SAMPLE_RATE, max_duration_s, memory_limit_bytes, check)
+    if max_duration_s is not None and not (_is_number(max_duration_s) and max_duration_s > 0):
+        raise OptionError(f"max_duration_s must be a number above 0, got {max_duration_s!r}")
+    array = None if is_source(source) else array_of(source)
+    if array is not None:
+        return _warned(_load_array(array, rate_of(sample_rate), max_duration_s, memory_limit_bytes, check))
     if sample_rate is not None:
         raise OptionError(f"sample_rate={sample_rate} is for arrays; a file says its own: leave it out")
     opened = open_source(source)
     try:
-        return _load_file(opened, max_duration_s, memory_limit_bytes, check)
+        return _warned(_load_file(opened, max_duration_s, memory_limit_bytes, check))
     finally:
         opened.close()
 
@@ -65,15 +77,23 @@ def _load_array(
     memory_limit_bytes: int,
     check: Callable[[], None],
 ) -> Recording:
-    samples = check_array(array, rate)
+    samples, notes = check_array(array)
     name = f"array of {array.size} samples"
     if max_duration_s is not None and samples.size > max_duration_s * rate:
         raise _too_long(name, max_duration_s)
     if rate == SAMPLE_RATE:
-        return recording_of_array(name, samples)
+        return recording_of_array(name, samples, warnings=notes)
     from stapes.audio.convert import resample  # noqa: PLC0415 (PyAV takes a tenth of a second to import)
 
-    return _collect(resample(samples, rate), name, SampleWriter("f4", memory_limit_bytes=memory_limit_bytes), check)
+    writer = SampleWriter("f4", memory_limit_bytes=memory_limit_bytes)
+    try:
+        for block in resample(samples, rate):
+            check()
+            writer.write(block)
+        return writer.finish(name, warnings=notes)
+    except BaseException:
+        writer.discard()
+        raise
 
 
 def _load_file(
@@ -92,24 +112,20 @@ def _load_file(
                 raise _too_long(source.label, max_duration_s)
         _refuse_if_unusable(source.label, report)
         notes = tuple(report.notes(source.label, writer.n_samples / SAMPLE_RATE))
-        recording = writer.finish(source.label, warnings=notes)
+        return writer.finish(source.label, warnings=notes)
     except BaseException:
         writer.discard()
         raise
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _warned(recording: Recording) -> Recording:
     for note in recording.warnings:
         warnings.warn(note, StapesWarning, stacklevel=3)
     return recording
-
-
-def _collect(blocks: Iterable[memoryview], name: str, writer: SampleWriter, check: Callable[[], None]) -> Recording:
-    try:
-        for block in blocks:
-            check()
-            writer.write(block)
-        return writer.finish(name)
-    except BaseException:
-        writer.discard()
-        raise
 
 
 def _too_long(name: str, max_duration_s: float | None) -> AudioTooLongError:

@@ -153,9 +153,9 @@ class SampleWriter:
             ) from failure
 
 
-def recording_of_array(name: str, samples: Samples) -> Recording:
+def recording_of_array(name: str, samples: Samples, *, warnings: tuple[str, ...] = ()) -> Recording:
     """A recording that reads from this float32 array (n,), without a copy: leave it unchanged meanwhile."""
-    return Recording(name, _MemoryStorage(samples))
+    return Recording(name, _MemoryStorage(samples), warnings=warnings)
 
 
 class _Storage(Protocol):

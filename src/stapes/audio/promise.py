@@ -1,4 +1,4 @@
-"""How long a file's header says the recording is, where that is a fact: to warn of a file that was cut short.
+"""What a file's header says of its length, where that is a fact: to warn of a file that was cut short.
 
 Nothing is sized, bounded or refused by these numbers: headers lie.
 """
@@ -6,6 +6,7 @@ Nothing is sized, bounded or refused by these numbers: headers lie.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -14,10 +15,38 @@ from stapes.audio.source import ByteSource
 
 # Where libav reads the duration from a header that counts samples, or that is written when the file is finished.
 # Elsewhere (aac, mpegts, mp3 without Xing's header) it guesses from the bit rate; an ogg's it takes from the last
-# page, which a file that was cut short lacks. A wav's it shortens to what is there: see _promised_share.
-_EXACT_DURATIONS = frozenset(["aiff", "ape", "au", "caf", "flac", "mov", "matroska", "tta", "w64", "wav", "wv"])
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a recorder writes that cannot go back to correct its header
-_MAX_CHUNKS = 64  # of a wav before its samples
+# page, which a file that was cut short lacks. Of files in chunks it corrects some durations to what is there, and
+# not others: see `promised_share`.
+_EXACT_DURATIONS = frozenset(["ape", "flac", "mov", "matroska", "tta", "wv"])
+_MAX_CHUNKS = 64  # before the samples
+# A program that writes to a pipe cannot go back to its header and puts in the most that it could say: sox
+# 0x7ffff000 rounded down to whole blocks, in aiff 0x7f000000; arecord 0x80000000; ffmpeg 0xffffffff; others the same
+# without the header's bytes. A real length that near to one of these limits cannot be told from them.
+_LIMITS = (0x7F000000, 1 << 31, 1 << 32)
+_NEAR = 1 << 16
+_LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
+_RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
+
+
+class _Chunks(NamedTuple):
+    """How a kind of file is cut into chunks."""
+
+    first: int  # byte at which the first chunk begins
+    name_bytes: int
+    size_bytes: int
+    order: Literal["little", "big"]
+    data: bytes  # how the name of the chunk of samples begins
+    alignment: int
+    own_bytes: int = 0  # of name and size, where the size counts them too
+
+
+#: first four bytes of the file -> its chunks
+_KINDS = {
+    **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _Chunks(12, 4, 4, "little", b"data", 2)),
+    b"FORM": _Chunks(12, 4, 4, "big", b"SSND", 2),
+    b"caff": _Chunks(8, 4, 8, "big", b"data", 1),
+    b"riff": _Chunks(40, 16, 8, "little", b"data", 8, own_bytes=24),  # Sony's W64
+}
 
 
 def promised_duration_s(source: ByteSource, container: InputContainer, stream: AudioStream) -> float | None:
@@ -31,36 +60,78 @@ def promised_duration_s(source: ByteSource, container: InputContainer, stream: A
     position = source.tell()
     try:
         is_exact = _has_frame_count(source) if "mp3" in names else not _EXACT_DURATIONS.isdisjoint(names)
-        share = _promised_share(source) if "wav" in names else 1.0
     finally:
         source.seek(position)
     if not is_exact:
         return None
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base) * share
+        return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / 1_000_000  # AV_TIME_BASE
 
 
-def _promised_share(source: ByteSource) -> float:
-    """How many times more bytes of samples a wav file promises than it holds: 1.0 where nothing is missing."""
-    for name, size, start in _wav_chunks(source):
-        if name == b"data" and size not in _UNKNOWN_SIZES:
-            present = source.seek(0, 2) - start
-            return size / present if 0 < present < size else 1.0
-    return 1.0
+def promised_share(source: ByteSource) -> float:
+    """How many times more bytes of samples the header promises than there are; 1.0 where that is not known.
+
+    Of wav with RF64 and W64, aiff, caf and au, whatever their codec. Leaves the source where it was.
+    """
+    position = source.tell()
+    try:
+        size, start = _samples_of(source)
+        present = source.seek(0, 2) - start
+    finally:
+        source.seek(position)
+    return 1.0 if size is None or not 0 < present < size else size / present
 
 
-def _wav_chunks(source: ByteSource) -> Iterator[tuple[bytes, int, int]]:
-    """Name, size and start of each chunk of a RIFF file."""
-    start = 12  # "RIFF", size, "WAVE"
+def is_rf64_of_unknown_length(source: ByteSource) -> bool:
+    """True for RF64 whose header was never completed: libav takes its length of 0 at its word, and reads nothing.
+
+    Leaves the source where it was.
+    """
+    position = source.tell()
+    try:
+        source.seek(0)
+        return source.read(4) in (b"RF64", b"BW64") and _samples_of(source)[0] is None
+    finally:
+        source.seek(position)
+
+
+def _samples_of(source: ByteSource) -> tuple[int | None, int]:
+    """How many bytes of samples the header promises, None for unknown, and where they begin."""
+    source.seek(0)
+    head = source.read(12)
+    if head[:4] == b".snd" and len(head) == 12:  # au
+        return _stated(int.from_bytes(head[8:], "big")), int.from_bytes(head[4:8], "big")
+    kind = _KINDS.get(head[:4])
+    long_size = 0
+    for name, size, start in () if kind is None else _chunks(source, kind):
+        if name == b"ds64":  # EBU Tech 3306: size of the file, then of the samples
+            source.seek(start + 8)
+            long_size = int.from_bytes(source.read(8), "little")
+        elif kind is not None and name.startswith(kind.data):
+            return _stated(long_size if size == _RF64_SIZE else size), start
+    return None, 0
+
+
+def _stated(size: int) -> int | None:
+    is_placeholder = not 0 < size < _LARGEST or any(abs(size - limit) < _NEAR for limit in _LIMITS)
+    return None if is_placeholder else size
+
+
+def _chunks(source: ByteSource, kind: _Chunks) -> Iterator[tuple[bytes, int, int]]:
+    """Name, size and start of each chunk's contents."""
+    start = kind.first
     for _ in range(_MAX_CHUNKS):
         source.seek(start)
-        head = source.read(8)
-        if len(head) < 8:
+        name, head = source.read(kind.name_bytes), source.read(kind.size_bytes)
+        if len(head) < kind.size_bytes:
             return
-        size = int.from_bytes(head[4:], "little")
-        yield head[:4], size, start + 8
-        start += 8 + size + size % 2  # chunks begin at even places
+        size = int.from_bytes(head, kind.order) - kind.own_bytes
+        start += kind.name_bytes + kind.size_bytes
+        yield name, size, start
+        start += size + -size % kind.alignment
+        if size < 0 or start > _LARGEST:
+            return
 
 
 def _has_frame_count(source: ByteSource) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -85,6 +86,13 @@ class ByteSource:
             self._file.close()
 
 
+def is_source(source: object) -> bool:
+    """True for what `open_source` opens: a path, bytes, a file object."""
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or callable(
+        getattr(source, "read", None)
+    )
+
+
 def open_source(source: object) -> ByteSource:
     """Open whatever a caller may hand over as a recording, arrays excepted.
 
@@ -117,7 +125,7 @@ def _open_any(source: object) -> ByteSource:
         return _open_file_object(source)
     raise AudioError(
         f"cannot read audio from {type(source).__name__}; expected a path, '-', the bytes of a file, "
-        "a binary file object or a NumPy array"
+        "a binary file object, or a NumPy array or what converts to one"
     )
 
 
@@ -144,12 +152,20 @@ def _open_path(source: str | os.PathLike[str]) -> ByteSource:
 
 def _cannot_open(text: str, failure: OSError) -> str:
     if "://" in text:
-        return f"{text}: stapes opens no addresses; download the file and name it"
+        return f"{shown_address(text)}: stapes opens no addresses; download the file and name it"
     if isinstance(failure, FileNotFoundError):
         return f"{text}: no such file (looked in {Path.cwd()})"
     if isinstance(failure, PermissionError):
         return f"{text}: no permission to read it; ask its owner, or copy it to where you may"
     return f"{text}: cannot be opened: {failure.strerror or failure}"
+
+
+def shown_address(address: str) -> str:
+    """An address as messages show it: without user, password, query and fragment, where secrets stand."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    path = re.split(r"[?#]", host.rpartition("@")[2] + slash + path, maxsplit=1)[0]
+    return f"{scheme}://{path}"
 
 
 def _open_file_object(file: Any) -> ByteSource:

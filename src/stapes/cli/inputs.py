@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stapes.audio.source import shown_address
 from stapes.errors import AudioError, OutputError
 from stapes.files import why_not_written
 
@@ -57,14 +58,15 @@ def _recordings_of(word: str) -> list[str]:
         return _recordings_in(Path(word))
     if os.path.lexists(word):
         return [word]
+    if "://" in word:  # before patterns: the query of an address has a question mark
+        address = shown_address(word)
+        raise AudioError(f"{address}: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -")
     if glob.has_magic(word):
         # The shell expands patterns before us, but not on Windows, and not in quotes.
         matches = sorted(path for path in glob.glob(word) if not Path(path).is_dir())  # noqa: PTH207
         if matches:
             return matches
         raise AudioError(f"{word}: no file matches this pattern; check the spelling and the folder")
-    if "://" in word:
-        raise AudioError(f"{word}: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -")
     raise AudioError(f"{word or repr(word)}: no such file; check the spelling and the folder")
 
 
