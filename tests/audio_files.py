@@ -8,6 +8,7 @@ import wave
 from fractions import Fraction
 from functools import cache
 from shutil import which
+from typing import Any
 
 import av
 import numpy as np
@@ -105,3 +106,63 @@ def ffmpeg_samples(path) -> np.ndarray:
     command = ["ffmpeg", "-nostdin", "-threads", "0", "-i", str(path), "-f", "s16le", "-ac", "1"]
     command += ["-acodec", "pcm_s16le", "-ar", "16000", "-"]
     return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.int16)
+
+
+#: one sound track: where each stretch begins in the container's time, and its samples, (n,) or (n, channels), at 16 kHz
+Track = list[tuple[float, np.ndarray]]
+
+
+def muxed(
+    *tracks: Track,
+    container_name: str = "matroska",
+    codec: str = "pcm_s16le",
+    video_s: float = 0.0,
+    languages: tuple[str, ...] = (),
+) -> bytes:
+    """Sound tracks with timestamps of their own, beside so many seconds of grey pictures that begin at 0."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container_name) as container:
+        pictures = container.add_stream("mpeg4" if container_name != "flv" else "flv1", rate=10) if video_s else None
+        streams = []
+        for number, track in enumerate(tracks):
+            n_channels = 1 if track[0][1].ndim == 1 else track[0][1].shape[1]
+            stream = container.add_stream(codec, rate=16_000, layout={1: "mono", 2: "stereo"}[n_channels])
+            assert isinstance(stream, av.AudioStream)
+            if number < len(languages):
+                stream.metadata["language"] = languages[number]
+            streams.append(stream)
+        packets = [packet for stream, track in zip(streams, tracks, strict=True) for packet in _encoded(stream, track)]
+        if pictures is not None:
+            packets += _pictures(pictures, video_s)
+        packets.sort(key=lambda packet: float(packet.dts * packet.time_base))
+        for packet in packets:
+            container.mux(packet)
+    return file.getvalue()
+
+
+def _encoded(stream: av.AudioStream, track: Track) -> list[Any]:
+    packets: list[Any] = []
+    layout = stream.layout.name
+    for start_s, samples in track:
+        whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+        whole = whole if samples.dtype == np.float32 else samples.astype(np.int16)
+        size = stream.frame_size or 1024
+        for at in range(0, len(whole), size):
+            block = np.ascontiguousarray(whole[at : at + size].reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout=layout)
+            frame.sample_rate = 16_000
+            resampler = av.AudioResampler(stream.format, layout, 16_000)
+            for one in resampler.resample(frame):
+                one.pts, one.time_base = round(start_s * 16_000) + at, Fraction(1, 16_000)
+                packets += stream.encode(one)
+    return [*packets, *stream.encode(None)]
+
+
+def _pictures(stream: Any, duration_s: float) -> list[Any]:
+    stream.width = stream.height = 32
+    packets: list[Any] = []
+    for number in range(round(duration_s * 10)):
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, 10)
+        packets += stream.encode(frame)
+    return [*packets, *stream.encode(None)]

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +25,7 @@ from stapes.engine_info import Capabilities, EngineInfo, EngineStatus, describe,
 from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
-from stapes.options import Speech, Task, TranscribeOptions
+from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.recording.attention import AttentionScores
 from stapes.recording.events import EventSink
 from stapes.recording.listening import OpenListener
@@ -81,8 +82,8 @@ class Engine:
     ) -> Transcript:
         """Transcribe a recording.
 
-        audio: a path, "-" (standard input), a file's bytes, a binary file object, or a NumPy array (samples,) of
-        floats at 16 kHz, or at `sample_rate` Hz.
+        audio: a path, "-" (standard input), a file's bytes, a binary file object, or a NumPy array (samples,), or what
+        converts to one, at 16 kHz, or at `sample_rate` Hz: floats, signed integers of 8 to 32 bits, or uint8.
         verbose: True prints each segment with its times as it is decoded; False and None print nothing.
         fp16: accepted and without effect: the precision is chosen by `load`.
         keywords: those of `submit`: `sample_rate`, `max_duration_s`, `on_progress`, `options`, or the keywords of
@@ -110,17 +111,28 @@ class Engine:
         *,
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
+        audio_track: int | None = None,
+        channel: Channel = "mix",
+        clock: Clock = "samples",
         **keywords: Any,
     ) -> LanguageGuess:
         """Tell which language is spoken in a recording's first 30 s, with every language's probability.
 
+        audio_track, channel, clock: as for `transcribe`; the clock changes nothing here.
         keywords: `languages`, `language_detection_segments` and `language_detection_threshold`, as for `transcribe`.
         Raises OptionError if the model knows English only, AudioError if there is no audio.
         """
         speech = detection_options(keywords)
         if not self._tokenizer.multilingual:
             raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
-        with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
+        with load_audio(
+            audio,
+            sample_rate=sample_rate,
+            max_duration_s=max_duration_s,
+            audio_track=audio_track,
+            channel=channel,
+            clock=clock,
+        ) as recording:
             detection = self._workshop.detection(recording, speech)
             while (mel := detection.mel()) is not None:
                 with self._turns.mine():
@@ -136,15 +148,25 @@ class Engine:
         language: str | None = None,
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
+        audio_track: int | None = None,
+        channel: Channel = "mix",
+        clock: Clock = "samples",
     ) -> Transcript:
         """Find the time of every word of a text that is spoken in a recording; a segment for each sentence.
 
         audio: as for `transcribe`, of any length.   text: all that is said, and nothing else: its words are placed in
         their order, and what the recording does not say is squeezed in somewhere (docs/words.md).
-        language: as for `transcribe`.   Raises AudioError, OptionError.
+        language, audio_track, channel, clock: as for `transcribe`.   Raises AudioError, OptionError.
         """
         speech = Speech(language=language)
-        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
+        recording = load_audio(
+            audio,
+            sample_rate=sample_rate,
+            max_duration_s=max_duration_s,
+            audio_track=audio_track,
+            channel=channel,
+            clock=clock,
+        )
         job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
         deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
         return job.result()
@@ -202,7 +224,9 @@ class Engine:
             on_progress=on_progress,
             on_event=on_event,
         )
-        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check)
+        recording = load_audio(
+            audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
+        )
         return self.submit_recording(recording, options, wishes, resume=resume, check=check)
 
     def submit_recording(

@@ -9,7 +9,9 @@ from stapes.audio.load import AudioSource, load_audio
 from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.silero import speech_weights
 from stapes.errors import OptionError
+from stapes.options import Channel, Clock
 from stapes.recording.listening import find_spans
+from stapes.recording.splice import TimeMap
 from stapes.recording.vad import SAMPLE_RATE, VoiceSettings, padded
 
 
@@ -22,11 +24,18 @@ class SpeechSpan:
 
 
 def find_speech(
-    audio: AudioSource, *, sample_rate: int | None = None, max_duration_s: float | None = None, **settings: Any
+    audio: AudioSource,
+    *,
+    sample_rate: int | None = None,
+    max_duration_s: float | None = None,
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
+    **settings: Any,
 ) -> tuple[SpeechSpan, ...]:
     """Find the stretches of speech of a recording, in order.
 
-    audio, sample_rate, max_duration_s: as for `Engine.transcribe`.
+    audio, sample_rate, max_duration_s, audio_track, channel, clock: as for `Engine.transcribe`.
     settings: those of Silero, by name: threshold, neg_threshold, min_speech_duration_ms, max_speech_duration_s,
     min_silence_duration_ms, speech_pad_ms.
     Raises AudioError, OptionError, or CheckpointError where the package with the network's weights is not here.
@@ -37,6 +46,17 @@ def find_speech(
             raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
     voice = VoiceSettings(**settings)
     listener = open_speech_listener(speech_weights())
-    with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
+    with load_audio(
+        audio,
+        sample_rate=sample_rate,
+        max_duration_s=max_duration_s,
+        audio_track=audio_track,
+        channel=channel,
+        clock=clock,
+    ) as recording:
         spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
-    return tuple(SpeechSpan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans)
+    found = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans]
+    time_map = TimeMap.of_container(recording.spans)
+    if time_map is not None:
+        found = [(time_map.start(start_s), time_map.end(end_s)) for start_s, end_s in found]
+    return tuple(SpeechSpan(start_s, end_s) for start_s, end_s in found)

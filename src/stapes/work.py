@@ -23,7 +23,7 @@ from stapes.recording.detection import LanguageDetection
 from stapes.recording.given_text import GivenTextTask
 from stapes.recording.listening import OpenListener, find_spans
 from stapes.recording.loop import Answer
-from stapes.recording.splice import TimeMap, whole_frames, within
+from stapes.recording.splice import Seam, TimeMap, whole_frames, within
 from stapes.recording.task import RecordingTask
 from stapes.recording.timeline import clips_in_frames
 from stapes.recording.vad import VoiceSettings, padded
@@ -57,10 +57,15 @@ class Workshop:
         kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
         # A file whose heads are not stated may have to be hashed for them: only where they are needed.
         heads = self.checkpoint.alignment_heads if options.words.word_timestamps else ()
-        time_map = None
+        time_map = TimeMap.of_container(recording.spans)
+        seams: tuple[Seam, ...] = ()
+        if time_map is not None:
+            times = tuple(map(time_map.back, options.clips.clip_timestamps))
+            options = replace(options, clips=Clips(clip_timestamps=times))
         if options.voice.vad:
-            recording, time_map = self._speech_alone(recording, options, check)
+            recording, speech = self._speech_alone(recording, options, check)
             options = replace(options, clips=Clips())
+            time_map, seams = speech if time_map is None else speech.then(time_map), speech.seams
         return kind(
             recording,
             self.backend,
@@ -70,6 +75,7 @@ class Workshop:
             heads=heads,
             listener=self.listener,
             time_map=time_map,
+            spliced_at=seams,
         )
 
     def _speech_alone(
@@ -90,8 +96,16 @@ class Workshop:
 
     def alignment(self, recording: Recording, text: str, speech: Speech) -> GivenTextTask:
         """Make the alignment of a text that is known."""
-        heads = self.checkpoint.alignment_heads
-        return GivenTextTask(recording, self.backend, self.tokenizer, text, speech, heads=heads, listener=self.listener)
+        return GivenTextTask(
+            recording,
+            self.backend,
+            self.tokenizer,
+            text,
+            speech,
+            heads=self.checkpoint.alignment_heads,
+            listener=self.listener,
+            time_map=TimeMap.of_container(recording.spans),
+        )
 
     def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionReading:
         """Make what reads the attention of a window that was transcribed with times of words."""

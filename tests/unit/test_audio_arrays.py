@@ -107,7 +107,7 @@ def test_what_converts_to_an_array_is_one(dtype: Any) -> None:
         (Tensor("text"), "Tensor does not convert"),
         (Tensor(np.array([None])), "array of numbers"),
         (Tensor(np.zeros((2, 100), np.float32)), "shape"),
-        (np.float32(0.5), "shape"),
+        (np.float32(0.5), "cannot read audio from float32"),
         (Tensor, "cannot read audio from type"),
     ],
 )

@@ -104,6 +104,7 @@ def test_recordings_have_the_samples_of_ffmpeg(name):
 @needs_corpus
 @needs_ffmpeg
 @pytest.mark.parametrize("name", NEARLY)
+@pytest.mark.filterwarnings("ignore:.*sound tracks:stapes.errors.StapesWarning")
 def test_other_decoders_differ_in_the_last_bit_of_a_few_samples(name):
     folder = corpus_folder()
     assert folder is not None

@@ -25,7 +25,7 @@ def array_of(source: object) -> npt.NDArray[np.generic] | None:
     """
     if isinstance(source, np.ndarray):
         return source
-    if not hasattr(type(source), "__array__"):
+    if isinstance(source, np.generic) or not hasattr(type(source), "__array__"):
         return None
     kind = type(source).__name__
     try:

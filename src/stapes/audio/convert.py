@@ -20,12 +20,15 @@ class Converter:
 
     target: libav's name of the sample format wanted; "s16" for files, "flt" for arrays.
     skip_samples: how many of the source's first samples to drop.
+    channel: index of the one that is taken; None mixes all.
     """
 
-    def __init__(self, frame: AudioFrame, *, target: str = "s16", skip_samples: int = 0) -> None:
+    def __init__(
+        self, frame: AudioFrame, *, target: str = "s16", skip_samples: int = 0, channel: int | None = None
+    ) -> None:
         self._shape = _shape_of(frame)
         is_wanted = self._shape == (target, "mono", SAMPLE_RATE) and not skip_samples
-        self._graph = None if is_wanted else _build_graph(frame, target, skip_samples)
+        self._graph = None if is_wanted else _build_graph(frame, target, skip_samples, channel)
 
     def fits(self, frame: AudioFrame) -> bool:
         """True if this frame has the format, layout and rate that the chain was built for."""
@@ -50,7 +53,7 @@ def _run(graph: Graph, frame: AudioFrame | None) -> Iterator[memoryview]:
         yield _bytes_of(block)  # type: ignore[arg-type]  # an audio sink gives audio frames
 
 
-def _build_graph(frame: AudioFrame, target: str, skip_samples: int) -> Graph:
+def _build_graph(frame: AudioFrame, target: str, skip_samples: int, channel: int | None) -> Graph:
     graph = Graph()
     source = graph.add(
         "abuffer",
@@ -65,8 +68,10 @@ def _build_graph(frame: AudioFrame, target: str, skip_samples: int) -> Graph:
     resample = graph.add("aresample", **options)
     wanted = graph.add("aformat", sample_rates=str(SAMPLE_RATE), sample_fmts=target, channel_layouts="mono")
     sink = graph.add("abuffersink")
-    skip = [graph.add("atrim", start_sample=str(skip_samples))] if skip_samples else []
-    graph.link_nodes(source, *skip, resample, wanted, sink).configure()
+    first = [graph.add("atrim", start_sample=str(skip_samples))] if skip_samples else []
+    if channel is not None:
+        first.append(graph.add("pan", f"mono|c0=c{channel}"))
+    graph.link_nodes(source, *first, resample, wanted, sink).configure()
     return graph
 
 

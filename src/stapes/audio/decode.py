@@ -8,8 +8,9 @@ itself imported only when there is something to decode.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import av
@@ -21,6 +22,7 @@ from av.error import EOFError as EndOfStream
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
+from stapes.audio.channels import CancelMeter, channel_index
 from stapes.audio.convert import Converter
 from stapes.audio.formats import (
     AUDIO_DECODERS,
@@ -30,11 +32,19 @@ from stapes.audio.formats import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
 )
-from stapes.audio.promise import is_rf64_of_unknown_length, promised_duration_s, promised_share
+from stapes.audio.promise import (
+    is_mp4_without_index,
+    is_rf64_of_unknown_length,
+    promised_duration_s,
+    promised_share,
+)
 from stapes.audio.source import ByteSource
-from stapes.errors import AudioError
+from stapes.audio.timestamps import Timestamps
+from stapes.errors import AudioError, StapesError
+from stapes.options import Audio
 
 _GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS in libavformat/avformat.h
+_TIME_BASE = 1_000_000  # AV_TIME_BASE, per second
 _DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
 
 
@@ -48,9 +58,26 @@ class DecodeReport:
     promised_s: float | None = None  # see promise.py
     promised_share: float = 1.0  # of what is there
     foreign_file: str = ""  # another file that this one wanted opened, and was not
+    track: str = ""  # which of several sound tracks was taken without being asked for
+    timestamps: Timestamps = field(default_factory=lambda: Timestamps(None))
+    cancelling: CancelMeter = field(default_factory=CancelMeter)
 
-    def notes(self, label: str, duration_s: float) -> Iterator[str]:
+    def notes(self, label: str, duration_s: float, wanted: Audio) -> Iterator[str]:
         """What was odd, one sentence each. duration_s: what was decoded."""
+        if self.track:
+            yield f"{label}: {self.track}; --audio_track N takes another"
+        if self.cancelling.cancels:
+            yield (
+                f"{label}: its channels cancel each other when they are mixed, in {self.cancelling.cancelled_s:.1f} of "
+                f"{self.cancelling.loud_s:.1f} s; --channel left (or right) takes one alone"
+            )
+        for clause in self.timestamps.notes() if wanted.clock == "samples" else ():
+            yield f"{label}: its {clause}; times count samples, --clock container gives those that players show"
+        if wanted.clock == "container" and self.timestamps.restarted_at_s is not None:
+            yield (
+                f"{label}: its timestamps begin anew after {self.timestamps.restarted_at_s:.1f} s of sound; "
+                "later times go on from there"
+            )
         if self.n_damaged:
             yield f"{label}: {self.n_damaged} damaged frames were skipped; words may be missing there"
         if self.foreign_file:
@@ -62,25 +89,45 @@ class DecodeReport:
             yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
 
 
-def decode(source: ByteSource, report: DecodeReport) -> Iterator[memoryview]:
-    """Yield the samples of the source's main audio stream: int16, mono, 16 kHz, native byte order.
+def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
+    """Yield the samples of one audio stream of the source: int16, mono, 16 kHz, native byte order.
 
+    wanted: which stream (the main one, unless it says another), and which channel.
     Damaged frames are skipped and counted in the report.
-    Raises AudioError if there is no audio stream, or none that may be decoded.
+    Raises AudioError if there is no such stream or channel, if it may not be decoded, and for whatever else libav or
+    PyAV raise: what they raise on damaged files is not known in full.
     """
+    try:
+        yield from _decode(source, report, wanted)
+    except StapesError:
+        raise
+    except Exception as failure:
+        source.raise_failure()
+        raise AudioError(
+            f"{source.label}: the audio library failed on it ({type(failure).__name__}: {failure}); "
+            "the file is probably damaged, convert it to wav or flac first"
+        ) from failure
+
+
+def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
     container = _open(source, report)
     with container:
         source.raise_failure()
-        stream = _choose_stream(container, source.label)
+        stream = _choose_stream(container, source, report, wanted.audio_track)
         report.promised_s = promised_duration_s(source, container, stream)
         report.promised_share = promised_share(source)
+        start: Any = container.start_time  # None where no stream says when it begins
+        report.timestamps = Timestamps(None if start is None else start / _TIME_BASE)
         skip_samples = _unskipped_opus_samples(container, stream)
         converter: Converter | None = None
         for frame in _frames(container, stream, report):
             _check_frame(frame, source.label)
+            report.timestamps.note(frame.time, frame.samples / frame.sample_rate)
+            if wanted.channel == "mix":
+                report.cancelling.note(frame)
             if converter is None or not converter.fits(frame):
                 # On a change of format ffmpeg 5.1 rebuilds its filters and drops what the old ones held back.
-                converter = _converter(frame, skip_samples, source.label)
+                converter = _converter(frame, skip_samples, source.label, wanted)
                 skip_samples = 0
             yield from converter.convert(frame)
         if converter is not None:
@@ -106,22 +153,41 @@ def _open(source: ByteSource, report: DecodeReport) -> InputContainer:
         container: InputContainer = av.open(source, mode="r", io_open=open_nothing, container_options=options, **tags)
     except (FFmpegError, ValueError) as failure:
         source.raise_failure()
-        raise AudioError(
-            f"{source.label}: not a kind of file that stapes reads ({KNOWN_KINDS}); "
-            "check that it is audio, or convert it first"
-        ) from failure
+        unknown = f"not a kind of file that stapes reads ({KNOWN_KINDS}); check that it is audio, or convert it first"
+        raise _refusal(source, unknown) from failure
     # Without it libav may read ahead through the whole file to invent timestamps that nobody here looks at.
     container.flags &= ~_GENERATE_TIMESTAMPS
     return container
 
 
-def _choose_stream(container: InputContainer, label: str) -> AudioStream:
-    """The stream that ffmpeg takes: one marked default before others, then most channels, then the first."""
+def _refusal(source: ByteSource, reason: str) -> AudioError:
+    """Why a file gives no sound: it is an MP4 that was cut before its index, or else the reason given."""
+    if is_mp4_without_index(source):
+        reason = (
+            "an incomplete m4a or mp4: its index (moov), which is written last, is missing or cut off; "
+            "copy or download it again, or repair it with the program that recorded it"
+        )
+    return AudioError(f"{source.label}: {reason}")
+
+
+def _choose_stream(
+    container: InputContainer, source: ByteSource, report: DecodeReport, track: int | None
+) -> AudioStream:
+    """The stream of this number, or ffmpeg's: one marked default before others, then most channels, then the first."""
     streams = container.streams.audio
     if not streams:
         kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
-        raise AudioError(f"{label}: has no sound track (it holds {', '.join(kinds)}); choose a file with sound")
-    chosen = max(streams, key=_rank)
+        raise _refusal(source, f"has no sound track (it holds {', '.join(kinds)}); choose a file with sound")
+    label = source.label
+    tracks = f"{len(streams)} sound track{'s'[: len(streams) > 1]} ({'; '.join(map(_described, streams))})"
+    if track is None:
+        chosen = max(streams, key=_rank)
+        if len(streams) > 1:
+            report.track = f"has {tracks} and track {streams.index(chosen) + 1} is taken"
+    elif track <= len(streams):
+        chosen = streams[track - 1]
+    else:
+        raise AudioError(f"{label}: has no sound track {track}; it holds {tracks}, counted from 1")
     for other in container.streams:
         if other is not chosen:
             other.discard = Discard.all
@@ -131,6 +197,14 @@ def _choose_stream(container: InputContainer, label: str) -> AudioStream:
         raise AudioError(f"{label}: stapes does not decode its audio codec ({name}); convert it to wav or flac first")
     context.thread_count = 1  # frames come in order and errors where they belong
     return chosen
+
+
+def _described(stream: AudioStream) -> str:
+    """A track for messages: its language, if it says one, and its channels. Titles are anybody's text: not shown."""
+    language, context = stream.language or "", _context_of(stream)
+    n_channels = 0 if context is None else context.layout.nb_channels
+    known = f"{language}, " if re.fullmatch(r"[A-Za-z]{2,3}", language) and language != "und" else ""
+    return f"{known}{n_channels} channel{'s'[: n_channels != 1]}"
 
 
 def _context_of(stream: AudioStream) -> AudioCodecContext | None:
@@ -150,9 +224,9 @@ def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport
     while True:
         try:
             packet = next(packets, None)
-        except FFmpegError as failure:
+        except Exception as failure:  # PyAV has its own beside libav's
             # ffmpeg takes any error of the demuxer for the end, and flushes the decoder.
-            report.ended_early = failure.strerror or str(failure)
+            report.ended_early = getattr(failure, "strerror", None) or repr(failure)
             packet = None
         flushing = packet is None or packet.size == 0
         try:
@@ -164,7 +238,8 @@ def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport
             report.n_damaged += 1
         report.n_frames += len(frames)
         yield from frames
-        if packet is None or report.ended_early:
+        # Not one packet more: where streams appeared on the way, PyAV fails after it.
+        if flushing:
             return
 
 
@@ -182,9 +257,14 @@ def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> i
     return max(0, int.from_bytes(head[10:12], "little") - codec_delay) if codec_delay else 0
 
 
-def _converter(frame: AudioFrame, skip_samples: int, label: str) -> Converter:
+def _converter(frame: AudioFrame, skip_samples: int, label: str, wanted: Audio) -> Converter:
+    channel = None
+    if wanted.channel != "mix":
+        channel = channel_index(frame, wanted.channel)
+        if channel is None:
+            raise AudioError(f"{label}: has one channel, and no {wanted.channel} one; leave --channel out")
     try:
-        return Converter(frame, skip_samples=skip_samples)
+        return Converter(frame, skip_samples=skip_samples, channel=channel)
     except (FFmpegError, ValueError) as failure:
         raise AudioError(
             f"{label}: its {frame.layout.nb_channels} channels ({frame.layout.name}, {frame.format.name}) cannot be "

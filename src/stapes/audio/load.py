@@ -18,6 +18,7 @@ from stapes.audio.arrays import array_of, check_array, rate_of
 from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_array
 from stapes.audio.source import ByteSource, is_source, open_source
 from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
+from stapes.options import Audio, Channel, Clock
 
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
@@ -40,6 +41,9 @@ def load_audio(
     *,
     sample_rate: int | None = None,
     max_duration_s: float | None = None,
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
     check: Callable[[], None] = lambda: None,
 ) -> Recording:
@@ -50,6 +54,8 @@ def load_audio(
     that is float32 at 16 kHz already is not copied.
     sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
     max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
+    audio_track, channel, clock: of a file, see `stapes.options.Audio`. The samples are the same whatever the clock;
+    with "container", `Recording.spans` says where they lie in the file's time.
     memory_limit_bytes: samples above it are kept in a temporary file.
     check: called with every block of a file, or of an array at another rate; what it raises ends the reading.
     Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
@@ -58,14 +64,17 @@ def load_audio(
     """
     if max_duration_s is not None and not (_is_number(max_duration_s) and max_duration_s > 0):
         raise OptionError(f"max_duration_s must be a number above 0, got {max_duration_s!r}")
+    wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
     array = None if is_source(source) else array_of(source)
     if array is not None:
+        if wanted.audio_track is not None or wanted.channel != "mix":
+            raise OptionError("audio_track and channel choose in a file; of an array, pass the channel that is wanted")
         return _warned(_load_array(array, rate_of(sample_rate), max_duration_s, memory_limit_bytes, check))
     if sample_rate is not None:
         raise OptionError(f"sample_rate={sample_rate} is for arrays; a file says its own: leave it out")
     opened = open_source(source)
     try:
-        return _warned(_load_file(opened, max_duration_s, memory_limit_bytes, check))
+        return _warned(_load_file(opened, wanted, max_duration_s, memory_limit_bytes, check))
     finally:
         opened.close()
 
@@ -97,7 +106,11 @@ def _load_array(
 
 
 def _load_file(
-    source: ByteSource, max_duration_s: float | None, memory_limit_bytes: int, check: Callable[[], None]
+    source: ByteSource,
+    wanted: Audio,
+    max_duration_s: float | None,
+    memory_limit_bytes: int,
+    check: Callable[[], None],
 ) -> Recording:
     from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (as above)
 
@@ -105,14 +118,15 @@ def _load_file(
     writer = SampleWriter("i2", memory_limit_bytes=memory_limit_bytes)
     limit = math.inf if max_duration_s is None else max_duration_s * SAMPLE_RATE
     try:
-        for block in decode(source, report):
+        for block in decode(source, report, wanted):
             check()
             writer.write(block)
             if writer.n_samples > limit:
                 raise _too_long(source.label, max_duration_s)
         _refuse_if_unusable(source.label, report)
-        notes = tuple(report.notes(source.label, writer.n_samples / SAMPLE_RATE))
-        return writer.finish(source.label, warnings=notes)
+        notes = tuple(report.notes(source.label, writer.n_samples / SAMPLE_RATE, wanted))
+        spans = report.timestamps.spans(writer.n_samples) if wanted.clock == "container" else ()
+        return writer.finish(source.label, warnings=notes, spans=spans)
     except BaseException:
         writer.discard()
         raise

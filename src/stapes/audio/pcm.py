@@ -28,12 +28,22 @@ class Recording:
     """The samples of one recording: mono, 16 kHz, readable in any order from any thread.
 
     name: for messages.   warnings: what was odd while decoding, one sentence each.
+    spans: where its samples lie in another time than their own, piece by piece, in samples of that time: that of the
+    container (audio/timestamps.py), where it was asked for and differs. () otherwise.
     `close` frees memory and temporary file; so does the garbage collector.
     """
 
-    def __init__(self, name: str, storage: _Storage, *, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        storage: _Storage,
+        *,
+        warnings: tuple[str, ...] = (),
+        spans: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         self.name = name
         self.warnings = warnings
+        self.spans = spans
         self.n_samples = storage.n_samples
         self._storage: _Storage | None = storage
 
@@ -69,6 +79,17 @@ class Recording:
         if self._storage is None:
             raise ValueError(f"{self.name}: the recording is closed")
         return Recording(self.name, _SplicedStorage(self._storage, parts), warnings=self.warnings)
+
+    def laid_out(self) -> Recording:
+        """This recording in the time of its spans, with silence where they leave gaps; to close it closes this one.
+
+        Itself where it has no spans. For pictures and players, never for a model.
+        """
+        if not self.spans:
+            return self
+        if self._storage is None:
+            raise ValueError(f"{self.name}: the recording is closed")
+        return Recording(self.name, _LaidOutStorage(self._storage, self.spans), warnings=self.warnings)
 
     def close(self) -> None:
         """Free the samples; a second call does nothing."""
@@ -116,14 +137,16 @@ class SampleWriter:
         else:
             self._write_to_file(block)
 
-    def finish(self, name: str, *, warnings: tuple[str, ...] = ()) -> Recording:
+    def finish(
+        self, name: str, *, warnings: tuple[str, ...] = (), spans: tuple[tuple[int, int], ...] = ()
+    ) -> Recording:
         """The recording of everything written; the writer is used up."""
         if self._file is None:
             storage: _Storage = _MemoryStorage(np.frombuffer(self._memory, self._dtype))
         else:
             self._write_to_file(b"", flush=True)
             storage = _FileStorage(self._file, self._dtype, self.n_samples)
-        return Recording(name, storage, warnings=warnings)
+        return Recording(name, storage, warnings=warnings, spans=spans)
 
     def discard(self) -> None:
         """Forget everything: decoding failed."""
@@ -193,6 +216,25 @@ class _SplicedStorage:
             pieces.append(self._storage.read(start + shift, end + shift))
             start, part = end, part + 1
         return np.concatenate(pieces) if pieces else self._storage.read(0, 0)
+
+
+class _LaidOutStorage:
+    def __init__(self, storage: _Storage, spans: Sequence[tuple[int, int]]) -> None:
+        self._storage = storage
+        self._spans = spans
+        #: by how much each span lies later than its samples
+        begins = itertools.accumulate((end - start for start, end in spans), initial=0)
+        self._moved = [start - begin for (start, _), begin in zip(spans, begins, strict=False)]
+        self.n_samples = max(end for _, end in spans)
+        self.close = storage.close
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        samples = np.zeros(stop - start, self._storage.read(0, 0).dtype)
+        for (first, end), moved in zip(self._spans, self._moved, strict=True):
+            lower, upper = max(start, first), min(stop, end)
+            if lower < upper:
+                samples[lower - start : upper - start] = self._storage.read(lower - moved, upper - moved)
+        return samples
 
 
 class _MemoryStorage:

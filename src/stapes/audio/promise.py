@@ -26,6 +26,8 @@ _LIMITS = (0x7F000000, 1 << 31, 1 << 32)
 _NEAR = 1 << 16
 _LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
 _RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
+#: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
+_FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot", b"styp")
 
 
 class _Chunks(NamedTuple):
@@ -94,6 +96,30 @@ def is_rf64_of_unknown_length(source: ByteSource) -> bool:
         return source.read(4) in (b"RF64", b"BW64") and _samples_of(source)[0] is None
     finally:
         source.seek(position)
+
+
+def is_mp4_without_index(source: ByteSource) -> bool:
+    """True for a file of MP4's or QuickTime's boxes in which "moov" is missing or cut off.
+
+    Recorders write it last: one that crashed, or a copy that was broken off, leaves sound that nobody can find.
+    """
+    end = source.seek(0, 2)
+    source.seek(0)
+    if source.read(8)[4:] not in _FIRST_BOXES:
+        return False
+    start = 0
+    for _ in range(_MAX_CHUNKS):
+        source.seek(start)
+        head = source.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # 64 bits behind the name
+            size = int.from_bytes(head[8:], "big")
+        if head[4:8] == b"moov":
+            return start + size > end
+        if size < 8 or start + size >= end:  # 0: up to the end of the file
+            return True
+        start += size
+    return False
 
 
 def _samples_of(source: ByteSource) -> tuple[int | None, int]:

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -206,7 +206,8 @@ def _report(
 
     (path,) = command.targets(ticket.source)
     model = _model_line(engine.info)
-    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"], inputs=inputs)]
+    source = asdict(command.options.audio)
+    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"], inputs=inputs, **source)]
 
 
 def _plot(
@@ -221,7 +222,7 @@ def _plot(
     from stapes.report import window_attention, write_plot  # noqa: PLC0415
 
     (path,), attentions = command.targets(ticket.source), []
-    with load_audio(ticket.source) as recording:
+    with load_audio(ticket.source, **asdict(command.options.audio)).laid_out() as recording:
         for number in values["window"]:
             found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
             if found is None:

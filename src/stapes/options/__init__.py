@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from stapes.errors import OptionError
+from stapes.options.audio import Audio, Channel, Clock
 from stapes.options.checks import option
 from stapes.options.guards import NO_GUARDS, Guards, Voice
 from stapes.options.method import Clips, Method, Mode, Words
@@ -18,9 +19,10 @@ from stapes.options.rules import Context, Rules
 from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
 from stapes.options.speech import Speech, Task
 
-__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Beam", "Clips", "Context",
-           "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech", "Strategy", "Task",
-           "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option", "option_fields"]  # fmt: skip
+__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "Beam", "Channel", "Clips",
+           "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech", "Strategy",
+           "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
+           "option_fields"]  # fmt: skip
 
 #: what a model can be computed in; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -40,6 +42,7 @@ class TranscribeOptions:
     guards: Guards = field(default_factory=Guards)
     voice: Voice = field(default_factory=Voice)
     method: Method = field(default_factory=Method)
+    audio: Audio = field(default_factory=Audio)
 
     @property
     def guards_on(self) -> Guards:
@@ -74,6 +77,7 @@ GROUPS: dict[str, Any] = {
     "guards": Guards,
     "voice": Voice,
     "method": Method,
+    "audio": Audio,
 }
 
 #: What `whisper.transcribe()` has and the window loop sets itself.

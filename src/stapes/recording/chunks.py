@@ -21,7 +21,7 @@ from stapes.recording.alignment import Heads
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
-from stapes.recording.splice import TimeMap
+from stapes.recording.splice import Seam, TimeMap
 from stapes.recording.spoken import most_spoken
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.task import RecordingTask, window_cost
@@ -92,6 +92,7 @@ class ChunkedTask:
         heads: Heads = (),
         listener: OpenListener | None = None,
         time_map: TimeMap | None = None,
+        spliced_at: Sequence[Seam] = (),
     ) -> None:
         """Take a recording, which the task closes; all as for `RecordingTask`."""
         self._recording = recording
@@ -101,6 +102,7 @@ class ChunkedTask:
         self._heads = heads
         self._listener = listener
         self._time_map = time_map
+        self._spliced_at = spliced_at
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._guess: LanguageGuess | None = None
         self._multilingual = tokenizer.multilingual and options.speech.multilingual  # each chunk asks for itself
@@ -132,6 +134,7 @@ class ChunkedTask:
             heads=self._heads,
             listener=self._listener,
             time_map=self._time_map,
+            spliced_at=self._spliced_at,
             mel=self._mel,
         )
         return _Chunk(task, end_s)

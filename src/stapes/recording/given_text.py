@@ -26,6 +26,7 @@ from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.openings import begun_by_voice, opening
 from stapes.recording.segments import Piece
+from stapes.recording.splice import TimeMap
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.window_work import Reading, WindowAtHand
 from stapes.recording.words import in_order, place_words
@@ -86,9 +87,11 @@ class GivenTextTask:
         *,
         heads: Heads,
         listener: OpenListener | None = None,
+        time_map: TimeMap | None = None,
     ) -> None:
         """Take a recording, which the task closes.
 
+        time_map: to the time that is told, that of the recording's container.
         listener: makes what hears where a window's first word begins; None: it begins with the window.
         Raises OptionError for an empty text, or a language that the model does not know.
         """
@@ -99,6 +102,7 @@ class GivenTextTask:
         self._heads = heads
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._ear = None if listener is None else Ear(recording, listener)
+        self._time_map = time_map
         self._guess: LanguageGuess | None = None
         self._languages = candidates_of(tokenizer, speech)
         self._language = speech.language_code if tokenizer.multilingual else "en"
@@ -145,12 +149,12 @@ class GivenTextTask:
     @property
     def duration_s(self) -> float:
         """The recording's length in seconds."""
-        return self._recording.duration_s
+        return self._recording.duration_s if self._time_map is None else self._time_map.duration_s
 
     @property
     def done_s(self) -> float:
         """How far all is done, in seconds of audio."""
-        return self._seek / 100
+        return self._seek / 100 if self._time_map is None else self._time_map.end(self._seek / 100)
 
     @property
     def language_guess(self) -> LanguageGuess | None:
@@ -263,7 +267,8 @@ class GivenTextTask:
         window = Window(seek=seek, n_frames=n_frames, next_seek=self._seek, skipped=not words, result=result)
         self._windows.append(window)
         self._segments.extend(segments)
-        return WindowDone(window=window, segments=tuple(segments))
+        done = WindowDone(window=window, segments=tuple(segments))
+        return done if self._time_map is None else done.moved(self._time_map)
 
     def _cut(self, words: tuple[WordTiming, ...], seek: int) -> list[Segment]:
         """Make a segment of each sentence, and of what the window's end cuts off."""
@@ -301,16 +306,17 @@ class GivenTextTask:
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""
-        return Transcript(
+        found = Transcript(
             text="".join(segment.text for segment in self._segments),
             segments=tuple(self._segments),
             language=self._language or "",
-            duration_s=self._recording.duration_s,
+            duration_s=self.duration_s,
             language_as_given=self._speech.language,
             language_guess=self._guess,
             windows=tuple(self._windows),
             warnings=self._recording.warnings,
         )
+        return found if self._time_map is None else self._time_map.transcript(found)
 
     def close(self) -> None:
         """Give rows, window and recording back; may be called at any time, and twice."""

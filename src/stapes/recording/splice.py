@@ -37,7 +37,37 @@ class TimeMap:
         self._begin = [
             0, *itertools.accumulate((span.end - span.start) / HOP_LENGTH for span in self._spans)
         ]  # fmt: skip
+        #: before which no time of a span lies: the end of those before it, where timestamps overlap
+        self._floor_s = [
+            end / SAMPLE_RATE for end in itertools.accumulate((span.end for span in self._spans[:-1]), max, initial=0)
+        ]
         self.duration_s = n_samples / SAMPLE_RATE
+
+    @classmethod
+    def of_container(cls, spans: Sequence[tuple[int, int]]) -> TimeMap | None:
+        """Make the map to a container's time (`Recording.spans`); None where its time is that of the samples.
+
+        Here spans may overlap, as a recorder's timestamps do where its clock runs slow; times still never go back.
+        """
+        return cls([Span(*span) for span in spans], max(end for _, end in spans)) if spans else None
+
+    def then(self, outer: TimeMap) -> TimeMap:
+        """Make the map that maps by this one, and what comes of that by `outer`."""
+        pieces = [
+            Span(first * HOP_LENGTH, end * HOP_LENGTH)
+            for span in self._spans
+            for first, end in outer.frames(span.start // HOP_LENGTH, -(-span.end // HOP_LENGTH))
+        ]
+        return TimeMap(pieces, round(outer.duration_s * SAMPLE_RATE))
+
+    def back(self, seconds: float) -> float:
+        """Map a time the other way; one between two spans is where they meet, one behind the last stays behind it."""
+        frame = seconds * FRAMES_PER_SECOND
+        for span, begin in zip(self._spans, self._begin, strict=False):
+            start, end = span.start / HOP_LENGTH, span.end / HOP_LENGTH
+            if frame < end:
+                return (begin + max(0.0, frame - start)) / FRAMES_PER_SECOND
+        return (self._begin[-1] + frame - end) / FRAMES_PER_SECOND
 
     def start(self, seconds: float) -> float:
         """Map when something begins: what begins where two spans meet belongs to the later one."""
@@ -51,7 +81,8 @@ class TimeMap:
         span = min(max(span, 0), len(self._spans) - 1)
         frames = self._spans[span].start / HOP_LENGTH - self._begin[span]
         seconds = min(seconds, self._begin[-1] / FRAMES_PER_SECOND)  # a model's times may lie behind its sound
-        return min(round(seconds + frames / FRAMES_PER_SECOND, 3), self.duration_s)
+        moved = max(round(seconds + frames / FRAMES_PER_SECOND, 3), self._floor_s[span])
+        return min(moved, self.duration_s)
 
     def segment(self, one: Segment) -> Segment:
         """Map a segment: one that goes over a cut lasts from one span into the other, a word stays on one side."""
@@ -71,7 +102,8 @@ class TimeMap:
     def window(self, one: Window) -> Window:
         """Map where a window begins and what is left out of it, and where the loop went on."""
         frames = [mapped for first, end in one.frames for mapped in self.frames(first, end)]
-        left_out = tuple((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
+        edges = ((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
+        left_out = tuple((end, first) for end, first in edges if end < first)
         return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek), left_out=left_out)
 
     @property

@@ -21,7 +21,7 @@ from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language import LanguageQuestion, candidates_of
 from stapes.recording.listening import Ear, Listen, OpenListener
 from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
-from stapes.recording.splice import TimeMap
+from stapes.recording.splice import Seam, TimeMap
 from stapes.recording.spoken import Detect
 from stapes.recording.strand import Strand, WindowCost
 from stapes.recording.window_work import WindowAtHand
@@ -51,6 +51,7 @@ class RecordingTask:
         heads: Heads = (),
         listener: OpenListener | None = None,
         time_map: TimeMap | None = None,
+        spliced_at: Sequence[Seam] = (),
         mel: LogMel | None = None,
     ) -> None:
         """Take a recording, which the task closes.
@@ -58,7 +59,8 @@ class RecordingTask:
         resume: the answers of an earlier, broken run with the same recording, model and options.
         heads: whose attention follows the sound, for word times.
         listener: makes what hears speech, for guards that need it.
-        time_map: to the time of the recording that this one was cut from.
+        time_map: to the time that is told: of the recording that this one was cut from, or of its container.
+        spliced_at: where it was put together.
         mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
@@ -76,7 +78,7 @@ class RecordingTask:
             tokenizer=tokenizer,
             options=options,
             can_listen=listener is not None,
-            spliced_at=() if time_map is None else time_map.seams,
+            spliced_at=spliced_at,
         )
         self._ear = None if listener is None else Ear(recording, listener)
         self._time_map = time_map

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.load import AudioSource
 from stapes.audio.pcm import Recording
 from stapes.backends.alignment import alignment_cost, dtw_path
 from stapes.backends.base import FloatArray, IntArray
 from stapes.engine import Engine
 from stapes.errors import OptionError
-from stapes.options import Task
+from stapes.options import Channel, Clock, Task
+from stapes.report.write import opened
 from stapes.results import Transcript, Window, WordTiming
 
 
@@ -45,10 +46,14 @@ def window_attention(
     number: int,
     *,
     task: Task = "transcribe",
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
 ) -> WindowAttention | None:
     """Compute the attention of a window that the engine has transcribed; None where its text has no words.
 
-    audio: the recording that was transcribed.   number: of the window, from 1.   task: as it was transcribed.
+    audio: the recording that was transcribed.   number: of the window, from 1.
+    task, audio_track, channel, clock: as it was transcribed.
     Raises OptionError where there is no such window, or word times were not asked for.
     """
     window = check_window(transcript, number)
@@ -60,11 +65,8 @@ def window_attention(
     language = next(
         (one.language for one in transcript.segments if one.seek == window.seek and one.language), transcript.language
     )
-    if isinstance(audio, Recording):
-        read = engine.read_attention(audio, window, language=language, task=task)
-    else:
-        with load_audio(audio) as recording:
-            read = engine.read_attention(recording, window, language=language, task=task)
+    with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
+        read = engine.read_attention(recording, window, language=language, task=task)
     cost = alignment_cost(read.scores, read.n_columns, read.n_start)
     return WindowAttention(
         number=number,

@@ -14,7 +14,8 @@ from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.pcm import Recording
 from stapes.errors import OptionError
 from stapes.files import InputFiles, checked_target, write_whole
-from stapes.report.escape import clock
+from stapes.options import Channel, Clock
+from stapes.report import escape
 from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
 from stapes.results import Transcript
@@ -38,11 +39,15 @@ def write_report(
     sound: Sound = "inside",
     most_inside_s: float = MOST_INSIDE_S,
     inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
 ) -> Path:
     """Write a transcript as one HTML page, and return its path.
 
     transcript: best with words (`word_timestamps=True`).
     audio: the recording that was transcribed; a path, a file's bytes, samples at 16 kHz, or a loaded one.
+    audio_track, channel, clock: as it was transcribed; with "container", silence is shown and played where it has gaps.
     title: None takes the recording's name.   model: a line that says what transcribed it.
     sound: "inside" puts the recording into the page (32 kbit/s, 19 MB for an hour), unless it is longer than
     `most_inside_s`; "link" refers to the file of `audio`, which stays where it is; "none" leaves it out.
@@ -52,7 +57,7 @@ def write_report(
     if sound not in SOUNDS:
         raise OptionError(f"sound must be one of {', '.join(SOUNDS)}; got {sound!r}")
     target, keep = Path(path), _checked(path, audio, inputs)
-    with opened(audio) as recording:
+    with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
         shown = Path(recording.name).name if title is None else title
         wave = waveform(recording)
         with _page_sound(recording, audio, target, sound, most_inside_s) as page_sound:
@@ -76,12 +81,18 @@ def _checked(
 
 
 @contextmanager
-def opened(audio: AudioSource | Recording) -> Iterator[Recording]:
-    """Load a recording, and close what was loaded here."""
+def opened(
+    audio: AudioSource | Recording,
+    *,
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
+) -> Iterator[Recording]:
+    """Load a recording, laid out in the time of its transcript, and close what was loaded here."""
     if isinstance(audio, Recording):
-        yield audio
+        yield audio.laid_out()
         return
-    with load_audio(audio) as recording:
+    with load_audio(audio, audio_track=audio_track, channel=channel, clock=clock).laid_out() as recording:
         yield recording
 
 
@@ -95,7 +106,7 @@ def _page_sound(
         yield PageSound(why_not="The page was written without sound.")
     elif recording.duration_s > most_inside_s:
         yield PageSound(
-            why_not=f"The sound is not in the page: the recording is longer than {clock(most_inside_s)}. "
+            why_not=f"The sound is not in the page: the recording is longer than {escape.clock(most_inside_s)}. "
             "A page that refers to the file instead (link) would play it."
         )
     else:
@@ -129,11 +140,15 @@ def write_plot(
     span_s: tuple[float, float] | None = None,
     attentions: Sequence[WindowAttention] = (),
     inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
 ) -> Path:
     """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path.
 
-    transcript, audio, title: as for `write_report`.   span_s: the stretch to draw, from and to; None: all of it.
-    attentions: of windows, from `window_attention`; each is drawn below.   inputs: as for `write_report`.
+    transcript, audio, title, inputs, audio_track, channel, clock: as for `write_report`.
+    span_s: the stretch to draw, from and to; None: all of it.
+    attentions: of windows, from `window_attention`; each is drawn below.
     Needs matplotlib (the extra `plot`). Raises OptionError, AudioError, OutputError.
     """
     target = Path(path)
@@ -145,7 +160,7 @@ def write_plot(
     keep = _checked(path, audio, inputs)
     from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
 
-    with opened(audio) as recording:
+    with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
         shown = Path(recording.name).name if title is None else title
         wave = waveform(recording)
     image = BytesIO()

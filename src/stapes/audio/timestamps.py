@@ -1,0 +1,98 @@
+"""Where decoded samples lie in their container's time: from the timestamps of decoded frames. Pure.
+
+Whisper hears samples one behind the other. A container may begin its sound later than its picture, leave out what a
+recorder lost, or follow a clock that is not quite the sample rate: then counted samples and players disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stapes.audio.pcm import SAMPLE_RATE
+
+#: Timestamps in milliseconds, long frames and encoders' run-in move single frames by less.
+_JITTER_S: Final = 0.1
+#: a difference that is told, and that is worth another clock
+TOLD_S: Final = 0.25
+#: further back than this, timestamps were begun anew (files glued together) and say nothing of what came before
+_LONGEST_OVERLAP_S: Final = 10.0
+#: No recording is behind by more than a day; a forged timestamp must not make a day of silence a year of it.
+_LONGEST_GAP_S: Final = 86_400.0
+_MOST_PIECES: Final = 10_000
+_STEP: Final = SAMPLE_RATE // 100  # pieces begin at whole frames of 10 ms
+
+Spans = tuple[tuple[int, int], ...]
+
+
+class Timestamps:
+    """Collects pieces in which samples and timestamps advance together."""
+
+    def __init__(self, start_s: float | None) -> None:
+        """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound."""
+        self._start_s = start_s
+        self._position_s = 0.0  # of the next frame, in decoded samples
+        self._pieces = [(0.0, 0.0)]  # where each begins in samples, and by how much its timestamps are ahead
+        self._doubtful: tuple[float, float] | None = None  # a piece that a second frame has to confirm
+        self.restarted_at_s: float | None = None  # where timestamps were begun anew, in samples
+
+    def note(self, timestamp_s: float | None, duration_s: float) -> None:
+        """Take the timestamp of the next decoded frame, and its length."""
+        if timestamp_s is not None:
+            if self._start_s is None:
+                self._start_s = timestamp_s
+            self._compare(timestamp_s - self._start_s - self._position_s)
+        self._position_s += duration_s
+
+    def _compare(self, ahead_s: float) -> None:
+        if abs(ahead_s - self._pieces[-1][1]) <= _JITTER_S:
+            self._doubtful = None
+        elif self._doubtful is None or abs(ahead_s - self._doubtful[1]) > _JITTER_S:
+            self._doubtful = self._position_s, ahead_s
+        else:
+            self._begin_piece(*self._doubtful)
+            self._doubtful = None
+
+    def _begin_piece(self, position_s: float, ahead_s: float) -> None:
+        before_s = self._pieces[-1][1]
+        if ahead_s < before_s - _LONGEST_OVERLAP_S or ahead_s > _LONGEST_GAP_S or len(self._pieces) >= _MOST_PIECES:
+            assert self._start_s is not None
+            self._start_s += ahead_s - before_s  # goes on as if without a break
+            if self.restarted_at_s is None:
+                self.restarted_at_s = position_s
+        elif position_s == 0.0:
+            self._pieces = [(0.0, max(0.0, ahead_s))]
+        else:
+            self._pieces.append((position_s, max(ahead_s, -position_s)))
+
+    def spans(self, n_samples: int) -> Spans:
+        """The pieces in the container's time, in samples at 16 kHz; none where its time is that of the samples.
+
+        n_samples: decoded, at 16 kHz.   A piece may begin before the one before it ends.
+        """
+        if all(abs(ahead_s) < _JITTER_S for _, ahead_s in self._pieces):
+            return ()
+        begins = [round(position_s * 100) * _STEP for position_s, _ in self._pieces] + [n_samples]
+        ahead = [round(ahead_s * 100) * _STEP for _, ahead_s in self._pieces]
+        ends = [min(begin, n_samples) for begin in begins]
+        found = zip(ends[:-1], ends[1:], ahead, strict=True)
+        return tuple((begin + moved, end + moved) for begin, end, moved in found if begin < end)
+
+    def notes(self) -> Iterator[str]:
+        """What is worth another clock: clauses that go on after "its"."""
+        (_, late_s), *later = self._pieces
+        if late_s >= TOLD_S:
+            yield f"sound begins {late_s:.1f} s later than the file (its picture or another stream)"
+        jumps = [
+            (at_s, ahead_s - before_s) for (at_s, ahead_s), (_, before_s) in zip(later, self._pieces, strict=False)
+        ]
+        gaps = [(at_s, jump_s) for at_s, jump_s in jumps if jump_s > 0]
+        gaps_s = sum(jump_s for _, jump_s in gaps)
+        if gaps_s >= TOLD_S and len(gaps) == 1:
+            yield f"timestamps have a gap of {gaps_s:.1f} s after {gaps[0][0]:.1f} s of sound"
+        elif gaps_s >= TOLD_S:
+            yield f"timestamps have {len(gaps)} gaps, {gaps_s:.1f} s in all, the first after {gaps[0][0]:.1f} s"
+        overlaps = [(at_s, -jump_s) for at_s, jump_s in jumps if jump_s < 0]
+        overlaps_s = sum(jump_s for _, jump_s in overlaps)
+        if overlaps_s >= TOLD_S:
+            yield f"timestamps go back by {overlaps_s:.1f} s, first after {overlaps[0][0]:.1f} s of sound"
