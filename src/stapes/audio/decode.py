@@ -82,9 +82,10 @@ class DecodeReport:
             yield f"{label}: {self.n_damaged} damaged frames were skipped; words may be missing there"
         if self.foreign_file:
             yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
+        reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
         promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s)
-        if promised_s - duration_s > _DURATION_SLACK_S:
-            yield f"{label}: cut short: {duration_s:.1f} s of the {promised_s:.1f} s that its header promises"
+        if promised_s - reached_s > _DURATION_SLACK_S:
+            yield f"{label}: cut short: {reached_s:.1f} s of the {promised_s:.1f} s that its header promises"
         elif self.ended_early:
             yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
 

@@ -34,6 +34,7 @@ class Timestamps:
         self._position_s = 0.0  # of the next frame, in decoded samples
         self._pieces = [(0.0, 0.0)]  # where each begins in samples, and by how much its timestamps are ahead
         self._doubtful: tuple[float, float] | None = None  # a piece that a second frame has to confirm
+        self.end_s = 0.0  # timestamp at which the last frame ends
         self.restarted_at_s: float | None = None  # where timestamps were begun anew, in samples
 
     def note(self, timestamp_s: float | None, duration_s: float) -> None:
@@ -42,6 +43,7 @@ class Timestamps:
             if self._start_s is None:
                 self._start_s = timestamp_s
             self._compare(timestamp_s - self._start_s - self._position_s)
+            self.end_s = timestamp_s + duration_s
         self._position_s += duration_s
 
     def _compare(self, ahead_s: float) -> None:
