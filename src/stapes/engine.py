@@ -176,7 +176,8 @@ class Engine:
     ) -> AttentionScores:
         """Compute anew what the word times of a window were read from, for pictures of it (`stapes.report`).
 
-        recording: stays the caller's.   window: of a transcript with times of words; language, task: as it was decoded.
+        recording: stays the caller's.   window: of a transcript with times of words, in the recording's clock.
+        language, task: as it was decoded.
         """
         reading = self._workshop.attention(recording, window, language, task)
         with self._turns.mine():

@@ -110,6 +110,8 @@ class Workshop:
     def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionReading:
         """Make what reads the attention of a window that was transcribed with times of words."""
         heads = self.checkpoint.alignment_heads
+        time_map = TimeMap.of_container(recording.spans)
+        window = window if time_map is None else time_map.window_back(window)
         setting = AlignmentSetting.make(self.backend.spec, self.tokenizer, heads, language, task, N_FRAMES)
         return AttentionReading(recording, self.backend, setting, window)
 

@@ -45,7 +45,8 @@ def samples_of(data: Any, **options: Any) -> np.ndarray:
 
 
 def whole(samples: np.ndarray) -> np.ndarray:
-    return np.rint(samples * 32768)
+    rounded: np.ndarray = np.rint(samples * 32768)
+    return rounded
 
 
 # Tracks.

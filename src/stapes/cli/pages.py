@@ -222,7 +222,7 @@ def _plot(
     from stapes.report import window_attention, write_plot  # noqa: PLC0415
 
     (path,), attentions = command.targets(ticket.source), []
-    with load_audio(ticket.source, **asdict(command.options.audio)).laid_out() as recording:
+    with load_audio(ticket.source, **asdict(command.options.audio)) as recording:
         for number in values["window"]:
             found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
             if found is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
+from stapes.recording.listening import Frames
 from stapes.recording.vad import SAMPLE_RATE, Span
 from stapes.results import Flag, Segment, Transcript, Window, Word
 
@@ -69,6 +70,13 @@ class TimeMap:
                 return (begin + max(0.0, frame - start)) / FRAMES_PER_SECOND
         return (self._begin[-1] + frame - end) / FRAMES_PER_SECOND
 
+    def window_back(self, one: Window) -> Window:
+        """Give a window that was mapped in the time it was decoded in."""
+        edges = [
+            [round(self.back(frame / FRAMES_PER_SECOND) * FRAMES_PER_SECOND) for frame in part] for part in one.frames
+        ]
+        return replace(one, seek=edges[0][0], left_out=_left_out(edges))
+
     def start(self, seconds: float) -> float:
         """Map when something begins: what begins where two spans meet belongs to the later one."""
         return self._moved(seconds, bisect.bisect_right(self._begin, seconds * FRAMES_PER_SECOND + _HAIR) - 1)
@@ -102,9 +110,8 @@ class TimeMap:
     def window(self, one: Window) -> Window:
         """Map where a window begins and what is left out of it, and where the loop went on."""
         frames = [mapped for first, end in one.frames for mapped in self.frames(first, end)]
-        edges = ((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
-        left_out = tuple((end, first) for end, first in edges if end < first)
-        return replace(one, seek=self._frame(one.seek), next_seek=self._frame(one.next_seek), left_out=left_out)
+        seek, next_seek = self._frame(one.seek), self._frame(one.next_seek)
+        return replace(one, seek=seek, next_seek=next_seek, left_out=_left_out(frames))
 
     @property
     def seams(self) -> tuple[Seam, ...]:
@@ -145,6 +152,12 @@ class TimeMap:
 
     def _frame(self, seek: int) -> int:
         return round(self.start(seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
+
+
+def _left_out(frames: Sequence[Sequence[int]]) -> Frames:
+    """Say what lies between stretches; nothing where they touch, or overlap."""
+    edges = ((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
+    return tuple((end, first) for end, first in edges if end < first)
 
 
 def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:
