@@ -17,6 +17,7 @@ from stapes.breaks import visible
 from stapes.cues import Cue, Limits, readable_cues
 from stapes.errors import OptionError
 from stapes.options import option
+from stapes.options.checks import flag, make_plain
 from stapes.results import Segment, Transcript, Word
 
 CueStyle = Literal["plain", "readable"]
@@ -54,8 +55,10 @@ class Layout:
     max_cue_duration: float = option(7.0, "readable: longest time that a subtitle stands", "s")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if self.cue_style not in get_args(CueStyle):
             raise OptionError(f"cue_style must be plain or readable, got {self.cue_style!r}")
+        flag("highlight_words", self.highlight_words)
         for name in ("max_line_width", "max_line_count", "max_words_per_line"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):

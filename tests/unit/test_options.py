@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,7 @@ from stapes.options import (
     default_of,
     option_fields,
 )
+from stapes.subtitles import Layout
 
 #: Source: openai/whisper 20250625, transcribe.py (the signature) and decoding.py (DecodingOptions).
 REFERENCE_DEFAULTS: dict[str, Any] = {
@@ -348,3 +352,103 @@ def test_texts_are_cut_at_commas_or_taken_as_a_list() -> None:
     assert Rules(suppress_text="%, um").suppress_text == ("%", " um")  # type: ignore[arg-type]
     assert Rules(suppress_text=["a,b"]).suppress_text == ("a,b",)  # type: ignore[arg-type]
     assert Rules(suppress_text=None).suppress_text == ()  # type: ignore[arg-type]
+
+
+# NumPy's values, and enums'.
+
+
+class Tongue(str, enum.Enum):
+    GERMAN = "de"
+
+
+class Beams(enum.IntEnum):
+    FEW = 2
+
+
+AS_PYTHON: list[tuple[str, Any, Any]] = [
+    ("temperature", np.float32(0.5), 0.5),
+    ("temperature", np.array(0.5), 0.5),
+    ("temperature", np.array([0.0, 0.5], np.float32), (0.0, 0.5)),
+    ("temperature", (np.float16(0.0), np.longdouble(0.5), np.int8(1)), (0.0, 0.5, 1.0)),
+    ("temperature", (one for one in np.array([0.0, 0.5])), (0.0, 0.5)),
+    ("beam_size", np.int64(5), 5),
+    ("beam_size", np.array(5, ">u2"), 5),
+    ("beam_size", Beams.FEW, 2),
+    ("seed", np.uint64(2**63), 2**63),
+    ("max_initial_timestamp", np.float64(0.0), 0.0),
+    ("length_penalty", np.longdouble(0.5), 0.5),
+    ("no_speech_threshold", np.float32(0.25), 0.25),
+    ("logprob_threshold", np.float64(-math.inf), -math.inf),
+    ("word_timestamps", np.bool_(True), True),
+    ("suppress_blank", np.array(False), False),
+    ("vad_threshold", np.float16(0.5), 0.5),
+    ("vad_min_silence_duration_ms", np.int32(500), 500),
+    ("suppress_tokens", [np.int64(50), np.uint16(7)], (50, 7)),
+    ("suppress_tokens", np.array([50, 7]), (50, 7)),
+    ("suppress_text", np.array(["a", "b"]), ("a", "b")),
+    ("clip_timestamps", (np.float32(0.5), np.int64(2)), (0.5, 2.0)),
+    ("clip_timestamps", np.array([0.5, 2.0]), (0.5, 2.0)),
+    ("languages", np.array(["en", "de"]), ("en", "de")),
+    ("languages", [Tongue.GERMAN, np.str_("en")], ("de", "en")),
+    ("language", np.str_("de"), "de"),
+    ("language", np.array("de"), "de"),
+    ("language", Tongue.GERMAN, "de"),
+    ("task", np.str_("translate"), "translate"),
+    ("mode", np.str_("chunked"), "chunked"),
+    ("initial_prompt", np.str_("Ada"), "Ada"),
+    ("prepend_punctuations", np.str_("-"), "-"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), AS_PYTHON, ids=lambda one: repr(one)[:30])
+def test_numpys_values_become_pythons_at_birth(name: str, value: Any, expected: Any) -> None:
+    theirs = dataclasses.asdict(TranscribeOptions.from_keywords({name: value}))
+    ours = dataclasses.asdict(TranscribeOptions.from_keywords({name: expected}))
+    assert json.dumps(theirs) == json.dumps(ours)  # what a journal's key is made of
+    assert repr(theirs) == repr(ours)  # where NumPy's and enums' would show
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", np.float32(math.nan)),
+        ("temperature", np.array([0.0, math.inf])),
+        ("no_speech_threshold", np.float64(math.nan)),
+        ("patience", np.float32(math.inf)),
+        ("clip_timestamps", np.array([math.nan])),
+        ("hallucination_silence_threshold", np.array(math.nan)),
+        ("beam_size", np.float64(5.0)),
+        ("beam_size", np.bool_(True)),
+        ("beam_size", np.array([5])),
+        ("patience", np.complex64(1)),
+        ("patience", np.array([1.0, 2.0])),
+        ("word_timestamps", np.int64(1)),
+        ("suppress_tokens", np.array([1.5])),
+        ("suppress_tokens", [np.bool_(True)]),
+        ("task", np.array(["transcribe", "translate"])),
+        ("language", np.array(["de", "en"])),
+        ("language", np.bytes_(b"de")),
+        ("mode", np.array(["chunked", "chunked"])),
+        ("initial_prompt", np.array(["Ada", "Bob"])),
+    ],
+    ids=lambda one: repr(one)[:30],
+)
+def test_numpys_values_are_held_to_what_pythons_are(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=name):
+        TranscribeOptions.from_keywords({name: value})
+
+
+@pytest.mark.parametrize("group", GROUPS.values(), ids=list(GROUPS))
+def test_every_group_makes_its_values_plain(group: Any) -> None:
+    names = [item.name for item in dataclasses.fields(group) if item.default is not None]
+    ours = group(**{name: np.array(default_of(name)) for name in names})
+    assert repr(ours) == repr(group())
+    assert names
+
+
+def test_a_layouts_values_become_pythons_too() -> None:
+    theirs = Layout(cue_style=np.str_("readable"), max_line_width=np.int32(30), max_chars_per_second=np.float32(20))  # type: ignore[arg-type]
+    assert repr(theirs) == repr(Layout(cue_style="readable", max_line_width=30, max_chars_per_second=20.0))
+    assert repr(Layout(highlight_words=np.bool_(True))) == repr(Layout(highlight_words=True))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="highlight_words"):
+        Layout(highlight_words="False")  # type: ignore[arg-type]

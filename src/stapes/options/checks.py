@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field
+from collections.abc import Iterable
+from dataclasses import field, fields
 from typing import Any
 
 from stapes.errors import OptionError
@@ -12,6 +13,33 @@ from stapes.errors import OptionError
 def option(default: Any, help_text: str, unit: str = "") -> Any:
     """Make a field that carries its help and its unit ("s", "tokens", "ids", "")."""
     return field(default=default, metadata={"help": help_text, "unit": unit})
+
+
+def make_plain(group: Any) -> None:
+    """Turn the values of a frozen option group into Python's own types; the first call in its `__post_init__`."""
+    for item in fields(group):
+        object.__setattr__(group, item.name, plain(getattr(group, item.name)))
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar, an array or an enum's member as Python's own value; anything else as it is.
+
+    A value that only equals Python's has another form in JSON, and in a journal's key.
+    """
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # NumPy's, or a tensor's
+        kind, value = getattr(value.dtype, "kind", ""), value.tolist()
+        if kind == "f" and hasattr(value, "dtype"):  # a long double's tolist() is a long double
+            return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # str(value) would give an enum member's name
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if isinstance(value, float) else int(value)
+    return value
+
+
+def plain_items(values: Iterable[Any]) -> list[Any]:
+    """Return the items of an iterable, each as `plain` returns it."""
+    return [plain(one) for one in values]
 
 
 def require(condition: bool, message: str) -> None:

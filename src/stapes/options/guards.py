@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from stapes.options.checks import flag, number, option, require
+from stapes.options.checks import flag, make_plain, number, option, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class Guards:
     speech_guard: bool = option(True, "go back for speech that a window's text leaves out")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for item in fields(self):
             flag(item.name, getattr(self, item.name))
 
@@ -42,6 +43,7 @@ class Voice:
     vad_speech_pad_ms: float = option(400.0, "what is decoded too before and behind each stretch of speech", "ms")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         flag("vad", self.vad)
         for item in fields(self)[1:]:
             value = getattr(self, item.name)

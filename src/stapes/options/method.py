@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from stapes.errors import OptionError
-from stapes.options.checks import flag, number, option, require
+from stapes.options.checks import flag, make_plain, number, option, plain_items, require
 
 Mode = Literal["sequential", "reference", "chunked"]
 
@@ -24,6 +24,7 @@ class Method:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         known = ", ".join(get_args(Mode))
         require(self.mode in get_args(Mode), f"mode must be one of {known}; got {self.mode!r}")
 
@@ -37,6 +38,7 @@ class Clips:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         times = _times(self.clip_timestamps)
         object.__setattr__(self, "clip_timestamps", times)
         for start, end in zip(times[::2], times[1::2], strict=False):
@@ -46,7 +48,7 @@ class Clips:
 def _times(value: Any) -> tuple[float, ...]:
     """Read "2.5,20,31" or an iterable of seconds."""
     try:
-        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else plain_items(value)
         times = tuple(float(part) for part in parts)
     except (TypeError, ValueError):
         raise OptionError(f"clip_timestamps must be seconds such as '0,30.5', got {value!r}") from None
@@ -69,6 +71,7 @@ class Words:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         flag("word_timestamps", self.word_timestamps)
         for name in ("prepend_punctuations", "append_punctuations"):
             value = getattr(self, name)

@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from stapes.errors import OptionError
-from stapes.options.checks import flag, number, option, require, whole
+from stapes.options.checks import flag, make_plain, number, option, plain_items, require, whole
 
 _LONGEST_REGEX = 1000
 
@@ -33,6 +33,7 @@ class Rules:
     sample_len: int | None = option(None, "most tokens decoded per window; None: half the context, 224", "tokens")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         object.__setattr__(self, "suppress_tokens", _token_ids(self.suppress_tokens))
         object.__setattr__(self, "suppress_text", _texts(self.suppress_text))
         _check_regex(self.suppress_regex)
@@ -48,10 +49,11 @@ def _token_ids(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     try:
-        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else plain_items(value)
         ids = tuple(int(part) if isinstance(part, str) else index(part) for part in parts)
     except (TypeError, ValueError):
         raise OptionError(f"suppress_tokens must be ids such as '-1' or '50,1234', got {value!r}") from None
+    require(not any(isinstance(part, bool) for part in parts), f"suppress_tokens must be ids, got {value!r}")
     require(all(one >= -1 for one in ids), f"suppress_tokens has an id below -1: {value!r}")
     return ids
 
@@ -61,7 +63,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     try:
-        texts = tuple(part for part in value.split(",") if part) if isinstance(value, str) else tuple(value)
+        texts = tuple([part for part in value.split(",") if part] if isinstance(value, str) else plain_items(value))
     except TypeError:
         raise OptionError(f"suppress_text must be texts, got {value!r}") from None
     for one in texts:
@@ -95,6 +97,7 @@ class Context:
     prefix: str | None = option(None, "text that every window begins with; it is not part of the result")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         flag("condition_on_previous_text", self.condition_on_previous_text)
         flag("carry_initial_prompt", self.carry_initial_prompt)
         for name in ("initial_prompt", "hotwords", "prefix"):

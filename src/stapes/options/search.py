@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from stapes.errors import OptionError
-from stapes.options.checks import number, option, require, whole
+from stapes.options.checks import make_plain, number, option, plain_items, require, whole
 
 #: far beyond what makes sense; above them numbers overflow
 _HOTTEST, _MOST_PATIENCE = 1e6, 1e6
@@ -67,6 +67,7 @@ class Search:
     seed: int = option(0, "seed of the sampling above temperature 0; a job's draws depend on nothing else")
 
     def __post_init__(self) -> None:
+        make_plain(self)
         object.__setattr__(self, "temperature", _temperatures(self.temperature))
         whole("beam_size", self.beam_size)
         whole("best_of", self.best_of)
@@ -101,7 +102,7 @@ class Search:
 
 def _temperatures(value: Any) -> tuple[float, ...]:
     try:
-        ladder = (value,) if isinstance(value, (int, float)) else tuple(value)
+        ladder = (value,) if isinstance(value, (int, float)) else tuple(plain_items(value))
     except TypeError:
         raise OptionError(f"temperature must be a number or several, got {value!r}") from None
     require(len(ladder) > 0, "temperature needs at least one value")
@@ -126,5 +127,6 @@ class Thresholds:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for item in fields(self):
             number(item.name, getattr(self, item.name))

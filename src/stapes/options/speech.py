@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from stapes.errors import OptionError
 from stapes.languages import language_code
-from stapes.options.checks import flag, number, option, require, whole
+from stapes.options.checks import flag, make_plain, number, option, plain_items, require, whole
 
 Task = Literal["transcribe", "translate"]
 
@@ -34,6 +34,7 @@ class Speech:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         require(self.task in get_args(Task), f"task must be 'transcribe' or 'translate', got {self.task!r}")
         if self.language is not None:
             require(isinstance(self.language, str), f"language must be text or None, got {self.language!r}")
@@ -75,7 +76,7 @@ def _languages(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     try:
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        parts = value.split(",") if isinstance(value, str) else plain_items(value)
         names = tuple(part.strip() for part in parts)
     except (AttributeError, TypeError):
         raise OptionError(f"languages must be codes or names such as 'en,es', got {value!r}") from None
