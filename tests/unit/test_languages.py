@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.errors import OptionError
-from stapes.languages import ALIASES, CODE_OF_NAME, LANGUAGES, WITHOUT_SPACES, language_code
+from stapes.languages import _HINTS, ALIASES, CODE_OF_NAME, LANGUAGES, WITHOUT_SPACES, language_code
+from stapes.options import TranscribeOptions
 
 spelled = st.sampled_from(sorted({*LANGUAGES, *LANGUAGES.values(), *ALIASES}))
 style = st.sampled_from([str, str.upper, str.title, str.capitalize])
@@ -58,3 +59,65 @@ def test_any_other_text_is_an_option_error(text: str) -> None:
     else:
         with pytest.raises(OptionError, match="unknown language"):
             language_code(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        *(
+            (name, "zh")
+            for name in ("zh-TW", "zh_Hant", "zh-Hans-CN", "cmn", "ZHO", "chi", "中文", "Chinese (Simplified)")
+        ),
+        *((name, "pt") for name in ("pt-br", "pt_BR.UTF-8", "por", "Brazilian Portuguese", "português")),
+        *((name, "en") for name in ("en-US", "en_GB", "eng", "english-us", "US English", "Englisch")),
+        *((name, "he") for name in ("iw", "iw-IL", "he-IL", "heb")),
+        *((name, "jw") for name in ("jv", "jv-ID", "jav", "javanes")),
+        *((name, "tl") for name in ("fil", "fil-PH", "Filipino", "tgl")),
+        *((name, "no") for name in ("nb", "nb-NO", "nob", "Norwegian Bokmål")),
+        *((name, "fa") for name in ("fas", "per", "Farsi", "fa_IR")),
+        ("in", "id"),
+        ("ji", "yi"),
+        ("mo", "ro"),
+        ("sr-Latn-RS", "sr"),
+        ("es-419", "es"),
+        ("de_DE@euro", "de"),
+        ("deu", "de"),
+        ("Deutsch", "de"),
+        ("Swiss German", "de"),
+        ("Germen", "de"),
+        ("yue-HK", "yue"),
+        ("jp", "ja"),
+        ("ua", "uk"),
+        ("हिन्दी", "hi"),
+    ],
+)
+def test_a_tag_or_another_standards_code_is_an_error_that_says_whispers(written: str, code: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        language_code(written)
+    message = str(caught.value)
+    assert message.startswith(f"unknown language {written!r}; did you mean {code!r} ({LANGUAGES[code].title()})?")
+    assert "stapes --help and stapes.languages.LANGUAGES list all" in message
+    assert language_code(code) == code
+    with pytest.raises(OptionError, match=f"did you mean '{code}'"):
+        TranscribeOptions.from_keywords({"language": written})
+    with pytest.raises(OptionError, match=f"^languages: .*did you mean '{code}'"):
+        TranscribeOptions.from_keywords({"languages": ["en", written]})
+
+
+@pytest.mark.parametrize("written", ["auto", "Detect", "None"])
+def test_words_for_detection_are_an_error_that_says_how_to_detect(written: str) -> None:
+    with pytest.raises(OptionError, match="leave it out, or give None, to have it detected"):
+        language_code(written)
+
+
+@pytest.mark.parametrize("written", ["klingon", "", "  ", "xx", "--", "1234", "\0", "who is it"])
+def test_where_nothing_is_near_the_error_says_where_all_are_listed(written: str) -> None:
+    with pytest.raises(OptionError, match=r"give a code such as 'en'.*stapes --help .* list all"):
+        language_code(written)
+
+
+def test_hints_are_of_what_is_not_known_and_give_what_is() -> None:
+    assert set(_HINTS.values()) <= set(LANGUAGES)
+    assert not set(_HINTS) & {*LANGUAGES, *CODE_OF_NAME}
+    three_letters = {code for other, code in _HINTS.items() if len(other) == 3 and other.isascii()}
+    assert three_letters >= {code for code in LANGUAGES if len(code) == 2} - {"lo"}  # its code is its name

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
 
 from stapes.cli.command import DEVICES, Command, command_of
-from stapes.cli.help import DESCRIPTION, EPILOG, SEE_HELP, USAGE, PageFormatter, version
+from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog, version
 from stapes.cli.output import told_apart
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, GROUPS
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="stapes",
         usage=USAGE,
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=epilog(),
         formatter_class=PageFormatter,
         add_help=False,
     )

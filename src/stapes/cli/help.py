@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from typing import Final
+
+from stapes.languages import LANGUAGES
 
 SEE_HELP: Final = "stapes --help explains every flag"
 
@@ -45,13 +48,23 @@ made, a journal lies beside them (.stapes-journal.sqlite): broken off by Ctrl-C,
 kill -9 or loss of power, the same command goes on where it was.
 """
 
-EPILOG: Final = """\
+_EPILOG: Final = """\
+Languages, as codes or names:
+{languages}
+
 All flags of the whisper command work here, and both spellings: --beam_size is
 --beam-size. A wrong recording does not stop the others.
 Ends with 0 when all is done, 2 when something failed or was asked for wrongly,
 130 when Ctrl-C stopped it: the first one finishes the windows in flight and
 keeps them, the second stops at once.
 """
+
+
+def epilog() -> str:
+    """Return what stands below the flags."""
+    languages = ", ".join(f"{code} {name}".replace(" ", "\0") for code, name in LANGUAGES.items())
+    lines = textwrap.wrap(languages, 78, initial_indent="  ", subsequent_indent="  ")
+    return _EPILOG.format(languages="\n".join(lines).replace("\0", " "))
 
 
 class PageFormatter(argparse.RawDescriptionHelpFormatter):
