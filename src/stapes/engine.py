@@ -8,7 +8,6 @@ tries, result), which says what `backends` (one step of the network) is to do.
 from __future__ import annotations
 
 import itertools
-import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,8 +25,9 @@ from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
 from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
+from stapes.printing import Printer
 from stapes.recording.attention import AttentionScores
-from stapes.recording.events import EventSink
+from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
 from stapes.results import LanguageGuess, Segment, Transcript, Window
@@ -72,29 +72,17 @@ class Engine:
 
     # What people call.
 
-    def transcribe(
-        self,
-        audio: AudioSource,
-        *,
-        verbose: bool | None = None,
-        fp16: bool | None = None,  # noqa: ARG002 (accepted for those who come from openai/whisper)
-        **keywords: Any,
-    ) -> Transcript:
+    def transcribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
         """Transcribe a recording.
 
         audio: a path, "-" (standard input), a file's bytes, a binary file object, or a NumPy array (samples,), or what
         converts to one, at 16 kHz, or at `sample_rate` Hz: floats, signed integers of 8 to 32 bits, or uint8.
-        verbose: True prints each segment with its times as it is decoded; False and None print nothing.
-        fp16: accepted and without effect: the precision is chosen by `load`.
-        keywords: those of `submit`: `sample_rate`, `max_duration_s`, `on_progress`, `options`, or the keywords of
-        openai/whisper's transcribe() by name (docs/options.md).
+        keywords: those of `submit`: `verbose`, `sample_rate`, `max_duration_s`, `on_progress`, `options`, or the
+        keywords of openai/whisper's transcribe() by name (docs/options.md).
         Raises AudioError, OptionError.
         """
         job = self.submit(audio, **keywords)
-        for segment in SegmentStream(job):
-            if verbose:
-                start, end = format_timestamp(segment.start_s), format_timestamp(segment.end_s)
-                sys.stdout.write(f"[{start} --> {end}] {segment.text}\n")
+        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
         return job.result()
 
     def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
@@ -197,6 +185,8 @@ class Engine:
         on_event: EventSink | None = None,
         resume: Sequence[Answer] = (),
         check: Callable[[], None] = lambda: None,
+        verbose: bool | None = None,
+        fp16: bool | None = None,  # noqa: ARG002 (accepted for those who come from openai/whisper)
         **keywords: Any,
     ) -> Job:
         """Put a recording into the schedule; it is worked on from the moment anyone waits for any job of the engine.
@@ -211,6 +201,9 @@ class Engine:
         resume: what an earlier, broken run with the same recording, model and options has told `on_event`, as
         answers: those windows are not decoded again.
         check: called now and then while the audio is read; what it raises ends that.
+        verbose: True prints each segment with its times as it is decoded, from the thread that works; a standard
+        output that fails costs no result. False and None print nothing.
+        fp16: accepted and without effect: the precision is chosen by `load`.
         """
         if options is not None and keywords:
             raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
@@ -223,7 +216,7 @@ class Engine:
             priority=priority,
             deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
             on_progress=on_progress,
-            on_event=on_event,
+            on_event=_printing(on_event) if verbose else on_event,
         )
         recording = load_audio(
             audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
@@ -391,3 +384,17 @@ class Engine:
         """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
         for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
             warnings.warn(message, StapesWarning, stacklevel=4)
+
+
+def _printing(on_event: EventSink | None) -> EventSink:
+    """Return a sink that prints each segment with its times, and then calls `on_event`."""
+    printer = Printer()
+
+    def take(event: JobEvent) -> None:
+        for segment in event.segments if isinstance(event, WindowDone) else ():
+            start, end = format_timestamp(segment.start_s), format_timestamp(segment.end_s)
+            printer.line(f"[{start} --> {end}] {segment.text}")
+        if on_event is not None:
+            on_event(event)
+
+    return take

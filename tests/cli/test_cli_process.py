@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -175,8 +176,100 @@ def test_a_closed_standard_output_is_one_sentence(tmp_path: Path) -> None:
     line = f'exec "{sys.executable}" "{SCRIPTED}" talk.mp3 >&-'
     done = subprocess.run(["sh", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (
-        2, b"stapes: standard output: is closed; write files with -f instead\n"
+        2, b"stapes: standard output: is closed; redirect it into a file, or write files with -f\n"
     )  # fmt: skip
+
+
+# Encodings.
+
+NARROW = [
+    {"PYTHONIOENCODING": "cp1252"},
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "ascii:strict"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+SPOKEN = "“Zażółć” 日本語 😀 x"
+
+
+def run_in(surroundings: dict[str, str], *words: str, folder: Path | None = None) -> tuple[int, bytes, bytes]:
+    done = subprocess.run(
+        [sys.executable, SCRIPTED, *words], cwd=folder, capture_output=True, env=ENVIRONMENT | surroundings, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("surroundings", NARROW, ids=lambda one: "-".join(one.values()))
+@pytest.mark.parametrize(
+    "words", [["--help"], ["report", "--help"], ["plot", "--help"], ["models", "--help"], ["models"], ["--version"]]
+)
+def test_every_page_is_shown_whatever_characters_standard_output_knows(
+    words: list[str], surroundings: dict[str, str]
+) -> None:
+    code, out, err = run_in(surroundings, *words)
+    assert (code, err) == (0, b"")
+    assert out.strip()
+    assert b"Traceback" not in out
+    if words == ["--help"]:
+        assert b"--append_punctuations" in out
+        assert re.search(rb"\"'\.[?],[?\xef]!", out.replace(b"\xa1", b"?"))
+
+
+@pytest.mark.parametrize("surroundings", NARROW, ids=lambda one: "-".join(one.values()))
+@pytest.mark.parametrize("verbose", [["--verbose", "True"], ["--verbose", "False"], []])
+def test_text_is_shown_as_far_as_standard_output_knows_it_and_written_whole(
+    tmp_path: Path, verbose: list[str], surroundings: dict[str, str]
+) -> None:
+    recording = tmp_path / "talk.mp3"
+    recording.write_text(SPOKEN, encoding="utf-8")
+    code, out, err = run_in(surroundings, recording.name, *verbose, folder=tmp_path)
+    assert (code, err) == (0, b"")
+    assert out.rstrip().endswith(b"? x")
+    assert b"Za" in out
+    code, _, err = run_in(surroundings, recording.name, *verbose, "-f", "all", folder=tmp_path)
+    assert (code, err) == (0, b"")
+    assert (tmp_path / "talk.txt").read_text(encoding="utf-8") == SPOKEN + "\n"
+
+
+@pytest.mark.parametrize("surroundings", NARROW, ids=lambda one: "-".join(one.values()))
+def test_errors_warnings_and_progress_are_lines_in_any_encoding(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    (tmp_path / "ż.mp3").write_text("!warning\n!not audio\n", encoding="utf-8")
+    code, _, err = run_in(surroundings, "ż.mp3", "日本.mp3", folder=tmp_path)
+    assert code == 2
+    assert err
+    assert all(line.startswith(b"stapes: ") for line in err.splitlines()), err
+    code, _, err = run_in(surroundings, "ż.mp3", "日本.mp3", "--progress", "json", folder=tmp_path)
+    events = [json.loads(line) for line in err.splitlines()]
+    named = {event["file"].encode(errors="surrogateescape").decode() for event in events if event.get("file")}
+    assert named == {"ż.mp3", "日本.mp3"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["report", "--help"], ["models"], ["models", "--json"]])
+def test_a_page_for_a_closed_standard_output_is_one_sentence(words: list[str]) -> None:
+    line = f'exec "{sys.executable}" "{SCRIPTED}" {" ".join(words)} >&-'
+    done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"stapes: standard output: is closed; ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["talk.mp3"], ["nothing.mp3"], ["fault.mp3"], ["--nonsense"], ["models"]]
+)
+def test_nothing_dies_where_all_streams_are_closed(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "talk.mp3").write_text("one")
+    (tmp_path / "fault.mp3").write_text("!bug")
+    for closed, expected in (
+        (">&- 2>&- <&-", 2),
+        ("2>&-", 2 if words[0] in ("nothing.mp3", "fault.mp3", "--nonsense") else 0),
+    ):
+        line = f'"{sys.executable}" -X faulthandler "{SCRIPTED}" {" ".join(words)} {closed}'
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, stdout=subprocess.PIPE, env=ENVIRONMENT, check=False)
+        assert done.returncode == expected
+    files = {*tmp_path.iterdir()}
+    line = f'"{sys.executable}" "{SCRIPTED}" talk.mp3 --verbose True -f txt >&- 2>&- <&-'
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0
+    assert {*tmp_path.iterdir()} - files == {tmp_path / "talk.txt"}
 
 
 def test_the_decoder_is_imported_while_the_model_is_loaded() -> None:

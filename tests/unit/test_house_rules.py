@@ -29,6 +29,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
         "stapes.options",
         "stapes.languages",
         "stapes.errors",
+        "stapes.printing",
         "stapes.leaning_words",
         "stapes.breaks",
         "stapes.cues",

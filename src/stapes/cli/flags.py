@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
@@ -18,7 +17,7 @@ from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
 
 from stapes.cli.command import DEVICES, Command, command_of
 from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog, version
-from stapes.cli.output import told_apart
+from stapes.cli.output import send
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, GROUPS
 from stapes.subtitles import Layout
@@ -82,11 +81,9 @@ class Parser(argparse.ArgumentParser):
             message = f"unknown flag {unknown[0]}" + (f"; did you mean {close[0]}?" if close else "")
         raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP}")
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, _file: Any = None) -> None:
         """Print the help page or the version; argparse itself would not notice a full disk."""
-        with told_apart():
-            (file or sys.stdout).write(message)
-            (file or sys.stdout).flush()
+        send(message)
 
 
 def build_parser() -> argparse.ArgumentParser:

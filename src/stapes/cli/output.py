@@ -9,12 +9,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO, cast
 
 from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.files import why_not_written
+from stapes.printing import write_text
 
 #: C0 and C1 controls, marks and overrides of direction, line and paragraph separators, surrogates
 _ODD: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -47,12 +48,16 @@ def _escape(found: re.Match[str]) -> str:
 
 def say(message: object) -> None:
     """Write one line of our own to standard error."""
-    text = printable(" ".join(str(message).splitlines()))
+    tell(f"stapes: {printable(' '.join(str(message).splitlines()))}\n")
+
+
+def tell(text: str) -> None:
+    """Write to standard error, if it is open."""
     stream = cast("TextIO | None", sys.stderr)
-    with suppress(OSError):  # nobody listens: there is no place left to say so
+    with suppress(OSError, ValueError):  # closed: there is no place left to say so
         if stream is not None:  # None: closed before we began
-            encoding = getattr(stream, "encoding", None) or "utf-8"  # whatever errors= standard error was given
-            print(f"stapes: {text.encode(encoding, 'backslashreplace').decode(encoding)}", file=stream, flush=True)
+            write_text(stream, text)
+            stream.flush()
 
 
 def shown_name(source: str) -> str:
@@ -83,30 +88,18 @@ class ResultLines:
         self._around = around
         self._only_copy = only_copy
         self._open = True
-        reconfigure = getattr(sys.stdout, "reconfigure", None)
-        if reconfigure:  # a terminal that knows few characters shows "?" for the others, as the reference does
-            reconfigure(errors="replace")
 
     def write(self, *lines: str) -> None:
         """Write lines. Raises ReaderGoneError if nobody reads, ResultsLostError if they cannot be kept."""
         if not self._open:
             return
         try:
-            with self._around(), told_apart():
-                self._send(lines)
+            with self._around():
+                send("".join(f"{line}\n" for line in lines))
         except (ReaderGoneError, ResultsLostError):
             if self._only_copy:
                 raise
             self._open = False
-
-    @staticmethod
-    def _send(lines: Sequence[str]) -> None:
-        stream = cast("TextIO | None", sys.stdout)
-        if stream is None:
-            raise ResultsLostError("standard output: is closed; write files with -f instead")
-        for line in lines:
-            stream.write(f"{line}\n")
-        stream.flush()
 
 
 class OrderedLines:
@@ -138,11 +131,17 @@ class OrderedLines:
                 self._lines.write(*lines)
 
 
-@contextmanager
-def told_apart() -> Iterator[None]:
-    """Turn what can befall standard output into errors of ours."""
+def send(text: str) -> None:
+    """Write to standard output, at once.
+
+    Raises ReaderGoneError if nobody reads, ResultsLostError if it cannot be kept.
+    """
+    stream = cast("TextIO | None", sys.stdout)
+    if stream is None or getattr(stream, "closed", False):
+        raise ResultsLostError("standard output: is closed; redirect it into a file, or write files with -f")
     try:
-        yield
+        write_text(stream, text)
+        stream.flush()
     except BrokenPipeError as error:
         _let_go_of_stdout()
         raise ReaderGoneError("standard output was closed") from error

@@ -41,7 +41,10 @@ def bar_is_possible() -> bool:
 
 def is_terminal(stream: Any) -> bool:
     """Tell whether someone looks at this stream."""
-    return stream is not None and bool(stream.isatty())
+    try:
+        return stream is not None and bool(stream.isatty())
+    except ValueError:  # closed
+        return False
 
 
 def _is_pipe(stream: Any) -> bool:

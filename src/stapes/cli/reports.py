@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.output import complain, printable, say
+from stapes.cli.output import complain, printable, say, tell
 from stapes.cli.progress import NoBars, clock, is_terminal
 from stapes.errors import StapesError
 
@@ -115,7 +115,7 @@ class Report:
             if isinstance(error, StapesError):
                 complain(source, error)
             else:
-                sys.stderr.write("".join(f"{printable(line)}\n" for line in _traceback(error).splitlines()))
+                tell("".join(f"{printable(line)}\n" for line in _traceback(error).splitlines()))
                 complain(source, f"{type(error).__name__}: a fault in stapes; please report the lines above")
 
     def file_stopped(self, ticket: Ticket) -> None:
@@ -256,13 +256,7 @@ class JsonReport(Report):
 
     @staticmethod
     def _write(event: str, **values: object) -> None:
-        stream = cast("TextIO | None", sys.stderr)
-        try:
-            if stream is not None:  # None: closed before we began
-                stream.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
-                stream.flush()
-        except OSError:  # nobody listens: there is no place left to say so
-            return
+        tell(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
 
 
 def report_for(words: Sequence[str]) -> Report:
