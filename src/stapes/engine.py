@@ -26,6 +26,7 @@ from stapes.errors import BackendError, CancelledError, OptionError, StapesWarni
 from stapes.job import Job, SegmentStream
 from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.printing import Printer
+from stapes.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.recording.attention import AttentionScores
 from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.listening import OpenListener
@@ -38,8 +39,13 @@ from stapes.work import Work, Workshop, detection_options
 from stapes.writers import format_timestamp
 
 
-class Engine:
+class Engine(BoundToProcess):
     """One model. Any thread or asyncio task may call; one thread at a time steps the model, for all jobs at once."""
+
+    _cannot_be_pickled = (
+        "an engine cannot be pickled or copied: it holds a model's memory and this process's threads. "
+        "Call stapes.load() in the other process, once; threads share an engine, and a forked child may use it too"
+    )
 
     def __init__(
         self,
@@ -61,14 +67,29 @@ class Engine:
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
         self._workshop = Workshop(checkpoint, backend, self._tokenizer, listener)
-        self._turns = Turns()
-        self._submitted = itertools.count()
-        self._n_submitted = 0
         self._closed = False
         if max_memory is None:
             max_memory = default_max_memory(backend.info.window_bytes)
-        self.scheduler = Scheduler(backend, MemoryBound.of(backend, max_memory))
-        self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), f"stapes {checkpoint.name}")
+        self._begin(MemoryBound.of(backend, max_memory))
+        register(self)
+
+    def _begin(self, bound: MemoryBound) -> None:
+        """Begin without jobs and threads."""
+        self._submitted = itertools.count()
+        self._n_submitted = 0
+        self._turns = Turns()
+        self.scheduler = Scheduler(self._backend, bound)
+        name = f"stapes {self._checkpoint.name}"
+        self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), name)
+
+    def after_fork(self) -> None:
+        """In a forked child: keep the weights and begin anew; jobs stay with the parent (`ScheduledJob.after_fork`).
+
+        What a job's windows took is not given back: it is the parent's memory, of which the child copies nothing.
+        """
+        for owner in (Tokenizer, Checkpoint):
+            unlock_cached_properties(owner)
+        self._begin(self.scheduler.bound)
 
     # What people call.
 

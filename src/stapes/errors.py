@@ -64,5 +64,9 @@ class DeadlineError(StapesError):
     http_status = 504
 
 
+class NotCopiedError(StapesError, TypeError):
+    """An object that belongs to this process was to be pickled or copied."""
+
+
 class StapesWarning(UserWarning):
     """Something was odd, and the transcript went on: a truncated file, a model that cannot translate."""

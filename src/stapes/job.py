@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
+from stapes.processes import BoundToProcess
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.scheduled import JobState, Progress, ScheduledJob
 
@@ -29,8 +30,13 @@ class Worker(Protocol):
         """End a job, at the latest before the next step; never waits."""
 
 
-class Job:
+class Job(BoundToProcess):
     """A recording in the schedule. Iterate over it for segments; `result` gives the whole."""
+
+    _cannot_be_pickled = (
+        "a job cannot be pickled or copied: it belongs to an engine of this process. "
+        "Send its result() instead: transcripts can be pickled"
+    )
 
     def __init__(self, engine: Worker, job: ScheduledJob) -> None:
         self._engine = engine
@@ -153,8 +159,13 @@ def _popped(calls: list[Callable[[Job], None]]) -> Callable[[Job], None] | None:
         return None
 
 
-class SegmentStream(Iterator["Segment"]):
+class SegmentStream(BoundToProcess, Iterator["Segment"]):
     """A job's segments as they are decoded. Closing it, or dropping it, cancels what is left of the job."""
+
+    _cannot_be_pickled = (
+        "a stream of segments cannot be pickled or copied: it belongs to an engine of this process. "
+        "Send its segments instead, list(stream), or the transcript that transcribe() returns"
+    )
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -14,6 +14,7 @@ from enum import Enum
 
 from stapes.backends.base import RowResult
 from stapes.errors import CancelledError, DeadlineError
+from stapes.processes import register
 from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.strand import RecordingWork, Strand
 from stapes.results import LanguageGuess, Segment, Transcript
@@ -78,6 +79,18 @@ class ScheduledJob:
         self._events: deque[JobEvent] = deque(work.first_events())
         self._changed = threading.Condition()
         self._when_changed: list[Callable[[], None]] = []
+        register(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: end, and touch nothing of the parent's; whoever waits there is not here."""
+        self._changed = threading.Condition()
+        self._when_changed = []
+        if not self.state.ended:
+            self.error = CancelledError(
+                "this job stays with the process that submitted it, and this one was forked from that; "
+                "submit the recording again here"
+            )
+            self.state = JobState.CANCELLED
 
     # For the thread that steps.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -137,12 +136,10 @@ class _Listeners:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._lock = threading.Lock()
         self._first: SpeechListener | None = None
 
     def next(self) -> SpeechListener:
         """Give one that has heard nothing yet."""
-        with self._lock:
-            if self._first is None:
-                self._first = open_speech_listener(speech_weights(), self._backend)
-            return self._first.afresh()
+        if self._first is None:  # two threads may both make it: without a lock, none is held when a process forks
+            self._first = open_speech_listener(speech_weights(), self._backend)
+        return self._first.afresh()

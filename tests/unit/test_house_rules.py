@@ -30,6 +30,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
         "stapes.languages",
         "stapes.errors",
         "stapes.printing",
+        "stapes.processes",
         "stapes.leaning_words",
         "stapes.breaks",
         "stapes.cues",

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.errors import AudioError
+from stapes.processes import BoundToProcess
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper was trained on
 Samples = npt.NDArray[np.float32]  # (n,), 1.0 is full scale
 _FULL_SCALE = np.float32(32768.0)  # 2 ** 15: int16 / 32768, as the reference scales
 
 
-class Recording:
+class Recording(BoundToProcess):
     """The samples of one recording: mono, 16 kHz, readable in any order from any thread.
 
     name: for messages.   warnings: what was odd while decoding, one sentence each.
@@ -32,6 +33,11 @@ class Recording:
     container (audio/timestamps.py), where it was asked for and differs. () otherwise.
     `close` frees memory and temporary file; so does the garbage collector.
     """
+
+    _cannot_be_pickled = (
+        "a recording cannot be pickled or copied: its samples may lie in a temporary file of this process. "
+        "Send the path, the bytes or the array that it was loaded from"
+    )
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ from stapes.backends.numpy_kernels import gelu, softmax
 from stapes.backends.numpy_weights import ID_BLOCK, Weights
 from stapes.backends.pace import Pace
 from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.processes import register
 
 T = TypeVar("T")
 
@@ -73,9 +74,14 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
         self._weights = Weights(checkpoint.tensors, self.spec)
         self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
         self._threads = threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Make the pool, anew in a forked child: the parent's threads are not there."""
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
 
     @property
     def log10_mel(self) -> LogMelKernel:
