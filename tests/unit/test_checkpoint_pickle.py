@@ -19,6 +19,7 @@ from stapes.checkpoint.sniff import open_checkpoint
 from stapes.checkpoint.torch_pickle import read_pickle
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
+from tests.random_cases import random_cases
 from tests.refused_checkpoints import refused
 
 TENSORS = write.random_tensors()
@@ -109,6 +110,22 @@ def test_a_pickle_bomb_is_harmless() -> None:
 def test_random_pickles_raise_nothing_but_our_error(program: bytes) -> None:
     with contextlib.suppress(CheckpointError):
         read_pickle(b"\x80\x02" + program + b".", "model.pt")
+
+
+FRAGMENTS = st.sampled_from(
+    [b"(", b")", b"]", b"}", b"N", b"\x88", b"K\x01", b"q\x00", b"h\x00", b"\x8a\x01\x05", b"G" + bytes(8), b"\x8f",
+     b"t", b"\x85", b"\x86", b"a", b"e", b"s", b"u", b"R", b"b", b"Q", b"\x81", b"X\x01\x00\x00\x00a", b"U\x01a",
+     b"X\x07\x00\x00\x00storage", b"ctorch\nHalfStorage\n", b"ctorch\nSize\n", b"ccollections\nOrderedDict\n",
+     b"ctorch._utils\n_rebuild_tensor\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+     b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ctorch.nn.parameter\nParameter\n"]
+)  # fmt: skip
+
+
+@random_cases(400, 20_000, derandomize=True)
+@given(st.lists(FRAGMENTS, max_size=40))
+def test_random_instructions_raise_nothing_but_our_error(fragments: list[bytes]) -> None:
+    with contextlib.suppress(CheckpointError):
+        read_pickle(b"\x80\x02" + b"".join(fragments) + b".", "model.pt")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stapes.checkpoint.find import find_checkpoint
 from stapes.checkpoint.sniff import open_checkpoint
 from stapes.checkpoint.strangers import names_described
 from stapes.errors import CheckpointError
@@ -216,6 +217,16 @@ def test_a_folder_of_the_hubs_cache_without_a_snapshot_says_how_to_fetch_it(tmp_
         (folder / "snapshots" / ("a" * 40)).mkdir(parents=True, exist_ok=True)
         (folder / "snapshots" / ("a" * 40) / "config.json").write_text("{}")
         (folder / "refs" / "main").write_text("a" * 40)
+
+
+def test_a_folder_of_the_hubs_cache_is_a_path_before_it_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = cached(tmp_path / "models--openai--whisper-base", "a" * 40)
+    path = find_checkpoint(folder.name, download=False).path
+    assert path is not None
+    assert path.name == "a" * 40
 
 
 def test_a_model_copied_under_a_cache_folders_name_is_read(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _head_of(data: FileBytes) -> bytes:
 def looks_like_whisper(path: Path) -> bool:
     """Tell from a glance whether a path is worth opening; it may still be damaged."""
     if path.is_dir():
-        if _is_ctranslate2(path / CT2_WEIGHTS):
+        if path.name.startswith("models--") or _is_ctranslate2(path / CT2_WEIGHTS):
             return True
         config = path / "config.json"
         try:
