@@ -172,6 +172,24 @@ def test_a_repository_of_pickles_is_refused(tmp_path: Path, fake_hub: FakeHub) -
         find_checkpoint("me/old")
 
 
+def test_a_repository_of_another_programs_files_is_named(tmp_path: Path, fake_hub: FakeHub) -> None:
+    (tmp_path / "online").mkdir()
+    for name in ("config.json", "encoder_model.onnx"):
+        (tmp_path / "online" / name).write_bytes(b"{}")
+    fake_hub.online["me/web"] = tmp_path / "online"
+    with pytest.raises(ModelNotFoundError, match=r"It holds encoder_model\.onnx: a model for ONNX"):
+        find_checkpoint("me/web")
+
+
+def test_a_slip_in_a_hub_id_gets_the_near_one(fake_hub: FakeHub) -> None:
+    fake_hub.failure = RepositoryNotFoundError()
+    with pytest.raises(ModelNotFoundError, match=r"Did you mean openai/whisper-base"):
+        find_checkpoint("openai/whisper-bsae")
+    with pytest.raises(ModelNotFoundError) as caught:
+        find_checkpoint("me/mine")
+    assert "Did you mean" not in str(caught.value)
+
+
 class GatedRepoError(Exception):
     pass
 

@@ -151,6 +151,9 @@ def test_addresses_of_any_model_become_its_hub_id(text: str, hub_id: str, monkey
         ("https://huggingface.co/me/mine/blob/main/model.fp16.safetensors", "one file on the hub.*me/mine"),
         ("https://openaipublic.azureedge.net/main/whisper/models/ed3a/base.pt", "download the file.*Did you mean base"),
         ("https://example.org/models", "not a model's page on the Hugging Face hub"),
+        ("https://huggingface.co/openai/whisper-base/discussions/12", "not a model's page.*give openai/whisper-base"),
+        ("https://huggingface.co/openai/whisper-base/blob/v2/config.json", "revision main only, not 'v2'"),
+        ("https://huggingface.co/datasets/me/mine", "not a model's page on the Hugging Face hub, and"),
         ("hf:", "no model of this name"),
         ("https://huggingface.co/openai", "not a model's page"),
     ],
@@ -160,6 +163,15 @@ def test_what_is_no_model_gets_the_reason_and_what_is_close(text: str, said: str
         with pytest.raises(ModelNotFoundError, match=f"(?s){said}") as caught:
             ask(text)
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["hf:" + "/" * 200_000 + "a", "https://hf.co/" + "a/" * 100_000, "-" * 200_000])
+def test_long_texts_are_refused_at_once(text: str) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(ModelNotFoundError) as caught:
+        find_checkpoint(text)
+    assert len(str(caught.value)) < 800
+    assert time.monotonic() - began_s < 2
 
 
 def test_a_missing_file_is_never_replaced_by_a_model_of_its_name(tmp_path: Path) -> None:

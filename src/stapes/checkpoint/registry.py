@@ -13,10 +13,12 @@ _FILE = re.compile(r"\.(pt|pth|bin|ckpt|gguf|safetensors|onnx|npz|zip)$", re.IGN
 #: hf:owner/name, and pages on the hub: https://huggingface.co/owner/name/tree/main.
 _ADDRESS = re.compile(
     r"(?:hf:(?://)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/)(?:models/)?"
-    r"(?P<path>[^?#]*?)/*(?:[?#].*)?",
+    r"(?P<path>[^?#]*)(?:[?#].*)?",
     re.IGNORECASE | re.DOTALL,
 )
 _PAGES = ("tree", "blob", "resolve", "raw")
+_OTHER_PAGES = ("datasets", "spaces", "docs", "papers", "collections")
+_LONGEST = 1000  # an address is shorter
 #: What other programs write around a model's name.
 _AROUND = re.compile(r"^((openai|ggml|faster|whisper)-)+|[-.](q\d_\w+|f16|f32|fp16|int8)$")
 
@@ -130,38 +132,52 @@ def name_in(text: str) -> str:
     What is not understood comes back without the spaces around it.
     """
     text = text.strip()
-    if found := _ADDRESS.fullmatch(text):
-        name, (kind, revision, file) = "/".join(found["path"].split("/")[:2]), _page_of(found["path"])
-        understood = not kind or (kind in _PAGES and revision == "main" and not _other_file(file))
-        return name if understood else text
+    if page := _Page.of(text):
+        main = page.kind in _PAGES and page.revision == "main" and not page.is_other_file
+        return page.name if main or not page.kind else text
     if text.startswith("models--") and "/" not in text:  # a model's folder in the hub's cache
         return text.removeprefix("models--").replace("--", "/", 1)
     return text if text.startswith((".", "/", "~", "\\")) else text.rstrip("/")
 
 
-def _page_of(path: str) -> tuple[str, str, str]:
-    """Give what stands behind owner/name in an address: tree, blob or resolve; a revision; a file."""
-    kind, _, rest = "/".join(path.split("/")[2:]).partition("/")
-    revision, _, file = rest.partition("/")
-    return kind, revision, file
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What an address on the hub leads to."""
 
+    name: str  # owner/name
+    kind: str  # "tree", "blob", "resolve", ..., or empty for a model's own page
+    revision: str
+    file: str
 
-def _other_file(file: str) -> bool:
-    """Tell whether an address leads to a file that is not the model itself: a variant, a ggml file."""
-    return bool(_FILE.search(file)) and file not in ("model.safetensors", "model.bin", "pytorch_model.bin")
+    @classmethod
+    def of(cls, text: str) -> _Page | None:
+        """Read an address; None for a text that is none."""
+        found = _ADDRESS.fullmatch(text) if len(text) <= _LONGEST else None
+        if found is None:
+            return None
+        parts = found["path"].rstrip("/").split("/")
+        if parts[0].lower() in _OTHER_PAGES:
+            return None
+        kind, revision = (*parts[2:4], "", "")[:2]
+        return cls("/".join(parts[:2]), kind, revision, "/".join(parts[4:]))
+
+    @property
+    def is_other_file(self) -> bool:
+        """Whether this is a file that is not the model itself: a variant, a ggml file."""
+        own = ("model.safetensors", "model.bin", "pytorch_model.bin")
+        return bool(_FILE.search(self.file)) and self.file not in own
 
 
 def no_such_model(text: str) -> ModelNotFoundError:
     """Make the error for a text that is no path and no name; it says what is close and what there is."""
     hint = did_you_mean(text)
-    if (found := _ADDRESS.fullmatch(text.strip())) and "/" in found["path"]:
-        kind, revision, file = _page_of(found["path"])
-        name = "/".join(found["path"].split("/")[:2])
-        if kind in _PAGES and not file:
-            why = f"stapes fetches the revision main only, not {revision!r:.80}; download it and give its path"
-        else:
+    if (page := _Page.of(text.strip())) and page.kind:
+        why = "not a model's page on the hub"
+        if page.is_other_file:
             why = "one file on the hub, not a model's page; download it and give its path"
-        return ModelNotFoundError(f"{text!r:.200}: {why}, or give {name:.120} for the whole model.{hint}")
+        elif page.kind in _PAGES:
+            why = f"stapes fetches the revision main only, not {page.revision!r:.80}; download it and give its path"
+        return ModelNotFoundError(f"{text!r:.200}: {why}, or give {page.name:.120} for the whole model.{hint}")
     if "://" in text:
         return ModelNotFoundError(
             f"{text!r:.200}: not a model's page on the Hugging Face hub, and stapes fetches from there only; download "
