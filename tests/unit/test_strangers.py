@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -231,6 +232,16 @@ def test_a_folder_of_the_hubs_cache_is_a_path_before_it_is_a_name(
 
 def test_a_model_copied_under_a_cache_folders_name_is_read(tmp_path: Path) -> None:
     assert same_weights(write.write_huggingface(tmp_path / "models--me--mine", TENSORS))
+
+
+def test_names_that_are_no_text_are_read_and_refused(tmp_path: Path) -> None:
+    folder = cached(tmp_path / "models--me--mine", "a" * 40)
+    (folder / "refs" / "main").write_bytes(b"\xff\xfe")
+    (folder / "snapshots" / os.fsdecode(b"\xff\xfe")).mkdir()
+    refused(folder, "without a downloaded model")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / os.fsdecode(b"\xff.onnx")).write_bytes(b"")
+    refused(tmp_path / "other", "ONNX")
 
 
 def test_snapshots_that_lead_in_a_circle_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stapes.checkpoint.base import Checkpoint
@@ -69,23 +70,22 @@ def _snapshot_of(folder: Path) -> Path | None:
     """
     snapshots = folder / "snapshots"
     named = folder.name.startswith("models--")
-    if not (named or snapshots.is_dir()) or weights_in(entry.name for entry in folder.iterdir()):
+    is_cache = named or (snapshots.is_dir() and (folder / "refs").is_dir())
+    if not is_cache or weights_in(entry.name for entry in folder.iterdir()):
         return None
     found = sorted(entry for entry in snapshots.iterdir() if entry.is_dir()) if snapshots.is_dir() else []
     main = folder / "refs" / "main"
     if main.is_file() and main.stat().st_size:
         data = FileBytes(main)
         commit = data.read(0, min(HEAD_BYTES, data.size), "a commit").strip()
-        found = [entry for entry in found if entry.name.encode() == commit] or found
+        found = [entry for entry in found if os.fsencode(entry.name) == commit] or found
     if len(found) == 1 and weights_in(entry.name for entry in found[0].iterdir()):
         return found[0]
     hub_id = folder.name.removeprefix("models--").replace("--", "/", 1) if named else "OWNER/NAME"
-    what = (
-        f"with {len(found)} snapshots: give the path of one" if len(found) > 1 else "without a downloaded model in it"
-    )
-    raise CheckpointError(
-        f"{folder}: a model's folder in the hub's cache, {what}, or fetch the model: stapes models pull {hub_id}"
-    )
+    what = f"without a downloaded model in it; fetch it: stapes models pull {hub_id}"
+    if len(found) > 1:
+        what = f"with {len(found)} snapshots; give the path of one of them"
+    raise CheckpointError(f"{folder}: a model's folder in the hub's cache, {what}")
 
 
 def _open_file(path: Path, name: str) -> Checkpoint:
