@@ -154,37 +154,30 @@ def installed_models(model_dir: str | os.PathLike[str] | None = None) -> list[In
     chosen = None if model_dir is None else _expanded(model_dir)
     for folder, source in ((chosen, "model_dir"), (whisper_folder(), "whisper")):
         if folder is not None:
-            found += [InstalledModel(name, source, path, size) for name, path, size in models_in(folder)]
-    caches: dict[Path | None, str] = {chosen: "model_dir", None: "hub cache"}  # one entry where none is chosen
-    for cache, source in caches.items():
-        for hub_id, folder, size in cached_repositories(cache):
-            model = model_named(hub_id)
-            found.append(InstalledModel(model.name if model else hub_id, source, folder, size))
+            found += [InstalledModel(_shortest(name), source, path, size) for name, path, size in models_in(folder)]
+    for hub_id, folder, size in cached_repositories():
+        found.append(InstalledModel(_shortest(hub_id), "hub cache", folder, size))
     return found
+
+
+def _shortest(name: str) -> str:
+    model = model_named(name)
+    return model.name if model else name
 
 
 def _find_here(wanted: _Wanted) -> Checkpoint | None:
     """Open what needs no network, in the order that docs/formats.md gives."""
     if wanted.model and (packaged := _from_package(wanted.model)):
         return packaged
-    if wanted.model_dir is not None and (kept := _find_in(wanted.model_dir, wanted)):
+    if wanted.model_dir is not None and (
+        kept := find_kept(wanted.model_dir, wanted.name, wanted.model, wanted.hub_ids)
+    ):
         return kept
     folder = whisper_folder() if wanted.model else None
     if folder is not None and (kept := find_kept(folder, wanted.name, wanted.model, ())):
         return kept
-    return _find_cached(wanted, None)
-
-
-def _find_in(folder: Path, wanted: _Wanted) -> Checkpoint | None:
-    return find_kept(folder, wanted.name, wanted.model, wanted.hub_ids) or _find_cached(wanted, folder)
-
-
-def _find_cached(wanted: _Wanted, cache_dir: Path | None) -> Checkpoint | None:
-    """Open what lies in the hub's cache. cache_dir: None is where the hub keeps it by default."""
-    for hub_id in wanted.hub_ids:
-        if folder := cached_folder(hub_id, cache_dir):
-            return open_checkpoint(folder, wanted.name)
-    return None
+    cached = next((folder for hub_id in wanted.hub_ids if (folder := cached_folder(hub_id))), None)
+    return open_checkpoint(cached, wanted.name) if cached else None
 
 
 def _from_package(model: KnownModel) -> Checkpoint | None:

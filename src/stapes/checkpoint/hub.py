@@ -54,17 +54,12 @@ def weights_in(files: Iterable[str]) -> list[str]:
     return [name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if name in present]
 
 
-def cached_folder(hub_id: str, cache_dir: Path | None = None) -> Path | None:
-    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network.
-
-    cache_dir: the cache, where it is not the hub's default.
-    """
-    if cache_dir is not None and not (cache_dir / f"models--{hub_id.replace('/', '--')}").is_dir():
-        return None  # the hub's library need not be loaded for that
+def cached_folder(hub_id: str) -> Path | None:
+    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network."""
     hub = _hub()
 
     def cached(name: str) -> Path | None:
-        found = hub.try_to_load_from_cache(hub_id, name, **_at(cache_dir))
+        found = hub.try_to_load_from_cache(hub_id, name)
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     config = cached("config.json")
@@ -78,17 +73,13 @@ def cached_folder(hub_id: str, cache_dir: Path | None = None) -> Path | None:
     return folder if all((folder / name).is_file() for name in needed) else None
 
 
-def _at(cache_dir: Path | None) -> dict[str, str]:
-    return {} if cache_dir is None else {"cache_dir": str(cache_dir)}
-
-
 def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, cache_dir: Path | None = None) -> Path:
     """Fetch a model into the hub's cache and give its folder; an earlier try is resumed.
 
-    progress: told of bytes; None shows the hub's own bars.   cache_dir: as for cached_folder. Raises
-    ModelNotFoundError where the hub has no such model, refuses it, or cannot be reached (ANSWER_S at most are waited).
+    progress: told of bytes; None shows the hub's own bars.   cache_dir: the cache, where it is not the hub's default.
+    Raises ModelNotFoundError where the hub has no such model, refuses it, or gives no answer within ANSWER_S.
     """
-    hub = _hub()
+    hub, at = _hub(), {} if cache_dir is None else {"cache_dir": str(cache_dir)}
     try:
         files = set(_within(_answer_s(), lambda: hub.HfApi().list_repo_files(hub_id)))
         found = weights_in(files)
@@ -101,12 +92,12 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, ca
         weights = found[0]
         wanted = [name for name in COMPANIONS if name in files]
         if weights == INDEX:
-            index = Path(hub.hf_hub_download(hub_id, INDEX, **_at(cache_dir)))
+            index = Path(hub.hf_hub_download(hub_id, INDEX, **at))
             wanted += [INDEX, *shard_names(read_json_object(index), index)]
         else:
             wanted.append(weights)
         bars = {"tqdm_class": _reporter(progress)} if progress else {}
-        return Path(hub.snapshot_download(hub_id, allow_patterns=wanted, **bars, **_at(cache_dir)))
+        return Path(hub.snapshot_download(hub_id, allow_patterns=wanted, **bars, **at))
     except CheckpointError:
         raise
     except Exception as exc:  # the hub's network library, and with it the errors, differs by version
@@ -170,26 +161,26 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
     return ModelNotFoundError(f"{hub_id}: not a path here, and not fetched from the hub: {why}")
 
 
-def cached_repositories(cache_dir: Path | None = None) -> list[tuple[str, Path, int]]:
-    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes). cache_dir: as for cached_folder."""
+def cached_repositories() -> list[tuple[str, Path, int]]:
+    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes)."""
     hub = _hub()
     try:
-        repositories = hub.scan_cache_dir(**_at(cache_dir)).repos
+        repositories = hub.scan_cache_dir().repos
     except (hub.errors.CacheNotFound, OSError):
         return []
     found = []
     for repository in repositories:
-        if repository.repo_type == "model" and (folder := _whisper_folder(repository.repo_id, cache_dir)):
+        if repository.repo_type == "model" and (folder := _whisper_folder(repository.repo_id)):
             found.append((str(repository.repo_id), folder, int(repository.size_on_disk)))
     return sorted(found)
 
 
-def _whisper_folder(hub_id: str, cache_dir: Path | None) -> Path | None:
+def _whisper_folder(hub_id: str) -> Path | None:
     """Give a cached repository's folder if it is a Whisper; what is damaged or other is not listed."""
     from stapes.checkpoint.sniff import looks_like_whisper  # noqa: PLC0415 (sniff knows the readers)
 
     try:
-        folder = cached_folder(hub_id, cache_dir)
+        folder = cached_folder(hub_id)
     except (CheckpointError, ValueError):
         return None
     return folder if folder and looks_like_whisper(folder) else None

@@ -17,10 +17,11 @@ from stapes.checkpoint.files import FileBytes
 from stapes.checkpoint.heads import OFFICIAL
 from stapes.checkpoint.packages import Hashing
 from stapes.checkpoint.registry import KnownModel, model_named, name_in
-from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint
+from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint, snapshot_of
 from stapes.errors import CheckpointError, StapesWarning
 
 _MOST_ENTRIES = 10_000  # of a folder that is listed
+_CACHED = "models--"  # how the hub's cache begins a model's folder
 
 
 def whisper_folder() -> Path | None:
@@ -44,7 +45,8 @@ def find_kept(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequen
         try:
             return _checked(open_checkpoint(path, name), model)
         except CheckpointError as exc:
-            warnings.warn(f"passed over while looking for {name}: {exc}", StapesWarning, stacklevel=2)
+            if not path.name.startswith(_CACHED):  # the hub goes on with these where it stopped
+                warnings.warn(f"passed over while looking for {name}: {exc}", StapesWarning, stacklevel=2)
     return None
 
 
@@ -68,6 +70,7 @@ def _places(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence
     for hub_id in hub_ids:
         yield folder / hub_id.partition("/")[2]
         yield folder / hub_id
+        yield folder / f"{_CACHED}{hub_id.replace('/', '--')}"
     if (
         model
         and model_named(name_in(folder.name)) == model
@@ -96,15 +99,16 @@ def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
 
 
 def models_in(folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """Give the models that a folder holds by name, without the hub's: (name, path, bytes)."""
+    """Give the models that a folder holds as (name, path, bytes)."""
     try:
         entries = sorted(entry for entry, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False))
     except OSError:
         return
     for path in entries:
-        if path.name.startswith(("models--", ".")) or not (path.is_dir() or path.suffix in (".pt", ".bin")):
+        if path.name.startswith(".") or not (path.is_dir() or path.suffix in (".pt", ".bin")):
             continue
         with suppress(CheckpointError, OSError):
-            if looks_like_whisper(path):
-                files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-                yield path.name.removesuffix(".pt"), path, sum(file.stat().st_size for file in files)
+            model = (snapshot_of(path) or path) if path.is_dir() else path
+            if looks_like_whisper(model):
+                files = [file for file in model.iterdir() if file.is_file()] if model.is_dir() else [model]
+                yield name_in(path.name).removesuffix(".pt"), model, sum(file.stat().st_size for file in files)

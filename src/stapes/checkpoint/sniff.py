@@ -35,7 +35,7 @@ def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
 
 
 def _open_folder(folder: Path, name: str) -> Checkpoint:
-    folder = _snapshot_of(folder) or folder
+    folder = snapshot_of(folder) or folder
     if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
         return read_huggingface(folder, name)
     if _is_ctranslate2(folder / CT2_WEIGHTS):
@@ -62,7 +62,7 @@ def _content_of(folder: Path) -> str:
     return f"holds {', '.join(names[:5])}" if names else "is empty"
 
 
-def _snapshot_of(folder: Path) -> Path | None:
+def snapshot_of(folder: Path) -> Path | None:
     """Give the snapshot in a model's folder of the hub's cache (models--owner--name); None if it is no such folder.
 
     The one that refs/main names, or else the only one. Raises CheckpointError where there is none, or no telling which.
