@@ -100,8 +100,8 @@ def find_checkpoint(
         )
     if not download:
         raise ModelNotFoundError(
-            f"{wanted.name}: is neither a path, nor installed, nor in the hub's cache; fetch it once with "
-            f"`stapes models pull {wanted.name}`, or allow downloads"
+            f"{wanted.name}: is neither a path, nor installed, nor in a folder of models or the hub's cache; fetch it "
+            f"once with `stapes models pull {wanted.name}`, or allow downloads"
         )
     folder = download_folder(wanted.hub_ids[0], progress=progress, cache_dir=wanted.model_dir)
     return open_checkpoint(folder, wanted.name)

@@ -59,9 +59,9 @@ def exists(path: Path) -> bool:
 
 
 def _places(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Iterator[Path]:
-    """Give the paths under which programs keep a model, relative ones only."""
+    """Give the paths under which programs keep a model, never one outside the folder."""
     stems = dict.fromkeys([model.name, *model.aliases] if model else [])
-    if "/" not in name and "\\" not in name and name not in (".", "..", ""):
+    if not set("/\\:") & set(name) and name not in (".", "..", ""):
         stems.setdefault(name)
     for stem in stems:
         yield folder / f"{stem}.pt"  # openai-whisper
