@@ -16,6 +16,7 @@ from stapes.cli import main as command
 from stapes.engine import Engine
 from stapes.testing import scripted_engine, tone
 from stapes.writers import output_stem
+from tests.audio_files import muxed
 from tests.cli.running import Run, runner
 
 
@@ -241,3 +242,61 @@ def test_a_page_of_any_name_is_made(run: Run, tmp_path: Path, kind: str, name: s
     (tmp_path / name).write_bytes(wav(3.0))
     assert run(kind, "--", name) == (0, [], [])
     assert (tmp_path / f"{output_stem(name)}.{kind}.{'html' if kind == 'report' else 'png'}").exists()
+
+
+def late_stereo() -> bytes:
+    """Sound whose channels cancel each other, on a second track that begins 5 s after the picture."""
+    sound = tone(3.0)
+    return muxed([(0.0, sound)], [(5.0, np.column_stack([sound, -sound]))], video_s=4.0)
+
+
+CHOICE = ("--audio-track", "2", "--channel", "left", "--clock", "container")
+
+
+def test_files_and_pages_have_the_times_and_the_sound_that_were_chosen(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "late.mkv").write_bytes(late_stereo())
+    assert run("late.mkv", "-f", "srt,json", *CHOICE) == (0, [], [])
+    assert (tmp_path / "late.srt").read_text().startswith("1\n00:00:05,000 --> ")
+    assert run("report", "late.mkv", *CHOICE) == (0, [], [])
+    assert '"duration_s":8.0' in (tmp_path / "late.report.html").read_text(encoding="utf-8").replace(" ", "")
+    assert run("plot", "late.mkv", "--window", "1", *CHOICE) == (0, [], [])
+    assert (tmp_path / "late.plot.png").is_file()
+
+
+def test_what_a_file_hides_is_told_once_though_a_page_reads_it_twice(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "late.mkv").write_bytes(late_stereo())
+    for words in (("late.mkv", "-f", "srt"), ("report", "late.mkv"), ("plot", "late.mkv")):
+        code, _, said = run(*words)
+        text = " ".join(said)
+        assert code == 0
+        for told in ("has 2 sound tracks", "cancel each other", "begins 5.0 s later"):
+            assert text.count(told) == 1, (words, told)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--audio_track", "0"), "audio_track must be a whole number of at least 1, got 0"),
+        (("--audio_track", "x"), "give a whole number or None"),
+        (("--channel", "both"), "invalid choice: 'both'"),
+        (("--clock", "wall"), "invalid choice: 'wall'"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(run: Run, engines: list[Engine], words: tuple[str, ...], said: str) -> None:
+    code, _, err = run("talk.wav", *words)
+    assert (code, len(err)) == (2, 1)
+    assert said in err[0]
+    assert not engines
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--audio_track", "2"), "talk.wav: has no sound track 2; it holds 1 sound track (1 channel), counted from 1"),
+        (("--channel", "right"), "talk.wav: has one channel, and no right one; leave --channel out"),
+    ],
+)
+def test_a_choice_that_a_file_does_not_offer_is_said_of_the_file(run: Run, words: tuple[str, ...], said: str) -> None:
+    code, _, err = run("talk.wav", *words)
+    assert code == 2
+    assert said in " ".join(err)

@@ -17,6 +17,7 @@ from stapes.errors import OptionError
 from stapes.options import (
     COMMAND_PRESET,
     GROUPS,
+    Audio,
     Beam,
     Clips,
     Context,
@@ -107,12 +108,15 @@ REFUSED: list[tuple[str, Any]] = [
         for one in not_number
     ),
     *(("clip_timestamps", one) for one in no_times),
+    *(("audio_track", one) for one in not_whole),
+    *(("channel", one) for one in ("centre", "", None, 1, ["left"], {})),
+    *(("clock", one) for one in ("wall", "", None, True)),
 ]
 
 
 def test_the_defaults_are_those_of_the_reference() -> None:
     ours = {name: default_of(name) for name in NAMES}
-    for own in (*OWN, *(item.name for group in (Guards, Voice) for item in dataclasses.fields(group))):
+    for own in (*OWN, *(item.name for group in (Guards, Voice, Audio) for item in dataclasses.fields(group))):
         del ours[own]
     assert ours == REFERENCE_DEFAULTS
 
