@@ -387,6 +387,19 @@ def test_a_stream_that_appears_on_the_way_is_passed_over() -> None:
     assert recording.duration_s == pytest.approx(40.0, abs=0.2)
 
 
+def test_sound_that_begins_behind_much_picture_is_found() -> None:
+    """An FLV names its streams nowhere, and 10 MB of picture come first: more than libav reads to find streams."""
+    sound = muxed([(0.0, LOW)], container_name="flv", codec="aac")
+    body = b"\x22" + bytes(50_000)
+    head = b"\x09" + len(body).to_bytes(3, "big")
+    pictures = (
+        head + (20 * number).to_bytes(3, "big") + bytes(4) + body + (len(body) + 11).to_bytes(4, "big")
+        for number in range(200)
+    )
+    recording, _ = loaded(sound[:13] + b"".join(pictures) + sound[13:])
+    assert recording.n_samples == load_audio(sound).n_samples
+
+
 FAILURES = [
     IndexError("list index out of range"),
     KeyError("x"),

@@ -73,6 +73,7 @@ not_whole: list[Any] = [True, 1.5, "3", -1, 0, [2]]
 not_number: list[Any] = [True, "0.5", math.nan, [1.0]]
 not_flag: list[Any] = [0, 1, "True", None]
 no_times: list[Any] = ["a", "0,b", 5.0, [None], [-1.0], [math.nan], [math.inf], "5,3", [1, 2, 9, 4]]
+no_choice: list[Any] = ["centre", "", None, 1, True, ["left"], {}]
 no_ladder: list[Any] = [(), [], -0.1, math.nan, math.inf, (0.0, -1.0), "0.2", (0.0, True)]
 REFUSED: list[tuple[str, Any]] = [
     *(("task", one) for one in ("sing", None, "", "Transcribe", 1)),
@@ -109,8 +110,7 @@ REFUSED: list[tuple[str, Any]] = [
     ),
     *(("clip_timestamps", one) for one in no_times),
     *(("audio_track", one) for one in not_whole),
-    *(("channel", one) for one in ("centre", "", None, 1, ["left"], {})),
-    *(("clock", one) for one in ("wall", "", None, True)),
+    *((name, one) for name in ("channel", "clock") for one in no_choice),
 ]
 
 

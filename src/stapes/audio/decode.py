@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -45,6 +46,11 @@ from stapes.options import Audio
 
 _GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS in libavformat/avformat.h
 _TIME_BASE = 1_000_000  # AV_TIME_BASE, per second
+# Containers whose header names no streams: libav finds them as it reads, 5 MB by default. Sound that is switched on
+# later is looked for up to here; libav keeps in memory what it reads meanwhile.
+_STREAMS_ON_THE_WAY = ("flv", "mpegts", "mpeg")
+_PROBE_BYTES = 64 << 20
+_PROBE_TIME = 3600 * _TIME_BASE
 _DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
 
 
@@ -112,6 +118,10 @@ def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[
 
 def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
     container = _open(source, report)
+    if not container.streams.audio and container.format.name in _STREAMS_ON_THE_WAY:
+        container.close()
+        source.seek(0)
+        container = _open(source, report, {"probesize": str(_PROBE_BYTES), "analyzeduration": str(_PROBE_TIME)})
     with container:
         source.raise_failure()
         stream = _choose_stream(container, source, report, wanted.audio_track)
@@ -136,7 +146,7 @@ def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator
     source.raise_failure()
 
 
-def _open(source: ByteSource, report: DecodeReport) -> InputContainer:
+def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = MappingProxyType({})) -> InputContainer:
     def open_nothing(address: str, _flags: int, _options: dict[str, str]) -> io.BytesIO:
         report.foreign_file = address
         return io.BytesIO()
@@ -147,6 +157,7 @@ def _open(source: ByteSource, report: DecodeReport) -> InputContainer:
         "format_whitelist": ",".join(sorted(DEMUXERS)),
         "codec_whitelist": ",".join(sorted(AUDIO_DECODERS)),  # holds for probing too: no video decoder runs
         "protocol_whitelist": "none",  # no protocol has this name
+        **more,
     }
     if is_rf64_of_unknown_length(source):
         options["ignore_length"] = "1"
