@@ -256,6 +256,7 @@ class Engine(BoundToProcess):
         """Put samples that are already loaded into the schedule; the engine closes them."""
 
         def make() -> Work:
+            _warn_of_clips(recording, options)
             return self._workshop.transcription(recording, options, resume, check)
 
         return self._schedule(recording, make, wishes, check)
@@ -419,3 +420,16 @@ def _printing(on_event: EventSink | None) -> EventSink:
             on_event(event)
 
     return take
+
+
+def _warn_of_clips(recording: Recording, options: TranscribeOptions) -> None:
+    """Say so, here and in the transcript, where clips start after the recording's end."""
+    late = options.clips.starting_after(recording.duration_s)
+    if late:
+        clips, those = (f"clip {late[0]} starts", "is") if len(late) == 1 else (f"clips {', '.join(late)} start", "are")
+        message = (
+            f"{recording.name}: the {clips} after the end of the recording ({recording.duration_s:g} s) and "
+            f"{those} left out"
+        )
+        recording.warnings = (*recording.warnings, message)
+        warnings.warn(message, StapesWarning, stacklevel=7)

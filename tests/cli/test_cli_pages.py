@@ -300,3 +300,12 @@ def test_a_choice_that_a_file_does_not_offer_is_said_of_the_file(run: Run, words
     code, _, err = run("talk.wav", *words)
     assert code == 2
     assert said in " ".join(err)
+
+
+def test_a_clip_after_the_end_is_told_of_once_for_each_recording(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "long.wav").write_bytes(wav(8.0))
+    code, _, err = run("talk.wav", "long.wav", "--clip_timestamps", "0,2,7", "--language", "en", "-f", "txt")
+    said = "the clip from 7 s on starts after the end of the recording (3 s) and is left out"
+    assert (code, err) == (0, [f"stapes: warning: talk.wav: {said}"])
+    assert run("report", "talk.wav", "--clip_timestamps", "0,2,7", "--language", "en")[2] == err
+    assert said in (tmp_path / "talk.report.html").read_text(encoding="utf-8")

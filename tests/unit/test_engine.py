@@ -356,7 +356,7 @@ def test_the_language_is_detected_once_on_the_beginning_whatever_the_clips() -> 
 
 @pytest.mark.parametrize(
     ("duration_s", "clips", "n_encoded"),
-    [(29.99, "0", 2), (30.0, "0", 1), (30.0, "0,20", 2), (30.0, "1,9", 2), (40.0, "0", 2), (29.99, "40", 1)],
+    [(29.99, "0", 2), (30.0, "0", 1), (30.0, "0,20", 2), (30.0, "1,9", 2), (40.0, "0", 2), (29.99, "9,9", 1)],
     ids=["behind a short one stands silence, not nothing", "full", "cut short", "elsewhere", "longer", "no clip in it"],
 )
 def test_only_a_full_first_window_tells_the_language_and_the_text_at_once(
@@ -366,6 +366,35 @@ def test_only_a_full_first_window_tells_the_language_and_the_text_at_once(
     engine.transcribe(noise(duration_s), clip_timestamps=clips)
     assert backend.n_encoded == n_encoded
     assert backend.n_open == 0
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+@pytest.mark.parametrize(
+    ("clips", "said"),
+    [
+        ("0,5,70,80", "the clip 70-80 s starts after the end of the recording (65 s) and is left out"),
+        ("65", "the clip from 65 s on starts after the end of the recording (65 s) and is left out"),
+        (
+            "65,65.5,1,2,99",
+            "the clips 65-65.5 s, from 99 s on start after the end of the recording (65 s) and are left out",
+        ),
+        ("64.5", None), ("60,99", None), ("0,999", None), ("3,3", None),
+    ],
+)  # fmt: skip
+def test_a_clip_after_the_end_is_warned_of(clips: str, said: str | None, mode: str) -> None:
+    engine, _ = engine_of(babbling(2, TOKENIZER))
+    expected = [] if said is None else [f"array of {TALK.size} samples: {said}"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = engine.transcribe(TALK, clip_timestamps=clips, sample_len=4, temperature=0.0, language="en", mode=mode)
+    assert [str(one.message) for one in caught] == expected
+    assert list(result.warnings) == expected
+    assert [one.filename for one in caught] == [__file__] * len(expected)
+
+
+def test_an_empty_recording_has_no_clip_after_its_end() -> None:
+    engine, _ = engine_of()
+    assert engine.transcribe(np.zeros(0, np.float32)).warnings == ()
 
 
 # What it says of itself.

@@ -44,6 +44,16 @@ class Clips:
         for start, end in zip(times[::2], times[1::2], strict=False):
             require(start <= end, f"clip_timestamps: the clip {start:g}-{end:g} s ends before it starts")
 
+    def starting_after(self, duration_s: float) -> tuple[str, ...]:
+        """Give the clips that start at the end of a recording of this length, or later, in words: "70-80 s"."""
+        times = self.clip_timestamps
+        ends = [*times[1::2], None] if len(times) % 2 else times[1::2]
+        return tuple(
+            f"from {start:g} s on" if end is None else f"{start:g}-{end:g} s"
+            for start, end in zip(times[::2], ends, strict=True)
+            if start > 0 and start >= duration_s
+        )
+
 
 def _times(value: Any) -> tuple[float, ...]:
     """Read "2.5,20,31" or an iterable of seconds."""

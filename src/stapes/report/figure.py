@@ -85,7 +85,7 @@ def draw(
     with _settings():
         width = min(_WIDEST, max(_NARROWEST, (end_s - first_s) * _INCHES_PER_SECOND))
         sheet = _Sheet(width, [*_PANELS, *(min(_TALLEST, _ROW * len(one.matrix) + 0.6) for one in attentions)])
-        sheet.write(plain_name(title), clock(first_s), clock(end_s))
+        sheet.write(title, clock(first_s), clock(end_s))
         panels = [sheet.panel() for _ in _PANELS]
         for panel in panels:
             panel.set_xlim(first_s, end_s)
@@ -139,8 +139,7 @@ class _Sheet:
     def write(self, title: str, first: str, end: str) -> None:
         """Write the head line."""
         y = 1 - 0.25 / self._height
-        shown = " ".join(title.split())
-        self.figure.text(_LEFT / self._width, y, shown, fontsize=12, va="center")
+        self.figure.text(_LEFT / self._width, y, plain_name(title), fontsize=12, va="center")
         right = 1 - _RIGHT / self._width
         self.figure.text(right, y, f"{first} – {end}", fontsize=12, va="center", ha="right")
 
