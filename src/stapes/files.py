@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ _TEMPORARY: Final = re.compile(r"(.*)\.tmp-([0-9]+)(?:-[0-9]+)?", re.DOTALL)
 _MOST_TEMPORARY: Final = 1000
 #: temporary files of this process; those that are not here were left behind by another of the same number
 _in_use: set[Path] = set()
+_naming: Final = threading.Lock()  # held while one is made, renamed, or found to be nobody's
 
 _WHY: Final[Mapping[int, str]] = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -131,14 +133,15 @@ def write_whole(
                     file.writelines(parts)
                     file.flush()
                     os.fsync(file.fileno())
-        for target, temporary in staged.items():
-            with named(target):
-                os.replace(temporary, places[target])  # noqa: PTH105 (as the design says, and patched by the tests)
+        for target in contents:
+            with named(target), _naming:
+                os.replace(staged[target], places[target])  # noqa: PTH105 (patched by the tests)
+                _in_use.discard(staged.pop(target))
     finally:
         for temporary in staged.values():
-            with suppress(OSError):  # already renamed
+            with _naming, suppress(OSError):
+                _in_use.discard(temporary)
                 temporary.unlink()
-            _in_use.discard(temporary)
     for folder in {place.parent for place in places.values()}:
         sync_folder(folder)
 
@@ -162,15 +165,15 @@ def _open_temporary(place: Path) -> tuple[Path, IO[bytes]]:
         for name in names:
             path = place.with_name(_temporary_name(name, number))
             try:
-                file = path.open("xb")
+                with _naming:
+                    file = path.open("xb")
+                    _in_use.add(path)
+                return path, file
             except FileExistsError:
                 continue
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG or name == names[-1]:
                     raise
-            else:
-                _in_use.add(path)
-                return path, file
     raise OutputError(f"{place}: too many temporary files (.tmp-) stand beside it; remove them")
 
 
@@ -184,7 +187,7 @@ def _remove_left_behind(places: Iterable[Path], inputs: InputFiles) -> None:
     for place in places:
         begun.setdefault(place.parent, set()).update((place.name, f"{zlib.crc32(os.fsencode(place.name)):08x}"))
     for folder, beginnings in begun.items():
-        with suppress(OSError):  # no such folder: to be said when the files are written
+        with suppress(OSError), _naming:  # no such folder: to be said when the files are written
             for name in os.listdir(folder):  # noqa: PTH208 (names are all that is wanted)
                 found = _TEMPORARY.fullmatch(name)
                 path = folder / name
