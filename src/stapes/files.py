@@ -37,7 +37,7 @@ _WHY: Final[Mapping[int, str]] = {
     errno.ENOENT: "no such folder; make it first or choose another",
     errno.ENOTDIR: "its folder is not a folder but a file; choose another folder",
     errno.EISDIR: "a folder of this name is in the way; move it or choose another folder",
-    errno.ENAMETOOLONG: "the name is too long for this disk; rename the recording",
+    errno.ENAMETOOLONG: "the name is too long for this disk; give the recording or the folder a shorter one",
     errno.ELOOP: "its links lead in a circle; remove them or choose another folder",
 }
 

@@ -278,7 +278,7 @@ def test_names_up_to_the_limit_are_done_and_longer_ones_refused(run: Run, engine
     code, _, err = run(*names, "-f", "txt")
     assert (code, len(err)) == (2, 1)
     assert err[0].startswith(f"stapes: {'d' * 252}: ")
-    assert err[0].endswith("the name is too long for this disk; rename the recording")
+    assert err[0].endswith("the name is too long for this disk; give the recording or the folder a shorter one")
     assert sources(engines[0]) == [name for name in names if name != "d" * 252]
     assert not list(Path().glob("*.tmp-*"))
     assert run("b" * 251 + ".mp3", "-f", "txt,json", "--progress", "none")[0] == 2  # the longest suffix decides

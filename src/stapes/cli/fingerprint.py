@@ -151,5 +151,5 @@ def _version(name: str) -> str:
 
 
 def _digest(values: Any) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
