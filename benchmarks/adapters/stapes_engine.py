@@ -115,7 +115,7 @@ class StapesSteps:
         while len(self._windows) < rows:
             self._windows += self._backend.encode(self._window_mel(len(self._windows))[None])
         special = self._tokenizer.special
-        never = IdRanges((*self._tokenizer.never_sampled((-1,)), special.eot, special.no_timestamps))
+        never = IdRanges((*self._tokenizer.never_sampled((-1,)), special.eot, *self._tokenizer.without_timestamps))
         constraint = Constraint(never, vote_from=special.timestamp_begin)
         opened = [self._backend.open(window) for window in self._windows[:rows]]
         try:

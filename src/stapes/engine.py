@@ -29,13 +29,14 @@ from stapes.printing import Printer
 from stapes.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.recording.attention import AttentionScores
 from stapes.recording.events import EventSink, JobEvent, WindowDone
+from stapes.recording.language import candidates_of
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
 from stapes.results import LanguageGuess, Segment, Transcript, Window
 from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
 from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
-from stapes.work import Work, Workshop, detection_options
+from stapes.work import Work, Workshop, detection_options, tokenizer_of
 from stapes.writers import format_timestamp
 
 
@@ -54,18 +55,20 @@ class Engine(BoundToProcess):
         *,
         max_memory: int | None = None,
         listener: OpenListener | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
 
         max_memory: as for `load`.
         listener: makes what hears speech; without it, the guards that need one rest.
+        tokenizer: the checkpoint's; None makes it.
         Raises OptionError if not one window fits, CheckpointError where the weights turn out not to be what they
         should be.
         """
         self._checkpoint = checkpoint
         self._backend = backend
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
-        self._tokenizer = Tokenizer(checkpoint.spec, checkpoint.vocabulary)
+        self._tokenizer = tokenizer or tokenizer_of(checkpoint)
         self._workshop = Workshop(checkpoint, backend, self._tokenizer, listener)
         self._closed = False
         if max_memory is None:
@@ -134,6 +137,7 @@ class Engine(BoundToProcess):
         speech = detection_options(keywords)
         if not self._tokenizer.multilingual:
             raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
+        self.check_speech(speech)
         with load_audio(
             audio,
             sample_rate=sample_rate,
@@ -168,6 +172,7 @@ class Engine(BoundToProcess):
         language, audio_track, channel, clock: as for `transcribe`.   Raises AudioError, OptionError.
         """
         speech = Speech(language=language)
+        self.check_speech(speech)
         recording = load_audio(
             audio,
             sample_rate=sample_rate,
@@ -232,6 +237,7 @@ class Engine(BoundToProcess):
         if deadline_s is not None and not deadline_s > 0:
             raise OptionError(f"deadline_s must be above 0, got {deadline_s}")
         self._check_open()
+        self.check_speech(options.speech)
         self._warn_of_mismatch(options)
         wishes = Wishes(
             priority=priority,
@@ -243,6 +249,11 @@ class Engine(BoundToProcess):
             audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
         )
         return self.submit_recording(recording, options, wishes, resume=resume, check=check)
+
+    def check_speech(self, speech: Speech) -> None:
+        """Raise OptionError for a language or a task that this model does not know."""
+        self._tokenizer.start_sequence(speech.language_code, speech.task)
+        candidates_of(self._tokenizer, speech)
 
     def submit_recording(
         self,

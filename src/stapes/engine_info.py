@@ -57,7 +57,8 @@ class Capabilities:
         """Tell from sizes and vocabulary. A decoder cut down to fewer layers than the encoder has (turbo, distil)
         was trained further on transcription alone.
         """
-        translates = tokenizer.multilingual and spec.n_text_layer >= spec.n_audio_layer
+        has_token = tokenizer.multilingual and tokenizer.special.translate is not None
+        translates = has_token and spec.n_text_layer >= spec.n_audio_layer
         return cls(
             tasks=("transcribe", "translate") if translates else ("transcribe",),
             languages=known_languages(tokenizer),
@@ -118,6 +119,8 @@ def mismatches(
         yield "hallucination_silence_threshold has no effect without word_timestamps"
     if not tokenizer.multilingual and speech.language_code not in (None, next(iter(LANGUAGES))):
         yield f"{name} knows English only; language {speech.language!r} has no effect"
+    if not tokenizer.has_timestamps and not options.rules.without_timestamps:
+        yield f"{name} has no timestamps: each window of up to 30 s becomes one segment"
     hotwords = Hotwords.of(options.context.hotwords, tokenizer, checkpoint.spec.n_text_ctx)
     if hotwords.left_out:
         yield (

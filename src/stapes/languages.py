@@ -44,16 +44,25 @@ CODE_OF_NAME: Final[dict[str, str]] = {**{name: code for code, name in LANGUAGES
 WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
+#: a code of ISO 639, and the name of a language's token, which models may have for any code
+_CODE: Final = re.compile(r"[a-z]{2,3}")
+_TOKEN: Final = re.compile(r"<\|([^|<>\s]+)\|>")
+
+
 def language_code(name: str) -> str:
     """Give the code for a code, a name or an alias, in any case ("en", "English", "castilian").
 
-    Raises OptionError if no such language is known.
+    A code that is not listed here ("gsw", or any as "<|zh-TW|>") is taken as it is: whether a model has a token for
+    it is known when the model is. Raises OptionError for anything else.
     """
-    wanted = name.strip().lower()
-    if wanted in LANGUAGES:
-        return wanted
+    wanted = name.strip()
+    if token := _TOKEN.fullmatch(wanted):
+        return token[1].lower() if token[1].lower() in LANGUAGES else token[1]
+    wanted = wanted.lower()
     if wanted in CODE_OF_NAME:
         return CODE_OF_NAME[wanted]
+    if wanted in LANGUAGES or (_CODE.fullmatch(wanted) and wanted not in _HINTS):
+        return wanted
     raise OptionError(f"unknown language {name!r}; {_way_out(wanted)}")
 
 
@@ -104,3 +113,8 @@ def _nearest(wanted: str) -> str | None:
 
     close = get_close_matches(wanted, CODE_OF_NAME, n=1, cutoff=0.75)
     return CODE_OF_NAME[close[0]] if close else None
+
+
+def language_title(code: str) -> str:
+    """Name a language in English ("Haitian Creole"); a code that is not listed here stays as it is."""
+    return LANGUAGES[code].title() if code in LANGUAGES else code

@@ -8,7 +8,7 @@ from stapes.backends.selecting import open_backend
 from stapes.engine import Engine
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS
-from stapes.work import speech_listeners
+from stapes.work import speech_listeners, tokenizer_of
 
 DEVICES = ("cpu",)
 
@@ -47,8 +47,9 @@ def load(
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
     checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
+    tokenizer = tokenizer_of(checkpoint)  # now: a model that cannot be decoded is refused before its weights are packed
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend))
+    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend), tokenizer=tokenizer)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

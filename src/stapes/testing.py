@@ -37,6 +37,7 @@ from stapes.languages import LANGUAGES
 from stapes.recording.listening import OpenListener
 from stapes.recording.vad import CHUNK_SAMPLES
 from stapes.tokenizer import Tokenizer
+from stapes.tokenizer.special import layout
 from stapes.tokenizer.vocabulary import shipped_tokens
 
 #: (key of the window's sound, tokens of the row so far) -> logits (n_vocab,) for the next token
@@ -54,19 +55,23 @@ _N_LANGUAGES = 99
 
 
 def small_vocabulary() -> VocabularyData:
-    """Give a vocabulary of 364 ordinary tokens: all bytes and some pieces of words."""
-    return VocabularyData(tokens=(*(bytes([byte]) for byte in range(256)), *_PIECES))
+    """Give a vocabulary of 364 ordinary tokens (all bytes and some pieces of words) and the special ones of Whisper."""
+    tokens = (*(bytes([byte]) for byte in range(256)), *_PIECES)
+    return VocabularyData(tokens=tokens, special=layout(len(tokens), _N_LANGUAGES))
 
 
-def tiny_spec(vocabulary: VocabularyName = "small", *, n_mels: int = 80, n_vocab: int | None = None) -> ModelSpec:
+def tiny_spec(
+    vocabulary: VocabularyName = "small", *, n_mels: int | None = None, n_vocab: int | None = None
+) -> ModelSpec:
     """Give the sizes of a model small enough for any test: width 16, two heads, two layers a side.
 
-    n_vocab: None fits the vocabulary exactly, with 99 languages.
+    n_vocab: None fits the vocabulary exactly, with 99 languages.   n_mels: None: 80, or 128 as in large-v3.
     """
-    n_ordinary = len(_vocabulary(vocabulary).tokens)
+    exact = len(_vocabulary(vocabulary).tokens) + 2 + _N_LANGUAGES + 6 + 1501
+    published = 128 if vocabulary == "multilingual" and n_vocab == exact + 1 else 80
     return ModelSpec(
-        n_mels=n_mels, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
-        n_vocab=n_vocab or n_ordinary + 2 + _N_LANGUAGES + 6 + 1501,
+        n_mels=n_mels or published, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
+        n_vocab=n_vocab or exact,
         n_text_ctx=448, n_text_state=16, n_text_head=2, n_text_layer=2,
     )  # fmt: skip
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stapes.audio.mel import HOP_LENGTH, N_FRAMES
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, SpeechListener
 from stapes.backends.selecting import open_speech_listener
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.silero import INSTALL, has_speech_weights, speech_weights
-from stapes.errors import OptionError, StapesWarning
+from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.options import Clips, Speech, Task, TranscribeOptions
 from stapes.recording.alignment import AlignmentSetting
 from stapes.recording.attention import AttentionReading
@@ -30,6 +30,7 @@ from stapes.results import Window
 from stapes.tokenizer import Tokenizer
 
 Work = RecordingTask | ChunkedTask | GivenTextTask
+_FRAMES_PER_POSITION = 2  # of the encoder, whose second convolution has a stride of 2
 _OF_DETECTION = ("languages", "language_detection_segments", "language_detection_threshold")
 
 
@@ -113,6 +114,22 @@ class Workshop:
         window = window if time_map is None else time_map.window_back(window)
         setting = AlignmentSetting.make(self.backend.spec, self.tokenizer, heads, language, task, N_FRAMES)
         return AttentionReading(recording, self.backend, setting, window)
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
+    """Make a model's tokenizer.
+
+    Raises CheckpointError where its ids are not known, or its windows are not of 30 s: before anything is computed.
+    """
+    source = str(checkpoint.path or checkpoint.name)
+    positions = N_FRAMES // _FRAMES_PER_POSITION
+    if checkpoint.spec.n_audio_ctx != positions:
+        seconds = checkpoint.spec.n_audio_ctx * _FRAMES_PER_POSITION / FRAMES_PER_SECOND
+        raise CheckpointError(
+            f"{source}: max_source_positions (n_audio_ctx) is {checkpoint.spec.n_audio_ctx}, for windows of "
+            f"{seconds:g} s; stapes decodes windows of 30 s, {positions} positions: use a model with those"
+        )
+    return Tokenizer(checkpoint.spec, checkpoint.vocabulary, source)
 
 
 def detection_options(keywords: Mapping[str, Any]) -> Speech:

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stapes.errors import AudioError, CancelledError, OptionError, StapesWarning
-from stapes.options import TranscribeOptions
+from stapes.options import Speech, TranscribeOptions
 from stapes.recording.events import EventSink, LanguageDetected, WindowDone
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, WindowResult
 
@@ -177,6 +177,10 @@ class ScriptedEngine:
         self._work = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="scripted engine", daemon=True)
         self._thread.start()
+
+    def check_speech(self, speech: Speech) -> None:
+        if speech.language_code not in (None, *self.info.languages, "fr"):
+            raise OptionError(f"this model does not know {speech.language_code}")
 
     def submit(
         self,

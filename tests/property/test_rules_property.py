@@ -378,8 +378,8 @@ def test_prompt_prefix_and_samples_fit_the_row(
         assert kept == prompt[-223:]
     else:
         assert initial[0] == SPECIAL.sot  # no history, no start-of-previous
-    start: tuple[int, ...] = (SPECIAL.sot, SPECIAL.languages["en"], SPECIAL.transcribe)
-    start += (SPECIAL.no_timestamps,) if without_timestamps else ()
+    start = TOKENIZER.start_sequence("en", "transcribe")
+    start += TOKENIZER.without_timestamps if without_timestamps else ()
     assert initial == (*initial[: initial.index(SPECIAL.sot)], *start, *setting.prefix)
     assert len(initial) <= SPEC.n_text_ctx
     most = setting.max_tokens(len(initial))

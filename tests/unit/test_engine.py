@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import io
 import threading
@@ -18,7 +17,7 @@ import stapes
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray
 from stapes.backends.numpy import NumpyBackend
-from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData
 from stapes.engine import Engine
 from stapes.errors import AudioError, AudioTooLongError, BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
@@ -63,7 +62,7 @@ def engine_of(
 def english_engine() -> Engine:
     """Make an engine of a model that knows English only, as tiny.en is: GPT-2's vocabulary."""
     spec = tiny_spec("english")
-    vocabulary = dataclasses.replace(small_vocabulary(), tokens=shipped_tokens("english"))
+    vocabulary = VocabularyData(tokens=shipped_tokens("english"))
     checkpoint = Checkpoint(
         name="tiny.en", path=None, format="memory", storage="float32", spec=spec, tensors={}, vocabulary=vocabulary
     )

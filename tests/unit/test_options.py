@@ -78,7 +78,7 @@ no_ladder: list[Any] = [(), [], -0.1, math.nan, math.inf, (0.0, -1.0), "0.2", (0
 REFUSED: list[tuple[str, Any]] = [
     *(("task", one) for one in ("sing", None, "", "Transcribe", 1)),
     *(("language", one) for one in ("klingon", "", 7, ["en"])),
-    *(("languages", one) for one in ("klingon", "", "en,", 7, [], [7], ("en", "xx"))),
+    *(("languages", one) for one in ("klingon", "", "en,", 7, [], [7], ("en", "klingon"))),
     *(("language_detection_segments", one) for one in (True, 1.5, "3", 0, -1, None)),
     *(("language_detection_threshold", one) for one in (*not_number, -0.1, 1.1)),
     *(("suppress_text", one) for one in (5, [7], ["a", ""])),

@@ -10,6 +10,7 @@ from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
+(NO_TIMESTAMPS,) = TOKENIZER.without_timestamps
 SPECIAL = TOKENIZER.special
 EOT, BEGIN, N_VOCAB = SPECIAL.eot, SPECIAL.timestamp_begin, TOKENIZER.n_vocab
 LAST = N_VOCAB - 1  # 30.00 s
@@ -85,14 +86,14 @@ def test_without_timestamps_no_rule_of_theirs_holds_and_nothing_is_voted_on() ->
     rules = DecodingRules.make(TOKENIZER, Rules(without_timestamps=True), 0.02)
     for sampled in ((), (A,), (ts(1), A, ts(0))):
         assert rules.constraint(sampled).vote_from is None
-    assert SPECIAL.no_timestamps not in rules.permanent  # forbidden by the timestamp rules only
+    assert NO_TIMESTAMPS not in rules.permanent  # forbidden by the timestamp rules only
 
 
 def test_timestamps_outvote_text_from_their_first_id_on() -> None:
     rules = DecodingRules.make(TOKENIZER, Rules(), 0.02)
     for _, sampled, _ in TABLE:
         assert rules.constraint(sampled).vote_from == BEGIN
-    assert SPECIAL.no_timestamps in rules.permanent
+    assert NO_TIMESTAMPS in rules.permanent
 
 
 def test_never_sampled_are_non_speech_and_the_specials_that_steer() -> None:

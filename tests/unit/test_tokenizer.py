@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from stapes.errors import CheckpointError, OptionError
 from stapes.languages import LANGUAGES
 from stapes.testing import VocabularyName, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.tokenizer.special import named_ids, special_names
+from stapes.tokenizer.special import AFTER_LANGUAGES, SpecialIds
 from stapes.tokenizer.split import split_words
 from stapes.tokenizer.vocabulary import shipped_tokens
 
@@ -64,48 +66,66 @@ def test_languages_stand_behind_the_start_in_their_order(kind: str) -> None:
     assert special.timestamp_begin + 1501 == tokenizer(kind).n_vocab
 
 
-def test_what_the_checkpoint_states_goes_before_the_layout() -> None:
-    stated = {"<|startofprev|>": 380, "<|startoflm|>": 381}
-    layout = named_ids(364, 1972, 1501, {})
-    swapped = dict(zip(stated, (layout["<|startoflm|>"], layout["<|startofprev|>"]), strict=True))
-    assert named_ids(364, 1972, 1501, swapped) == {**layout, **swapped}
+def resolved(changes: dict[str, int | None], n_vocab: int = 1972, **stated: Any) -> SpecialIds:
+    """Resolve the small vocabulary's ids with some changed, or left out (None)."""
+    ids = {**small_vocabulary().special, **changes}
+    vocabulary = VocabularyData(
+        tokens=small_vocabulary().tokens,
+        special={name: one for name, one in ids.items() if one is not None},
+        **stated,
+    )
+    return Tokenizer(tiny_spec(n_vocab=n_vocab), vocabulary, "MODEL").special
 
 
-@pytest.mark.parametrize("name", ["<|nospeech|>", "<|nocaptions|>"])
-def test_no_speech_is_no_captions_in_older_files(name: str) -> None:
-    layout = named_ids(364, 1972, 1501, {})
-    stated = {name: layout["<|nospeech|>"]}
-    assert named_ids(364, 1972, 1501, stated)["<|nospeech|>"] == layout["<|nospeech|>"]
-    moved = {"<|nospeech|>": layout["<|startoflm|>"], "<|startoflm|>": layout["<|nospeech|>"]}
-    renamed = {("<|nocaptions|>" if one == "<|nospeech|>" else one): at for one, at in moved.items()}
-    assert named_ids(364, 1972, 1501, renamed)["<|nospeech|>"] == layout["<|startoflm|>"]
+def test_ids_are_those_that_the_checkpoint_states() -> None:
+    layout = resolved({})
+    swapped = resolved({"<|startofprev|>": layout.sot_lm, "<|startoflm|>": layout.sot_prev})
+    assert swapped == dataclasses.replace(layout, sot_lm=layout.sot_prev, sot_prev=layout.sot_prev - 1)
 
 
-@given(st.sets(st.sampled_from(special_names(99, 1501))))
-def test_a_name_that_is_missing_falls_to_the_layout_never_to_0(missing: set[str]) -> None:
-    layout = named_ids(364, 364 + 2 + 99 + 6 + 1501, 1501, {})
-    stated = {name: one for name, one in layout.items() if name not in missing}
-    assert named_ids(364, 364 + 2 + 99 + 6 + 1501, 1501, stated) == layout
-    assert min(layout.values()) == 364
+def test_no_speech_is_no_captions_in_older_files() -> None:
+    layout = resolved({})
+    assert resolved({"<|nospeech|>": None, "<|nocaptions|>": layout.no_speech}) == layout
+    moved = resolved({"<|nospeech|>": None, "<|nocaptions|>": layout.sot_lm, "<|startoflm|>": layout.no_speech})
+    assert (moved.no_speech, moved.sot_lm) == (layout.sot_lm, layout.no_speech)
+    with pytest.raises(CheckpointError, match=f"has id {layout.no_speech}, and under another of its names id 7"):
+        resolved({"<|nocaptions|>": 7})
+
+
+@given(st.sets(st.sampled_from(AFTER_LANGUAGES[:-1])))
+def test_what_no_file_names_stands_before_no_timestamps_as_in_every_model(missing: set[str]) -> None:
+    languages = tuple(name for name in small_vocabulary().special if name[2:-2] in LANGUAGES)
+    assert resolved(dict.fromkeys(missing), languages=languages) == resolved({})
 
 
 @pytest.mark.parametrize(
-    ("stated", "message"),
+    ("changes", "message"),
     [
-        ({"<|endoftext|>": 5000}, "has id 5000"),
+        ({"<|endoftext|>": 5000}, r"MODEL: <\|endoftext\|> has id 5000; the model has ids 0 to 1971"),
         ({"<|endoftext|>": -1}, "has id -1"),
-        ({"<|endoftext|>": 365}, "share one id"),
+        ({"<|endoftext|>": 365}, r"<\|endoftext\|> and <\|startoftranscript\|> share one id, 365"),
+        ({"<|transcribe|>": 363}, r"<\|transcribe\|> has id 363, which is a token of text"),
+        ({"<|de|>": 367}, r"<\|zh\|> and <\|de\|> share one id, 367"),
+        ({"<|endoftext|>": None}, r"does not state the ids of <\|endoftext\|>, and its 1972 ids with 364 tokens"),
+        ({"<|0.00|>": 473}, r"<\|0.00\|>, has id 473, and <\|notimestamps\|> has id 470"),
+        ({"<|0.00|>": 471, "<|0.04|>": 472}, r"<\|0.04\|> has id 472; counted from <\|0.00\|>, it must be 473"),
+        ({"<|endoftext|>": 1971}, r"endoftext\|> has id 1971, above the first timestamp, 471"),
+        ({"foo": 364, "<|endoftext|>": 367, "<|zh|>": None}, "'foo', which is text, has id 364 among the special"),
     ],
 )
-def test_ids_that_cannot_be_are_a_damaged_checkpoint(stated: dict[str, int], message: str) -> None:
+def test_ids_that_cannot_be_are_refused_with_the_reason(changes: dict[str, int | None], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        named_ids(364, 1972, 1501, stated)
+        resolved(changes)
 
 
-@pytest.mark.parametrize("n_vocab", [364 + 8 + 1501 - 1, 364 + 8 + 1501 + 101])
-def test_room_for_fewer_than_no_or_more_than_all_languages_is_a_damaged_checkpoint(n_vocab: int) -> None:
-    with pytest.raises(CheckpointError, match="languages"):
-        named_ids(364, n_vocab, 1501, {})
+def test_sizes_that_nobody_published_need_ids_that_are_stated() -> None:
+    for n_vocab, n_mels in ((51866, 80), (51865, 128), (51867, 128), (51872, 80), (51863, 80), (1972, 80)):
+        with pytest.raises(CheckpointError, match=f"no published model has {n_vocab} ids and {n_mels} mel bins"):
+            Tokenizer(tiny_spec(n_vocab=n_vocab, n_mels=n_mels))
+    with pytest.raises(
+        CheckpointError, match=r"does not state the ids of .*transcribe.*the languages, and its 51866 ids"
+    ):
+        Tokenizer(tiny_spec(n_vocab=51866), VocabularyData(tokens=shipped_tokens("multilingual")))
 
 
 def test_a_token_that_stands_twice_is_a_damaged_checkpoint() -> None:

@@ -103,12 +103,16 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 class VocabularyData:
     """A vocabulary as a checkpoint states it, before it is checked against the model.
 
-    tokens: the bytes of the ordinary tokens; a token's index is its id and its merge rank.
-    special: ids of special tokens by name ("<|startoftranscript|>"), as far as the file names them.
+    tokens: the bytes of the ordinary tokens; a token's index is its id and its merge rank. Empty: not stated.
+    special: ids of all other tokens by name ("<|startoftranscript|>"), as far as the files name them.
+    languages: names of the tokens that the files list as languages ("<|en|>"); None: there is no such list.
+    multilingual: whether prompts name a language and a task; None: not stated.
     """
 
     tokens: tuple[bytes, ...]
     special: Mapping[str, int] = field(default_factory=dict)
+    languages: tuple[str, ...] | None = None
+    multilingual: bool | None = None
 
 
 class Tensors(Mapping[str, Array]):
@@ -153,7 +157,7 @@ class Checkpoint:
     storage: str  # how the weights are stored: "float16", "float32", "int8", "q5_0", ...
     spec: ModelSpec
     tensors: Mapping[str, Array]
-    vocabulary: VocabularyData | None = None  # None: the format has none; the shipped one for this size is used
+    vocabulary: VocabularyData | None = None  # None: nothing is stated; only a published size can be decoded
     stated_alignment_heads: tuple[tuple[int, int], ...] | None = None  # None: the format does not say
     verification: Callable[[], None] | None = None  # None: there is nothing that the weights could be held against
 

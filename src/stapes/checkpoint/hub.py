@@ -39,6 +39,7 @@ COMPANIONS = (
     "tokenizer.json",
     "vocab.json",
     "added_tokens.json",
+    "tokenizer_config.json",
     "vocabulary.json",
     "vocabulary.txt",
 )

@@ -1,13 +1,14 @@
-"""Vocabularies as the files beside a model state them: tokenizer.json, vocab.json, vocabulary.*.
+"""Vocabulary and special ids as the files beside the weights state them.
 
-Knows how GPT-2 spells bytes as printable characters. Whether the ids suit a model is for the tokenizer to
-say.
+Reads tokenizer.json, vocab.json with added_tokens.json, tokenizer_config.json, vocabulary.*, generation_config.json
+and config.json. Knows how GPT-2 spells bytes as printable characters. Two files that state different ids for one
+token are refused here; whether the ids suit the model is for the tokenizer to say.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from stapes.checkpoint.files import FileBytes, read_json, read_json_object
 from stapes.errors import CheckpointError
 
 _SPECIAL = re.compile(r"<\|.*\|>", re.DOTALL)
+#: Key of config.json or generation_config.json -> the token whose id it states.
+#: Source: transformers v5.0.0 models/whisper/generation_whisper.py.
+_CONFIG_KEYS = {"eos_token_id": "<|endoftext|>", "decoder_start_token_id": "<|startoftranscript|>"}
+_GENERATION_KEYS = {"no_timestamps_token_id": "<|notimestamps|>", "prev_sot_token_id": "<|startofprev|>"}
+_TASKS = {"transcribe": "<|transcribe|>", "translate": "<|translate|>"}
 
 
 def _byte_of_character() -> dict[int, str]:
@@ -35,21 +41,69 @@ def _byte_of_character() -> dict[int, str]:
 _BYTE_OF_CHARACTER = _byte_of_character()
 
 
+class _Statements:
+    """Ids of tokens by name, each with the file that states it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, Path]] = {}
+
+    def add(self, name: str, index: Any, path: Path, key: str | None = None) -> None:
+        """Note an id. Raises CheckpointError if it cannot be one, or another file states another one.
+
+        key: where the file states it, if not under the token's name.
+        """
+        if type(index) is not int or not 0 <= index < LIMITS["n_vocab"]:
+            where = f"{key} is {index!r:.40}" if key else f"token {name!r:.60} has id {index!r:.40}"
+            raise CheckpointError(f"{path}: {where}, expected a token id; fetch the file again")
+        before, other = self._found.setdefault(name, (index, path))
+        if before != index:
+            raise CheckpointError(
+                f"{path} states id {index} for {name}{f' ({key})' if key else ''}, and {other.name} states {before}; "
+                "the files are not of one model: fetch all of them again, or correct the wrong one"
+            )
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Every id by its token's name, in the order of the ids."""
+        return dict(sorted(((name, index) for name, (index, _) in self._found.items()), key=lambda item: item[1]))
+
+
 def read_vocabulary(folder: Path) -> VocabularyData | None:
-    """Read the vocabulary in a model's folder; None if the folder holds none."""
+    """Read what the files of a model's folder state of tokens and their ids; None if they state nothing."""
+    statements = _Statements()
+    tokens = _read_tokens(folder, statements)
+    languages, multilingual = _read_configs(folder, statements)
+    if not tokens and not statements.ids:
+        return None
+    return VocabularyData(tokens=tokens, special=statements.ids, languages=languages, multilingual=multilingual)
+
+
+def _read_tokens(folder: Path, statements: _Statements) -> tuple[bytes, ...]:
+    """Read the tokenizer's files: give the ordinary tokens, note the ids of the others."""
     if (path := folder / "tokenizer.json").is_file():
-        return _from_tokenizer(read_json_object(path), path)
-    if (path := folder / "vocab.json").is_file():
-        added = folder / "added_tokens.json"
-        return vocabulary_of(read_json_object(path), read_json_object(added) if added.is_file() else {}, path)
-    for path in (folder / "vocabulary.json", folder / "vocabulary.txt"):
-        if path.is_file():
-            return vocabulary_of({token: index for index, token in enumerate(_listed(path))}, {}, path)
-    return None
+        vocab, added = _from_tokenizer(read_json_object(path), path)
+    elif (path := folder / "vocab.json").is_file():
+        vocab, added = read_json_object(path), {}
+        if (beside := folder / "added_tokens.json").is_file():
+            for token, index in read_json_object(beside).items():
+                statements.add(token, index, beside)
+    else:
+        names = (folder / name for name in ("vocabulary.json", "vocabulary.txt"))
+        if (listed := next((path for path in names if path.is_file()), None)) is None:
+            return ()
+        path, vocab, added = listed, _listed(listed), {}
+    tokens = _split(vocab, path, statements)
+    for token, index in added.items():
+        if type(index) is not int or index >= len(tokens) or _SPECIAL.fullmatch(token):
+            statements.add(token, index, path)
+    for token, index in _from_tokenizer_config(folder / "tokenizer_config.json"):
+        if index >= len(tokens) or _SPECIAL.fullmatch(token):
+            statements.add(token, index, folder / "tokenizer_config.json")
+    return tokens
 
 
-def _from_tokenizer(found: dict[str, Any], path: Path) -> VocabularyData:
-    """Take the vocabulary out of a `tokenizers` file."""
+def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the vocabulary and the added tokens out of a `tokenizers` file."""
     model, added = found.get("model"), found.get("added_tokens", [])
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(added, list):
         raise CheckpointError(f"{path}: no byte-pair vocabulary in it; fetch it again")
@@ -58,11 +112,25 @@ def _from_tokenizer(found: dict[str, Any], path: Path) -> VocabularyData:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CheckpointError(f"{path}: added token {entry!r:.80} has no content; fetch it again")
         special[entry["content"]] = entry.get("id")
-    return vocabulary_of(model["vocab"], special, path)
+    return model["vocab"], special
 
 
-def _listed(path: Path) -> list[str]:
-    """Give the tokens of a file that lists them by id."""
+def _from_tokenizer_config(path: Path) -> Iterator[tuple[str, int]]:
+    """Give the tokens that tokenizer_config.json adds (`added_tokens_decoder`), with their ids."""
+    decoder = read_json_object(path).get("added_tokens_decoder") if path.is_file() else None
+    for index, entry in (decoder or {}).items() if isinstance(decoder, dict) else ():
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not isinstance(content, str) or not index.isascii() or not index.isdecimal():
+            raise CheckpointError(f"{path}: added_tokens_decoder has {index!r:.40}: {entry!r:.80}; fetch it again")
+        yield content, int(index)
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """Give the tokens of a file that lists them by id.
+
+    CTranslate2 fills a list up with timestamps to the size of the embedding, whether or not they stand in it already
+    (v4.8.0, python/ctranslate2/converters/transformers.py, WhisperLoader.get_vocabulary): the first of equals counts.
+    """
     if path.suffix == ".json":
         found = read_json(path)
     else:
@@ -74,15 +142,17 @@ def _listed(path: Path) -> list[str]:
         found = text.removesuffix("\n").split("\n")  # not splitlines: a token may hold U+0085
     if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
         raise CheckpointError(f"{path}: expected a list of tokens; fetch it again")
-    if len(set(found)) != len(found):
-        raise CheckpointError(f"{path}: a token stands twice; fetch it again")
-    return found
+    ids: dict[str, Any] = {}
+    for index, token in enumerate(found):
+        if ids.setdefault(token, index) != index and not _SPECIAL.fullmatch(token):
+            raise CheckpointError(f"{path}: token {token!r:.60} stands twice; fetch it again")
+    return ids
 
 
-def vocabulary_of(ids: Mapping[str, Any], added: Mapping[str, Any], path: Path) -> VocabularyData:
-    """Split tokens into ordinary ones (from id 0 up to the first special one) and special ones by name.
+def _split(ids: Mapping[str, Any], path: Path, statements: _Statements) -> tuple[bytes, ...]:
+    """Give the ordinary tokens, from id 0 up to the first special one, and note the ids of all others.
 
-    ids, added: GPT-2's spelling -> id. Raises CheckpointError for ids that are none or that repeat.
+    ids: GPT-2's spelling -> id. Raises CheckpointError for ids that are none or that repeat.
     """
     by_id: dict[int, str] = {}
     for token, index in ids.items():
@@ -93,14 +163,16 @@ def vocabulary_of(ids: Mapping[str, Any], added: Mapping[str, Any], path: Path) 
     while (known := by_id.get(len(ordinary))) is not None and not _SPECIAL.fullmatch(known):
         ordinary.append(_bytes_of(known, path))
     if not ordinary:
+        if 0 in by_id:
+            raise CheckpointError(
+                f"{path}: special token {by_id[0]!r:.60} has id 0; stapes reads vocabularies whose tokens of text "
+                "come first, as in every published Whisper"
+            )
         raise CheckpointError(f"{path}: no token has id 0; fetch the file again")
-    special = {token: index for index, token in sorted(by_id.items()) if index >= len(ordinary)}
-    for token, index in added.items():
-        if type(index) is not int or not 0 <= index < LIMITS["n_vocab"]:
-            raise CheckpointError(f"{path}: token {token!r:.60} has id {index!r:.40}; fetch the file again")
+    for index, token in by_id.items():
         if index >= len(ordinary):
-            special[token] = index
-    return VocabularyData(tokens=tuple(ordinary), special=special)
+            statements.add(token, index, path)
+    return tuple(ordinary)
 
 
 def _bytes_of(token: str, path: Path) -> bytes:
@@ -110,3 +182,73 @@ def _bytes_of(token: str, path: Path) -> bytes:
         raise CheckpointError(
             f"{path}: token {token!r:.60} is not in GPT-2's spelling of bytes; fetch the file again"
         ) from exc
+
+
+def _read_configs(folder: Path, statements: _Statements) -> tuple[tuple[str, ...] | None, bool | None]:
+    """Note the ids in the configuration files; give the names of the languages, and whether there are several.
+
+    transformers reads ids from generation_config.json, and from config.json only without one.
+    """
+    languages, multilingual = None, None
+    generation: dict[str, Any] = {}
+    if (path := folder / "generation_config.json").is_file():
+        generation = read_json_object(path)
+        for key, token in (_CONFIG_KEYS | _GENERATION_KEYS).items():
+            _add_config_id(generation.get(key), token, path, key, statements)
+        for task, index in _object(generation, "task_to_id", path).items():
+            if task in _TASKS:
+                statements.add(_TASKS[task], index, path, f"task_to_id[{task!r}]")
+        languages = _language_names(_object(generation, "lang_to_id", path), path, statements)
+        stated = generation.get("is_multilingual")
+        multilingual = stated if isinstance(stated, bool) else None
+    if (path := folder / "config.json").is_file():
+        config = read_json_object(path)
+        for key, token in _CONFIG_KEYS.items():
+            if generation.get(key) is None:
+                _add_config_id(config.get(key), token, path, key, statements)
+        languages = languages or _names_of(config.get("lang_ids"), path, statements.ids)
+    return languages, multilingual
+
+
+def _add_config_id(stated: Any, token: str, path: Path, key: str, statements: _Statements) -> None:
+    """Note an id that a key states; null and a list of several state none."""
+    if isinstance(stated, list):
+        stated = stated[0] if len(stated) == 1 else None
+    if stated is not None:
+        statements.add(token, stated, path, key)
+
+
+def _object(found: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Give the JSON object under a key; an empty one if there is none."""
+    value = found.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {key} is {value!r:.60}, expected names with their ids; fetch it again")
+    return value or {}
+
+
+def _language_names(lang_to_id: dict[str, Any], path: Path, statements: _Statements) -> tuple[str, ...] | None:
+    """Note the ids of languages and give their tokens' names; None if none is stated."""
+    for name, index in lang_to_id.items():
+        if not _SPECIAL.fullmatch(name):
+            raise CheckpointError(f"{path}: lang_to_id has {name!r:.60}, expected a name such as '<|en|>'")
+        statements.add(name, index, path, "lang_to_id")
+    return tuple(lang_to_id) or None
+
+
+def _names_of(lang_ids: Any, path: Path, ids: Mapping[str, int]) -> tuple[str, ...] | None:
+    """Give the names of the tokens that CTranslate2's config.json lists as languages; None without list or names.
+
+    Its converter can leave out English, so tokens between the start of transcript and the tasks are languages as well.
+    """
+    if not isinstance(lang_ids, list) or not lang_ids or not ids:
+        return None
+    names = {index: name for name, index in ids.items() if _SPECIAL.fullmatch(name)}
+    for index in lang_ids:
+        if type(index) is not int or index not in names:
+            raise CheckpointError(
+                f"{path}: lang_ids has {index!r:.40}, and no special token of the vocabulary has this id; "
+                "the files are not of one model: fetch all of them again"
+            )
+    first = ids.get("<|startoftranscript|>", LIMITS["n_vocab"])
+    stop = min(ids.get(name, 0) for name in _TASKS.values())
+    return tuple(names[index] for index in sorted({*lang_ids, *(one for one in names if first < one < stop)}))

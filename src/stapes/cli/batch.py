@@ -28,7 +28,7 @@ from stapes.cli.output import (
 from stapes.cli.reports import Report, Tally
 from stapes.cli.ticket import Ticket
 from stapes.errors import CancelledError
-from stapes.languages import LANGUAGES
+from stapes.languages import language_title
 from stapes.recording.events import WindowDone
 from stapes.writers import format_timestamp, one_line, write_files
 
@@ -253,7 +253,7 @@ class Batch:
         """Write which language was detected, once, as the reference does."""
         if self._command.verbose and not ticket.language_is_told:
             ticket.language_is_told = True
-            self._lines.write(ticket.number, f"Detected language: {LANGUAGES[language].title()}")
+            self._lines.write(ticket.number, f"Detected language: {language_title(language)}")
 
     def _show(self, ticket: Ticket, segment: Segment) -> None:
         """Write a segment as soon as it is decoded, if that is asked for."""

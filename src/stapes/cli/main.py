@@ -113,6 +113,7 @@ def _work(command: Command, plan: Plan, report: Report, tally: Tally, keep: Keep
     from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
 
     with warnings_caught(report.warning), load_engine(command) as engine:
+        engine.check_speech(command.options.speech)
         concurrency = command.concurrency or default_concurrency(engine.info, command.options, len(plan.sources))
         journal = _journal(command, engine, report, plan.inputs)
         finished = False

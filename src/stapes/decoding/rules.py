@@ -35,8 +35,10 @@ class DecodingRules:
         """
         special = tokenizer.special
         forbidden = {*tokenizer.never_sampled(options.suppress_tokens), *suppressed_by_text(tokenizer, options)}
-        if not options.without_timestamps:
-            forbidden.add(special.no_timestamps)
+        forbidden.update(tokenizer.unused)
+        timestamps = tokenizer.has_timestamps and not options.without_timestamps
+        if timestamps:
+            forbidden.update(tokenizer.without_timestamps)
         blanks = (*tokenizer.blank, special.eot) if options.suppress_blank else ()
         latest = None
         if options.max_initial_timestamp:  # 0 and None: no cap, as in the reference
@@ -44,7 +46,7 @@ class DecodingRules:
         return cls(
             permanent=IdRanges(sorted(forbidden)),
             at_start=tuple((one, one + 1) for one in blanks),
-            timestamps=not options.without_timestamps,
+            timestamps=timestamps,
             eot=special.eot,
             timestamp_begin=special.timestamp_begin,
             latest_start=latest,

@@ -52,8 +52,8 @@ class WindowSetting:
         Raises OptionError for a language that the model does not know, or a prefix that leaves no room.
         """
         start = tokenizer.start_sequence(language, options.speech.task)
-        if options.rules.without_timestamps:
-            start = (*start, tokenizer.special.no_timestamps)
+        if options.rules.without_timestamps or not tokenizer.has_timestamps:
+            start = (*start, *tokenizer.without_timestamps)
         half = spec.n_text_ctx // 2
         sample_len = options.rules.sample_len or half
         prefix = tokenizer.encode(" " + options.context.prefix.strip()) if options.context.prefix else []
@@ -162,7 +162,8 @@ class WindowDecoder:
         probes: tuple[Probe, ...] = ()
         held = self._backend.length(self._prompt_row)
         if not held:
-            probes = (Probe(self._sot_position, (self._setting.tokenizer.special.no_speech,)),)
+            tokenizer = self._setting.tokenizer
+            probes = (Probe(self._sot_position, (tokenizer.special.no_speech,), below=tokenizer.measured_below),)
         return [
             RowStep(
                 row=self._prompt_row,

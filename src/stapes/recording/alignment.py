@@ -44,7 +44,7 @@ class AlignmentSetting:
         cls, spec: ModelSpec, tokenizer: Tokenizer, heads: Heads, language: str | None, task: Task, window_frames: int
     ) -> AlignmentSetting:
         """Put together what model and options say."""
-        start = (*tokenizer.start_sequence(language, task), tokenizer.special.no_timestamps)
+        start = (*tokenizer.start_sequence(language, task), *tokenizer.without_timestamps)
         frames_per_column = window_frames // spec.n_audio_ctx
         return cls(
             tokenizer=tokenizer,

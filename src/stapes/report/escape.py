@@ -7,6 +7,7 @@ import json
 import re
 from typing import Final
 
+from stapes.languages import language_title
 from stapes.writers import format_timestamp
 
 #: what HTML does not allow, or shows letters in another order than they are in: a replacement character stands for it
@@ -54,6 +55,6 @@ def language_tag(code: str) -> str:
     return escaped("jv" if code == "jw" else code)
 
 
-def language_name(code: str, names: dict[str, str]) -> str:
+def language_name(code: str) -> str:
     """Name a language in English, or give its code."""
-    return escaped(names.get(code, code).title())
+    return escaped(language_title(code))

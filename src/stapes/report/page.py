@@ -16,7 +16,6 @@ from typing import IO
 
 import numpy as np
 
-from stapes.languages import LANGUAGES
 from stapes.report.drawing import overview
 from stapes.report.escape import clock, escaped, escaped_name, language_name, script_data
 from stapes.report.tables import language_table, window_parts
@@ -90,7 +89,7 @@ def _head(title: str, sound: PageSound) -> str:
 
 
 def _header(transcript: Transcript, title: str, model: str) -> str:
-    guess, language = transcript.language_guess, language_name(transcript.language, LANGUAGES)
+    guess, language = transcript.language_guess, language_name(transcript.language)
     how = f"detected with {guess.probability:.0%}" if guess is not None else "as given"
     n_again = sum(len(one.result.tries) > 1 for one in transcript.windows)
     n_without = sum(one.decoded_again for one in transcript.windows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stapes.languages import LANGUAGES
 from stapes.report.drawing import kind_of
 from stapes.report.escape import clock, escaped, language_name, language_tag, number
 from stapes.results import LanguageGuess, Transcript, Try, Window
@@ -36,7 +35,7 @@ def _window(window: Window, place: int, languages: Sequence[str]) -> str:
         ("log-probability", number(result.avg_logprob)),
         ("compression", number(result.compression_ratio)),
         ("no speech", number(result.no_speech_prob)),
-        ("language", ", ".join(language_name(one, LANGUAGES) for one in languages)),
+        ("language", ", ".join(language_name(one) for one in languages)),
     )
     scores = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
     when = f"{clock(window.seek / 100)} – {clock(window.end / 100)}"
@@ -86,7 +85,7 @@ def language_table(guess: LanguageGuess) -> str:
     """List the most probable languages with their probabilities."""
     likeliest = sorted(guess.probabilities.items(), key=lambda one: -one[1])[:_MOST_LANGUAGES]
     rows = "".join(
-        f'<tr><th scope="row">{language_name(code, LANGUAGES)}</th><td>{number(share, 4)}</td>'
+        f'<tr><th scope="row">{language_name(code)}</th><td>{number(share, 4)}</td>'
         f'<td><meter min="0" max="1" value="{share:.4f}">{share:.0%}</meter></td></tr>'
         for code, share in likeliest
     )

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from stapes.languages import LANGUAGES
 from stapes.report.escape import clock, escaped, language_name, language_tag
 from stapes.results import Flag, Segment, Transcript, Window, Word
 
@@ -49,7 +48,7 @@ def _segment(segment: Segment, language: str, window: int | None) -> str:
     own = segment.language or language
     notes = "".join(f'<span class="note flagged">{escaped(name)}</span>' for name in segment.flags)
     if own != language:
-        notes = f'<span class="note">{language_name(own, LANGUAGES)}</span>' + notes
+        notes = f'<span class="note">{language_name(own)}</span>' + notes
     if window is not None:
         notes += f'<a class="note" href="#w{window}">window {window}</a>'
     return (

@@ -1,13 +1,14 @@
-"""Ids of special tokens by name: what the vocabulary states, else where the models' own layout puts them.
+"""Which id each special token has: what the checkpoint states, else the layout of the published models.
 
-Source: openai/whisper tokenizer.py at c0d2f62 (the layout): after the ordinary tokens come end-of-text,
+Source of the layout: openai/whisper tokenizer.py at c0d2f62: after the ordinary tokens come end-of-text,
 start-of-transcript, the languages, translate, transcribe, start-of-lm, start-of-prev, no-speech, no-timestamps,
 and one timestamp for each encoder position and the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stapes.errors import CheckpointError
@@ -18,67 +19,194 @@ BEFORE_LANGUAGES = ("<|endoftext|>", "<|startoftranscript|>")
 AFTER_LANGUAGES = (
     "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
 )  # fmt: skip
-#: other names under which files state a token
-OTHER_NAMES = {"<|nospeech|>": ("<|nocaptions|>",)}
+#: name in older files -> name
+_OLD_NAMES = {"<|nocaptions|>": "<|nospeech|>"}
+#: tokens without which nothing can be decoded
+_NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|nospeech|>")
+#: where ids can be had that a checkpoint does not state
+WAY_OUT = "use the model's Hugging Face folder, with its tokenizer.json and generation_config.json"
+_TIMESTAMP = re.compile(r"<\|(\d{1,4}\.\d\d)\|>")
+_NAME = re.compile(r"<\|(.+)\|>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
-    """The ids that decoding rules speak of. Ids from `timestamp_begin` on are timestamps, 20 ms apart."""
+    """The ids that decoding rules speak of.
+
+    None: the model has no such token. The `n_timestamps` ids from `timestamp_begin` on are timestamps, 20 ms apart; a
+    model without timestamps has none.
+    """
 
     eot: int
     sot: int
-    translate: int
-    transcribe: int
-    sot_lm: int
+    translate: int | None
+    transcribe: int | None
+    sot_lm: int | None
     sot_prev: int
     no_speech: int
-    no_timestamps: int
+    no_timestamps: int | None
     timestamp_begin: int
+    n_timestamps: int
     languages: Mapping[str, int]  # code -> id, in the order of the ids
 
+    @property
+    def timestamp_end(self) -> int:
+        """The id after the last timestamp."""
+        return self.timestamp_begin + self.n_timestamps
 
-def special_names(n_languages: int, n_timestamps: int) -> list[str]:
-    """Give the names of all special tokens in the layout's order."""
-    if not 0 <= n_languages <= len(LANGUAGES):
-        raise CheckpointError(
-            f"the vocabulary leaves room for {n_languages} languages; Whisper models have at most {len(LANGUAGES)}"
-        )
+    @property
+    def names(self) -> dict[int, str]:
+        """Every special token's name by its id."""
+        fields = ("eot", "sot", "translate", "transcribe", "sot_lm", "sot_prev", "no_speech", "no_timestamps")
+        named = zip(map(self.__getattribute__, fields), (*BEFORE_LANGUAGES, *AFTER_LANGUAGES), strict=True)
+        return {
+            **{one: name for one, name in named if one is not None},
+            **{one: f"<|{code}|>" for code, one in self.languages.items()},
+            **{self.timestamp_begin + i: timestamp_name(i) for i in range(self.n_timestamps)},
+        }
+
+
+def timestamp_name(position: int) -> str:
+    """Give the name of the timestamp at a position of 20 ms: "<|1.08|>"."""
+    return f"<|{position * 0.02:.2f}|>"
+
+
+def by_present_name(ids: Mapping[str, int], source: str) -> dict[str, int]:
+    """Give ids by the tokens' present names; files of old name no-speech otherwise."""
+    found: dict[str, int] = {}
+    for name, one in ids.items():
+        present = _OLD_NAMES.get(name, name)
+        if found.setdefault(present, one) != one:
+            raise CheckpointError(
+                f"{source}: {present} has id {found[present]}, and under another of its names id {one}"
+            )
+    return found
+
+
+def layout(n_ordinary: int, n_languages: int) -> dict[str, int]:
+    """Give the ids of all special tokens but timestamps, in the layout of the published models."""
     languages = [f"<|{code}|>" for code in list(LANGUAGES)[:n_languages]]
-    timestamps = [f"<|{i * 0.02:.2f}|>" for i in range(n_timestamps)]
-    return [*BEFORE_LANGUAGES, *languages, *AFTER_LANGUAGES, *timestamps]
+    return {name: n_ordinary + i for i, name in enumerate([*BEFORE_LANGUAGES, *languages, *AFTER_LANGUAGES])}
 
 
-def named_ids(n_ordinary: int, n_vocab: int, n_timestamps: int, stated: Mapping[str, int]) -> dict[str, int]:
-    """Give every special token's id by name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedIds:
+    """What is known of special ids, and the sizes that they must fit.
 
-    n_ordinary: ordinary tokens, whose ids are 0 to n_ordinary - 1.   n_vocab: ids that the model gives.
-    stated: ids as far as the checkpoint names them; they go before the layout.
-    Raises CheckpointError if ids do not fit into the vocabulary or two names share one.
+    ids: by name, as the checkpoint states them, or in the layout of a published model.
+    languages: names of the tokens that are languages; None: those that their names and places tell.
     """
-    n_languages = n_vocab - n_ordinary - n_timestamps - len(BEFORE_LANGUAGES) - len(AFTER_LANGUAGES)
-    ids: dict[str, int] = {}
-    for offset, name in enumerate(special_names(n_languages, n_timestamps)):
-        candidates = (name, *OTHER_NAMES.get(name, ()))
-        ids[name] = next((stated[one] for one in candidates if one in stated), n_ordinary + offset)
-    if bad := [name for name, one in ids.items() if not 0 <= one < n_vocab]:
-        raise CheckpointError(f"special token {bad[0]} has id {ids[bad[0]]}; the model has ids 0 to {n_vocab - 1}")
-    if len(set(ids.values())) != len(ids):
-        raise CheckpointError("two special tokens share one id; the tokenizer file is damaged")
-    return ids
+
+    ids: Mapping[str, int]
+    languages: tuple[str, ...] | None
+    multilingual: bool
+    n_ordinary: int
+    n_vocab: int
+    most_timestamps: int
+    source: str  # the checkpoint, for errors
+
+    def resolve(self) -> SpecialIds:
+        """Find the ids. Raises CheckpointError if one is missing, outside the vocabulary, or stands for two tokens."""
+        ids = self._with_neighbours()
+        languages = self._languages(ids)
+        missing = [name for name in (*_NEEDED, *["<|transcribe|>"] * self.multilingual) if name not in ids]
+        if self.multilingual and not languages:
+            missing.append("the languages")
+        if missing:
+            raise CheckpointError(
+                f"{self.source}: does not state the ids of {', '.join(missing)}, and its {self.n_vocab} ids with "
+                f"{self.n_ordinary} tokens of text are not those of a published model; {WAY_OUT}"
+            )
+        roles = {name: ids[name] for name in (*BEFORE_LANGUAGES, *AFTER_LANGUAGES) if name in ids}
+        self._check([*roles.items(), *languages.items()])
+        begin, count = self._timestamps(ids, roles)
+        self._check_order(ids, roles, begin)
+        return SpecialIds(
+            eot=ids["<|endoftext|>"],
+            sot=ids["<|startoftranscript|>"],
+            translate=ids.get("<|translate|>"),
+            transcribe=ids.get("<|transcribe|>"),
+            sot_lm=ids.get("<|startoflm|>"),
+            sot_prev=ids["<|startofprev|>"],
+            no_speech=ids["<|nospeech|>"],
+            no_timestamps=ids.get("<|notimestamps|>"),
+            timestamp_begin=begin,
+            n_timestamps=count,
+            languages={code_of(name): one for name, one in sorted(languages.items(), key=lambda item: item[1])},
+        )
+
+    def _with_neighbours(self) -> dict[str, int]:
+        """Fill in tokens that no file names: in every Whisper they stand in one order before no-timestamps.
+
+        transformers finds no-speech so too (v5.0.0, models/whisper/generation_whisper.py).
+        """
+        ids = dict(self.ids)
+        if (last := ids.get("<|notimestamps|>")) is not None:
+            taken = set(ids.values())
+            for one, name in enumerate(AFTER_LANGUAGES, last - len(AFTER_LANGUAGES) + 1):
+                if name not in ids and one >= self.n_ordinary and one not in taken:
+                    ids[name] = one
+        return ids
+
+    def _languages(self, ids: Mapping[str, int]) -> dict[str, int]:
+        """Give the tokens that are languages: the listed ones, else those of known codes and all before the tasks."""
+        if self.languages is not None:
+            return {name: ids[name] for name in self.languages}
+        first = ids.get("<|startoftranscript|>", self.n_vocab)
+        stop = min((ids[name] for name in AFTER_LANGUAGES if ids.get(name, -1) > first), default=0)
+        return {
+            name: one
+            for name, one in ids.items()
+            if _NAME.fullmatch(name) and (code_of(name) in LANGUAGES or first < one < stop)
+        }
+
+    def _check(self, named: Iterable[tuple[str, int]]) -> None:
+        found: dict[int, str] = {}
+        for name, one in named:
+            if not 0 <= one < self.n_vocab:
+                raise CheckpointError(f"{self.source}: {name} has id {one}; the model has ids 0 to {self.n_vocab - 1}")
+            if one < self.n_ordinary:
+                raise CheckpointError(f"{self.source}: {name} has id {one}, which is a token of text")
+            if found.setdefault(one, name) != name:
+                raise CheckpointError(f"{self.source}: {found[one]} and {name} share one id, {one}")
+
+    def _timestamps(self, ids: Mapping[str, int], roles: Mapping[str, int]) -> tuple[int, int]:
+        """Give the first timestamp's id and how many there are; none where other tokens or nothing stand there."""
+        stated = {round(float(match[1]) / 0.02): ids[name] for name in ids if (match := _TIMESTAMP.fullmatch(name))}
+        stated = {i: one for i, one in stated.items() if i < self.most_timestamps and one < self.n_vocab}
+        no_timestamps = ids.get("<|notimestamps|>")
+        begin = stated.get(0, max(roles.values()) + 1 if no_timestamps is None else no_timestamps + 1)
+        if no_timestamps is not None and begin != no_timestamps + 1:
+            raise CheckpointError(
+                f"{self.source}: the first timestamp, <|0.00|>, has id {begin}, and <|notimestamps|> has id "
+                f"{no_timestamps}; in every Whisper the one follows the other"
+            )
+        for i, one in stated.items():
+            if one != begin + i:
+                raise CheckpointError(
+                    f"{self.source}: {timestamp_name(i)} has id {one}; counted from <|0.00|>, it must be {begin + i}"
+                )
+        if stated:
+            return begin, next(i for i in range(self.most_timestamps + 1) if i not in stated)
+        others = any(begin <= one < begin + self.most_timestamps for one in ids.values())
+        fits = no_timestamps is not None and begin + self.most_timestamps <= self.n_vocab
+        return begin, self.most_timestamps if fits and not others else 0
+
+    def _check_order(self, ids: Mapping[str, int], roles: Mapping[str, int], begin: int) -> None:
+        """Refuse an order in which text could not be told from what is none by its ids."""
+        if ids["<|endoftext|>"] >= begin:
+            raise CheckpointError(
+                f"{self.source}: <|endoftext|> has id {ids['<|endoftext|>']}, above the first timestamp, {begin}; in "
+                "every Whisper it comes before"
+            )
+        for name, one in ids.items():
+            if one < max(roles.values()) and not _NAME.fullmatch(name):
+                raise CheckpointError(
+                    f"{self.source}: token {name!r:.60}, which is text, has id {one} among the special tokens; stapes "
+                    "reads vocabularies whose tokens of text come first, as in every published Whisper"
+                )
 
 
-def special_ids(named: Mapping[str, int]) -> SpecialIds:
-    """Pick from all named ids those that the rules speak of."""
-    return SpecialIds(
-        eot=named["<|endoftext|>"],
-        sot=named["<|startoftranscript|>"],
-        translate=named["<|translate|>"],
-        transcribe=named["<|transcribe|>"],
-        sot_lm=named["<|startoflm|>"],
-        sot_prev=named["<|startofprev|>"],
-        no_speech=named["<|nospeech|>"],
-        no_timestamps=named["<|notimestamps|>"],
-        timestamp_begin=named["<|0.00|>"],
-        languages={code: named[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in named},
-    )
+def code_of(name: str) -> str:
+    """Give a language's code from its token's name: "<|en|>" -> "en"."""
+    return name[2:-2]

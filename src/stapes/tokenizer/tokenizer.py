@@ -13,8 +13,8 @@ from stapes.checkpoint.base import ModelSpec, VocabularyData
 from stapes.errors import CheckpointError, OptionError
 from stapes.languages import LANGUAGES
 from stapes.options import Task
-from stapes.tokenizer.special import SpecialIds, named_ids, special_ids
-from stapes.tokenizer.vocabulary import is_english_only, n_languages, n_timestamps, vocabulary_for
+from stapes.tokenizer.special import SpecialIds
+from stapes.tokenizer.vocabulary import ordinary_tokens, stated_ids
 
 if TYPE_CHECKING:
     import tiktoken
@@ -36,18 +36,24 @@ _MUSIC_SIGNS = tuple("♩♪♫♬♭♮♯")
 class Tokenizer:
     """Text to ids and back for one model."""
 
-    def __init__(self, spec: ModelSpec, vocabulary: VocabularyData | None = None) -> None:
-        """Take the model's sizes and what its checkpoint says of the vocabulary; None: the shipped one."""
-        data = vocabulary or vocabulary_for(spec)
+    def __init__(
+        self, spec: ModelSpec, vocabulary: VocabularyData | None = None, source: str = "this checkpoint"
+    ) -> None:
+        """Take the model's sizes and what its checkpoint says of the vocabulary; None: nothing.
+
+        source: the checkpoint, for errors. Raises CheckpointError where ids are missing or contradict each other.
+        """
+        stated = vocabulary or VocabularyData(tokens=())
+        self._tokens = ordinary_tokens(spec, stated, source)
+        self._ids = {token: i for i, token in enumerate(self._tokens)}
+        if len(self._ids) != len(self._tokens):
+            raise CheckpointError(f"{source}: the vocabulary holds a token twice; the tokenizer file is damaged")
+        ids = stated_ids(spec, stated, self._tokens, source)
         self.n_vocab = spec.n_vocab
-        self.multilingual = n_languages(spec, len(data.tokens)) > 0 and not is_english_only(data)
-        self._tokens = data.tokens
-        self._ids = {token: i for i, token in enumerate(data.tokens)}
-        self._named = named_ids(len(data.tokens), spec.n_vocab, n_timestamps(spec), data.special)
-        self.special: SpecialIds = special_ids(self._named)
-        self._names = {one: name.encode() for name, one in self._named.items()}
-        if len(self._ids) != len(data.tokens):
-            raise CheckpointError("the vocabulary holds a token twice; the tokenizer file is damaged")
+        self.multilingual = ids.multilingual
+        self.special: SpecialIds = ids.resolve()
+        self._names = {one: name.encode() for one, name in self.special.names.items()}
+        self._stated = stated.special
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
@@ -74,7 +80,7 @@ class Tokenizer:
     def decode_with_timestamps(self, ids: Iterable[int]) -> str:
         """Give the text of ids, timestamps written as <|1.08|>."""
         n_ordinary = len(self._tokens)
-        spelt = [self._tokens[one] if one < n_ordinary else self._names[one] for one in ids]
+        spelt = [self._tokens[one] if one < n_ordinary else self._names.get(one, b"") for one in ids]
         return b"".join(spelt).decode("utf-8", errors="replace")
 
     @cached_property
@@ -85,16 +91,54 @@ class Tokenizer:
     def start_sequence(self, language: str | None, task: Task) -> tuple[int, ...]:
         """Give the ids that open a transcript: start, language and task; for an English-only model, start alone.
 
-        Raises OptionError if the model does not know the language.
+        language: a code, or None for the model's first one. Raises OptionError if the model does not know it, or has
+        no token for the task.
         """
         if not self.multilingual:
+            if language is not None and language not in LANGUAGES:
+                raise OptionError(f"language {language!r}: this model knows English only")
             return (self.special.sot,)
-        code = language or next(iter(LANGUAGES))
-        if code not in self.special.languages:
+        one = self._language_id(next(iter(self.special.languages)) if language is None else language)
+        wanted: int | None = getattr(self.special, task)
+        if wanted is None:
+            raise OptionError(f"task {task!r}: this model has no token for it; it can only transcribe")
+        return (self.special.sot, one, wanted)
+
+    def _language_id(self, code: str) -> int:
+        """Find a language's id: of those that the model detects, or of any token of that name."""
+        if (one := self.special.languages.get(code)) is not None:
+            return one
+        one = self._stated.get(f"<|{code}|>")
+        if one is None or one in self._names or not len(self._tokens) <= one < self.n_vocab:
             raise OptionError(
-                f"this model does not know {LANGUAGES[code]} ({code}); it knows {len(self.special.languages)} languages"
+                f"this model does not know {LANGUAGES.get(code, 'the language')} ({code}): it has no token <|{code}|>; "
+                f"it knows {len(self.special.languages)} languages, which engine.info.languages lists"
             )
-        return (self.special.sot, self.special.languages[code], getattr(self.special, task))
+        return one
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether the model can tell times; without, each window is one segment."""
+        return self.special.n_timestamps > 0
+
+    @property
+    def without_timestamps(self) -> tuple[int, ...]:
+        """What follows the start sequence where text alone is wanted."""
+        return () if self.special.no_timestamps is None else (self.special.no_timestamps,)
+
+    @cached_property
+    def unused(self) -> tuple[int, ...]:
+        """Ids that are never chosen, whatever is suppressed: of no token that a transcript can hold.
+
+        Rows that pad the embedding, tokens that were added, and whatever else stands behind the timestamps.
+        """
+        end = self.special.timestamp_end
+        return tuple(one for one in range(len(self._tokens), self.n_vocab) if one not in self._names or one >= end)
+
+    @property
+    def measured_below(self) -> int | None:
+        """The id below which probabilities are measured: what follows timestamps does not count. None: all do."""
+        return self.special.timestamp_end if self.special.timestamp_end < self.n_vocab else None
 
     @cached_property
     def blank(self) -> tuple[int, ...]:
@@ -128,7 +172,8 @@ class Tokenizer:
         if -1 in suppress:
             ids.update(self.non_speech)
         s = self.special
-        ids.update((s.transcribe, s.translate, s.sot, s.sot_prev, s.sot_lm, s.no_speech))
+        steering = (s.transcribe, s.translate, s.sot, s.sot_prev, s.sot_lm, s.no_speech)
+        ids.update(one for one in steering if one is not None)
         return tuple(sorted(ids))
 
 

@@ -1,21 +1,34 @@
-"""The two vocabularies that ship as data, and which one a model without its own uses."""
+"""The two vocabularies that ship as data, and the sizes of the published models, whose ids are known."""
 
 from __future__ import annotations
 
 import binascii
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Final, Literal
 
 from stapes.checkpoint.base import ModelSpec, VocabularyData
-from stapes.tokenizer.special import AFTER_LANGUAGES, BEFORE_LANGUAGES
+from stapes.errors import CheckpointError
+from stapes.tokenizer.special import (
+    AFTER_LANGUAGES,
+    BEFORE_LANGUAGES,
+    WAY_OUT,
+    StatedIds,
+    by_present_name,
+    layout,
+)
 
-#: Languages of the first multilingual models; a model with room for fewer is an English-only one.
-FIRST_LANGUAGES = 99
+VocabularyName = Literal["multilingual", "english"]
+#: vocabulary and mel bins of each kind of published model -> languages in its layout (openai/whisper at c0d2f62)
+_PUBLISHED: Final[dict[tuple[VocabularyName, int], int]] = {
+    ("multilingual", 80): 99,
+    ("multilingual", 128): 100,  # from large-v3 on
+    ("english", 80): 99,
+}
 
 
 @cache
-def shipped_tokens(name: Literal["multilingual", "english"]) -> tuple[bytes, ...]:
+def shipped_tokens(name: VocabularyName) -> tuple[bytes, ...]:
     """Give the bytes of a shipped vocabulary's ordinary tokens in the order of their ids."""
     text = resources.files("stapes.tokenizer").joinpath("data", f"{name}.txt").read_text("ascii")
     return tuple(binascii.a2b_base64(line) for line in text.split("\n")[:-1])
@@ -26,21 +39,49 @@ def n_timestamps(spec: ModelSpec) -> int:
     return spec.n_audio_ctx + 1
 
 
-def n_languages(spec: ModelSpec, n_ordinary: int) -> int:
-    """How many ids are left for languages, once all other tokens have theirs."""
-    return spec.n_vocab - n_ordinary - len(BEFORE_LANGUAGES) - len(AFTER_LANGUAGES) - n_timestamps(spec)
+def published_languages(n_ordinary: int, spec: ModelSpec) -> int | None:
+    """How many languages the published model of these sizes knows; None: no published model has them."""
+    for (name, n_mels), n_languages in _PUBLISHED.items():
+        n_special = len(BEFORE_LANGUAGES) + n_languages + len(AFTER_LANGUAGES) + n_timestamps(spec)
+        if (spec.n_mels, spec.n_vocab) == (n_mels, n_ordinary + n_special) and n_ordinary == len(shipped_tokens(name)):
+            return n_languages
+    return None
 
 
-def is_english_only(vocabulary: VocabularyData) -> bool:
-    """English-only models keep GPT-2's vocabulary; all others have their own."""
-    if vocabulary.tokens is shipped_tokens("multilingual"):  # spares reading the other one
-        return False
-    return vocabulary.tokens == shipped_tokens("english")
+def ordinary_tokens(spec: ModelSpec, stated: VocabularyData, source: str) -> tuple[bytes, ...]:
+    """Give the ordinary tokens that a checkpoint states, or the shipped ones that its ids or sizes tell.
+
+    Raises CheckpointError where neither does.
+    """
+    if stated.tokens:
+        return stated.tokens
+    names: tuple[VocabularyName, ...] = ("multilingual", "english")
+    eot = stated.special.get("<|endoftext|>")
+    for name in names:
+        n_ordinary = len(shipped_tokens(name))
+        if n_ordinary == eot or (eot is None and published_languages(n_ordinary, spec) is not None):
+            return shipped_tokens(name)
+    raise CheckpointError(
+        f"{source}: states no vocabulary, and no published model has {spec.n_vocab} ids and {spec.n_mels} mel bins; "
+        f"{WAY_OUT}"
+    )
 
 
-def vocabulary_for(spec: ModelSpec) -> VocabularyData:
-    """Give the shipped vocabulary for a model whose checkpoint has none; told by its size, as in the reference."""
-    multilingual = shipped_tokens("multilingual")
-    if n_languages(spec, len(multilingual)) >= FIRST_LANGUAGES:
-        return VocabularyData(tokens=multilingual)
-    return VocabularyData(tokens=shipped_tokens("english"))
+def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...], source: str) -> StatedIds:
+    """Put together what a checkpoint states of special tokens and, for sizes of a published model, its layout.
+
+    tokens: the ordinary ones. English-only models keep GPT-2's vocabulary; all others have their own.
+    """
+    english = tokens is not shipped_tokens("multilingual") and tokens == shipped_tokens("english")
+    multilingual = not english if stated.multilingual is None else stated.multilingual
+    n_languages = published_languages(len(tokens), spec)
+    published = {} if n_languages is None else layout(len(tokens), n_languages)
+    return StatedIds(
+        ids={**published, **by_present_name(stated.special, source)},
+        languages=stated.languages if multilingual else None,
+        multilingual=multilingual,
+        n_ordinary=len(tokens),
+        n_vocab=spec.n_vocab,
+        most_timestamps=n_timestamps(spec),
+        source=source,
+    )
