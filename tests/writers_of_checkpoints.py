@@ -10,6 +10,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def random_tensors(spec: ModelSpec = TINY, dtype: str = "float16", seed: int = 1
 
 def spelled(token: bytes) -> str:
     """Spell bytes as GPT-2 does, byte by byte from its rule."""
+    return "".join(map(_character, token))
+
+
+@cache
+def _character(byte: int) -> str:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return "".join(chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in token)
+    others = [other for other in range(256) if other not in printable]
+    return chr(byte) if byte in printable else chr(256 + others.index(byte))
 
 
 def tokenizer_json(tokens: Iterable[bytes] = TOKENS, special: Mapping[str, int] = SPECIAL) -> str:

@@ -6,7 +6,7 @@ import os
 
 from stapes.backends.selecting import open_backend
 from stapes.engine import Engine
-from stapes.errors import OptionError
+from stapes.errors import CheckpointError, OptionError
 from stapes.options import PRECISIONS
 from stapes.work import speech_listeners, tokenizer_of
 
@@ -47,7 +47,11 @@ def load(
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
     checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
-    tokenizer = tokenizer_of(checkpoint)  # now: a model that cannot be decoded is refused before its weights are packed
+    try:
+        tokenizer = tokenizer_of(checkpoint)  # before the weights are packed, which takes seconds
+    except CheckpointError:
+        checkpoint.verify()  # of what is wrong, a package's damage is the cause
+        raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
     return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend), tokenizer=tokenizer)
 

@@ -182,7 +182,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--language=pt_BR"], "did you mean 'pt' (Portuguese)?"),
         (["a", "--languages", "en,cmn"], "languages: unknown language 'cmn'; did you mean 'zh' (Chinese)?"),
         (["a", "--language", "auto"], "leave it out"),
-        (["a", "--languages", "en,xx"], "languages: unknown language 'xx'"),
+        (["a", "--languages", "en,klingon"], "languages: unknown language 'klingon'"),
         (["a", "--languages", "en,es", "--language", "fr"], "language 'fr' is not among languages en,es"),
         (["a", "--multilingual", "True", "--language", "fr"], "multilingual finds each window's language"),
         (["a", "--suppress_regex", "("], "suppress_regex '(' is no regular expression"),

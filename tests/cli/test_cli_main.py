@@ -229,7 +229,8 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
             "its folder is not a folder but a file; choose another",
         ),
         (["a.mp3", "-o", "out"], unwritable, "out: no permission to write here; choose another folder"),
-        (["a.mp3", "--language", "xx"], nothing, "unknown language 'xx'; give a code such as 'en'"),
+        (["a.mp3", "--language", "klingon"], nothing, "unknown language 'klingon'; give a code such as 'en'"),
+        (["a.mp3", "--language", "xx"], nothing, "this model does not know xx"),  # known once the model is
         (
             ["a.mp3", "--highlight_words", "True"],
             nothing,

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.errors import OptionError
-from stapes.languages import _HINTS, ALIASES, CODE_OF_NAME, LANGUAGES, WITHOUT_SPACES, language_code
-from stapes.options import TranscribeOptions
+from stapes.languages import (
+    _HINTS,
+    ALIASES,
+    CODE_OF_NAME,
+    LANGUAGES,
+    WITHOUT_SPACES,
+    language_code,
+    language_title,
+)
+from stapes.options import Speech, TranscribeOptions
 
 spelled = st.sampled_from(sorted({*LANGUAGES, *LANGUAGES.values(), *ALIASES}))
 style = st.sampled_from([str, str.upper, str.title, str.capitalize])
@@ -45,6 +55,27 @@ def test_known_spellings(name: str, code: str) -> None:
     assert language_code(name) == code
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("gsw", "gsw"), (" XX ", "xx"), ("<|gsw|>", "gsw"), ("<|zh-TW|>", "zh-TW"), ("<|EN|>", "en"), ("<|haw|>", "haw")],
+)
+def test_a_code_that_is_not_listed_is_taken_as_it_is_until_a_model_is_known(name: str, code: str) -> None:
+    assert language_code(name) == code
+    assert Speech(language=name).language_code == code
+    assert Speech(languages=("en", name)).candidates == tuple(dict.fromkeys(("en", code)))
+
+
+@pytest.mark.parametrize("name", ["zh-TW", "klingon", "<|en", "<||>", "<|a b|>", "<|<|>", "e", "12", ""])
+def test_what_is_neither_a_code_nor_a_name_is_refused_at_birth(name: str) -> None:
+    with pytest.raises(OptionError, match="unknown language"):
+        language_code(name)
+
+
+def test_a_language_is_named_in_english_or_by_its_code() -> None:
+    titles = {"en": "English", "ht": "Haitian Creole", "gsw": "gsw", "zh-TW": "zh-TW"}
+    assert {code: language_title(code) for code in titles} == titles
+
+
 @given(spelled, style, around, around)
 def test_codes_names_and_aliases_are_known_in_any_case(name: str, write: type[str], before: str, after: str) -> None:
     code = language_code(before + write(name) + after)
@@ -56,6 +87,8 @@ def test_any_other_text_is_an_option_error(text: str) -> None:
     known = text.strip().lower()
     if known in LANGUAGES or known in CODE_OF_NAME:
         assert language_code(text) in LANGUAGES
+    elif re.fullmatch(r"[a-z]{2,3}|<\|[^|<>\s]+\|>", known):
+        assert language_code(text).lower() == known.removeprefix("<|").removesuffix("|>")
     else:
         with pytest.raises(OptionError, match="unknown language"):
             language_code(text)
