@@ -139,10 +139,10 @@ look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the
 
 # openai-whisper asks for any torch: the version that the golden files were made with has to be there before it.
 .venv-reference/.installed: pyproject.toml $(NATIVE_SOURCES) | .venv-reference/.created
-	@$(call say,PyTorch and openai-whisper into .venv-reference (once; large; $(COMPILING)))
+	@$(call say,openai-whisper and transformers with PyTorch into .venv-reference (once; large; $(COMPILING)))
 	@$(call tools,.venv-reference)
 	@.venv-reference/bin/python $(PIP_INSTALL) torch==2.13.0
-	@.venv-reference/bin/python $(PIP_INSTALL) openai-whisper==20250625
+	@.venv-reference/bin/python $(PIP_INSTALL) openai-whisper==20250625 transformers==5.24.0
 	@$(call install,.venv-reference,-e '.[dev]')
 	@$(call look,.venv-reference)
 	@touch $@

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from stapes.checkpoint.base import Array, ModelSpec
 from stapes.languages import LANGUAGES
 from stapes.testing import random_checkpoint, small_vocabulary, tiny_spec
+from stapes.tokenizer.vocabulary import shipped_tokens
 from tests import writers_of_checkpoints as write
 
 AFTER = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
@@ -155,3 +157,77 @@ def write_tokenizer(folder: Path, vocabulary: Vocabulary, kind: str | None) -> N
 
 def put(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+# At random.
+
+EACH_TOKENIZER = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json")
+#: codes that no published model has a token for
+OTHER_CODES = ("gsw", "tlh", "nan", "xx", "zh-TW", "ga")
+#: what a fine-tune may have been given beside languages
+ADDED = ("<|foo|>", "concord", " returned", "<|pad|>", "<|speaker|>")
+
+
+@dataclass(frozen=True)
+class Files:
+    """A vocabulary, and which files state it."""
+
+    vocabulary: Vocabulary
+    tokenizer: str | None
+    generation: dict[str, Any] | None
+
+    def write(self, folder: Path) -> Path:
+        """Write the folder; config.json states the ids that transformers needs to make the network."""
+        named, sizes = self.vocabulary.named, {"n_mels": 80}
+        if len(self.vocabulary.tokens) > len(small_vocabulary().tokens):  # keep a large embedding narrow
+            sizes |= dict.fromkeys(("n_audio_state", "n_text_state"), 2)
+            sizes |= dict.fromkeys(("n_audio_head", "n_text_head", "n_audio_layer", "n_text_layer"), 1)
+        return write_folder(
+            folder,
+            self.vocabulary,
+            tokenizer=self.tokenizer,
+            generation=self.generation,
+            spec=self.vocabulary.spec(**sizes),
+            config={
+                **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"), named["<|endoftext|>"]),
+                "decoder_start_token_id": named["<|startoftranscript|>"],
+            },
+        )
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """The languages that the files state, by code."""
+        ids = {name[2:-2]: one for name, one in self.vocabulary.lang_to_id.items()}
+        if self.generation and "lang_to_id" in self.generation:
+            return ids
+        return {code: one for code, one in ids.items() if code in LANGUAGES or code in self.vocabulary.codes}
+
+
+@st.composite
+def vocabularies(draw: st.DrawFn, *, tokens: tuple[bytes, ...] | None = None) -> Vocabulary:
+    """Vocabularies of multilingual models; of 256 to 364 ordinary tokens, if not given."""
+    codes = st.sampled_from((*LANGUAGES, *OTHER_CODES))
+    own = tuple(draw(st.lists(codes, min_size=1, max_size=12, unique=True)))
+    others = [code for code in (*OTHER_CODES, "yue", "mt") if code not in own]
+    return Vocabulary(
+        tokens=tokens or small_vocabulary().tokens[: draw(st.integers(256, 364))],
+        codes=own,
+        n_timestamps=draw(st.sampled_from([1501, 1501, 0])),
+        timestamps_named=draw(st.booleans()),
+        added=tuple(draw(st.lists(st.sampled_from(ADDED), max_size=3, unique=True))),
+        appended_codes=tuple(draw(st.lists(st.sampled_from(others), max_size=2, unique=True))) if others else (),
+        padding=draw(st.integers(0, 70)),
+    )
+
+
+@st.composite
+def stated_files(draw: st.DrawFn, *, with_generation: bool | None = None) -> Files:
+    """Files that state every id, one way or another; without a tokenizer's, of a vocabulary that ships."""
+    kind = draw(st.sampled_from([*EACH_TOKENIZER, None]))
+    vocabulary = draw(vocabularies(tokens=None if kind else shipped_tokens("multilingual")))
+    has_generation = kind is None or (draw(st.booleans()) if with_generation is None else with_generation)
+    generation = vocabulary.generation_config() if has_generation else None
+    if generation and kind and with_generation is None:
+        for key in draw(st.sets(st.sampled_from(sorted(generation)))):  # older ones state less
+            del generation[key]
+    return Files(vocabulary, kind, generation)
