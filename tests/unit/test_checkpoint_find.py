@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ class FakeHub:
         self.root = root
         self.online: dict[str, Path] = {}
         self.failure: Exception | None = None
+        self.full: OSError | None = None  # raised where something is to be kept
         self.fetched: list[str] = []
         self.constants = SimpleNamespace(HF_HUB_OFFLINE=False)
         self.errors = SimpleNamespace(CacheNotFound=LookupError)
@@ -63,6 +65,8 @@ class FakeHub:
 
     def snapshot_download(self, hub_id: str, allow_patterns: list[str], tqdm_class: type | None = None) -> str:
         self.fetched = sorted(allow_patterns)
+        if self.full:
+            raise self.full
         for name in allow_patterns:
             self.hf_hub_download(hub_id, name)
         if tqdm_class:
@@ -188,6 +192,22 @@ def test_a_slip_in_a_hub_id_gets_the_near_one(fake_hub: FakeHub) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         find_checkpoint("me/mine")
     assert "Did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_model_that_cannot_be_kept_says_so(tmp_path: Path, fake_hub: FakeHub, code: int) -> None:
+    fake_hub.online["me/mine"] = write.write_huggingface(tmp_path / "online", TENSORS)
+    fake_hub.full = OSError(code, os.strerror(code))
+    with pytest.raises(ModelNotFoundError, match=f"cannot be kept .*{os.strerror(code)}.*--model_dir"):
+        find_checkpoint("me/mine")
+
+
+def test_a_known_model_that_cannot_be_fetched_is_not_suggested(fake_hub: FakeHub) -> None:
+    fake_hub.failure = TimeoutError("slow")
+    for text in ("small", "openai/whisper-small", "Systran/faster-whisper-small"):
+        with pytest.raises(ModelNotFoundError) as caught:
+            find_checkpoint(text)
+        assert "Did you mean" not in str(caught.value)
 
 
 class GatedRepoError(Exception):

@@ -7,6 +7,7 @@ weights, no pickle.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import queue
@@ -31,6 +32,7 @@ DownloadProgress = Callable[[int, int], None]
 ANSWER_S = 3.0
 ANSWER_VARIABLE = "HF_HUB_ETAG_TIMEOUT"
 
+_NOT_WRITTEN = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 CT2_WEIGHTS = "model.bin"
 #: Small files beside the weights, where a model has them.
 COMPANIONS = (
@@ -146,7 +148,6 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
         why = f"its owner asks for your consent: give it on https://huggingface.co/{hub_id} and set HF_TOKEN"
     elif "RepositoryNotFoundError" in kinds:
         why = "the hub has no model of this name, or a private one: check the name, or set HF_TOKEN"
-        why += f".{hint}" if (hint := did_you_mean(hub_id)) else ""
     elif "OfflineModeIsEnabled" in kinds or _hub().constants.HF_HUB_OFFLINE:
         why = "it is not in the cache and HF_HUB_OFFLINE is set: unset it, or give the path of a checkpoint"
     elif isinstance(exc, _NothingAnswersError):
@@ -154,12 +155,15 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
             f"nothing answers at {_hub().constants.ENDPOINT} (for {_answer_s():g} s): check the network, give the path "
             f"of a checkpoint, or set {ANSWER_VARIABLE} to more seconds where the network is slow"
         )
+    elif isinstance(exc, OSError) and exc.errno in _NOT_WRITTEN:
+        why = f"it cannot be kept ({exc}): make room, or choose another folder with --model_dir or HF_HOME"
     else:
         why = (
             f"the hub could not be reached or broke off ({type(exc).__name__}: {str(exc)[:200]}): try again, "
             "or give the path of a checkpoint"
         )
-    return ModelNotFoundError(f"{hub_id}: not a path here, and not fetched from the hub: {why}")
+    hint = did_you_mean(hub_id)
+    return ModelNotFoundError(f"{hub_id}: not a path here, and not fetched from the hub: {why}{hint and '.' + hint}")
 
 
 def cached_repositories() -> list[tuple[str, Path, int]]:

@@ -201,6 +201,8 @@ def did_you_mean(text: str) -> str:
     names = {name.lower(): name for model in KNOWN for name in _names(model)}
     last = text.lower().strip().rstrip("/").rpartition("/")[2].partition("?")[0]
     stem = _AROUND.sub("", _FILE.sub("", last))
+    if model_named(text):
+        return ""
     if stem in names:
         return f" Did you mean {names[stem]}?"
     if is_hub_id(text):  # most are of people's own, so only a slip of the finger counts
