@@ -111,6 +111,14 @@ def test_pointers_among_shards_and_in_other_formats_are_named(tmp_path: Path) ->
     refused(folder, "holds model.bin, which is a Git LFS pointer")
 
 
+@pytest.mark.parametrize("config", [None, {}, {"model_type": "whisper"}, {"model_type": "whisper", "d_model": 512}])
+def test_a_pointer_is_what_is_wrong_whatever_the_configuration(tmp_path: Path, config: object) -> None:
+    (tmp_path / "model.safetensors").write_bytes(POINTER)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    refused(tmp_path, "Git LFS pointer")
+
+
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     folder = write.write_huggingface(tmp_path, TENSORS)
     (folder / "model.safetensors").unlink()
@@ -132,6 +140,9 @@ def test_mlx_is_named_in_all_its_layouts(tmp_path: Path) -> None:
         refused(folder, "MLX.*openai/whisper")
     with pytest.raises(CheckpointError, match=r"config\.json: belongs to weights of MLX"):
         open_checkpoint(tmp_path / "weights.safetensors" / "weights.safetensors")
+    (tmp_path / "model.safetensors" / "model.safetensors").write_bytes(b"not even weights")
+    with pytest.raises(CheckpointError, match="weights of MLX"):
+        open_checkpoint(tmp_path / "model.safetensors")
     folder = write.write_huggingface(tmp_path / "metadata", TENSORS)
     text = json.dumps({"__metadata__": {"format": "mlx"}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)

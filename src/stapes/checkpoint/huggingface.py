@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.checkpoint.files import positive_int, read_json_object
-from stapes.checkpoint.safetensors import read_safetensors
+from stapes.checkpoint.files import FileBytes, positive_int, read_json_object
+from stapes.checkpoint.safetensors import read_safetensors, refuse_stranger
 from stapes.checkpoint.stored import StoredTensor, kind_of, spec_of, tensors_of
 from stapes.checkpoint.strangers import MLX
 from stapes.checkpoint.tokens import read_vocabulary
@@ -36,9 +36,15 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     weights: the one file of weights, where it is not model.safetensors or the shards of the index.
     """
     config_path = folder / "config.json"
+    config = read_json_object(config_path) if config_path.is_file() else {}
+    if "n_audio_state" in config and "d_model" not in config:
+        # Sizes by OpenAI's names: https://github.com/ml-explore/mlx-examples/blob/d4c3a9c/whisper/convert.py
+        raise CheckpointError(f"{config_path}: belongs to {MLX}")
+    if (first := weights or folder / WEIGHTS).is_file():
+        refuse_stranger(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
     if not config_path.is_file():
         raise CheckpointError(f"{folder}: no config.json beside the weights; fetch the whole folder of the model")
-    spec = _spec(read_json_object(config_path), config_path)
+    spec = _spec(config, config_path)
     stored = _with_prefix(read_safetensors(weights) if weights else _read_weights(folder))
     return Checkpoint(
         name=name,
@@ -54,9 +60,6 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
 
 def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
     """Take the sizes from config.json, and refuse what this network is not."""
-    if "n_audio_state" in config and "d_model" not in config:
-        # Sizes by OpenAI's names: https://github.com/ml-explore/mlx-examples/blob/d4c3a9c/whisper/convert.py
-        raise CheckpointError(f"{path}: belongs to {MLX}")
     for key, expected in (
         ("model_type", "whisper"),
         ("activation_function", "gelu"),

@@ -25,6 +25,13 @@ def is_safetensors(head: bytes, size: int) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8
 
 
+def refuse_stranger(data: FileBytes) -> None:
+    """Raise CheckpointError where a file is known to be something else: a Git LFS pointer, a web page."""
+    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
+    if not is_safetensors(head, data.size) and (what := file_described(head)):
+        raise CheckpointError(f"{data.name}: is {what}")
+
+
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """Give every tensor of one file by its name.
 
@@ -32,9 +39,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     inside the file, without overlap and without gap.
     """
     data = FileBytes(path)
-    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
-    if not is_safetensors(head, data.size) and (what := file_described(head)):
-        raise CheckpointError(f"{path}: is {what}")
+    refuse_stranger(data)
     length = int.from_bytes(data.read(0, 8, "the header's length"), "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
