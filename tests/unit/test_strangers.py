@@ -149,6 +149,21 @@ def test_mlx_is_named_in_all_its_layouts(tmp_path: Path) -> None:
     refused(folder, "MLX")
 
 
+@pytest.mark.parametrize("names", ["transformers", "OpenAI"])
+def test_mlx_is_named_beside_a_configuration_of_transformers(tmp_path: Path, names: str) -> None:
+    folder = write.write_huggingface(tmp_path, TENSORS)
+    turned = {name: tensor.swapaxes(1, 2) if tensor.ndim == 3 else tensor for name, tensor in TENSORS.items()}
+    named = {write.huggingface_name(name) if names == "transformers" else name: turned[name] for name in turned}
+    (folder / "model.safetensors").write_bytes(write.safetensors_bytes(named))
+    refused(folder, "MLX, which orders a convolution")
+
+
+def test_tensors_under_openais_names_are_named(tmp_path: Path) -> None:
+    folder = write.write_huggingface(tmp_path, TENSORS)
+    (folder / "model.safetensors").write_bytes(write.safetensors_bytes(TENSORS))
+    refused(folder, "names of OpenAI's .pt; save the model as a .pt")
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

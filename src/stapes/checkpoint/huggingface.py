@@ -46,6 +46,7 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
         raise CheckpointError(f"{folder}: no config.json beside the weights; fetch the whole folder of the model")
     spec = _spec(config, config_path)
     stored = _with_prefix(read_safetensors(weights) if weights else _read_weights(folder))
+    _refuse_other_names(stored, spec, folder)
     return Checkpoint(
         name=name,
         path=folder,
@@ -126,6 +127,18 @@ def _with_prefix(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
         f"model.{name}" if name.startswith(("encoder.", "decoder.")) else name: tensor
         for name, tensor in stored.items()
     }
+
+
+def _refuse_other_names(stored: dict[str, StoredTensor], spec: ModelSpec, folder: Path) -> None:
+    """Tell apart from a file that is not whole: one of MLX, whose configuration may be transformers' own."""
+    convolution = stored.get("model.encoder.conv1.weight")
+    if convolution and convolution.shape == (spec.n_audio_state, 3, spec.n_mels) and spec.n_mels != 3:
+        raise CheckpointError(f"{folder}: holds {MLX}")
+    if name := next((name for name in stored if ".blocks." in name), None):
+        raise CheckpointError(
+            f"{folder}: tensor {name!r:.80} and others have the names of OpenAI's .pt; save the model as a .pt, or "
+            "with transformers"
+        )
 
 
 def _stated_heads(folder: Path) -> tuple[tuple[int, int], ...] | None:
