@@ -185,6 +185,19 @@ def test_a_repository_of_another_programs_files_is_named(tmp_path: Path, fake_hu
         find_checkpoint("me/web")
 
 
+@pytest.mark.parametrize(
+    ("config", "said"), [({"model_type": "wav2vec2"}, "wav2vec2.*'whisper'"), ({"n_audio_state": 512}, "MLX")]
+)
+def test_other_networks_are_refused_before_their_weights_are_fetched(
+    tmp_path: Path, fake_hub: FakeHub, config: object, said: str
+) -> None:
+    fake_hub.online["me/other"] = write.write_huggingface(tmp_path / "online", TENSORS)
+    (tmp_path / "online" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=said):
+        find_checkpoint("me/other")
+    assert fake_hub.fetched == []
+
+
 def test_a_slip_in_a_hub_id_gets_the_near_one(fake_hub: FakeHub) -> None:
     fake_hub.failure = RepositoryNotFoundError()
     with pytest.raises(ModelNotFoundError, match=r"Did you mean openai/whisper-base"):

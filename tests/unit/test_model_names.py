@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+import stapes
 from stapes.checkpoint import find, hub, kept, packages
 from stapes.checkpoint.find import find_checkpoint, find_here, how_to_remove, installed_models, pull
 from stapes.checkpoint.heads import OFFICIAL
 from stapes.checkpoint.packages import WeightsPackage
 from stapes.checkpoint.registry import model_named, name_in
 from stapes.errors import CheckpointError, ModelNotFoundError, StapesWarning
+from stapes.testing import random_checkpoint
 from tests import writers_of_checkpoints as write
 
 TENSORS = write.random_tensors()
@@ -300,6 +302,13 @@ def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, text: str) -> None
     assert not list(kept._places(Path("kept"), text, None, ())) or ".." not in text
     with pytest.raises(CheckpointError):
         find_checkpoint(text, model_dir=tmp_path / "kept", download=False)
+
+
+def test_load_takes_the_folder_of_models(tmp_path: Path) -> None:
+    model = random_checkpoint("multilingual")
+    write.write_openai(tmp_path / "kept" / "my-own.pt", model.tensors, model.spec)
+    with stapes.load("my-own", model_dir=tmp_path / "kept", backend="numpy") as engine:
+        assert (engine.info.model, engine.info.path) == ("my-own", tmp_path / "kept" / "my-own.pt")
 
 
 # Trust

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stapes.checkpoint.files import read_json_object
-from stapes.checkpoint.huggingface import INDEX, WEIGHTS, shard_names
+from stapes.checkpoint.huggingface import INDEX, WEIGHTS, check_network, shard_names
 from stapes.checkpoint.registry import did_you_mean
 from stapes.checkpoint.strangers import names_described
 from stapes.errors import CheckpointError, ModelNotFoundError
@@ -93,6 +93,9 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, ca
                 f"stapes reads no pickles from the hub: name another repository of this model.{instead}"
             )
         weights = found[0]
+        if weights != CT2_WEIGHTS:  # refused before gigabytes are fetched
+            config = Path(hub.hf_hub_download(hub_id, "config.json", **at))
+            check_network(read_json_object(config), config)
         wanted = [name for name in COMPANIONS if name in files]
         if weights == INDEX:
             index = Path(hub.hf_hub_download(hub_id, INDEX, **at))

@@ -37,9 +37,7 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     """
     config_path = folder / "config.json"
     config = read_json_object(config_path) if config_path.is_file() else {}
-    if "n_audio_state" in config and "d_model" not in config:
-        # Sizes by OpenAI's names: https://github.com/ml-explore/mlx-examples/blob/d4c3a9c/whisper/convert.py
-        raise CheckpointError(f"{config_path}: belongs to {MLX}")
+    check_network(config, config_path)
     if (first := weights or folder / WEIGHTS).is_file():
         refuse_stranger(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
     if not config_path.is_file():
@@ -59,8 +57,11 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     )
 
 
-def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
-    """Take the sizes from config.json, and refuse what this network is not."""
+def check_network(config: dict[str, Any], path: Path) -> None:
+    """Raise CheckpointError where config.json is of MLX, or of another network than Whisper's."""
+    if "n_audio_state" in config and "d_model" not in config:
+        # Sizes by OpenAI's names: https://github.com/ml-explore/mlx-examples/blob/d4c3a9c/whisper/convert.py
+        raise CheckpointError(f"{path}: belongs to {MLX}")
     for key, expected in (
         ("model_type", "whisper"),
         ("activation_function", "gelu"),
@@ -71,6 +72,10 @@ def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
             raise CheckpointError(
                 f"{path}: {key} is {config[key]!r:.60}; stapes runs Whisper, where it is {expected!r}"
             )
+
+
+def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
+    """Take the sizes from config.json."""
     spec = spec_of({ours: positive_int(config, theirs, str(path)) for ours, theirs in _SIZES.items()}, str(path))
     for side in ("encoder", "decoder"):
         inner = config.get(f"{side}_ffn_dim", 4 * spec.n_audio_state)
