@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import stapes
-from stapes.checkpoint import find, hub, kept, packages
+from stapes.checkpoint import find, hub, model_folders, packages
 from stapes.checkpoint.find import find_checkpoint, find_here, how_to_remove, installed_models, pull
 from stapes.checkpoint.heads import OFFICIAL
 from stapes.checkpoint.packages import WeightsPackage
@@ -299,7 +299,7 @@ def test_the_models_own_folder_may_be_given(tmp_path: Path, folder: str) -> None
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, text: str) -> None:
     write.write_openai(tmp_path / "small.pt", TENSORS)
     (tmp_path / "kept").mkdir()
-    assert not list(kept._places(Path("kept"), text, None, ())) or ".." not in text
+    assert not list(model_folders._places(Path("kept"), text, None, ())) or ".." not in text
     with pytest.raises(CheckpointError):
         find_checkpoint(text, model_dir=tmp_path / "kept", download=False)
 
@@ -321,7 +321,7 @@ def test_a_file_of_a_published_name_is_held_against_its_hash(tmp_path: Path, mon
         checkpoint.verify()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     known = tuple(replace(one, sha256=sha256) if one.name == "small" else one for one in OFFICIAL)
-    monkeypatch.setattr(kept, "OFFICIAL", known)
+    monkeypatch.setattr(model_folders, "OFFICIAL", known)
     with without_a_warning():
         find_checkpoint("small", model_dir=tmp_path / "kept").verify()
 
@@ -331,7 +331,7 @@ def test_a_download_that_broke_off_is_passed_over(tmp_path: Path, damage: Callab
     path = write.write_openai(tmp_path / "home" / "whisper" / "small.pt", TENSORS)
     path.write_bytes(damage(path.read_bytes()))
     with (
-        pytest.warns(StapesWarning, match="passed over while looking for small.*small.pt"),
+        pytest.warns(StapesWarning, match="skipped while looking for small.*small.pt"),
         pytest.raises(ModelNotFoundError, match="stapes models pull small"),
     ):
         find_checkpoint("small", download=False)

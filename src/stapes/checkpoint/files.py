@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stapes.checkpoint.base import Array
-from stapes.checkpoint.strangers import HEAD_BYTES, file_described
+from stapes.checkpoint.unsupported import HEAD_BYTES, describe_file
 from stapes.errors import CheckpointError
 
 #: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. What exceeds this is not one.
@@ -180,7 +180,7 @@ def parse_json(text: bytes, source: str) -> object:
         found: object = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
         return found
     except (ValueError, RecursionError) as exc:
-        if what := file_described(text[:HEAD_BYTES]):
+        if what := describe_file(text[:HEAD_BYTES]):
             raise CheckpointError(f"{source}: is {what}") from exc
         raise CheckpointError(f"{source}: not valid JSON ({exc}); fetch it again") from exc
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.hub import DownloadProgress, cached_folder, cached_repositories, download_folder
-from stapes.checkpoint.kept import exists, find_kept, models_in, whisper_folder
+from stapes.checkpoint.model_folders import exists, find_in_folder, models_in, whisper_folder
 from stapes.checkpoint.packages import PACKAGES, open_package
 from stapes.checkpoint.registry import (
     KnownModel,
@@ -48,7 +48,7 @@ class InstalledModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _ModelRequest:
     """What a name stands for, and where to look for it."""
 
     name: str
@@ -57,7 +57,7 @@ class _Wanted:
     model_dir: Path | None
 
     @classmethod
-    def of(cls, text: str, model_dir: str | os.PathLike[str] | None) -> _Wanted:
+    def of(cls, text: str, model_dir: str | os.PathLike[str] | None) -> _ModelRequest:
         name = name_in(text)
         model = model_named(name)
         return cls(name, model, hub_ids_of(name, model), None if model_dir is None else _expanded(model_dir))
@@ -83,28 +83,28 @@ def find_checkpoint(
     """
     text = os.fspath(name_or_path)
     is_name = isinstance(name_or_path, str)  # a Path is never a name
-    wanted, path = _Wanted.of(text if is_name else "", model_dir), _expanded(text)
+    request, path = _ModelRequest.of(text if is_name else "", model_dir), _expanded(text)
     # A folder that happens to be called "base" and holds something else does not hide the model of that name.
-    if text and exists(path) and (wanted.model is None or looks_like_whisper(path)):
+    if text and exists(path) and (request.model is None or looks_like_whisper(path)):
         return open_checkpoint(path)
     if not is_name:
         raise no_such_model(text)
-    if found := _find_here(wanted):
+    if found := _find_here(request):
         return found
-    if not wanted.hub_ids:
+    if not request.hub_ids:
         raise no_such_model(text)
-    if wanted.model_dir and looks_like_whisper(wanted.model_dir):
+    if request.model_dir and looks_like_whisper(request.model_dir):
         raise ModelNotFoundError(
-            f"{wanted.name}: not in {wanted.model_dir}, which is a model itself and no folder of models; to use it, "
+            f"{request.name}: not in {request.model_dir}, which is a model itself and no folder of models; to use it, "
             "give it as the model"
         )
     if not download:
         raise ModelNotFoundError(
-            f"{wanted.name}: is neither a path, nor installed, nor in a folder of models or the hub's cache; fetch it "
-            f"once with `stapes models pull {wanted.name}`, or allow downloads"
+            f"{request.name}: is neither a path, nor installed, nor in a folder of models or the hub's cache; fetch it "
+            f"once with `stapes models pull {request.name}`, or allow downloads"
         )
-    folder = download_folder(wanted.hub_ids[0], progress=progress, cache_dir=wanted.model_dir)
-    return open_checkpoint(folder, wanted.name)
+    folder = download_folder(request.hub_ids[0], progress=progress, cache_dir=request.model_dir)
+    return open_checkpoint(folder, request.name)
 
 
 def find_here(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> Path | None:
@@ -112,10 +112,10 @@ def find_here(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> 
 
     A weights package is verified. Raises CheckpointError where it is damaged.
     """
-    wanted, path = _Wanted.of(name, model_dir), _expanded(name)
+    request, path = _ModelRequest.of(name, model_dir), _expanded(name)
     if name and exists(path) and looks_like_whisper(path):
         return path
-    found = _find_here(wanted)
+    found = _find_here(request)
     if found is None:
         return None
     found.verify()
@@ -138,10 +138,10 @@ def pull(
     name: str, *, progress: DownloadProgress | None = None, model_dir: str | os.PathLike[str] | None = None
 ) -> Path:
     """Fetch a model from the hub, or its newer version; give its folder. Errors as find_checkpoint's."""
-    wanted = _Wanted.of(name, model_dir)
-    if not wanted.hub_ids:
+    request = _ModelRequest.of(name, model_dir)
+    if not request.hub_ids:
         raise no_such_model(name)
-    return download_folder(wanted.hub_ids[0], progress=progress, cache_dir=wanted.model_dir)
+    return download_folder(request.hub_ids[0], progress=progress, cache_dir=request.model_dir)
 
 
 def installed_models(model_dir: str | os.PathLike[str] | None = None) -> list[InstalledModel]:
@@ -165,19 +165,19 @@ def _shortest(name: str) -> str:
     return model.name if model else name
 
 
-def _find_here(wanted: _Wanted) -> Checkpoint | None:
+def _find_here(request: _ModelRequest) -> Checkpoint | None:
     """Open what needs no network, in the order that docs/formats.md gives."""
-    if wanted.model and (packaged := _from_package(wanted.model)):
+    if request.model and (packaged := _from_package(request.model)):
         return packaged
-    if wanted.model_dir is not None and (
-        kept := find_kept(wanted.model_dir, wanted.name, wanted.model, wanted.hub_ids)
+    if request.model_dir is not None and (
+        found := find_in_folder(request.model_dir, request.name, request.model, request.hub_ids)
     ):
-        return kept
-    folder = whisper_folder() if wanted.model else None
-    if folder is not None and (kept := find_kept(folder, wanted.name, wanted.model, ())):
-        return kept
-    cached = next((folder for hub_id in wanted.hub_ids if (folder := cached_folder(hub_id))), None)
-    return open_checkpoint(cached, wanted.name) if cached else None
+        return found
+    folder = whisper_folder() if request.model else None
+    if folder is not None and (found := find_in_folder(folder, request.name, request.model, ())):
+        return found
+    cached = next((folder for hub_id in request.hub_ids if (folder := cached_folder(hub_id))), None)
+    return open_checkpoint(cached, request.name) if cached else None
 
 
 def _from_package(model: KnownModel) -> Checkpoint | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stapes.checkpoint.files import read_json_object
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, check_network, shard_names
 from stapes.checkpoint.registry import did_you_mean
-from stapes.checkpoint.strangers import names_described
+from stapes.checkpoint.unsupported import describe_names
 from stapes.errors import CheckpointError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, ca
         files = set(_within(_answer_s(), lambda: hub.HfApi().list_repo_files(hub_id)))
         found = weights_in(files)
         if not found or "config.json" not in files:
-            instead = f" It holds {what}." if not found and (what := names_described(files)) else ""
+            instead = f" It holds {what}." if not found and (what := describe_names(files)) else ""
             raise ModelNotFoundError(
                 f"{hub_id}: holds no {WEIGHTS}, {INDEX} or CTranslate2 {CT2_WEIGHTS} beside a config.json; "
                 f"stapes reads no pickles from the hub: name another repository of this model.{instead}"

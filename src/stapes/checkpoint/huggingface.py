@@ -10,10 +10,10 @@ from typing import Any
 
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.files import FileBytes, positive_int, read_json_object
-from stapes.checkpoint.safetensors import read_safetensors, refuse_stranger
+from stapes.checkpoint.safetensors import read_safetensors, refuse_unsupported
 from stapes.checkpoint.stored import StoredTensor, kind_of, spec_of, tensors_of
-from stapes.checkpoint.strangers import MLX
 from stapes.checkpoint.tokens import read_vocabulary
+from stapes.checkpoint.unsupported import MLX
 from stapes.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
@@ -39,7 +39,7 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     config = read_json_object(config_path) if config_path.is_file() else {}
     check_network(config, config_path)
     if (first := weights or folder / WEIGHTS).is_file():
-        refuse_stranger(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
+        refuse_unsupported(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
     if not config_path.is_file():
         raise CheckpointError(f"{folder}: no config.json beside the weights; fetch the whole folder of the model")
     spec = _spec(config, config_path)

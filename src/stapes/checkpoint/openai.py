@@ -23,8 +23,8 @@ import numpy as np
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec
 from stapes.checkpoint.files import FileBytes, positive_int
 from stapes.checkpoint.stored import WIDTHS, StoredTensor, kind_of, plain, spec_of, tensors_of
-from stapes.checkpoint.strangers import MLX
 from stapes.checkpoint.torch_pickle import MAX_PICKLE_BYTES, Inert, TorchTensor, read_pickle
+from stapes.checkpoint.unsupported import MLX
 from stapes.errors import CheckpointError
 
 _LOCAL_HEADER_BYTES = 30
@@ -147,7 +147,7 @@ def _pickle_of(entries: Mapping[str, _Entry], data: FileBytes) -> bytes:
 
 
 def _stored(state: dict[str, Any], entries: Mapping[str, _Entry], data: FileBytes) -> dict[str, StoredTensor]:
-    """Describe how to read each tensor of a state dict; what is no tensor is passed over."""
+    """Describe how to read each tensor of a state dict; other values are skipped."""
     found = {}
     for name, value in state.items():
         if isinstance(value, Inert):

@@ -74,7 +74,7 @@ def open_package(package: WeightsPackage) -> Checkpoint | None:
     if paths is None:
         return None
     data = FileBytes(*paths)
-    hashing = Hashing(data)
+    hashing = FileHash(data)
 
     def verify() -> None:
         if (sha256 := hashing.wait()) != package.sha256:
@@ -92,7 +92,7 @@ def open_package(package: WeightsPackage) -> Checkpoint | None:
     return replace(read, verification=verify)
 
 
-class Hashing:
+class FileHash:
     """Hashes a file in a thread of its own: hashlib lets go of Python's lock meanwhile."""
 
     def __init__(self, data: FileBytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stapes.checkpoint.files import MAX_DIMENSIONS, FileBytes, parse_json
 from stapes.checkpoint.stored import WIDTHS, StoredTensor, plain
-from stapes.checkpoint.strangers import HEAD_BYTES, MLX, file_described
+from stapes.checkpoint.unsupported import HEAD_BYTES, MLX, describe_file
 from stapes.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -25,10 +25,10 @@ def is_safetensors(head: bytes, size: int) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8
 
 
-def refuse_stranger(data: FileBytes) -> None:
+def refuse_unsupported(data: FileBytes) -> None:
     """Raise CheckpointError where a file is known to be something else: a Git LFS pointer, a web page."""
     head = data.read(0, min(HEAD_BYTES, data.size), "its head")
-    if not is_safetensors(head, data.size) and (what := file_described(head)):
+    if not is_safetensors(head, data.size) and (what := describe_file(head)):
         raise CheckpointError(f"{data.name}: is {what}")
 
 
@@ -39,7 +39,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     inside the file, without overlap and without gap.
     """
     data = FileBytes(path)
-    refuse_stranger(data)
+    refuse_unsupported(data)
     length = int.from_bytes(data.read(0, 8, "the header's length"), "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(

@@ -11,7 +11,7 @@ from stapes.checkpoint.files import FileBytes, read_json_object
 from stapes.checkpoint.hub import CT2_WEIGHTS, weights_in
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, read_huggingface, shard_names
 from stapes.checkpoint.safetensors import is_safetensors
-from stapes.checkpoint.strangers import HEAD_BYTES, file_described, names_described
+from stapes.checkpoint.unsupported import HEAD_BYTES, describe_file, describe_names
 from stapes.errors import CheckpointError
 
 ZIP = b"PK\x03\x04"
@@ -56,8 +56,8 @@ def _content_of(folder: Path) -> str:
         if path.is_file():
             head = _head_of(FileBytes(path))
             own = "a model by itself: give its path" if head.startswith((ZIP, GGML)) else "no file of weights"
-            return f"holds {name}, which is {file_described(head) or own}"
-    if what := names_described(names):
+            return f"holds {name}, which is {describe_file(head) or own}"
+    if what := describe_names(names):
         return f"holds {what}"
     return f"holds {', '.join(names[:5])}" if names else "is empty"
 
@@ -105,7 +105,7 @@ def _open_file(path: Path, name: str) -> Checkpoint:
     if is_safetensors(head, data.size):
         return read_huggingface(path.parent, name, None if _is_part_of_folder(path) else path)
     is_json = path.suffix == ".json" and head.lstrip().startswith(b"{")
-    what = "a part of a model's folder; give the folder" if is_json else file_described(head)
+    what = "a part of a model's folder; give the folder" if is_json else describe_file(head)
     what = what or f"not a checkpoint (it begins with {head[:8]!r})"
     raise CheckpointError(f"{path}: is {what}; {_EXPECTED}")
 

@@ -1,6 +1,6 @@
-"""Names what is no checkpoint that stapes reads: a file by its first bytes, a folder by the names in it.
+"""Describes unsupported formats: a file by its first bytes, a folder or repository by its file names.
 
-Each description ends with the way out. Only describes: what is read, sniff.py decides by content.
+Each description ends with the way out. Which format a checkpoint has is decided in sniff.py, by content.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
 MLX = f"weights of MLX, which orders a convolution's numbers otherwise; {_OTHER_PROGRAM}"
 
 
-def file_described(head: bytes) -> str | None:
+def describe_file(head: bytes) -> str | None:
     """Say what a file is and what to do, from its first HEAD_BYTES; None if they tell nothing."""
     for place, start, description in _FILES:
         if head[place:].startswith(start):
@@ -83,7 +83,7 @@ def file_described(head: bytes) -> str | None:
     return None
 
 
-def names_described(names: Collection[str]) -> str | None:
+def describe_names(names: Collection[str]) -> str | None:
     """Say what a folder or repository holds instead of a checkpoint, and what to do; None if its names do not tell."""
     seen = sorted(name for name in names if not name.startswith("."))
     for patterns, description in _NAMES:

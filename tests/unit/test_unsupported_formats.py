@@ -14,7 +14,7 @@ import pytest
 
 from stapes.checkpoint.find import find_checkpoint
 from stapes.checkpoint.sniff import open_checkpoint
-from stapes.checkpoint.strangers import names_described
+from stapes.checkpoint.unsupported import describe_names
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 from tests.refused_checkpoints import refused
@@ -211,7 +211,7 @@ def test_a_ggml_file_called_model_bin_is_read_by_its_path(tmp_path: Path) -> Non
 
 
 def test_names_that_tell_nothing_are_not_described() -> None:
-    assert names_described(["README.md", "config.json", ".gitattributes"]) is None
+    assert describe_names(["README.md", "config.json", ".gitattributes"]) is None
 
 
 # The hub's cache

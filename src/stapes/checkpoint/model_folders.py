@@ -1,4 +1,4 @@
-"""Models kept in folders, under the names that openai-whisper, faster-whisper and whisper.cpp give them.
+"""Finds models in folders, by the file names of openai-whisper, faster-whisper and whisper.cpp.
 
 Knows names, not formats, and asks no network.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.files import FileBytes
 from stapes.checkpoint.heads import OFFICIAL
-from stapes.checkpoint.packages import Hashing
+from stapes.checkpoint.packages import FileHash
 from stapes.checkpoint.registry import KnownModel, model_named, name_in
 from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint, snapshot_of
 from stapes.errors import CheckpointError, StapesWarning
@@ -34,10 +34,10 @@ def whisper_folder() -> Path | None:
     return None
 
 
-def find_kept(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Checkpoint | None:
+def find_in_folder(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Checkpoint | None:
     """Open the model of this name in a folder; None if it is not there.
 
-    What stands under its name and is no whole checkpoint (a download that broke off) is passed over with a warning.
+    A file or folder of that name that is no whole checkpoint (an interrupted download) is skipped with a warning.
     """
     for path in _places(folder, name, model, hub_ids):
         if not exists(path):
@@ -46,7 +46,7 @@ def find_kept(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequen
             return _checked(open_checkpoint(path, name), model)
         except CheckpointError as exc:
             if not path.name.startswith(_CACHED):  # the hub goes on with these where it stopped
-                warnings.warn(f"passed over while looking for {name}: {exc}", StapesWarning, stacklevel=2)
+                warnings.warn(f"skipped while looking for {name}: {exc}", StapesWarning, stacklevel=2)
     return None
 
 
@@ -80,11 +80,11 @@ def _places(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence
 
 
 def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
-    """Have a `.pt` that bears a published model's name held against that model's hash: a warning where it differs."""
+    """Let `verify` compare a `.pt` with the published hash of its name; it warns where they differ."""
     sha256 = next((official.sha256 for official in OFFICIAL if model and official.name == model.name), None)
     if checkpoint.format != "openai" or checkpoint.path is None or model is None or sha256 is None:
         return checkpoint
-    hashing, path = Hashing(FileBytes(checkpoint.path)), checkpoint.path
+    hashing, path = FileHash(FileBytes(checkpoint.path)), checkpoint.path
 
     def compare() -> None:
         if hashing.wait() != sha256:
