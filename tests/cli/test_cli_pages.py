@@ -293,7 +293,7 @@ def test_a_choice_that_cannot_be_is_refused(run: Run, engines: list[Engine], wor
     ("words", "said"),
     [
         (("--audio_track", "2"), "talk.wav: has no sound track 2; it holds 1 sound track (1 channel), counted from 1"),
-        (("--channel", "right"), "talk.wav: has one channel, and no right one; leave --channel out"),
+        (("--channel", "right"), "talk.wav: has one channel, so there is no right one; leave --channel out"),
     ],
 )
 def test_a_choice_that_a_file_does_not_offer_is_said_of_the_file(run: Run, words: tuple[str, ...], said: str) -> None:

@@ -97,6 +97,12 @@ def test_a_file_that_is_whole_does_not_warn_and_one_cut_short_says_how_much_is_m
     np.testing.assert_array_equal(samples, RAMP[:8000])
 
 
+@pytest.mark.parametrize("make", [wav, rf64, aiff, au, caf])
+def test_a_file_that_ends_with_its_header_says_so(make) -> None:
+    with pytest.warns(StapesWarning, match="cut short: its header promises sound, and none follows"):
+        assert load_audio(make(32_000, 0)).n_samples == 0
+
+
 def test_a_wav_that_also_counts_its_samples_is_not_said_to_be_longer_than_it_was() -> None:
     with pytest.warns(StapesWarning, match=r"0\.5 s of the 1\.0 s"):
         load_audio(wav(32_000, 8000, fact=16_000))

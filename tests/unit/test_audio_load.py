@@ -195,6 +195,10 @@ def test_too_long_is_refused_and_says_how_long_is_allowed(source):
     [
         ("no/such/file.wav", r"no/such/file\.wav: no such file"),
         ("https://example.org/a.mp3", "opens no addresses"),
+        (
+            "https://me:pw@example.org/a b.mp3?token=[1]*#t=3",
+            r"^https://example\.org/a b\.mp3: stapes opens no addresses",
+        ),
         ("a\0b", "not a file name"),
         (b"", "empty"),
         (b"This is a letter, not a recording.\n" * 40, "not a kind of file"),

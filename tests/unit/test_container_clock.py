@@ -205,7 +205,7 @@ def test_every_call_checks_them_before_it_reads(call: str) -> None:
     text = ("text",) if call == "align" else ()
     with random_engine() as engine, pytest.raises(OptionError, match="channel must be one of"):
         getattr(engine, call)("no such file", *text, channel="middle")
-    with random_engine() as engine, pytest.raises(AudioError, match="no right one"):
+    with random_engine() as engine, pytest.raises(AudioError, match="there is no right one"):
         getattr(engine, call)(mono(5), *text, channel="right")
 
 

@@ -33,7 +33,7 @@ def channel_index(frame: AudioFrame, side: Literal["left", "right"]) -> int | No
 
 
 class CancelMeter:
-    """Counts the seconds in which channels cancel each other, as those of a cable that swaps one's poles do."""
+    """Counts the seconds in which channels cancel each other: one is the other inverted, after a fault in a cable."""
 
     def __init__(self) -> None:
         self.cancelled_s = 0.0

@@ -8,6 +8,7 @@ itself imported only when there is something to decode.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -89,8 +90,10 @@ class DecodeReport:
         if self.foreign_file:
             yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
-        promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s)
-        if promised_s - reached_s > _DURATION_SLACK_S:
+        promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s if duration_s else 0.0)
+        if math.isinf(self.promised_share):
+            yield f"{label}: cut short: its header promises sound, and none follows"
+        elif promised_s - reached_s > _DURATION_SLACK_S:
             yield f"{label}: cut short: {reached_s:.1f} s of the {promised_s:.1f} s that its header promises"
         elif self.ended_early:
             yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
@@ -110,9 +113,10 @@ def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[
         raise
     except Exception as failure:
         source.raise_failure()
+        said = " ".join(f"{type(failure).__name__}: {failure}".split())
         raise AudioError(
-            f"{source.label}: the audio library failed on it ({type(failure).__name__}: {failure}); "
-            "the file is probably damaged, convert it to wav or flac first"
+            f"{source.label}: the audio library failed on it ({said}); the file is probably damaged: "
+            "convert it to wav or flac first"
         ) from failure
 
 
@@ -274,7 +278,7 @@ def _converter(frame: AudioFrame, skip_samples: int, label: str, wanted: Audio) 
     if wanted.channel != "mix":
         channel = channel_index(frame, wanted.channel)
         if channel is None:
-            raise AudioError(f"{label}: has one channel, and no {wanted.channel} one; leave --channel out")
+            raise AudioError(f"{label}: has one channel, so there is no {wanted.channel} one; leave --channel out")
     try:
         return Converter(frame, skip_samples=skip_samples, channel=channel)
     except (FFmpegError, ValueError) as failure:

@@ -5,6 +5,7 @@ Nothing is sized, bounded or refused by these numbers: headers lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -40,13 +41,14 @@ class _Chunks(NamedTuple):
     data: bytes  # how the name of the chunk of samples begins
     alignment: int
     own_bytes: int = 0  # of name and size, where the size counts them too
+    skipped: int = 0  # bytes in the chunk of samples before them
 
 
 #: first four bytes of the file -> its chunks
 _KINDS = {
     **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _Chunks(12, 4, 4, "little", b"data", 2)),
-    b"FORM": _Chunks(12, 4, 4, "big", b"SSND", 2),
-    b"caff": _Chunks(8, 4, 8, "big", b"data", 1),
+    b"FORM": _Chunks(12, 4, 4, "big", b"SSND", 2, skipped=8),
+    b"caff": _Chunks(8, 4, 8, "big", b"data", 1, skipped=4),
     b"riff": _Chunks(40, 16, 8, "little", b"data", 8, own_bytes=24),  # Sony's W64
 }
 
@@ -74,6 +76,7 @@ def promised_duration_s(source: ByteSource, container: InputContainer, stream: A
 def promised_share(source: ByteSource) -> float:
     """How many times more bytes of samples the header promises than there are; 1.0 where that is not known.
 
+    Infinite where there are none.
     Of wav with RF64 and W64, aiff, caf and au, whatever their codec. Leaves the source where it was.
     """
     position = source.tell()
@@ -82,7 +85,9 @@ def promised_share(source: ByteSource) -> float:
         present = source.seek(0, 2) - start
     finally:
         source.seek(position)
-    return 1.0 if size is None or not 0 < present < size else size / present
+    if size is None or present >= size:
+        return 1.0
+    return size / present if present > 0 else math.inf
 
 
 def is_rf64_of_unknown_length(source: ByteSource) -> bool:
@@ -135,7 +140,7 @@ def _samples_of(source: ByteSource) -> tuple[int | None, int]:
             source.seek(start + 8)
             long_size = int.from_bytes(source.read(8), "little")
         elif kind is not None and name.startswith(kind.data):
-            return _stated(long_size if size == _RF64_SIZE else size), start
+            return _stated((long_size if size == _RF64_SIZE else size) - kind.skipped), start + kind.skipped
     return None, 0
 
 

@@ -1,7 +1,7 @@
 """Where decoded samples lie in their container's time: from the timestamps of decoded frames. Pure.
 
-Whisper hears samples one behind the other. A container may begin its sound later than its picture, leave out what a
-recorder lost, or follow a clock that is not quite the sample rate: then counted samples and players disagree.
+The model gets samples without gaps. A container may begin its sound later than its picture, leave out what a recorder
+lost, or follow a clock that is not quite the sample rate. Then times counted in samples and times in players differ.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Spans = tuple[tuple[int, int], ...]
 
 
 class Timestamps:
-    """Collects pieces in which samples and timestamps advance together."""
+    """Finds the pieces in which samples and timestamps advance together."""
 
     def __init__(self, start_s: float | None) -> None:
         """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound."""
