@@ -253,6 +253,17 @@ def test_what_cannot_work_is_refused_before_any_work(
     assert made_in(tmp_path) == set()
 
 
+def test_an_address_is_shown_without_what_may_be_secret(run: Run, engine: ScriptedEngine) -> None:
+    words = [f"https://me:pw@example.org/{name}?token={name}#t=3" for name in "ab"]
+    code, out, err = run(*words, "s3://bucket/[a].mp3")
+    assert (code, out) == (2, [])
+    assert [one.split(": an address")[0] for one in err] == [
+        "stapes: https://example.org/a",
+        "stapes: https://example.org/b",
+        "stapes: s3://bucket/[a].mp3",
+    ]
+
+
 def test_an_empty_folder_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert run("empty", "a.mp3")[2] == [

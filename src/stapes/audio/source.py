@@ -161,8 +161,13 @@ def _cannot_open(text: str, failure: OSError) -> str:
 
 
 def shown_address(address: str) -> str:
-    """An address as messages show it: without user, password, query and fragment, where secrets stand."""
-    scheme, _, rest = address.partition("://")
+    """An address as messages show it: without user, password, query and fragment, where secrets stand.
+
+    Anything else stays as it is.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address
     host, slash, path = rest.partition("/")
     path = re.split(r"[?#]", host.rpartition("@")[2] + slash + path, maxsplit=1)[0]
     return f"{scheme}://{path}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO, cast
 
+from stapes.audio.source import shown_address
 from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.files import why_not_written
 from stapes.printing import write_text
@@ -62,7 +63,7 @@ def tell(text: str) -> None:
 
 def shown_name(source: str) -> str:
     """Give what people call a recording, without anything that a terminal would obey."""
-    return "standard input" if source == "-" else printable(source)
+    return "standard input" if source == "-" else printable(shown_address(source))
 
 
 def complain(source: str, error: object) -> None:
