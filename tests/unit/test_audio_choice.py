@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes.audio import convert, decode
@@ -288,6 +288,7 @@ def test_frames_without_timestamps_belong_to_those_before_them() -> None:
     assert timestamps.spans(32_000) == ()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-1e9, 1e13) | st.none() | st.floats(0, 100), st.floats(1e-4, 1.0)), max_size=60),
     st.none() | st.floats(-1e6, 1e9),

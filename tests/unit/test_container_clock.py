@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stapes
@@ -271,6 +271,7 @@ def spans_of_a_container(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+@settings(deadline=None)
 @given(spans_of_a_container(), st.lists(st.floats(0, 30), min_size=2, max_size=20))
 def test_times_never_go_back_and_stay_inside(spans: tuple[tuple[int, int], ...], times: list[float]) -> None:
     time_map = TimeMap.of_container(spans)
@@ -280,6 +281,7 @@ def test_times_never_go_back_and_stay_inside(spans: tuple[tuple[int, int], ...],
         assert all(spans[0][0] / 16_000 - 1e-3 <= one <= time_map.duration_s for one in mapped)
 
 
+@settings(deadline=None)
 @given(spans_of_a_container(), WHOLE)
 def test_there_and_back_is_the_same_frame(spans: tuple[tuple[int, int], ...], frame: int) -> None:
     time_map = TimeMap.of_container(spans)

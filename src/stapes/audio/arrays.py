@@ -14,7 +14,7 @@ from stapes.errors import AudioError, OptionError
 
 _BLOCK_SAMPLES = 1 << 16
 _UINT8_ZERO = 128  # as in wav files of 8 bits
-_LOUDEST = 32.0  # 30 dB above full scale: no limiter was forgotten, the scale is another
+_LOUDEST = 1000.0  # 60 dB above full scale: such samples have another scale, that of 16 bits
 _ACCEPTED = "pass floats between -1 and 1, signed integers of 8 to 32 bits, or uint8 as in a wav file"
 
 
