@@ -204,6 +204,14 @@ def test_a_file_of_sound_alone_begins_with_it(container: str, codec: str, start_
     assert recording.spans == ()
 
 
+def test_a_stream_of_ogg_flac_that_was_joined_late_begins_with_its_first_sound() -> None:
+    data = muxed([(3600.0, LOW), (3608.0, HIGH)], container_name="ogg", codec="flac")
+    recording, notes = loaded(data, clock="container")
+    assert notes == ()
+    (start, end), (again, _) = recording.spans
+    assert (start, again - end) == (0, 48_000)
+
+
 @pytest.mark.parametrize("kind", EVERYDAY)
 def test_everyday_files_have_one_clock(kind: str) -> None:
     assert loaded(encoded(kind), clock="container")[0].spans == ()

@@ -52,6 +52,7 @@ _TIME_BASE = 1_000_000  # AV_TIME_BASE, per second
 _STREAMS_ON_THE_WAY = ("flv", "mpegts", "mpeg")
 _PROBE_BYTES = 64 << 20
 _PROBE_TIME = 3600 * _TIME_BASE
+_OGG_PAGE_S = 5.0  # an ogg page's time stands at its end; of flac, libav does not count back from it
 _DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
 
 
@@ -132,7 +133,10 @@ def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator
         report.promised_s = promised_duration_s(source, container, stream)
         report.promised_share = promised_share(source)
         start: Any = container.start_time  # None where no stream says when it begins
-        report.timestamps = Timestamps(None if start is None else start / _TIME_BASE)
+        is_ogg_flac = container.format.name == "ogg" and stream.codec_context.name == "flac"
+        report.timestamps = Timestamps(
+            None if start is None else start / _TIME_BASE, guessed_s=_OGG_PAGE_S if is_ogg_flac else 0.0
+        )
         skip_samples = _unskipped_opus_samples(container, stream)
         converter: Converter | None = None
         for frame in _frames(container, stream, report):

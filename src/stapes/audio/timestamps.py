@@ -28,9 +28,13 @@ Spans = tuple[tuple[int, int], ...]
 class Timestamps:
     """Finds the pieces in which samples and timestamps advance together."""
 
-    def __init__(self, start_s: float | None) -> None:
-        """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound."""
+    def __init__(self, start_s: float | None, *, guessed_s: float = 0.0) -> None:
+        """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound.
+
+        guessed_s: so much sound at the beginning may have timestamps that libav counts from 0 for want of better.
+        """
         self._start_s = start_s
+        self._guessed_s = guessed_s
         self._position_s = 0.0  # of the next frame, in decoded samples
         self._pieces = [(0.0, 0.0)]  # where each begins in samples, and by how much its timestamps are ahead
         self._doubtful: tuple[float, float] | None = None  # a piece that a second frame has to confirm
@@ -57,7 +61,9 @@ class Timestamps:
 
     def _begin_piece(self, position_s: float, ahead_s: float) -> None:
         before_s = self._pieces[-1][1]
-        if ahead_s < before_s - _LONGEST_OVERLAP_S or ahead_s > _LONGEST_GAP_S or len(self._pieces) >= _MOST_PIECES:
+        if 0 < position_s < self._guessed_s and len(self._pieces) == 1 and self._start_s is not None:
+            self._start_s += ahead_s - before_s
+        elif ahead_s < before_s - _LONGEST_OVERLAP_S or ahead_s > _LONGEST_GAP_S or len(self._pieces) >= _MOST_PIECES:
             assert self._start_s is not None
             self._start_s += ahead_s - before_s  # goes on as if without a break
             if self.restarted_at_s is None:
