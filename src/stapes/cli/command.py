@@ -49,7 +49,8 @@ class Command:
         """The files of one recording, a format each."""
         if self.output_file is not None:
             return (Path(self.output_file),)
-        return tuple(Path(self.output_dir, f"{output_stem(source)}.{name}") for name in self.formats)
+        stem = output_stem(source)
+        return tuple(Path(self.output_dir, f"{stem}.{name}") for name in self.formats)
 
 
 def command_of(values: Mapping[str, Any]) -> Command:

@@ -47,10 +47,11 @@ def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
     names = _names_on_disk(map(output_stem, sources), command.output_dir)
     sources = _each_once(sources, names)
     refused = dict(_journals(sources, command.output_dir))
+    folder = os.path.realpath(command.output_dir)
     places: dict[str, list[str]] = {}  # file to be written -> recordings
     for source in sources:
         try:
-            found = _places(command, source, names[output_stem(source)], inputs)
+            found = _places(command, source, os.path.join(folder, names[output_stem(source)]), inputs)  # noqa: PTH118
         except OutputError as error:
             refused.setdefault(source, error)
         else:
@@ -125,17 +126,21 @@ def _journals(sources: Iterable[str], folder: str) -> Iterable[tuple[str, Output
             )
 
 
-def _places(command: Command, source: str, name: str, inputs: InputFiles) -> list[str]:
-    """Give the files that a recording's outputs will be, all links followed. Raises OutputError where one cannot be."""
+def _places(command: Command, source: str, path: str, inputs: InputFiles) -> list[str]:
+    """Give the files that a recording's outputs will be, all links followed. Raises OutputError where one cannot be.
+
+    path: of its outputs on the disk, without suffix.
+    """
     stem, places = output_stem(source), []
     for target in command.targets(source):
         place = checked_target(target, inputs)
         if place != target:
             try_folder(str(place.parent))
             places.append(str(place))
+        elif command.output_file is not None:
+            places.append(os.path.realpath(target))
         else:
-            own_name = name + target.name.removeprefix(stem) if command.output_file is None else target.name
-            places.append(os.path.join(os.path.realpath(target.parent), own_name))  # noqa: PTH118 (as it is written)
+            places.append(path + target.name.removeprefix(stem))
     return places
 
 
