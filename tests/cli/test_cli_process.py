@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from stapes.cli.output import printable
 from tests.native_library import other_lines
 
 ROOT = Path(__file__).parents[2]
@@ -316,3 +317,17 @@ def test_real_rubbish_ends_in_one_sentence_each(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert len(lines) == 3
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", [b"\x1b]0;title\x07.mp3", b"\xff\xfe.mp3", b"two\nlines.mp3", "\u202egpj.mp3".encode()]
+)
+def test_a_bar_shows_any_name_harmlessly(tmp_path: Path, name: bytes) -> None:
+    source = os.fsdecode(name)
+    (tmp_path / source).write_text("one\n!sleep\n!invented\ntwo\n!sleep\n")
+    code, shown, _ = read_terminal(source, "-f", "txt", text_to_terminal=False, folder=tmp_path)
+    assert code == 0
+    assert "Traceback" not in shown
+    assert [odd for odd in ("\x1b]0;", "\x07", "\u202e", "two\r\nlines") if odd in shown] == []
+    assert printable(source)[:6] in shown
+    assert f"stapes: {printable(source)}: 0.5-1.2 s: dropped" in shown.replace("\r\n", "\n")
