@@ -57,12 +57,13 @@ def file_identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
 class InputFiles:
     """Files that are read, and must not be replaced."""
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
-        self._names: dict[tuple[int, int], str] = {}
+    def __init__(self, paths: Iterable[str | os.PathLike[str] | int] = ()) -> None:
+        """paths: a number is an open file, such as standard input."""
+        self._paths: dict[tuple[int, int], str | int] = {}
         for path in paths:
             found = file_identity(path)
             if found is not None and os.path.isfile(path):  # noqa: PTH113 (as above)
-                self._names.setdefault(found, os.fsdecode(path))
+                self._paths.setdefault(found, path if isinstance(path, int) else os.fsdecode(path))
 
     @classmethod
     def of(cls, paths: Iterable[str | os.PathLike[str]] | InputFiles) -> InputFiles:
@@ -72,9 +73,10 @@ class InputFiles:
     def name_of(self, path: str | os.PathLike[str] | int) -> str | None:
         """Give the name of the input that a path leads to, by another name, case or link too; None if it is none."""
         found = file_identity(path)
-        name = None if found is None else self._names.get(found)
-        # A number of a file that was removed may be another's by now.
-        return name if name is not None and file_identity(name) == found else None
+        known = None if found is None else self._paths.get(found)
+        if known is None or file_identity(known) != found:  # a number of a file that was removed may be another's
+            return None
+        return "standard input" if isinstance(known, int) else known
 
 
 def checked_target(target: Path, inputs: InputFiles) -> Path:
@@ -221,6 +223,6 @@ def named(target: Path) -> Iterator[None]:
 
 def why_not_written(error: OSError, folder: Path | None = None) -> str:
     """Say in words why a file could not be written, and the way out. folder: where it was to be."""
-    if error.errno == errno.ENOENT and folder is not None and folder.is_dir():
+    if error.errno == errno.ENOENT and folder is not None and os.path.isdir(folder):  # noqa: PTH112 (never raises)
         return f"the system lets no file be made in {folder}; choose another folder"
     return _WHY.get(error.errno or 0) or f"cannot be written ({error.strerror or error})"

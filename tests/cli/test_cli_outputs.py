@@ -437,3 +437,18 @@ def test_a_pipe_is_read_once(run: Run, engines: list[ScriptedEngine]) -> None:
     assert run("pipe.mp3", "-f", "txt") == (0, [], [])
     writer.join(5)
     assert Path("pipe.txt").read_text() == "through a pipe\n"
+
+
+@pytest.mark.parametrize("kind", [(), ("report",)])
+def test_what_comes_through_standard_input_is_an_input_too(
+    run: Run, engines: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch, kind: tuple[str, ...]
+) -> None:
+    name = "stdin.report.html" if kind else "stdin.txt"
+    record(name)
+    with Path(name).open(encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        code, _, err = run(*kind, "-", *([] if kind else ["-f", "txt"]))
+    assert (code, len(err)) == (2, 1)
+    assert f"{name}: would replace the input standard input" in err[0]
+    assert is_whole(name)
+    assert engines == []

@@ -309,3 +309,30 @@ def test_a_clip_after_the_end_is_told_of_once_for_each_recording(run: Run, tmp_p
     assert (code, err) == (0, [f"stapes: warning: talk.wav: {said}"])
     assert run("report", "talk.wav", "--clip_timestamps", "0,2,7", "--language", "en")[2] == err
     assert said in (tmp_path / "talk.report.html").read_text(encoding="utf-8")
+
+
+def test_a_recording_given_twice_has_one_page(run: Run, tmp_path: Path, engines: list[Engine]) -> None:
+    assert run("report", "talk.wav", "./talk.wav", "--output", "one.html") == (0, [], [])
+    assert run("plot", "talk.wav", str(tmp_path / "talk.wav")) == (0, [], [])
+    assert made_in(tmp_path) == {"one.html", "talk.plot.png"}
+
+
+def test_pages_that_would_share_a_name_are_refused_and_the_others_made(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").write_bytes(wav(3.0))
+    code, _, err = run("report", "talk.wav", "talk.mp3", "other.wav", "-o", "pages")
+    assert (code, len(err)) == (2, 2)
+    assert all("would be written to talk.report.html, and so would talk." in line for line in err)
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["other.report.html"]
+
+
+def test_a_page_goes_on_where_it_was_with_a_file_that_was_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engines: list[Engine]
+) -> None:
+    monkeypatch.setattr("stapes.cli.journal.Journal.close", lambda journal, **_: journal._connection.close())
+    assert run("report", "talk.wav", "--output", "pages/one.html") == (0, [], [])
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "load_engine", lambda _: scripted_engine(" Hello, dear world."))
+    assert run("report", "talk.wav", "--output", "pages/one.html")[2] == [
+        "stapes: done before the run was broken off: talk.wav"
+    ]

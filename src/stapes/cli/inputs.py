@@ -98,7 +98,7 @@ def prepare_folder(folder: str) -> None:
             ) from error
         raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
     except FileNotFoundError as error:
-        above = next((one for one in Path(folder).parents if one.is_dir()), folder)
+        above = next((one for one in Path(folder).parents if os.path.isdir(one)), folder)  # noqa: PTH112 (as above)
         raise OutputError(f"{folder}: the system lets no folder be made in {above}; choose another (-o)") from error
     except OSError as error:
         raise OutputError(f"{folder}: {why_not_written(error)}") from error

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -164,7 +165,10 @@ def _check_target(kind: str, values: dict[str, Any], command: Command) -> None:
 
 
 def _is_pipe(word: str) -> bool:
-    return word == STDIN or Path(word).is_fifo()
+    try:
+        return word == STDIN or stat.S_ISFIFO(os.stat(word).st_mode)  # noqa: PTH116 (as it is written)
+    except (OSError, ValueError):  # to be said when it is opened
+        return False
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from stapes.cli.inputs import STDIN, prepare_folder, try_folder
 from stapes.cli.output import shown_name
@@ -39,7 +39,8 @@ def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
 
     Raises OutputError where nothing can be written at all.
     """
-    inputs = InputFiles([*(one for one in sources if one != STDIN), *_model_files(command.model)])
+    files = [one for one in sources if one != STDIN]
+    inputs = InputFiles([*files, *_model_files(command.model), *_descriptor(sys.stdin)])
     _check_standard_output(inputs)
     if not command.formats or not sources:
         return Plan(sources=tuple(sources), refused={}, inputs=inputs)
@@ -75,11 +76,17 @@ def _model_files(model: str) -> list[str]:
     return [model]
 
 
+def _descriptor(stream: TextIO | None) -> list[int]:
+    """Give the number of an open file; none for one that is closed, or a stand-in that is no file."""
+    with suppress(AttributeError, OSError, ValueError):
+        return [cast("TextIO", stream).fileno()]
+    return []
+
+
 def _check_standard_output(inputs: InputFiles) -> None:
     """Raise OutputError where the text would be added to a recording (`stapes a.wav >> a.wav`)."""
-    with suppress(AttributeError, OSError, ValueError):  # closed, or a stand-in that is no file
-        if (name := inputs.name_of(sys.stdout.fileno())) is not None:
-            raise OutputError(f"standard output: is the input {name}; send it elsewhere")
+    for name in filter(None, map(inputs.name_of, _descriptor(sys.stdout))):
+        raise OutputError(f"standard output: is the input {name}; send it elsewhere")
 
 
 def _names_on_disk(stems: Iterable[str], folder: str) -> dict[str, str]:
