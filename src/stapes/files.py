@@ -28,6 +28,9 @@ _MOST_TEMPORARY: Final = 1000
 _in_use: set[Path] = set()
 _naming: Final = threading.Lock()  # held while one is made, renamed, or found to be nobody's
 
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+    os.register_at_fork(before=_naming.acquire, after_in_parent=_naming.release, after_in_child=_naming.release)
+
 _WHY: Final[Mapping[int, str]] = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your quota on this disk is used up; free some space or choose another folder",

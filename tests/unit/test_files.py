@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -211,3 +213,29 @@ def test_identities_tell_files_apart(tmp_path: Path) -> None:
     assert file_identity(tmp_path / "link") == file_identity(one) != file_identity(other)
     assert file_identity(tmp_path / "gone") is None
     assert file_identity("a\0b") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_writes_files_although_a_thread_of_its_parent_does(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, threading, time, warnings\n"
+        "from pathlib import Path\n"
+        "from stapes.files import write_whole\n"
+        "warnings.simplefilter('ignore')\n"
+        "folder, go_on = Path(sys.argv[1]), True\n"
+        "replace = os.replace\n"
+        "os.replace = lambda *names: time.sleep(0.05) or replace(*names)\n"
+        "def work():\n"
+        "    while go_on: write_whole({folder / 'parent': [b'x']})\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "for number in range(5):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        signal.alarm(20)\n"
+        "        write_whole({folder / f'child{number}': [b'x']})\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0, number\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60, env=environment)
+    assert {f"child{number}" for number in range(5)} <= set(names(tmp_path))

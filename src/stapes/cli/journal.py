@@ -150,7 +150,11 @@ def _taken(path: Path, stack: ExitStack) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL").fetchone()
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("BEGIN IMMEDIATE")  # takes the lock, which the locking mode keeps
-    if not _are_tables_there(connection):
+    if _are_tables_there(connection):
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise _ForeignError("pages of it do not fit together")
+    else:
         _make_tables(connection)
     connection.execute("COMMIT")
     return connection
@@ -216,9 +220,6 @@ def _are_tables_there(connection: sqlite3.Connection) -> bool:
         raise _ForeignError(f"version {version}, of another stapes")
     if application != _APPLICATION or tables != _SCHEMA:
         raise _ForeignError("its tables are not a journal's")
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise _ForeignError("pages of it do not fit together")
     return True
 
 

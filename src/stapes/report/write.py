@@ -75,7 +75,7 @@ def _checked(
     """Give the files that must stay, the recording's among them. Raises OutputError where the path leads to one."""
     name = audio if isinstance(audio, str | os.PathLike) else getattr(audio, "name", None)
     if not isinstance(inputs, InputFiles):
-        inputs = InputFiles([*inputs, *([name] if isinstance(name, str | os.PathLike) else [])])
+        inputs = InputFiles([*inputs, *([name] if isinstance(name, str | os.PathLike | int) else [])])
     checked_target(Path(path), inputs)
     return inputs
 
