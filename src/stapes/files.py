@@ -24,9 +24,9 @@ _LONGEST_NAME: Final = 255
 #: a temporary file: the name it is for, its process, and a number where that name was taken
 _TEMPORARY: Final = re.compile(r"(.*)\.tmp-([0-9]+)(?:-[0-9]+)?", re.DOTALL)
 _MOST_TEMPORARY: Final = 1000
-#: temporary files of this process; those that are not here were left behind by another of the same number
+#: temporary files of this process; one that is not here was left by an earlier process of the same number
 _in_use: set[Path] = set()
-_naming: Final = threading.Lock()  # held while one is made, renamed, or found to be nobody's
+_naming: Final = threading.Lock()  # held while one is made, renamed, or found to be left over
 
 if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
     os.register_at_fork(before=_naming.acquire, after_in_parent=_naming.release, after_in_child=_naming.release)
@@ -70,7 +70,7 @@ class InputFiles:
 
     @classmethod
     def of(cls, paths: Iterable[str | os.PathLike[str]] | InputFiles) -> InputFiles:
-        """Look up the paths, unless somebody has."""
+        """Look the paths up, or take what was looked up before."""
         return paths if isinstance(paths, InputFiles) else cls(paths)
 
     def name_of(self, path: str | os.PathLike[str] | int) -> str | None:
@@ -119,7 +119,7 @@ def write_whole(
 
     Every file is first written under a temporary name beside its place; only when all are on the disk are they
     renamed. If anything fails, what stood there before still stands, and no half is left. When this returns, the new
-    names are on the disk too. What a killed process left behind of these files is removed.
+    names are on the disk too. Temporary files that a killed process left are removed.
 
     inputs: files that must not be replaced.
     Raises OutputError with the file, the cause and the way out.
@@ -128,7 +128,7 @@ def write_whole(
     places = {target: checked_target(target, inputs) for target in contents}
     if len({os.path.realpath(place) for place in places.values()}) < len(places):
         raise OutputError(f"{', '.join(map(str, places))}: links make one file of these; remove the links")
-    _remove_left_behind(places.values(), inputs)
+    _remove_left_over(places.values(), inputs)
     staged: dict[Path, Path] = {}
     try:
         for target, parts in contents.items():
@@ -162,7 +162,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def _open_temporary(place: Path) -> tuple[Path, IO[bytes]]:
-    """Make a file beside a place, under a name that nobody has: never one that is there, or a link."""
+    """Make a file beside a place under a free name; never open a file or follow a link that is there."""
     names = [f"{zlib.crc32(os.fsencode(place.name)):08x}"]
     if len(os.fsencode(place.name)) + len(_temporary_name("", 0)) <= _LONGEST_NAME:
         names.insert(0, place.name)
@@ -186,7 +186,7 @@ def _temporary_name(name: str, number: int) -> str:
     return f"{name}.tmp-{os.getpid()}" + (f"-{number}" if number else "")
 
 
-def _remove_left_behind(places: Iterable[Path], inputs: InputFiles) -> None:
+def _remove_left_over(places: Iterable[Path], inputs: InputFiles) -> None:
     """Remove temporary files of these places whose process has ended."""
     begun: dict[Path, set[str]] = {}
     for place in places:

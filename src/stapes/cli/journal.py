@@ -7,7 +7,7 @@ windows at most (https://www.sqlite.org/wal.html#performance_considerations).
 
 Nothing in a journal is believed: its schema must be ours to the letter, every row carries a checksum over itself and
 the recording's key, answers are checked against the model's bounds. A recording whose rows fail begins anew, with a
-warning, and no other does. A file that is damaged, or no journal, is moved aside, not removed: it may be somebody's.
+warning, and no other does. A file that is damaged or no journal is moved aside, not removed.
 One process at a time: a second one in the same folder works without a journal, and says so.
 """
 
