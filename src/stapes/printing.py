@@ -9,16 +9,19 @@ from typing import Any
 _log = logging.getLogger("stapes")
 
 
-def write_text(stream: Any, text: str) -> None:
-    """Write a text to a stream; characters that its encoding lacks become "?", as the `whisper` command shows them."""
+def write_text(stream: Any, text: str, errors: str = "replace") -> None:
+    """Write a text to a stream; characters that its encoding lacks become "?", as the `whisper` command shows them.
+
+    errors: another of Python's ways to write what an encoding lacks.
+    """
     try:
         stream.write(text)
     except UnicodeEncodeError:  # raised before anything of it is written
         encoding: Any = getattr(stream, "encoding", None)
         try:
-            known = text.encode(encoding, "replace").decode(encoding)
+            known = text.encode(encoding, errors).decode(encoding)
         except (LookupError, TypeError):  # a stand-in that names no encoding, or none that there is
-            known = text.encode("ascii", "replace").decode("ascii")
+            known = text.encode("ascii", errors).decode("ascii")
         stream.write(known)
 
 

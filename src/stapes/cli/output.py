@@ -49,15 +49,15 @@ def _escape(found: re.Match[str]) -> str:
 
 def say(message: object) -> None:
     """Write one line of our own to standard error."""
-    tell(f"stapes: {printable(' '.join(str(message).splitlines()))}\n")
+    write_error_line(f"stapes: {' '.join(str(message).splitlines())}")
 
 
-def tell(text: str) -> None:
-    """Write to standard error, if it is open."""
+def write_error_line(text: str) -> None:
+    """Write a line to standard error, whatever is in it, and whatever standard error can take."""
     stream = cast("TextIO | None", sys.stderr)
     with suppress(OSError, ValueError):  # closed: there is no place left to say so
         if stream is not None:  # None: closed before we began
-            write_text(stream, text)
+            write_text(stream, f"{printable(text)}\n", errors="backslashreplace")
             stream.flush()
 
 

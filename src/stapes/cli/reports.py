@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.output import complain, printable, say, tell
+from stapes.cli.output import complain, say, write_error_line
 from stapes.cli.progress import NoBars, clock, is_terminal
 from stapes.errors import StapesError
 
@@ -115,7 +115,8 @@ class Report:
             if isinstance(error, StapesError):
                 complain(source, error)
             else:
-                tell("".join(f"{printable(line)}\n" for line in _traceback(error).splitlines()))
+                for line in _traceback(error).splitlines():
+                    write_error_line(line)
                 complain(source, f"{type(error).__name__}: a fault in stapes; please report the lines above")
 
     def file_stopped(self, ticket: Ticket) -> None:
@@ -256,7 +257,8 @@ class JsonReport(Report):
 
     @staticmethod
     def _write(event: str, **values: object) -> None:
-        tell(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
+        text = json.dumps({"event": event, **values}, allow_nan=False)
+        write_error_line(text.replace("\x7f", "\\u007f"))  # the one character that ASCII and JSON leave to terminals
 
 
 def report_for(words: Sequence[str]) -> Report:
