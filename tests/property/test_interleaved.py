@@ -33,6 +33,9 @@ from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend
 from tests.random_cases import random_cases
 
+#: some recordings are shorter than the clips of the options
+pytestmark = pytest.mark.filterwarnings("ignore:.*after the end of the recording:stapes.errors.StapesWarning")
+
 CHECKPOINT = random_checkpoint(seed=9)
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 
