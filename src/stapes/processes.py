@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, Final, NoReturn, Protocol
 
 from stapes.errors import NotCopiedError
 
@@ -38,6 +40,70 @@ _registered: weakref.WeakSet[BegunAnew] = weakref.WeakSet()
 def register(one: BegunAnew) -> None:
     """Have `after_fork` called in every forked child, as long as the object lives."""
     _registered.add(one)
+
+
+class ForkGate:
+    """A lock that forks of other threads wait for: what is done while it is held, no fork cuts in two."""
+
+    _hooks_are_there = False
+
+    def __init__(self) -> None:
+        self.begin()
+        _gates.add(self)
+        if hasattr(os, "register_at_fork") and not ForkGate._hooks_are_there:
+            # The last to be registered is the first to be called before a fork: while it waits, none of the locks is
+            # held that logging and concurrent.futures hold over forks.
+            ForkGate._hooks_are_there = True
+            os.register_at_fork(before=_close_gates, after_in_parent=_open_gates, after_in_child=_renew_gates)
+
+    def begin(self) -> None:
+        """Make the locks."""
+        self._entrance = threading.Lock()  # held by whoever is next: a thread that steps without pause lets forks in
+        self._lock = threading.RLock()  # reentrant, as a signal's handler may fork in the middle of it
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it."""
+        lock = self._lock
+        with self._entrance:
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def close(self) -> bool:
+        """Take the lock for a fork; False if that takes too long, for no fork may wait for ever."""
+        if not self._entrance.acquire(timeout=_LONGEST_WAIT_S):
+            return False
+        try:
+            return self._lock.acquire(timeout=_LONGEST_WAIT_S)
+        finally:
+            self._entrance.release()
+
+    def open(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+
+#: longer than a window takes to be encoded
+_LONGEST_WAIT_S: Final = 20.0
+_gates: weakref.WeakSet[ForkGate] = weakref.WeakSet()
+_forking = threading.local()  # `closed`: the gates that this thread holds while it forks
+
+
+def _close_gates() -> None:
+    _forking.closed = [gate for gate in tuple(_gates) if gate.close()]
+
+
+def _open_gates() -> None:
+    for gate in _forking.closed:
+        gate.open()
+
+
+def _renew_gates() -> None:
+    for gate in tuple(_gates):
+        gate.begin()
 
 
 def unlock_cached_properties(owner: type) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -28,11 +28,12 @@ from stapes.checkpoint.base import Checkpoint
 from stapes.engine import Engine
 from stapes.errors import CancelledError, NotCopiedError, StapesError
 from stapes.options import TranscribeOptions
+from stapes.processes import ForkGate
 from stapes.scheduled import JobState
 from stapes.testing import ScriptedBackend, noise, random_checkpoint, reciting, scripted_engine, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
 
-TALK = noise(65.0, seed=1)
+TALK = noise(32.0, seed=1)
 SHORT: dict[str, Any] = {"sample_len": 8, "temperature": 0.0, "language": "en"}
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -103,7 +104,7 @@ def held(request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Any]]:
     assert backend.inside.wait(30)
     yield engine, job
     backend.go_on.set()
-    assert [segment.text for segment in job.result().segments] == [" One.", " Two.", " Three."]
+    assert [segment.text for segment in job.result().segments] == [" One.", " Two."]
     engine.close()
 
 
@@ -246,13 +247,49 @@ def test_children_of_any_moment_give_what_the_parent_gives(backend: str, threads
     expected = engine.transcribe(TALK, **SHORT)
     assert in_child(lambda: engine.transcribe(TALK, **SHORT)) == expected  # nobody works
     with at_work(engine):
-        for number in range(8):
+        for number in range(4):
             time.sleep(0.013 * number)
             assert in_child(lambda: engine.transcribe(TALK, **SHORT)) == expected
         grandchild = in_child(lambda: in_child(lambda: engine.transcribe(TALK, **SHORT)) == expected)
         assert grandchild == ("AssertionError", "daemonic processes are not allowed to have children")
     assert engine.transcribe(TALK, **SHORT) == expected
     engine.close()
+
+
+@forks
+@calm
+def test_a_fork_waits_for_what_it_must_not_cut_in_two() -> None:
+    """OpenBLAS's locks stay locked in a child that is forked in the middle of a product."""
+    gate, inside, done = ForkGate(), threading.Event(), []
+
+    def work() -> None:
+        with gate.held():
+            inside.set()
+            time.sleep(0.2)
+            done.append(1)
+
+    def look() -> list[int]:
+        with gate.held():
+            return list(done)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(30)
+    assert in_child(look) == [1]
+    with gate.held():  # as a signal's handler finds it
+        assert in_child(look) == [1]
+    thread.join()
+    checkpoint = random_checkpoint()
+    backend = NumpyBackend(checkpoint, threads=1)
+    seen: list[bool] = []
+
+    def limit(**_: Any) -> Any:
+        seen.append(backend._gate._lock._is_owned())  # type: ignore[attr-defined]
+        return nullcontext()
+
+    backend._blas.limit = limit
+    backend.encode(np.zeros((1, backend.spec.n_mels, 3000), np.float32))
+    assert seen == [True]
 
 
 @forks

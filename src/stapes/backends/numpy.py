@@ -11,9 +11,9 @@ Source of the network: openai/whisper model.py at c0d2f62.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ from stapes.backends.numpy_kernels import gelu, softmax
 from stapes.backends.numpy_weights import ID_BLOCK, Weights
 from stapes.backends.pace import Pace
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.processes import register
+from stapes.processes import ForkGate, register
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
         self._threads = threads or usable_cores()
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
+        self._gate = ForkGate()  # OpenBLAS holds a lock now and then, which would stay locked in the child
         self.after_fork()
         register(self)
 
@@ -262,10 +263,11 @@ class NumpyBackend(LedgerBackend[_Memory, _Cache]):
             found[position] = logits[: self.spec.n_vocab]
         return found
 
-    def _blas_threads(self, n: int) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _blas_threads(self, n: int) -> Iterator[None]:
         """Let BLAS use n threads for a while: one where our pool shares out the work, all where it does not."""
-        limit: AbstractContextManager[Any] = self._blas.limit(limits=n, user_api="blas")
-        return limit
+        with self._gate.held(), self._blas.limit(limits=n, user_api="blas"):
+            yield
 
 
 def _wanted_positions(step: RowStep) -> set[int]:
