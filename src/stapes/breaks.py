@@ -29,6 +29,10 @@ _JOINED: Final = 3.0
 _NEVER: Final = 8.0
 #: times the cost, where the network itself began anew: mostly at a pause, but now and then in the middle of a phrase
 _NEW_SEGMENT: Final = 0.6
+#: what every word lasts at least: two steps of the coarsest format, so that rounding leaves one of them
+SHORTEST_S: Final = 0.02
+#: what it takes to read a column, at 17 a second
+_READING_S: Final = 1 / 17
 #: a pause this long makes a break half as costly
 _HALVING_PAUSE_S: Final = 0.6
 
@@ -82,10 +86,11 @@ def pieces(segments: Sequence[Segment], widest: int, longest_s: float) -> list[P
     Words have their own times, each from the end of the one before on; text without words shares its segment's time by
     columns. What cannot be seen is left out. A piece of several words takes at most `longest_s` seconds.
     """
-    words = list(_in_order(_cut(segments, widest)))
+    cut = list(_cut(segments, widest))
+    words = in_order([word for word, _ in cut], max((segment.end_s for segment in segments), default=0.0))
     found: list[Piece] = []
-    for i, (word, begins_segment) in enumerate(words):
-        before = words[i - 1][0] if i else None
+    for i, (word, (_, begins_segment)) in enumerate(zip(words, cut, strict=True)):
+        before = words[i - 1] if i else None
         pause_s = word.start_s - before.end_s if before else 0.0
         cost = break_cost(before.text, word.text, pause_s) if before else 0.0
         if begins_segment:
@@ -146,7 +151,7 @@ def _cut(segments: Iterable[Segment], widest: int) -> Iterator[tuple[Word, bool]
         begins = True
         for word in segment.words or _one_word(segment):
             text = visible(word.text)
-            parts = [part for part in text.split() if _shows(part)]
+            parts = [part for part in text.split() if shows(part)]
             gap = gap or text[:1] == " "
             shares: list[str] = []
             for part in parts:
@@ -168,7 +173,8 @@ def _one_word(segment: Segment) -> tuple[Word, ...]:
     return (Word(text=segment.text, start_s=segment.start_s, end_s=segment.end_s, probability=1.0),)
 
 
-def _shows(part: str) -> bool:
+def shows(part: str) -> bool:
+    """Whether a text without white space has anything that can be seen."""
     return any(unicodedata.category(char) != "Cf" for char in part)
 
 
@@ -199,13 +205,53 @@ def _share(word: Word, texts: Sequence[str]) -> Iterator[Word]:
         yield replace(word, text=text, start_s=start_s, end_s=word.end_s if done == sum(widths) else end_s)
 
 
-def _in_order(words: Iterable[tuple[Word, bool]]) -> Iterator[tuple[Word, bool]]:
-    """Let no word begin before the one before it has ended, and none end before it begins."""
-    last_s = 0.0
-    for word, begins in words:
-        start_s = max(last_s, word.start_s)
-        last_s = max(start_s, word.end_s)
-        yield replace(word, start_s=start_s, end_s=last_s), begins
+def in_order(words: Sequence[Word], end_s: float) -> list[Word]:
+    """Give words times at which they can be shown: each begins when the one before has ended, and lasts.
+
+    Words that collapse to one instant share the time that is free after them, up to `end_s` for the last ones, and then
+    that before them, as far as it takes to read them. Where nothing is free, they take the least that a format can tell
+    apart from the word before, or put off what follows.
+    """
+    starts, ends, last_s = [], [], 0.0
+    for word in words:
+        starts.append(max(last_s, word.start_s))
+        last_s = max(starts[-1], word.end_s)
+        ends.append(last_s)
+    widths = [columns(word.text.strip()) for word in words]
+    first = 0
+    while first < len(words):
+        end = first
+        while end < len(words) and ends[end] - starts[first] < 0.99 * SHORTEST_S:
+            end += 1
+        if end > first:
+            _share_free_time(starts, ends, (first, end), widths, end_s)
+        first = max(end, first + 1)
+    return [replace(word, start_s=starts[i], end_s=ends[i]) for i, word in enumerate(words)]
+
+
+def _share_free_time(
+    starts: list[float], ends: list[float], run: tuple[int, int], widths: Sequence[int], end_s: float
+) -> None:
+    """Spread a run of words, that stand at one instant, over the time around it."""
+    first, end = run
+    wanted = [max(SHORTEST_S, width * _READING_S) for width in widths[first:end]]
+    total_s, least_s, at_s = sum(wanted), SHORTEST_S * len(wanted), starts[first]
+    after_s = starts[end] if end < len(starts) else max(ends[end - 1], end_s)
+    to_s = max(ends[end - 1], min(after_s, at_s + total_s))
+    from_s = min(at_s, max(ends[first - 1] if first else 0.0, to_s - total_s))
+    if to_s - from_s < least_s and first:
+        from_s = min(from_s, max(starts[first - 1] + SHORTEST_S, to_s - least_s))
+        ends[first - 1] = min(ends[first - 1], from_s)
+    to_s = max(to_s, from_s + least_s)
+    for place, one in enumerate(wanted, first):
+        starts[place] = from_s
+        from_s += SHORTEST_S + (to_s - starts[first] - least_s) * one / total_s
+        ends[place] = from_s
+    for later in range(end, len(starts)):
+        if starts[later] >= from_s:
+            break
+        starts[later] = from_s
+        ends[later] = from_s = max(ends[later], from_s)
 
 
 # What a break costs.

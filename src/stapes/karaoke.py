@@ -15,7 +15,7 @@ from typing import Final
 from stapes.breaks import visible
 from stapes.cues import Cue
 from stapes.results import Transcript
-from stapes.subtitles import PLAIN_LAYOUT, Layout, cues
+from stapes.subtitles import PLAIN_LAYOUT, Layout, cues, without_commands
 
 #: White where said, grey until then, black around; at the bottom, on a screen of 1920 x 1080 that players scale.
 _HEAD: Final = """\
@@ -65,8 +65,7 @@ def _sung(cue: Cue, start: int, end: int) -> str:
 
 
 def _shown(text: str) -> str:
-    lines = (visible(line) for line in text.split("\n"))
-    return r"\N".join(line.replace("\\", "\\\u2060").replace("{", "\uff5b").replace("}", "\uff5d") for line in lines)
+    return r"\N".join(without_commands(visible(line)) for line in text.split("\n"))
 
 
 def _hundredths(seconds: float) -> int:

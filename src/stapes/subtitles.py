@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
-from stapes.breaks import visible
+from stapes.breaks import SHORTEST_S, in_order, shows, visible
 from stapes.cues import Cue, Limits, readable_cues
 from stapes.errors import OptionError
 from stapes.options import option
@@ -85,6 +85,8 @@ class Layout:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not 0 < value < math.inf:
                 raise OptionError(f"{name} must be a number above 0, got {value!r}")
+        if self.max_cue_duration < SHORTEST_S:
+            raise OptionError(f"max_cue_duration must be at least {SHORTEST_S:g} s, got {self.max_cue_duration:g}")
         if self.min_cue_duration > self.max_cue_duration:
             raise OptionError(
                 f"min_cue_duration {self.min_cue_duration:g} is more than max_cue_duration {self.max_cue_duration:g}"
@@ -129,17 +131,41 @@ class Subtitle:
 
 
 def cues(transcript: Transcript, layout: Layout) -> Iterator[Cue]:
-    """Give the subtitles of a transcript, laid out by words where all segments have them."""
+    """Give the subtitles of a transcript, laid out by words where all segments have them.
+
+    None is empty, and each stands longer than any format's rounding: what is as short as nothing, as openai/whisper
+    has it now and then, shares the time that is free around it (`breaks.in_order`).
+    """
     if layout.cue_style == "readable":
         yield from readable_cues(transcript.segments, layout.limits, transcript.duration_s)
-    elif has_words(transcript):
-        for words in _grouped(transcript.segments, layout):
-            text = "".join(word.text for word in words)
-            yield Cue(start_s=words[0].start_s, end_s=words[-1].end_s, text=text, words=tuple(words))
+        return
+    segments, worded = transcript.segments, has_words(transcript)
+    if not worded:
+        segments = tuple(replace(one, words=(_as_word(one),)) for one in segments)
+    spoken = [word for segment in segments for word in segment.words or () if _is_seen(word)]
+    timed = iter(in_order(spoken, max((segment.end_s for segment in segments), default=0.0)))
+    shown = [replace(one, words=tuple(next(timed) for word in one.words or () if _is_seen(word))) for one in segments]
+    if worded:
+        yield from _plain_cues(shown, layout)
     else:
-        for segment in transcript.segments:
-            text = " ".join(visible(segment.text).split())
-            yield Cue(start_s=segment.start_s, end_s=segment.end_s, text=text)
+        for word in (word for segment in shown for word in segment.words or ()):
+            yield Cue(start_s=word.start_s, end_s=word.end_s, text=word.text)
+
+
+def _as_word(segment: Segment) -> Word:
+    text = " ".join(visible(segment.text).split())
+    return Word(text=text, start_s=segment.start_s, end_s=segment.end_s, probability=1.0)
+
+
+def _is_seen(word: Word) -> bool:
+    return any(map(shows, visible(word.text).split()))
+
+
+def _plain_cues(segments: Sequence[Segment], layout: Layout) -> Iterator[Cue]:
+    """Give the subtitles of the reference, with the words' times as they are."""
+    for words in _grouped(segments, layout):
+        text = "".join(word.text for word in words)
+        yield Cue(start_s=words[0].start_s, end_s=words[-1].end_s, text=text, words=tuple(words))
 
 
 def has_words(transcript: Transcript) -> bool:
@@ -147,16 +173,23 @@ def has_words(transcript: Transcript) -> bool:
     return all(segment.words is not None for segment in transcript.segments)
 
 
-def subtitles(transcript: Transcript, layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
-    """Give the subtitles of a transcript as srt and vtt show them.
+def subtitles(
+    transcript: Transcript, layout: Layout, shown_time: Callable[[float], str], escaped: Callable[[str], str]
+) -> Iterator[Subtitle]:
+    """Give the subtitles of a transcript as srt and vtt show them: plain ones by words, as the reference's bytes.
 
     shown_time: a time as the format writes it: what looks equal there is equal.
+    escaped: a text as the format writes it, so that nothing of it is markup; the reference escapes nothing.
     """
-    for cue in cues(transcript, layout):
+    if layout.cue_style == "plain":
+        found, escaped = _plain_cues(transcript.segments, layout), str
+    else:
+        found = cues(transcript, layout)
+    for cue in found:
         if layout.highlight_words and cue.words:
-            yield from _highlighted(cue, shown_time)
+            yield from _highlighted(cue, shown_time, escaped)
         else:
-            yield Subtitle(cue.start_s, cue.end_s, without_arrows(cue.text))
+            yield Subtitle(cue.start_s, cue.end_s, without_arrows(escaped(without_arrows(cue.text))))
 
 
 class _Lines:
@@ -216,17 +249,18 @@ def _first_start(segments: Sequence[Segment]) -> float:
     return next((segment.words[0].start_s for segment in segments if segment.words), 0.0)
 
 
-def _highlighted(cue: Cue, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
+def _highlighted(cue: Cue, shown_time: Callable[[float], str], escaped: Callable[[str], str]) -> Iterator[Subtitle]:
     """Show the same text once for each word, underlined, and as it is in between, and after the last one."""
-    last_s = cue.start_s
+    last_s, text = cue.start_s, without_arrows(escaped(without_arrows(cue.text)))
+    words = [escaped(without_arrows(word.text)) for word in cue.words]
     for i, word in enumerate(cue.words):
         if shown_time(last_s) != shown_time(word.start_s):
-            yield Subtitle(last_s, word.start_s, without_arrows(cue.text))
-        shown = "".join(_underlined(one.text) if i == j else one.text for j, one in enumerate(cue.words))
+            yield Subtitle(last_s, word.start_s, text)
+        shown = "".join(_underlined(one) if i == j else one for j, one in enumerate(words))
         yield Subtitle(word.start_s, word.end_s, without_arrows(shown))
         last_s = word.end_s
     if shown_time(last_s) != shown_time(cue.end_s):
-        yield Subtitle(last_s, cue.end_s, without_arrows(cue.text))
+        yield Subtitle(last_s, cue.end_s, text)
 
 
 def _underlined(text: str) -> str:
@@ -238,3 +272,17 @@ def _underlined(text: str) -> str:
 def without_arrows(text: str) -> str:
     """Write no arrow into a text: it would stand for the times of a subtitle."""
     return _ARROW.sub("->", text)
+
+
+def without_commands(text: str) -> str:
+    r"""Let no text be a command of ASS, nor one that players take over into SRT (`{\an8}`).
+
+    Braces become full-width ones, which every player shows: not all of them know an escape. Behind a backslash stands
+    a word joiner (U+2060), which nobody sees, and after which `\N` is no line break.
+    """
+    return text.replace("\\", "\\\u2060").replace("{", "\uff5b").replace("}", "\uff5d")
+
+
+def without_markup(text: str) -> str:
+    """Let no text be a tag or a command of SRT, which knows no escape: a word joiner stands behind each `<` too."""
+    return without_commands(text).replace("<", "<\u2060")

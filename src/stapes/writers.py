@@ -13,10 +13,12 @@ Source: openai/whisper utils.py, release 20250625 (the formats, not the code).
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,7 @@ from stapes.files import InputFiles, write_whole
 from stapes.karaoke import to_ass
 from stapes.lyrics import to_lrc
 from stapes.results import Segment, Transcript
-from stapes.subtitles import PLAIN_LAYOUT, Layout, Subtitle, has_words, subtitles, without_arrows
+from stapes.subtitles import PLAIN_LAYOUT, Layout, Subtitle, has_words, subtitles, without_arrows, without_markup
 
 #: the name that stands for the reference's formats, in the order in which they are written
 ALL_FORMATS: Final = "all"
@@ -56,7 +58,7 @@ def to_vtt(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
     """WebVTT: one cue per segment, or as `layout` has it (https://www.w3.org/TR/webvtt1/)."""
     cues = (
         f"{format_timestamp(one.start_s)} --> {format_timestamp(one.end_s)}\n{one.text}\n\n"
-        for one in _subtitles(transcript, layout, format_timestamp)
+        for one in _subtitles(transcript, layout, format_timestamp, partial(html.escape, quote=False))
     )
     return "WEBVTT\n\n" + "".join(cues)
 
@@ -69,7 +71,7 @@ def to_srt(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
 
     return "".join(
         f"{number}\n{time(one.start_s)} --> {time(one.end_s)}\n{one.text}\n\n"
-        for number, one in enumerate(_subtitles(transcript, layout, time), start=1)
+        for number, one in enumerate(_subtitles(transcript, layout, time, without_markup), start=1)
     )
 
 
@@ -118,10 +120,12 @@ def one_line(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _subtitles(transcript: Transcript, layout: Layout, shown_time: Callable[[float], str]) -> Iterator[Subtitle]:
+def _subtitles(
+    transcript: Transcript, layout: Layout, shown_time: Callable[[float], str], escaped: Callable[[str], str]
+) -> Iterator[Subtitle]:
     """Lay words out where all segments have them; else each segment is a subtitle, its characters kept."""
     if layout.cue_style == "readable" or has_words(transcript):
-        yield from subtitles(transcript, layout, shown_time)
+        yield from subtitles(transcript, layout, shown_time, escaped)
         return
     for segment in transcript.segments:
         yield Subtitle(segment.start_s, segment.end_s, without_arrows(one_line(segment.text)))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
 import unicodedata
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pysubs2
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -238,3 +241,156 @@ def test_csv_reads_back_and_no_cell_is_a_formula(transcript: Transcript) -> None
         assert text[:1] not in tuple("=+-@＝＋－＠")
         original = re.sub("^'(?='*[=+\\-@＝＋－＠])", "", text)
         assert original == " ".join(visible(segment.text).split())
+
+
+# Nothing as short as nothing.
+
+#: times of a recording: beyond some years a float knows no milliseconds
+SOON = st.integers(0, 400).map(lambda n: n * 0.02) | st.floats(0, 30) | st.sampled_from([0.0, 1e-9, 5.0, 3599.9996])
+
+
+@st.composite
+def collapsed(draw: st.DrawFn) -> Transcript:
+    """Draw what word times that went wrong look like: many words at one instant, segments as short as nothing."""
+    segments, now_s = [], draw(SOON)
+    worded = draw(st.sampled_from(["all", "some", "none"]))
+    for number in range(draw(st.integers(0, 4))):
+        start_s, words = now_s, []
+        for text in draw(st.lists(TEXT, max_size=12)):
+            begin_s = now_s + draw(st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.02, 2.0]))
+            now_s = begin_s + draw(st.sampled_from([0.0, 0.0, 0.0, 0.0004, 0.01, 0.02, 0.5]))
+            words.append(Word(text=text, start_s=begin_s, end_s=now_s, probability=0.5))
+        now_s += draw(st.sampled_from([0.0, 0.0, 1.0]))
+        has_words = worded == "all" or (worded == "some" and draw(st.booleans()))
+        segments.append(
+            Segment(
+                id=number, seek=0, start_s=start_s, end_s=now_s, text=draw(TEXT), tokens=(1,), temperature=0.0,
+                avg_logprob=0.0, compression_ratio=1.0, no_speech_prob=0.0, words=tuple(words) if has_words else None,
+            )
+        )  # fmt: skip
+    return Transcript(text="", segments=tuple(segments), language="en", duration_s=now_s)
+
+
+def spans_of(format_name: str, text: str) -> list[tuple[int, int]]:
+    """Read when each subtitle begins and ends, in the steps of the format, straight from the file."""
+    if format_name == "ass":
+        fields = [line.split(",", 9) for line in text.split("\n") if line.startswith("Dialogue: ")]
+        return [(centiseconds(start), centiseconds(end)) for _, start, end, *_ in fields]
+    clock = r"(?:(\d+):)?(\d\d):(\d\d)[.,](\d\d\d)"
+    found = re.findall(rf"^{clock} --> {clock}$", text, re.M)
+    times = [tuple(int(part or 0) for part in one) for one in found]
+    return [tuple(((t[i] * 60 + t[i + 1]) * 60 + t[i + 2]) * 1000 + t[i + 3] for i in (0, 4)) for t in times]  # type: ignore[misc]
+
+
+def lrc_times(text: str) -> list[list[int]]:
+    """Give the times in each line, in hundredths of a second."""
+    lines = re.findall(r"^\[\d+:\d\d\.\d\d\].*$", text, re.M)
+    times = [re.findall(r"[\[<](\d+):(\d\d)\.(\d\d)[\]>]", line) for line in lines]
+    return [[(int(m) * 60 + int(s)) * 100 + int(h) for m, s, h in one] for one in times]
+
+
+@CALM
+@given(collapsed() | transcripts().filter(lambda one: all(s.end_s < 1e9 for s in one.segments)), layouts)
+def test_no_subtitle_of_our_layouts_is_as_short_as_nothing(transcript: Transcript, layout: Layout) -> None:
+    if any(word.end_s > 1e6 for segment in transcript.segments for word in segment.words or ()):
+        return
+    written = {"ass": to_ass(transcript, layout)}
+    if layout.cue_style == "readable":
+        written |= {"srt": to_srt(transcript, layout), "vtt": to_vtt(transcript, layout)}
+    for name, text in written.items():
+        spans = spans_of(name, text)
+        assert all(start < end for start, end in spans), name
+        assert all(one[1] <= other[0] for one, other in pairwise(spans)), name
+        if name == "ass" or not layout.highlight_words:
+            assert len(spans) == len(list(cues(transcript, layout)))
+    lines = lrc_times(to_lrc(transcript, layout))
+    starts = [line[0] for line in lines]
+    assert all(one < other for one, other in pairwise(starts)), starts
+    assert all(line == sorted(line) for line in lines)
+    for cue in cues(transcript, layout):
+        assert re.sub(r"\s", "", cue.text)
+
+
+@CALM
+@given(collapsed())
+def test_words_keep_their_order_and_each_lasts(transcript: Transcript) -> None:
+    for layout in (Layout(), Layout(cue_style="readable")):
+        words = [word for cue in cues(transcript, layout) for word in cue.words]
+        assert all(word.end_s - word.start_s > 0.0197 for word in words)
+        assert all(one.end_s <= other.start_s for one, other in pairwise(words))
+
+
+@CALM
+@given(sentences(), st.data())
+def test_what_is_free_around_an_instant_is_shared_and_no_other_word_is_moved(
+    transcript: Transcript, data: st.DataObject
+) -> None:
+    words = list(transcript.segments[0].words or ())
+    first = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(first + 1, len(words)))
+    begun_s, ended_s = words[first].start_s, words[end - 1].end_s
+    instant_s = data.draw(st.sampled_from([begun_s, ended_s]))
+    squeezed = [
+        replace(word, start_s=instant_s, end_s=instant_s) if first <= place < end else word
+        for place, word in enumerate(words)
+    ]
+    segment = replace(transcript.segments[0], words=tuple(squeezed))
+    found = [word for cue in cues(replace(transcript, segments=(segment,)), Layout()) for word in cue.words]
+    for place, (word, before) in enumerate(zip(found, words, strict=True)):
+        if not first <= place < end:
+            assert (word.start_s, word.end_s) == (before.start_s, before.end_s)
+    mine = found[first:end]
+    free_s = (words[end].start_s if end < len(words) else ended_s) - (words[first - 1].end_s if first else 0.0)
+    wanted_s = sum(max(0.02, len(word.text.strip()) / 17) for word in mine)
+    assert mine[-1].end_s - mine[0].start_s == pytest.approx(min(free_s, wanted_s), abs=1e-6)
+    assert all(one.end_s == other.start_s for one, other in pairwise(mine))
+
+
+MARKUP = [
+    *("<b>", "</i>", "<00:01.000>", "&amp;", "<", ">", "&", "{\\an8}", "{\\pos(1,1)}", "{y:i}", "\\N", "\\h"),
+    *(
+        "<font color=red>",
+        "<c.loud>",
+        "<v Bob>",
+        "<!-- ",
+        "NOTE x",
+        "00:01.000 --> 00:02.000",
+        "--",
+        "\u202ex",
+        "a\x07",
+    ),
+]
+
+
+@CALM
+@given(st.lists(st.sampled_from(MARKUP), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_no_text_is_markup_in_readable_subtitles(parts: list[str], worded: bool, highlight: bool) -> None:
+    words = tuple(
+        Word(text=f" {part}", start_s=float(n), end_s=n + 1.0, probability=1.0) for n, part in enumerate(parts)
+    )
+    segment = Segment(
+        id=0, seek=0, start_s=0.0, end_s=float(len(parts)), text=" " + " ".join(parts), tokens=(1,), temperature=0.0,
+        avg_logprob=0.0, compression_ratio=1.0, no_speech_prob=0.0, words=words if worded else None,
+    )  # fmt: skip
+    transcript = Transcript(text="", segments=(segment,), language="en", duration_s=float(len(parts)))
+    layout = Layout(cue_style="readable", highlight_words=highlight and worded)
+    said = "".join(" ".join(parts).split())
+    for name, text in (("vtt", to_vtt(transcript, layout)), ("srt", to_srt(transcript, layout))):
+        body = "".join(
+            re.sub(r"</?u>", "", line)
+            for line in text.removeprefix("WEBVTT").split("\n")
+            if " --> " not in line and not re.fullmatch(r"\d+", line)
+        )
+        assert "-->" not in body
+        if name == "vtt":
+            assert not set(body) & set("<>")
+            read = html.unescape(body)
+            assert not re.search(r"&(?!amp;|lt;|gt;)", body)
+        else:
+            assert not set(body) & set("{}")
+            assert not re.search("<(?!\u2060)|\\\\(?!\u2060)", body)
+            read = body.replace("\u2060", "").replace("｛", "{").replace("｝", "}")
+        if not layout.highlight_words:
+            assert "".join(read.split()) == re.sub("--+>", "->", said.replace("\x07", ""))
+    for event in read_back(to_srt(transcript, layout), "srt"):
+        assert not re.search(r"\{(?!\\u[01]\})", event.text)

@@ -175,8 +175,8 @@ def test_srt_and_vtt_write_readable_subtitles_and_underline_words_in_them() -> N
                        duration_s=9.0)  # fmt: skip
     assert to_srt(whole, USUAL) == "1\n00:00:00,000 --> 00:00:01,000\nYes, -> it is.\n\n"
     marked = to_vtt(whole, Layout(cue_style="readable", highlight_words=True, max_line_width=8)).split("\n\n")
-    assert marked[1] == "00:00.000 --> 00:00.100\n<u>Yes,</u> ->\nit is."
-    assert marked[-2] == "00:00.320 --> 00:01.000\nYes, ->\nit is."
+    assert marked[1] == "00:00.000 --> 00:00.100\n<u>Yes,</u> -&gt;\nit is."
+    assert marked[-2] == "00:00.320 --> 00:01.000\nYes, -&gt;\nit is."
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,7 @@ def test_srt_and_vtt_write_readable_subtitles_and_underline_words_in_them() -> N
         ({"cue_style": "readable", "max_chars_per_second": 0}, "max_chars_per_second must be a number above 0, got 0"),
         ({"cue_style": "readable", "min_cue_duration": float("nan")}, "min_cue_duration must be a number above 0"),
         ({"cue_style": "readable", "max_cue_duration": None}, "max_cue_duration must be a number above 0, got None"),
+        ({"cue_style": "readable", "max_cue_duration": 0.01}, "max_cue_duration must be at least 0.02 s, got 0.01"),
         ({"cue_style": "readable", "max_cue_duration": 0.5}, "min_cue_duration 1 is more than max_cue_duration 0.5"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pysubs2
 import pytest
 
 from stapes.karaoke import to_ass
 from stapes.lyrics import to_lrc
 from stapes.results import Segment, Transcript, Word
 from stapes.subtitles import Layout
-from stapes.writers import to_csv, write_files
+from stapes.writers import to_csv, to_srt, to_vtt, write_files
 
 
 def segment(text: str, start_s: float, end_s: float, *words: tuple[str, float, float]) -> Segment:
@@ -139,3 +140,80 @@ def test_files_are_written_as_their_formats_are_laid_out(tmp_path: Path) -> None
     assert paths[0].read_text(encoding="utf-8") == to_csv(SUNG)
     assert paths[1].read_text(encoding="utf-8") == to_lrc(SUNG, layout)
     assert len(events(paths[2].read_text(encoding="utf-8"))) == 4
+
+
+AT_ONCE = transcript(
+    segment(
+        " One two three four.",
+        0.0,
+        4.0,
+        (" One", 0.0, 1.0),
+        (" two", 1.0, 1.0),
+        (" three", 1.0, 1.0),
+        (" four.", 3.0, 4.0),
+    ),
+    segment(" Five.", 4.0, 4.0, (" Five.", 4.0, 4.0)),
+    segment(" Six.", 4.0, 5.0, (" Six.", 4.0, 5.0)),
+)
+
+
+def test_words_at_one_instant_share_the_time_after_it() -> None:
+    first, second, third = events(to_ass(AT_ONCE))
+    assert first.endswith(r",,{\k100}One {\k18}two {\k29}three{\k153} {\k98}four.")
+    assert first.startswith("Dialogue: 0,0:00:00.00,0:00:03.98,")  # gives two hundredths to the next
+    assert second.startswith("Dialogue: 0,0:00:03.98,0:00:04.00,")
+    assert third.startswith("Dialogue: 0,0:00:04.00,0:00:05.00,")
+    assert to_lrc(AT_ONCE).splitlines()[2:5] == [
+        "[00:00.00]<00:00.00>One <00:01.00>two <00:01.18>three <00:03.00>four.<00:03.98>",
+        "[00:03.98]<00:03.98>Five.<00:04.00>",
+        "[00:04.00]<00:04.00>Six.<00:05.00>",
+    ]
+
+
+def test_segments_at_one_instant_share_the_time_too_and_empty_ones_are_no_subtitles() -> None:
+    made = transcript(
+        segment(" Yes.", 1.0, 1.0), segment("", 2.0, 2.0), segment(" No.", 3.0, 3.0), segment(" ", 3.0, 3.0)
+    )
+    assert [line.split(",")[1:3] for line in events(to_ass(made))] == [
+        ["0:00:01.00", "0:00:01.24"], ["0:00:02.82", "0:00:03.00"],
+    ]  # fmt: skip
+    assert to_lrc(made).splitlines()[2:] == [
+        "[00:01.00]Yes.", "[00:01.24]", "[00:02.82]No.", "[00:03.00]",
+    ]  # fmt: skip
+
+
+def test_plain_srt_and_vtt_keep_the_reference_s_bytes() -> None:
+    assert to_srt(AT_ONCE, Layout(max_words_per_line=1)).splitlines()[5] == "00:00:01,000 --> 00:00:01,000"
+    tagged = transcript(segment(" <b>a</b> & {\\an8}", 0.0, 1.0))
+    assert to_srt(tagged) == "1\n00:00:00,000 --> 00:00:01,000\n<b>a</b> & {\\an8}\n\n"
+    assert to_vtt(tagged) == "WEBVTT\n\n00:00.000 --> 00:01.000\n<b>a</b> & {\\an8}\n\n"
+
+
+def test_readable_srt_and_vtt_have_no_markup_of_the_text() -> None:
+    readable = Layout(cue_style="readable")
+    tagged = transcript(segment(" <b>a</b> & {\\an8}", 0.0, 5.0))
+    assert to_srt(tagged, readable).splitlines()[2] == "<\u2060b>a<\u2060/b> & ｛\\\u2060an8｝"
+    assert to_vtt(tagged, readable).splitlines()[3] == "&lt;b&gt;a&lt;/b&gt; &amp; {\\an8}"
+    ((event,), (other,)) = (
+        list(pysubs2.SSAFile.from_string(write(tagged, readable), format_=name))
+        for name, write in (("srt", to_srt), ("ass", to_ass))
+    )
+    assert "an8" in event.plaintext
+    assert "an8" in other.plaintext
+
+
+def test_two_readable_subtitles_at_one_instant_share_the_time() -> None:
+    texts = [f" Word{i}, word{i} word." for i in range(4)]
+    words = [(text, 2.0, 2.0) for text in texts]
+    made = transcript(
+        segment("".join(texts), 0.0, 2.0, (" Zero.", 0.0, 1.0), *words),
+        segment(" Last.", 2.0, 4.0, (" Last.", 2.0, 4.0)),
+    )
+    for write in (to_srt, to_vtt):
+        times = [
+            line
+            for line in write(made, Layout(cue_style="readable", max_line_count=1, max_line_width=14)).splitlines()
+            if "-->" in line
+        ]
+        assert len(times) > 3
+        assert all(start != end for start, end in (one.split(" --> ") for one in times))
