@@ -97,6 +97,31 @@ _HOMES: Final = {
 }
 
 
+#: names of openai-whisper, faster-whisper and others -> what is here instead
+_ELSEWHERE: Final = {
+    **dict.fromkeys(
+        ("load_model", "WhisperModel", "BatchedInferencePipeline", "Whisper", "Model", "from_pretrained", "pipeline"),
+        "stapes.load(model) gives an engine, whose transcribe(audio) gives a transcript",
+    ),
+    **dict.fromkeys(
+        ("transcribe", "translate", "decode", "DecodingOptions", "stream", "submit"),
+        "load a model first: stapes.load(model).transcribe(audio)",
+    ),
+    **dict.fromkeys(
+        ("align", "load_align_model", "detect_language"),
+        "load a model first: an engine has align(audio, text) and detect_language(audio)",
+    ),
+    **dict.fromkeys(
+        ("available_models", "download_model"), "stapes models lists models, stapes models pull fetches one"
+    ),
+    **dict.fromkeys(
+        ("load_audio", "decode_audio", "pad_or_trim", "log_mel_spectrogram"),
+        "transcribe() takes paths, bytes, files and arrays as they are",
+    ),
+    "DiarizationPipeline": "this version does not tell speakers apart",
+}
+
+
 def _find(name: str) -> Any:
     """Load a name, or a module of this package. Raises AttributeError where there is none (PEP 562)."""
     home = next((module for module, names in _HOMES.items() if name in names.split()), None)
@@ -109,7 +134,8 @@ def _find(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":
             raise
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name) from None
 
 
 if not TYPE_CHECKING:  # to a type checker a name that nobody has stays an error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from stapes.backends.selecting import open_backend
 from stapes.engine import Engine
 from stapes.errors import CheckpointError, OptionError
-from stapes.options import PRECISIONS
+from stapes.options import PRECISIONS, unknown_option
+from stapes.options.checks import number, plain, whole
 from stapes.work import speech_listeners, tokenizer_of
 
 DEVICES = ("cpu",)
@@ -23,6 +25,7 @@ def load(
     backend: str = "auto",
     max_memory: int | None = None,
     model_dir: str | os.PathLike[str] | None = None,
+    **unknown: Any,
 ) -> Engine:
     """Load a model.
 
@@ -42,10 +45,14 @@ def load(
     """
     from stapes.checkpoint.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
 
+    if unknown:
+        raise OptionError(unknown_option(next(iter(unknown)), "load", _KEYWORDS))
     _one_of("device", device, DEVICES)
     _one_of("precision", precision, PRECISIONS)
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads must be at least 1, or None for all cores; got {threads}")
+    threads = plain(threads)
+    whole("threads", threads)
+    max_memory = plain(max_memory)
+    number("max_memory", max_memory, low=0)
     checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
     try:
         tokenizer = tokenizer_of(checkpoint)  # before the weights are packed, which takes seconds
@@ -54,6 +61,9 @@ def load(
         raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
     return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend), tokenizer=tokenizer)
+
+
+_KEYWORDS = ("device", "precision", "threads", "download", "backend", "max_memory", "model_dir")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

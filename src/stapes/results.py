@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+
+class _Result:
+    """Says what the names are here to those who know results as dicts, or with the names of other programs."""
+
+    __slots__ = ()
+    #: their name -> ours
+    _others: ClassVar[Mapping[str, str]] = {}
+    #: what to take instead of unpacking it, or of asking for its first part
+    _parts: ClassVar[str] = ".text"
+
+    def _instead(self, name: object) -> str:
+        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        ours = self._others.get(name, name if name in names else None) if isinstance(name, str) else None
+        return f"take .{ours} instead" if ours else f"it has .{', .'.join(names)}"
+
+    if not TYPE_CHECKING:  # to a type checker they stay errors
+
+        def __getitem__(self, name: object) -> NoReturn:
+            kind = type(self).__name__
+            if isinstance(name, (int, slice)):  # Python asks for 0 to unpack it, or to go through it
+                raise TypeError(f"a {kind} is one object and has no parts by number: take {self._parts} of it")
+            as_dict = "; .to_dict() is openai/whisper's dict" if hasattr(self, "to_dict") else ""
+            raise TypeError(f"a {kind} is no dict: {self._instead(name)}{as_dict}")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f"; {self._instead(name)}" if name in self._others else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+
+#: methods of dicts and named tuples, of those who read results as such
+_AS_DICT = dict.fromkeys(("get", "keys", "values", "items", "_asdict", "model_dump", "dict"), "to_dict()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
+class Word(_Result):
     """One word with its time."""
+
+    _others: ClassVar[Mapping[str, str]] = {
+        "word": "text",
+        "start": "start_s",
+        "end": "end_s",
+        "score": "probability",
+        **_AS_DICT,
+    }
 
     text: str  # with its leading space and punctuation
     start_s: float
@@ -21,12 +62,14 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Segment(_Result):
     """A stretch of speech between two timestamps.
 
     A segment without text, or as long as nothing, stays in the result with empty `text` and `tokens`, as in the
     reference.
     """
+
+    _others: ClassVar[Mapping[str, str]] = {"start": "start_s", "end": "end_s", **_AS_DICT}
 
     id: int  # 0, 1, 2, ... in one recording
     seek: int  # where its window began, in frames of 10 ms
@@ -167,8 +210,11 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageGuess:
+class LanguageGuess(_Result):
     """Which language is spoken, with every candidate's probability, most probable first."""
+
+    _others: ClassVar[Mapping[str, str]] = {"language_probability": "probability"}
+    _parts = ".language, .probability and .probabilities"
 
     language: str  # code
     probabilities: dict[str, float]
@@ -180,8 +226,18 @@ class LanguageGuess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript:
+class Transcript(_Result):
     """A whole recording's text."""
+
+    _others: ClassVar[Mapping[str, str]] = {
+        "duration": "duration_s",
+        "language_probability": "language_guess.probability",
+        "all_language_probs": "language_guess.probabilities",
+        "chunks": "segments",
+        "word_segments": "segments",
+        **_AS_DICT,
+    }
+    _parts = ".segments, .language and .duration_s"
 
     text: str
     segments: tuple[Segment, ...]

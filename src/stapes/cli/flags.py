@@ -20,6 +20,7 @@ from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog,
 from stapes.cli.output import send
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, GROUPS
+from stapes.options.other_programs import SHORT_FLAGS, advice
 from stapes.subtitles import Layout
 from stapes.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS
 
@@ -43,6 +44,9 @@ def read_words(words: Sequence[str], parser: argparse.ArgumentParser) -> dict[st
     """Read flags, each by itself; what follows -- are recordings, whatever they begin with."""
     words = join_spellings(words)
     end = words.index("--") if "--" in words else len(words)
+    for word in words[:end]:
+        if word in SHORT_FLAGS:  # argparse would take -osrt for -o srt
+            raise OptionError(f"unknown flag {word}; give {SHORT_FLAGS[word]} instead; {SEE_HELP}")
     parser.set_defaults(word_timestamps=None)  # readable subtitles want them, unless somebody says no
     values = vars(parser.parse_intermixed_args(words[:end]))
     if values["word_timestamps"] is None:
@@ -77,8 +81,10 @@ class Parser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2].split()
         if unknown:
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-            close = get_close_matches(unknown[0].partition("=")[0], flags, n=1)
-            message = f"unknown flag {unknown[0]}" + (f"; did you mean {close[0]}?" if close else "")
+            given = unknown[0].partition("=")[0]
+            close = get_close_matches(given, flags, n=1)
+            instead = advice(given.removeprefix("--"), "command", ()) or (f"did you mean {close[0]}?" if close else "")
+            message = f"unknown flag {given}" + (f"; {instead}" if instead else "")
         raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP}")
 
     def _print_message(self, message: str, _file: Any = None) -> None:

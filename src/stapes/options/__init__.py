@@ -15,14 +15,15 @@ from stapes.options.audio import Audio, Channel, Clock
 from stapes.options.checks import option
 from stapes.options.guards import NO_GUARDS, Guards, Voice
 from stapes.options.method import Clips, Method, Mode, Words
+from stapes.options.other_programs import Face, advice
 from stapes.options.rules import Context, Rules
 from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
 from stapes.options.speech import Speech, Task
 
 __all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "Beam", "Channel", "Clips",
            "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech", "Strategy",
-           "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
-           "option_fields"]  # fmt: skip
+           "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option", "option_fields",
+           "unknown_option"]  # fmt: skip
 
 #: what a model can be computed in; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -61,7 +62,7 @@ class TranscribeOptions:
             for name, group in GROUPS.items()
         }
         if left:
-            raise OptionError(_unknown(next(iter(left))))
+            raise OptionError(unknown_option(next(iter(left))))
         return cls(**groups)
 
 
@@ -82,8 +83,6 @@ GROUPS: dict[str, Any] = {
 
 #: What `whisper.transcribe()` has and the window loop sets itself.
 _SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give initial_prompt instead"}
-#: other engines' names of what has another name here
-_OTHER_NAMES = {"keywords": "hotwords"}
 
 
 def option_fields() -> Iterable[tuple[str, Field[Any]]]:
@@ -101,14 +100,19 @@ def default_of(name: str) -> Any:
     raise KeyError(name)
 
 
-def _unknown(name: str) -> str:
-    if name in _SET_BY_LOOP:
-        return f"{name}: {_SET_BY_LOOP[name]}"
-    if name in _OTHER_NAMES:
-        return f"unknown option {name!r}; give {_OTHER_NAMES[name]} instead"
+def unknown_option(name: str, face: Face = "transcribe", known: Iterable[str] = ()) -> str:
+    """Say in a sentence that an option is unknown, and what to give instead.
+
+    face: whom it was given to.   known: what that takes, if it is not the options of a transcription.
+    """
     from difflib import get_close_matches  # noqa: PLC0415 (only on this path)
 
-    close = get_close_matches(name, [item.name for _, item in option_fields()], n=1)
+    if face == "transcribe" and name in _SET_BY_LOOP:
+        return f"{name}: {_SET_BY_LOOP[name]}"
+    options = [item.name for _, item in option_fields()]
+    if (instead := advice(name, face, options)) is not None:
+        return f"unknown option {name!r}; {instead}"
+    close = get_close_matches(name, tuple(known) or options, n=1)
     return f"unknown option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; see stapes --help")
 
 

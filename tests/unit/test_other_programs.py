@@ -1,0 +1,225 @@
+"""Names of other Whisper programs: refused as ever, with what is here instead."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+import stapes
+from stapes.cli.flags import build_parser, parse
+from stapes.errors import OptionError
+from stapes.options import option_fields
+from stapes.options.other_programs import _ADVICE, _IN_PYTHON, _OF_LOAD, _RENAMED, SHORT_FLAGS
+from stapes.results import LanguageGuess, Transcript
+from stapes.testing import scripted_engine, tone
+
+OPTIONS = {item.name for _, item in option_fields()}
+FLAGS = {flag for action in build_parser()._actions for flag in action.option_strings}
+
+
+def told(call: Any, **keywords: Any) -> str:
+    with pytest.raises(OptionError) as caught:
+        call(**keywords)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "instead"),
+    [
+        ({"vad_filter": True}, "give vad instead"),
+        ({"vad_parameters": {"threshold": 0.5}}, "vad_threshold, vad_min_silence_duration_ms"),
+        ({"log_prob_threshold": -1.0}, "give logprob_threshold instead"),
+        ({"max_new_tokens": 5}, "give sample_len instead"),
+        ({"batch_size": 8}, "give mode chunked instead"),
+        ({"compute_type": "int8"}, "give precision instead, to load()"),
+        ({"cpu_threads": 2}, "give threads instead, to load()"),
+        ({"device": "cpu"}, "it belongs to load()"),
+        ({"precision": "int8"}, "it belongs to load()"),
+        ({"device_index": 0}, "this version runs on the CPU"),
+        ({"num_workers": 2}, "submit() several recordings"),
+        ({"repetition_penalty": 1.1}, "loop_guard"),
+        ({"no_repeat_ngram_size": 3}, "loop_guard"),
+        ({"chunk_length": 30}, "30 s"),
+        ({"log_progress": True}, "on_progress"),
+        ({"output_format": "srt"}, "stapes.writers.write_files()"),
+        ({"diarize": True}, "does not tell speakers apart"),
+        ({"return_timestamps": "word"}, "give word_timestamps instead"),
+    ],
+)
+def test_every_way_to_transcribe_says_our_name(keywords: dict[str, Any], instead: str) -> None:
+    engine = scripted_engine()
+    for call in (engine.transcribe, engine.stream, engine.submit):
+        message = told(call, audio=tone(1.0), **keywords)
+        assert message.startswith(f"unknown option '{next(iter(keywords))}'; ")
+        assert instead in message
+
+
+@pytest.mark.parametrize(
+    ("keywords", "instead"),
+    [
+        ({"compute_type": "int8"}, "give precision instead"),
+        ({"cpu_threads": 2}, "give threads instead"),
+        ({"model_size_or_path": "base"}, "give model instead"),
+        ({"download_root": "models"}, "HF_HUB_CACHE"),
+        ({"local_files_only": True}, "give download False instead"),
+        ({"device_index": 0}, "this version runs on the CPU"),
+        ({"num_workers": 2}, "they share one engine"),
+        ({"in_memory": True}, "leave it out"),
+        ({"use_auth_token": "x"}, "HF_TOKEN"),
+        ({"beam_size": 5}, "it belongs to transcribe()"),
+        ({"vad_filter": True}, "give vad instead, to transcribe()"),
+        ({"treads": 2}, "did you mean 'threads'?"),
+        ({"zzzzz": 2}, "unknown option 'zzzzz'"),
+    ],
+)
+def test_load_says_our_name_before_any_work(keywords: dict[str, Any], instead: str) -> None:
+    assert instead in told(stapes.load, model="no such model", **keywords)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True])
+def test_load_takes_whole_numbers_of_threads_only(threads: Any) -> None:
+    assert "threads must be a whole number" in told(stapes.load, model="no such model", threads=threads)
+    assert "max_memory must be a number" in told(stapes.load, model="no such model", max_memory="1 GB")
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["--vad_filter", "True"], "unknown flag --vad_filter; give --vad instead"),
+        (["--vad-filter=True"], "unknown flag --vad_filter; give --vad instead"),
+        (["--compute_type", "int8"], "give --precision instead"),
+        (["--batch-size", "8"], "give --mode chunked instead"),
+        (["--model_size", "large"], "give --model instead"),
+        (["--log_prob_threshold", "-1"], "give --logprob_threshold instead"),
+        (["--download-root", "x"], "give --model_dir instead"),
+        (["--local_files_only", "True"], "HF_HUB_OFFLINE=1"),
+        (["--hf_token", "x"], "HF_TOKEN"),
+        (["--diarize"], "does not tell speakers apart"),
+        (["--align_model", "x"], "give --word_timestamps instead"),
+        (["--num_workers", "2"], "give --concurrency instead"),
+        (["--prompt", "Ada"], "give --initial_prompt instead"),
+        (["--output-file", "x"], "give --output_dir instead"),
+        (["-m", "base"], "unknown flag -m; give --model instead"),
+        (["-l", "de"], "give --language instead"),
+        (["-t", "4"], "give --threads instead"),
+        (["-otxt"], "give -f txt instead"),
+        (["-osrt"], "give -f srt instead"),
+        (["-oj"], "give -f json instead"),
+        (["-of", "x"], "give -o FOLDER instead"),
+        (["-bs", "5"], "give --beam_size instead"),
+    ],
+)
+def test_the_command_says_our_flag(words: list[str], instead: str) -> None:
+    for order in (["talk.mp3", *words], [*words, "talk.mp3"]):
+        message = told(parse, words=order)
+        assert instead in message
+        assert message.endswith("stapes --help explains every flag")
+    assert parse(["--", *words]).audio == tuple(words)  # a recording may have any name
+
+
+def test_what_is_said_is_there() -> None:
+    named = {*_RENAMED.values(), *(ours for text in _ADVICE.values() for ours in re.findall(r"\{(\w+)\}", text))}
+    assert named <= OPTIONS | _OF_LOAD | set(_IN_PYTHON)
+    assert {f"--{name}" for name in named - {"download"}} <= FLAGS
+    assert not (set(_RENAMED) | set(_ADVICE)) & (OPTIONS | _OF_LOAD)
+    assert not {f"--{name}" for name in (*_RENAMED, *_ADVICE)} & FLAGS
+    assert not set(SHORT_FLAGS) & FLAGS
+    assert {flag.split()[0] for flag in SHORT_FLAGS.values()} <= FLAGS
+
+
+# Results.
+
+
+@pytest.fixture
+def transcript() -> Transcript:
+    return scripted_engine().transcribe(tone(2.0), word_timestamps=True)
+
+
+def test_a_result_read_as_a_dict_says_which_attribute(transcript: Transcript) -> None:
+    result: Any = transcript
+    segment = result.segments[0]
+    word = segment.words[0]
+    for one, key, ours in (
+        (result, "text", "text"),
+        (result, "segments", "segments"),
+        (result, "language", "language"),
+        (segment, "start", "start_s"),
+        (segment, "end", "end_s"),
+        (segment, "text", "text"),
+        (word, "word", "text"),
+        (word, "start", "start_s"),
+    ):
+        with pytest.raises(TypeError, match=rf"is no dict: take \.{ours} instead; \.to_dict\(\) is openai/whisper's"):
+            one[key]
+        getattr(one, ours)
+    with pytest.raises(TypeError, match=r"it has \.text, \.segments, \.language"):
+        result["nothing"]
+
+
+def test_a_result_is_not_unpacked(transcript: Transcript) -> None:
+    result: Any = transcript
+    with pytest.raises(TypeError, match=r"a Transcript is one object .*: take \.segments, \.language and \.duration_s"):
+        _segments, _info = result
+    for use in (list, lambda one: one[0], lambda one: "text" in one, lambda one: one[:1]):
+        with pytest.raises(TypeError, match="a Transcript is one object"):
+            use(result)
+    guess: Any = LanguageGuess(language="en", probabilities={"en": 1.0})
+    with pytest.raises(TypeError, match=r"a LanguageGuess is one object .*take \.language, \.probability"):
+        _language, _probability = guess
+    with pytest.raises(TypeError) as caught:
+        guess["language"]
+    assert str(caught.value) == "a LanguageGuess is no dict: take .language instead"
+
+
+@pytest.mark.parametrize(
+    ("pick", "name", "ours"),
+    [
+        (lambda one: one.segments[0], "start", "start_s"),
+        (lambda one: one.segments[0], "end", "end_s"),
+        (lambda one: one.segments[0], "_asdict", "to_dict()"),
+        (lambda one: one.segments[0].words[0], "word", "text"),
+        (lambda one: one.segments[0].words[0], "end", "end_s"),
+        (lambda one: one, "get", "to_dict()"),
+        (lambda one: one, "duration", "duration_s"),
+        (lambda one: one, "language_probability", "language_guess.probability"),
+    ],
+)
+def test_an_attribute_of_other_programs_says_ours(pick: Any, name: str, ours: str, transcript: Transcript) -> None:
+    one = pick(transcript)
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; take \.{re.escape(ours)} instead"):
+        getattr(one, name)
+    assert not hasattr(one, name)
+    assert eval(f"one.{ours}", {"one": one}) is not None
+
+
+def test_results_are_still_plain_values(transcript: Transcript) -> None:
+    for one in (transcript, transcript.segments[0]):
+        assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == one
+        assert not hasattr(one, "nothing")
+        with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+            getattr(one, "no" + "thing")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("WhisperModel", "stapes.load(model) gives an engine"),
+        ("BatchedInferencePipeline", "stapes.load(model) gives an engine"),
+        ("load_model", "stapes.load(model) gives an engine"),
+        ("transcribe", "stapes.load(model).transcribe(audio)"),
+        ("available_models", "stapes models lists models"),
+        ("load_audio", "transcribe() takes paths"),
+        ("detect_language", "detect_language(audio)"),
+        ("load_align_model", "align(audio, text)"),
+    ],
+)
+def test_a_name_of_another_package_is_an_attribute_error_that_says_ours(name: str, instead: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(stapes, name)
+    assert str(caught.value).startswith(f"module 'stapes' has no attribute '{name}'; ")
+    assert instead in str(caught.value)
+    assert not hasattr(stapes, name)
