@@ -247,6 +247,7 @@ def _share_free_time(
         starts[place] = from_s
         from_s += SHORTEST_S + (to_s - starts[first] - least_s) * one / total_s
         ends[place] = from_s
+    ends[end - 1] = from_s = to_s  # not a sum's last digit off: what follows is not moved
     for later in range(end, len(starts)):
         if starts[later] >= from_s:
             break
