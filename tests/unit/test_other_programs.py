@@ -109,6 +109,8 @@ def test_load_takes_whole_numbers_of_threads_only(threads: Any) -> None:
         (["-otxt"], "give -f txt instead"),
         (["-osrt"], "give -f srt instead"),
         (["-oj"], "give -f json instead"),
+        (["--output-srt"], "give --output_format srt instead"),
+        (["--output_json_full"], "give --output_format json instead"),
         (["-of", "x"], "give -o FOLDER instead"),
         (["-bs", "5"], "give --beam_size instead"),
     ],
@@ -121,7 +123,13 @@ def test_the_command_says_our_flag(words: list[str], instead: str) -> None:
     assert parse(["--", *words]).audio == tuple(words)  # a recording may have any name
 
 
+def test_a_recording_named_with_f_is_told_from_a_format() -> None:
+    assert "name recordings without a flag" in told(parse, words=["-f", "talk.wav"])
+    assert parse(["talk.wav", "-f", "srt"]).formats == ("srt",)
+
+
 def test_what_is_said_is_there() -> None:
+    assert _IN_PYTHON.keys() <= {flag.removeprefix("--") for flag in FLAGS}
     named = {*_RENAMED.values(), *(ours for text in _ADVICE.values() for ours in re.findall(r"\{(\w+)\}", text))}
     assert named <= OPTIONS | _OF_LOAD | set(_IN_PYTHON)
     assert {f"--{name}" for name in named - {"download"}} <= FLAGS

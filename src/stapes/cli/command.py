@@ -55,6 +55,10 @@ class Command:
 
 def command_of(values: Mapping[str, Any]) -> Command:
     """Check what the flags say. Raises OptionError for anything that cannot be."""
+    if "." in (values["output_format"] or ""):  # whisper.cpp names recordings with -f
+        raise OptionError(
+            f"-f {values['output_format']}: -f names formats, such as srt; name recordings without a flag"
+        )
     if not values["audio"]:
         raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
     threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]

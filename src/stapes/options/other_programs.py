@@ -78,6 +78,9 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("revision", "give the path of the downloaded folder as {model} instead"),
     )
     for theirs in names.split()
+} | {
+    f"output_{name}": f"give {{output_format}} {name.partition('_')[0]} instead"
+    for name in ("txt", "srt", "vtt", "csv", "lrc", "json", "json_full")
 }  # fmt: skip
 #: what `load` takes beside the model
 _OF_LOAD: Final = frozenset({"model", "device", "precision", "threads", "download", "backend", "max_memory"})
