@@ -50,7 +50,7 @@ def hold_to_generation(ours: Tokenizer, model: Any) -> None:
     rules = generation_whisper.WhisperTimeStampLogitsProcessor(config, begin_index=1)
     assert special.timestamp_begin == rules.timestamp_begin
     for task in TASKS:
-        for code in special.languages:
+        for code in filter(str.islower, special.languages):  # others it does not find: it looks for lower case
             assert ours.start_sequence(code, task) == tuple(their_prompt(model, f"<|{code}|>", task, timestamps=True))
             untimed = (*ours.start_sequence(code, task), *ours.without_timestamps)
             assert untimed == tuple(their_prompt(model, f"<|{code}|>", task, timestamps=False))
