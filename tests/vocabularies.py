@@ -180,7 +180,7 @@ class Files:
         """Write the folder; config.json states the ids that transformers needs to make the network."""
         named, sizes = self.vocabulary.named, {"n_mels": 80}
         if len(self.vocabulary.tokens) > len(small_vocabulary().tokens):  # keep a large embedding narrow
-            sizes |= dict.fromkeys(("n_audio_state", "n_text_state"), 2)
+            sizes |= dict.fromkeys(("n_audio_state", "n_text_state"), 4)
             sizes |= dict.fromkeys(("n_audio_head", "n_text_head", "n_audio_layer", "n_text_layer"), 1)
         return write_folder(
             folder,
