@@ -46,7 +46,7 @@ WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 #: a code of ISO 639, and the name of a language's token, which models may have for any code
 _CODE: Final = re.compile(r"[a-z]{2,3}")
-_TOKEN: Final = re.compile(r"<\|([^|<>\s]+)\|>")
+_TOKEN: Final = re.compile(r"<\|([A-Za-z][A-Za-z0-9_-]{0,30})\|>")
 
 
 def language_code(name: str) -> str:
@@ -56,8 +56,8 @@ def language_code(name: str) -> str:
     it is known when the model is. Raises OptionError for anything else.
     """
     wanted = name.strip()
-    if token := _TOKEN.fullmatch(wanted):
-        return token[1].lower() if token[1].lower() in LANGUAGES else token[1]
+    if code := code_of_token(wanted):
+        return code.lower() if code.lower() in LANGUAGES else code
     wanted = wanted.lower()
     if wanted in CODE_OF_NAME:
         return CODE_OF_NAME[wanted]
@@ -113,6 +113,17 @@ def _nearest(wanted: str) -> str | None:
 
     close = get_close_matches(wanted, CODE_OF_NAME, n=1, cutoff=0.75)
     return CODE_OF_NAME[close[0]] if close else None
+
+
+def language_token(code: str) -> str:
+    """Give the name of a language's token: "en" -> "<|en|>"."""
+    return f"<|{code}|>"
+
+
+def code_of_token(name: str) -> str | None:
+    """Give the code in the name of a language's token: "<|en|>" -> "en"; None if it cannot be one's name."""
+    found = _TOKEN.fullmatch(name)
+    return found[1] if found else None
 
 
 def language_title(code: str) -> str:

@@ -275,10 +275,11 @@ def test_a_model_without_a_token_for_no_timestamps_is_prompted_without_it(tmp_pa
         ({"prev_sot_token_id": 467}, ("467 for <|startofprev|> (prev_sot_token_id)", "states 468")),
         ({"task_to_id": {"transcribe": 465}}, ("465 for <|transcribe|> (task_to_id['transcribe'])", "states 466")),
         ({"lang_to_id": {"<|en|>": 367}}, ("367 for <|en|> (lang_to_id)", "states 366")),
-        ({"lang_to_id": {"<|gsw|>": 368, "<|de|>": 368}}, ("<|gsw|> and <|de|> share one id, 368",)),
+        ({"lang_to_id": {"<|gsw|>": 368, "<|de|>": 368}}, ("<|de|> and <|gsw|> share one id, 368",)),
         ({"lang_to_id": {"<|gsw|>": 99999}}, ("<|gsw|> has id 99999; the model has ids 0 to 1971",)),
         ({"lang_to_id": {"<|gsw|>": 465}}, ("<|translate|> and <|gsw|> share one id, 465",)),
         ({"lang_to_id": {"en": 366}}, ("lang_to_id has 'en', expected a name such as '<|en|>'",)),
+        ({"lang_to_id": {"<|a\x1b[2Jb|>": 366}}, (r"lang_to_id has '<|a\x1b[2Jb|>', expected a name",)),
         ({"lang_to_id": [366]}, ("lang_to_id is [366], expected names with their ids",)),
         ({"no_timestamps_token_id": "470"}, ("no_timestamps_token_id is '470', expected a token id",)),
         ({"no_timestamps_token_id": True}, ("no_timestamps_token_id is True",)),
@@ -357,6 +358,8 @@ def test_languages_outside_the_table_are_detected_and_reported_by_code(tmp_path:
         assert done.to_dict()["language"] == "TLH"  # as it was given, as in the reference
         done = engine.transcribe(noise(3.0), sample_len=4, multilingual=True, languages=["<|zh-TW|>", "gsw"])
         assert done.language in ("zh-TW", "gsw")
+        done = engine.transcribe(noise(40.0), sample_len=4, mode="chunked", languages=["<|zh-TW|>"])
+        assert done.language == "zh-TW"
 
 
 def test_a_language_that_the_model_does_not_know_is_refused_before_audio_is_read(tmp_path: Path) -> None:
@@ -369,9 +372,19 @@ def test_a_language_that_the_model_does_not_know_is_refused_before_audio_is_read
             engine.detect_language(missing, languages=["xx"])
         with pytest.raises(OptionError, match="french"):
             engine.align(missing, "a", language="fr")
-        for name in ("transcribe", "notimestamps", "startoftranscript", "0.00", "endoftext"):
+        for name in ("transcribe", "notimestamps", "startoftranscript", "endoftext"):
             with pytest.raises(OptionError, match="does not know"):
                 engine.transcribe(missing, language=f"<|{name}|>")
+
+
+def test_the_name_of_a_language_that_is_no_code_is_none(tmp_path: Path) -> None:
+    """Names of tokens come from strangers: one that would move a terminal's cursor is shown nowhere as a language."""
+    named = {("<|\x1b[2J|>" if name == "<|de|>" else name): one for name, one in SMALL.in_tokenizer.items()}
+    folder = write_folder(tmp_path, SMALL, tokenizer=None)
+    put(folder / "tokenizer.json", tokenizer_json(SMALL.tokens, named))
+    found = tokenizer(folder)
+    assert list(found.special.languages) == [code for code in SMALL.codes if code != "de"]
+    assert found.unused == (SMALL.named["<|de|>"],)
 
 
 def test_an_english_only_model_refuses_what_is_no_language_and_warns_of_the_others() -> None:
@@ -435,7 +448,7 @@ def test_languages_appended_in_ctranslate2_are_known_from_its_config(tmp_path: P
 def test_a_ctranslate2_list_of_languages_that_the_vocabulary_contradicts_is_refused(tmp_path: Path) -> None:
     for lang_ids, said in (([366, 5], "has 5"), ([366, 99999], "has 99999"), (["<|en|>"], "has '<|en|>'")):
         folder = write_ctranslate2(tmp_path / said, SMALL, {"lang_ids": lang_ids}, listed(SMALL))
-        with pytest.raises(CheckpointError, match=r"lang_ids has .*, and no special token of the vocabulary") as caught:
+        with pytest.raises(CheckpointError, match=r"lang_ids has .*, and no language of the vocabulary") as caught:
             tokenizer(folder)
         assert said in str(caught.value)
 

@@ -15,6 +15,7 @@ from typing import Any
 from stapes.checkpoint.base import LIMITS, VocabularyData
 from stapes.checkpoint.files import FileBytes, read_json, read_json_object
 from stapes.errors import CheckpointError
+from stapes.languages import code_of_token
 
 _SPECIAL = re.compile(r"<\|.*\|>", re.DOTALL)
 #: Key of config.json or generation_config.json -> the token whose id it states.
@@ -41,6 +42,11 @@ def _byte_of_character() -> dict[int, str]:
 _BYTE_OF_CHARACTER = _byte_of_character()
 
 
+def _shown(name: str) -> str:
+    """Show a token's name in an error: as it is, if it is short and can be printed."""
+    return name if len(name) <= 60 and name.isprintable() else f"{name!r:.60}"
+
+
 class _Statements:
     """Ids of tokens by name, each with the file that states it."""
 
@@ -57,8 +63,9 @@ class _Statements:
             raise CheckpointError(f"{path}: {where}, expected a token id; fetch the file again")
         before, other = self._found.setdefault(name, (index, path))
         if before != index:
+            said = f"{_shown(name)} ({key})" if key else _shown(name)
             raise CheckpointError(
-                f"{path} states id {index} for {name}{f' ({key})' if key else ''}, and {other.name} states {before}; "
+                f"{path} states id {index} for {said}, and {other.name} states {before}; "
                 "the files are not of one model: fetch all of them again, or correct the wrong one"
             )
 
@@ -229,7 +236,7 @@ def _object(found: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 def _language_names(lang_to_id: dict[str, Any], path: Path, statements: _Statements) -> tuple[str, ...] | None:
     """Note the ids of languages and give their tokens' names; None if none is stated."""
     for name, index in lang_to_id.items():
-        if not _SPECIAL.fullmatch(name):
+        if code_of_token(name) is None:
             raise CheckpointError(f"{path}: lang_to_id has {name!r:.60}, expected a name such as '<|en|>'")
         statements.add(name, index, path, "lang_to_id")
     return tuple(lang_to_id) or None
@@ -242,11 +249,11 @@ def _names_of(lang_ids: Any, path: Path, ids: Mapping[str, int]) -> tuple[str, .
     """
     if not isinstance(lang_ids, list) or not lang_ids or not ids:
         return None
-    names = {index: name for name, index in ids.items() if _SPECIAL.fullmatch(name)}
+    names = {index: name for name, index in ids.items() if code_of_token(name)}
     for index in lang_ids:
         if type(index) is not int or index not in names:
             raise CheckpointError(
-                f"{path}: lang_ids has {index!r:.40}, and no special token of the vocabulary has this id; "
+                f"{path}: lang_ids has {index!r:.40}, and no language of the vocabulary has this id; "
                 "the files are not of one model: fetch all of them again"
             )
     first = ids.get("<|startoftranscript|>", LIMITS["n_vocab"])

@@ -16,6 +16,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording, Samples
 from stapes.backends.base import Backend, FloatArray
 from stapes.errors import OptionError
+from stapes.languages import language_token
 from stapes.options import Clips, TranscribeOptions
 from stapes.recording.alignment import Heads
 from stapes.recording.events import JobEvent, LanguageDetected
@@ -125,7 +126,8 @@ class ChunkedTask:
         start_s, end_s = (frame / FRAMES_PER_SECOND for frame in bounds)
         options = replace(self._options, clips=Clips(clip_timestamps=(start_s, end_s)))
         if self._guess is not None and not self._multilingual:
-            options = replace(options, speech=replace(options.speech, language=self._guess.language))
+            language = language_token(self._guess.language)  # a code of any form is understood so
+            options = replace(options, speech=replace(options.speech, language=language))
         task = RecordingTask(
             self._recording.shared(),
             self._backend,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stapes.errors import CheckpointError
-from stapes.languages import LANGUAGES
+from stapes.languages import LANGUAGES, code_of_token, language_token
 
 #: special tokens of the layout that are neither languages nor timestamps
 BEFORE_LANGUAGES = ("<|endoftext|>", "<|startoftranscript|>")
@@ -61,7 +61,7 @@ class SpecialIds:
         named = zip(map(self.__getattribute__, fields), (*BEFORE_LANGUAGES, *AFTER_LANGUAGES), strict=True)
         return {
             **{one: name for one, name in named if one is not None},
-            **{one: f"<|{code}|>" for code, one in self.languages.items()},
+            **{one: language_token(code) for code, one in self.languages.items()},
             **{self.timestamp_begin + i: timestamp_name(i) for i in range(self.n_timestamps)},
         }
 
@@ -85,7 +85,7 @@ def by_present_name(ids: Mapping[str, int], source: str) -> dict[str, int]:
 
 def layout(n_ordinary: int, n_languages: int) -> dict[str, int]:
     """Give the ids of all special tokens but timestamps, in the layout of the published models."""
-    languages = [f"<|{code}|>" for code in list(LANGUAGES)[:n_languages]]
+    languages = map(language_token, list(LANGUAGES)[:n_languages])
     return {name: n_ordinary + i for i, name in enumerate([*BEFORE_LANGUAGES, *languages, *AFTER_LANGUAGES])}
 
 
@@ -118,7 +118,7 @@ class StatedIds:
                 f"{self.n_ordinary} tokens of text are not those of a published model; {WAY_OUT}"
             )
         roles = {name: ids[name] for name in (*BEFORE_LANGUAGES, *AFTER_LANGUAGES) if name in ids}
-        self._check([*roles.items(), *languages.items()])
+        self._check([*roles.items(), *((language_token(code), one) for code, one in languages.items())])
         begin, count = self._timestamps(ids, roles)
         self._check_order(ids, roles, begin)
         return SpecialIds(
@@ -132,7 +132,7 @@ class StatedIds:
             no_timestamps=ids.get("<|notimestamps|>"),
             timestamp_begin=begin,
             n_timestamps=count,
-            languages={code_of(name): one for name, one in sorted(languages.items(), key=lambda item: item[1])},
+            languages=dict(sorted(languages.items(), key=lambda item: item[1])),
         )
 
     def _with_neighbours(self) -> dict[str, int]:
@@ -149,16 +149,13 @@ class StatedIds:
         return ids
 
     def _languages(self, ids: Mapping[str, int]) -> dict[str, int]:
-        """Give the tokens that are languages: the listed ones, else those of known codes and all before the tasks."""
+        """Give the languages by code: the listed ones, else those of known codes and all before the tasks."""
+        codes = {code: ids[name] for name in ids if (code := code_of_token(name))}
         if self.languages is not None:
-            return {name: ids[name] for name in self.languages}
+            return {code: one for code, one in codes.items() if language_token(code) in self.languages}
         first = ids.get("<|startoftranscript|>", self.n_vocab)
         stop = min((ids[name] for name in AFTER_LANGUAGES if ids.get(name, -1) > first), default=0)
-        return {
-            name: one
-            for name, one in ids.items()
-            if _NAME.fullmatch(name) and (code_of(name) in LANGUAGES or first < one < stop)
-        }
+        return {code: one for code, one in codes.items() if code in LANGUAGES or first < one < stop}
 
     def _check(self, named: Iterable[tuple[str, int]]) -> None:
         found: dict[int, str] = {}
@@ -205,8 +202,3 @@ class StatedIds:
                     f"{self.source}: token {name!r:.60}, which is text, has id {one} among the special tokens; stapes "
                     "reads vocabularies whose tokens of text come first, as in every published Whisper"
                 )
-
-
-def code_of(name: str) -> str:
-    """Give a language's code from its token's name: "<|en|>" -> "en"."""
-    return name[2:-2]

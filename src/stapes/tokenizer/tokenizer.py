@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stapes.checkpoint.base import ModelSpec, VocabularyData
 from stapes.errors import CheckpointError, OptionError
-from stapes.languages import LANGUAGES
+from stapes.languages import LANGUAGES, language_token
 from stapes.options import Task
 from stapes.tokenizer.special import SpecialIds
 from stapes.tokenizer.vocabulary import ordinary_tokens, stated_ids
@@ -108,11 +108,11 @@ class Tokenizer:
         """Find a language's id: of those that the model detects, or of any token of that name."""
         if (one := self.special.languages.get(code)) is not None:
             return one
-        one = self._stated.get(f"<|{code}|>")
+        one = self._stated.get(language_token(code))
         if one is None or one in self._names or not len(self._tokens) <= one < self.n_vocab:
             raise OptionError(
-                f"this model does not know {LANGUAGES.get(code, 'the language')} ({code}): it has no token <|{code}|>; "
-                f"it knows {len(self.special.languages)} languages, which engine.info.languages lists"
+                f"this model does not know {LANGUAGES.get(code, 'the language')} ({code}): it has no token "
+                f"{language_token(code)}; engine.info.languages lists the {len(self.special.languages)} that it knows"
             )
         return one
 
