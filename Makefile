@@ -68,7 +68,7 @@ golden-tenth: has-corpus .venv/.installed-dev  ## compare a fixed tenth of them
 random: .venv/.installed-dev  ## try thousands of random cases where the fast tests try some (an hour)
 	@STAPES_RANDOM=thorough .venv/bin/python -m pytest -m "random or slow"
 
-reference: .venv-reference/.installed  ## compare with openai-whisper itself (installs PyTorch beside)
+reference: .venv-reference/.installed  ## compare with openai-whisper and transformers (installs PyTorch beside)
 	@.venv-reference/bin/python -m pytest -m reference
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
