@@ -19,7 +19,10 @@ class Speech:
     task: Task = option(
         "transcribe", "transcribe: text in the spoken language; translate: text in English, whatever is spoken"
     )
-    language: str | None = option(None, "spoken language, as a code or a name, or as '<|xx|>' for a model's own; None detects it from the first 30 s")
+    language: str | None = option(
+        None,
+        "spoken language, as a code or a name, or as '<|xx|>' for a model's own; None detects it from the first 30 s",
+    )
     languages: tuple[str, ...] | None = option(
         None, "languages that may be spoken, as codes or names; detection chooses among them only"
     )
