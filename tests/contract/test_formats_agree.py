@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from stapes.errors import CheckpointError
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
 from tests import writers_of_checkpoints as write
+from tests.sample import SAMPLE
+from tests.vocabularies import Vocabulary, put, write_tokenizer
 
 pytestmark = pytest.mark.weights
 MODELS = {"base": ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)), "tiny.en": None}
@@ -96,3 +99,30 @@ def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(hashlib, "sha256", Other)
     with pytest.raises(CheckpointError, match="--force-reinstall"):
         stapes.load("tiny.en", download=False)
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", None])
+def test_a_fine_tuned_base_with_a_token_added_says_what_base_says(tmp_path: Path, tokenizer: str | None) -> None:
+    """It has the size of large-v3: counted back from that, every id would be off by one."""
+    packaged, vocabulary = find_checkpoint("base", download=False), Vocabulary(tokens=shipped_tokens("multilingual"))
+    added = dataclasses.replace(vocabulary, added=("concord",))
+    tensors, embedding = dict(packaged.tensors), "decoder.token_embedding.weight"
+    tensors[embedding] = np.concatenate([tensors[embedding], 3 * tensors[embedding][464:465]])
+    spec = dataclasses.replace(packaged.spec, n_vocab=added.n_vocab)
+    assert spec.n_vocab == 51866
+    folder = write.write_huggingface(tmp_path / "model", tensors, spec)
+    (folder / "tokenizer.json").unlink()
+    put(folder / "generation_config.json", added.generation_config())
+    write_tokenizer(folder, added, tokenizer)
+    try:
+        with stapes.load("base", precision="float32") as engine:
+            expected = engine.transcribe(SAMPLE, beam_size=5)
+        with stapes.load(folder, precision="float32") as engine:
+            found = engine.transcribe(SAMPLE, beam_size=5)
+    finally:
+        (folder / "model.safetensors").unlink()
+    assert found.language == expected.language == "en"
+    assert [one.result.tokens for one in found.windows] == [one.result.tokens for one in expected.windows]
+    assert [(one.start_s, one.end_s, one.text) for one in found.segments] == [
+        (one.start_s, one.end_s, one.text) for one in expected.segments
+    ]

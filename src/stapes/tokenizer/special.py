@@ -8,7 +8,7 @@ and one timestamp for each encoder position and the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from stapes.errors import CheckpointError
@@ -19,8 +19,8 @@ BEFORE_LANGUAGES = ("<|endoftext|>", "<|startoftranscript|>")
 AFTER_LANGUAGES = (
     "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
 )  # fmt: skip
-#: name in older files -> name
-_OLD_NAMES = {"<|nocaptions|>": "<|nospeech|>"}
+#: name in older files -> name; tokenizers of English-only models have Hebrew under its old code
+_OLD_NAMES = {"<|nocaptions|>": "<|nospeech|>", "<|iw|>": "<|he|>"}
 #: tokens without which nothing can be decoded
 _NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|nospeech|>")
 #: where ids can be had that a checkpoint does not state
@@ -71,16 +71,13 @@ def timestamp_name(position: int) -> str:
     return f"<|{position * 0.02:.2f}|>"
 
 
-def by_present_name(ids: Mapping[str, int], source: str) -> dict[str, int]:
-    """Give ids by the tokens' present names; files of old name no-speech otherwise."""
-    found: dict[str, int] = {}
-    for name, one in ids.items():
-        present = _OLD_NAMES.get(name, name)
-        if found.setdefault(present, one) != one:
-            raise CheckpointError(
-                f"{source}: {present} has id {found[present]}, and under another of its names id {one}"
-            )
-    return found
+def by_present_name(ids: Mapping[str, int], kept: Collection[str]) -> dict[str, int]:
+    """Give ids by the tokens' present names, where no token has that name.
+
+    kept: names that stay as they are: a file lists them as languages.
+    """
+    old = {name: new for name, new in _OLD_NAMES.items() if new not in ids and name not in kept}
+    return {old.get(name, name): one for name, one in ids.items()}
 
 
 def layout(n_ordinary: int, n_languages: int) -> dict[str, int]:

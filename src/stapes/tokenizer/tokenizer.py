@@ -109,7 +109,8 @@ class Tokenizer:
         if (one := self.special.languages.get(code)) is not None:
             return one
         one = self._stated.get(language_token(code))
-        if one is None or one in self._names or not len(self._tokens) <= one < self.n_vocab:
+        others = self._names.keys() - self.special.languages.values()
+        if one is None or one in others or not len(self._tokens) <= one < self.n_vocab:
             raise OptionError(
                 f"this model does not know {LANGUAGES.get(code, 'the language')} ({code}): it has no token "
                 f"{language_token(code)}; engine.info.languages lists the {len(self.special.languages)} that it knows"

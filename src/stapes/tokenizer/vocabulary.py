@@ -76,9 +76,12 @@ def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...
     multilingual = not english if stated.multilingual is None else stated.multilingual
     n_languages = published_languages(len(tokens), spec)
     published = {} if n_languages is None else layout(len(tokens), n_languages)
+    listed = stated.languages if multilingual else None
+    named = by_present_name(stated.special, listed or ())
+    taken = set(named.values())
     return StatedIds(
-        ids={**published, **by_present_name(stated.special, source)},
-        languages=stated.languages if multilingual else None,
+        ids=named | {name: one for name, one in published.items() if name not in named and one not in taken},
+        languages=listed,
         multilingual=multilingual,
         n_ordinary=len(tokens),
         n_vocab=spec.n_vocab,
