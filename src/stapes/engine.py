@@ -435,12 +435,11 @@ def _printing(on_event: EventSink | None) -> EventSink:
 
 def _warn_of_clips(recording: Recording, options: TranscribeOptions) -> None:
     """Say so, here and in the transcript, where clips start after the recording's end."""
-    late = options.clips.starting_after(recording.duration_s)
+    late = options.clips.starting_after(recording.end_s)
     if late:
         clips, those = (f"clip {late[0]} starts", "is") if len(late) == 1 else (f"clips {', '.join(late)} start", "are")
         message = (
-            f"{recording.name}: the {clips} after the end of the recording ({recording.duration_s:g} s) and "
-            f"{those} left out"
+            f"{recording.name}: the {clips} after the end of the recording ({recording.end_s:g} s) and {those} left out"
         )
         recording.warnings = (*recording.warnings, message)
         warnings.warn(message, StapesWarning, stacklevel=7)

@@ -58,6 +58,11 @@ class Recording(BoundToProcess):
         """Length in seconds."""
         return self.n_samples / SAMPLE_RATE
 
+    @property
+    def end_s(self) -> float:
+        """When its last sample ends, in the time of its transcript."""
+        return max(end for _, end in self.spans) / SAMPLE_RATE if self.spans else self.duration_s
+
     def read(self, start: int, stop: int) -> Samples:
         """Samples start..stop as float32 (stop - start,), 1.0 full scale; fewer where the recording ends.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stapes.options.checks import option, require, whole
+from stapes.options.checks import make_plain, option, require, whole
 
 Channel = Literal["mix", "left", "right"]
 Clock = Literal["samples", "container"]
@@ -27,6 +27,7 @@ class Audio:
     )
 
     def __post_init__(self) -> None:
+        make_plain(self)
         whole("audio_track", self.audio_track)
         for name, choices in (("channel", get_args(Channel)), ("clock", get_args(Clock))):
             value = getattr(self, name)

@@ -83,14 +83,15 @@ _ADVICE: Final[Mapping[str, str]] = {
     for name in ("txt", "srt", "vtt", "csv", "lrc", "json", "json_full")
 }  # fmt: skip
 #: what `load` takes beside the model
-_OF_LOAD: Final = frozenset({"model", "device", "precision", "threads", "download", "backend", "max_memory"})
+_OF_LOAD: Final = frozenset(
+    {"model", "device", "precision", "threads", "download", "backend", "max_memory", "model_dir"}
+)
 #: what the library has otherwise: flag -> how
 _IN_PYTHON: Final[Mapping[str, str]] = {
     "output_format": "write the transcript with stapes.writers.write_files()",
     "output_dir": "write the transcript with stapes.writers.write_files()",
     "concurrency": "submit() several recordings, or call from several threads: they share one engine",
     "progress": "give on_progress instead, a function",
-    "model_dir": "set the environment variable HF_HUB_CACHE, or give load() the path of the model",
     "max_duration": "give max_duration_s instead",
     "max_line_width": "lay subtitles out with stapes.subtitles.Layout",
     "cue_style": "lay subtitles out with stapes.subtitles.Layout",
