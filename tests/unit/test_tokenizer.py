@@ -66,6 +66,13 @@ def test_languages_stand_behind_the_start_in_their_order(kind: str) -> None:
     assert special.timestamp_begin + 1501 == tokenizer(kind).n_vocab
 
 
+@published
+def test_no_id_of_a_published_model_is_left_out(kind: str) -> None:
+    """What is decoded with them stays as it is, bit for bit."""
+    one = tokenizer(kind)
+    assert (one.unused, one.measured_below, one.special.n_timestamps) == ((), None, 1501)
+
+
 def resolved(changes: dict[str, int | None], n_vocab: int = 1972, **stated: Any) -> SpecialIds:
     """Resolve the small vocabulary's ids with some changed, or left out (None)."""
     ids = {**small_vocabulary().special, **changes}
