@@ -147,11 +147,8 @@ class OfThatTime:
         found.n_vocab, found.languages = engine.info.n_vocab, engine.info.languages
         self.info = found
 
-    def check_speech(self, speech: Any) -> None:
-        self._engine.check_speech(speech)
-
-    def submit(self, audio: Any, **keywords: Any) -> Any:
-        return self._engine.submit(audio, **keywords)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
     def __enter__(self) -> OfThatTime:
         self._engine.__enter__()
