@@ -75,7 +75,10 @@ def test_pull_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(find, "pull", pull)
     assert main(["models", "pull", "tiny", "--model-dir", str(tmp_path / "kept")]) == 0
     out, err = capsys.readouterr()
-    assert (out, err.splitlines()) == ("", ["stapes: fetching tiny", f"stapes: tiny is here: {tmp_path / 'tiny'}"])
+    assert (out, err.splitlines()) == (
+        "",
+        ["stapes: fetching tiny (openai/whisper-tiny)", f"stapes: tiny is here: {tmp_path / 'tiny'}"],
+    )
 
 
 def test_pull_of_what_is_nowhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +86,16 @@ def test_pull_of_what_is_nowhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise ModelNotFoundError(f"{name}: nobody has it; check the name")
 
     monkeypatch.setattr(find, "pull", pull)
-    assert main(["models", "pull", "huge"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "stapes: huge: nobody has it; check the name"
+    assert main(["models", "pull", "me/huge"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "stapes: fetching me/huge", "stapes: me/huge: nobody has it; check the name"
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_none_is_not_said_to_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "pull", "smal"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "no model of this name. Did you mean small" in said
 
 
 def test_pull_of_what_is_here_fetches_nothing_unless_forced(

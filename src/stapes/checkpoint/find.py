@@ -138,10 +138,16 @@ def pull(
     name: str, *, progress: DownloadProgress | None = None, model_dir: str | os.PathLike[str] | None = None
 ) -> Path:
     """Fetch a model from the hub, or its newer version; give its folder. Errors as find_checkpoint's."""
-    request = _ModelRequest.of(name, model_dir)
+    folder = None if model_dir is None else _expanded(model_dir)
+    return download_folder(hub_id_of(name), progress=progress, cache_dir=folder)
+
+
+def hub_id_of(name: str) -> str:
+    """Give the owner/name on the hub that a model is fetched by. Raises ModelNotFoundError where there is none."""
+    request = _ModelRequest.of(name, None)
     if not request.hub_ids:
         raise no_such_model(name)
-    return download_folder(request.hub_ids[0], progress=progress, cache_dir=request.model_dir)
+    return request.hub_ids[0]
 
 
 def installed_models(model_dir: str | os.PathLike[str] | None = None) -> list[InstalledModel]:

@@ -108,7 +108,8 @@ def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
         say(f"{name} is here already: {here}; --force asks the hub for it all the same")
         return 0
     bar: NoBars = Bars() if bar_is_welcome(text_goes_to_stdout=False) else NoBars()
-    say(f"fetching {name}")
+    hub_id = find.hub_id_of(name)  # a name that is none is refused before it is said to be fetched
+    say(f"fetching {name}" if name == hub_id else f"fetching {name} ({hub_id})")
     try:
         folder = find.pull(name, progress=bar.fetch, **where)
     finally:
