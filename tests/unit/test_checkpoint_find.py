@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -458,3 +460,33 @@ def test_finding_imports_neither_the_hub_nor_torch() -> None:
         check=True,
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("damage", ["refs/main is no text", "snapshots is a file", "the cache is a file"])
+def test_a_damaged_cache_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    real = importlib.import_module("huggingface_hub")
+    monkeypatch.setattr(find, "PACKAGES", ())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache = tmp_path / "cache"
+    (cache / "models--openai--whisper-tiny" / "refs").mkdir(parents=True)
+    if damage == "refs/main is no text":
+        (cache / "models--openai--whisper-tiny" / "refs" / "main").write_bytes(b"\xff\xfe")
+        (cache / "models--openai--whisper-tiny" / "snapshots" / "abc").mkdir(parents=True)
+    elif damage == "snapshots is a file":
+        (cache / "models--openai--whisper-tiny" / "refs" / "main").write_text("abc")
+        (cache / "models--openai--whisper-tiny" / "snapshots").write_text("x")
+    else:
+        cache = tmp_path / "file"
+        cache.write_text("x")
+    fake = SimpleNamespace(
+        try_to_load_from_cache=lambda hub_id, name: real.try_to_load_from_cache(hub_id, name, cache_dir=cache),
+        scan_cache_dir=lambda: real.scan_cache_dir(cache),
+        errors=importlib.import_module("huggingface_hub.errors"),
+    )
+    monkeypatch.setattr(hub, "_hub", lambda: fake)
+    assert find.find_here("tiny") is None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert installed_models() == []
+    told = [str(one.message) for one in said if "the hub's cache is damaged" in str(one.message)]
+    assert len(told) == len(said) == (damage != "snapshots is a file")  # of that one the hub's library makes nothing

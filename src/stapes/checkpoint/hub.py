@@ -12,6 +12,7 @@ import importlib
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from stapes.checkpoint.files import read_json_object
 from stapes.checkpoint.huggingface import INDEX, WEIGHTS, check_network, shard_names
 from stapes.checkpoint.registry import did_you_mean
 from stapes.checkpoint.unsupported import describe_names
-from stapes.errors import CheckpointError, ModelNotFoundError
+from stapes.errors import CheckpointError, ModelNotFoundError, StapesWarning
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -62,7 +63,10 @@ def cached_folder(hub_id: str) -> Path | None:
     hub = _hub()
 
     def cached(name: str) -> Path | None:
-        found = hub.try_to_load_from_cache(hub_id, name)
+        try:
+            found = hub.try_to_load_from_cache(hub_id, name)
+        except (OSError, ValueError):  # a damaged cache: refs/main that is no text, a file in a folder's place
+            return None
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     config = cached("config.json")
@@ -174,7 +178,10 @@ def cached_repositories() -> list[tuple[str, Path, int]]:
     hub = _hub()
     try:
         repositories = hub.scan_cache_dir().repos
-    except (hub.errors.CacheNotFound, OSError):
+    except hub.errors.CacheNotFound:
+        return []
+    except (OSError, ValueError) as exc:  # one model's refs/main that is no text is enough
+        warnings.warn(f"the hub's cache is damaged, and its models are not listed ({exc})", StapesWarning, stacklevel=2)
         return []
     found = []
     for repository in repositories:
