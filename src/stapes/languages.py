@@ -47,6 +47,13 @@ WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 #: a code of ISO 639, and the name of a language's token, which models may have for any code
 _CODE: Final = re.compile(r"[a-z]{2,3}")
 _TOKEN: Final = re.compile(r"<\|([A-Za-z][A-Za-z0-9_-]{0,30})\|>")
+#: what stands in tokens' names of that form and is no language
+_NO_LANGUAGES: Final = frozenset(
+    (
+        "endoftext", "startoftranscript", "translate", "transcribe", "startoflm", "startofprev", "nospeech",
+        "nocaptions", "notimestamps",
+    )
+)  # fmt: skip
 
 
 def language_code(name: str) -> str:
@@ -123,7 +130,7 @@ def language_token(code: str) -> str:
 def code_of_token(name: str) -> str | None:
     """Give the code in the name of a language's token: "<|en|>" -> "en"; None if it cannot be one's name."""
     found = _TOKEN.fullmatch(name)
-    return found[1] if found else None
+    return found[1] if found and found[1] not in _NO_LANGUAGES else None
 
 
 def language_title(code: str) -> str:

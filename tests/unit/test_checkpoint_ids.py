@@ -23,6 +23,7 @@ from tests import writers_of_checkpoints as write
 from tests.vocabularies import Vocabulary, put, tensors_of, tokenizer_json, write_folder, write_tokenizer
 
 SMALL = Vocabulary()
+LARGER = dataclasses.replace(SMALL, codes=tuple(LANGUAGES))  # one language more, as large-v3 has
 BASE = Vocabulary(tokens=shipped_tokens("multilingual"))
 LARGE_V3 = dataclasses.replace(BASE, codes=tuple(LANGUAGES))
 ENGLISH = Vocabulary(tokens=shipped_tokens("english"), multilingual=False)
@@ -303,6 +304,42 @@ def test_the_tokenizers_own_files_may_not_contradict_each_other(tmp_path: Path) 
         tokenizer(folder)
 
 
+def test_an_added_tokens_file_beside_a_tokenizer_may_not_contradict_it(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, SMALL)
+    put(folder / "added_tokens.json", LARGER.in_tokenizer)
+    with pytest.raises(
+        CheckpointError, match=r"added_tokens.json states id 466 for <\|translate\|>, and tokenizer.json"
+    ):
+        tokenizer(folder)
+    put(folder / "added_tokens.json", SMALL.in_tokenizer | {"": 5})  # a token of text is no statement
+    hold_to_statement(tokenizer(folder), SMALL)
+
+
+def test_a_tokenizer_with_more_timestamps_than_ids_is_another_models(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, SMALL)
+    put(folder / "tokenizer.json", tokenizer_json(LARGER.tokens, LARGER.in_tokenizer))
+    with pytest.raises(CheckpointError, match="named up to id 1972, and the model has ids 0 to 1971"):
+        tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({"no_timestamps_token_id": 50364}, "50364 for <|notimestamps|>, which the published model of its size has at"),
+        ({"task_to_id": {"transcribe": 50360, "translate": 50359}}, "50359 for <|translate|>"),
+        ({"lang_to_id": {"<|en|>": 50260}}, "50260 for <|en|>, which the published model of its size has at 50259"),
+    ],
+)
+def test_a_published_layout_is_not_mixed_with_ids_that_contradict_it(
+    tmp_path: Path, stated: dict[str, Any], said: str
+) -> None:
+    """A folder without tokenizer, of base's size, with a part of large-v3's generation_config.json."""
+    folder = write_folder(tmp_path, BASE, tokenizer=None, generation=stated, spec=BASE.spec(**NARROW, n_mels=80))
+    with pytest.raises(CheckpointError, match="does not state the ids of") as caught:
+        tokenizer(folder)
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize("decoder", [{"x": {"content": "a"}}, {"5": {}}, {"5": "a"}, {"-5": {"content": "a"}}])
 def test_a_damaged_tokenizer_config_is_refused(tmp_path: Path, decoder: dict[str, Any]) -> None:
     folder = write_folder(tmp_path, SMALL)
@@ -372,7 +409,7 @@ def test_a_language_that_the_model_does_not_know_is_refused_before_audio_is_read
         with pytest.raises(OptionError, match="french"):
             engine.align(missing, "a", language="fr")
         for name in ("transcribe", "notimestamps", "startoftranscript", "endoftext"):
-            with pytest.raises(OptionError, match="does not know"):
+            with pytest.raises(OptionError, match="unknown language"):
                 engine.transcribe(missing, language=f"<|{name}|>")
 
 
@@ -450,6 +487,37 @@ def test_a_ctranslate2_list_of_languages_that_the_vocabulary_contradicts_is_refu
         with pytest.raises(CheckpointError, match=r"lang_ids has .*, and no language of the vocabulary") as caught:
             tokenizer(folder)
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("with_list", [True, False])
+@pytest.mark.parametrize("with_languages", [True, False])
+def test_a_tokenizer_of_another_model_in_a_ctranslate2_folder_is_refused(
+    tmp_path: Path, with_list: bool, with_languages: bool
+) -> None:
+    """large-v2's tokenizer.json beside large-v3's model.bin: every id behind the languages is off by one."""
+    lang_ids = list(LARGER.lang_to_id.values()) if with_languages else []
+    folder = write_ctranslate2(tmp_path, LARGER, {"lang_ids": lang_ids}, listed(LARGER) if with_list else None)
+    put(folder / "tokenizer.json", tokenizer_json(LARGER.tokens, LARGER.in_tokenizer))
+    hold_to_statement(tokenizer(folder), LARGER)
+    put(folder / "tokenizer.json", tokenizer_json(SMALL.tokens, SMALL.in_tokenizer))
+    said = r"lang_ids has 465, and no language of the vocabulary has this id, which <\|translate\|> has"
+    if with_list:
+        said = r"vocabulary.json states id 466 for <\|translate\|>, and tokenizer.json states 465"
+    if with_list or with_languages:
+        with pytest.raises(CheckpointError, match=said):
+            tokenizer(folder)
+    else:  # nothing tells it from a model with a row more
+        tokenizer(folder)
+
+
+def test_ctranslate2s_list_of_languages_may_hold_other_added_tokens(tmp_path: Path) -> None:
+    """Without lang_to_id, its converter lists what a tokenizer names as special and does not name as it does."""
+    vocabulary = dataclasses.replace(SMALL, added=("[SPEAKER]", "<|pad|>"))
+    others = [vocabulary.named["<|nospeech|>"], vocabulary.appended["[SPEAKER]"]]
+    config = {"lang_ids": sorted([*vocabulary.lang_to_id.values(), *others])}
+    folder = write_ctranslate2(tmp_path, vocabulary, config, None)
+    put(folder / "tokenizer.json", tokenizer_json(vocabulary.tokens, vocabulary.in_tokenizer))
+    hold_to_statement(tokenizer(folder), vocabulary)
 
 
 def test_a_ctranslate2_folder_without_vocabulary_needs_a_published_size(tmp_path: Path) -> None:

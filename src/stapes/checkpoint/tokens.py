@@ -8,7 +8,7 @@ token are refused here; whether the ids suit the model is for the tokenizer to s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from stapes.errors import CheckpointError
 from stapes.languages import code_of_token
 
 _SPECIAL = re.compile(r"<\|.*\|>", re.DOTALL)
+_TIMESTAMP = re.compile(r"<\|[\d.]+\|>")
 #: Key of config.json or generation_config.json -> the token whose id it states.
 #: Source: transformers v5.0.0 models/whisper/generation_whisper.py.
 _CONFIG_KEYS = {"eos_token_id": "<|endoftext|>", "decoder_start_token_id": "<|startoftranscript|>"}
 _GENERATION_KEYS = {"no_timestamps_token_id": "<|notimestamps|>", "prev_sot_token_id": "<|startofprev|>"}
 _TASKS = {"transcribe": "<|transcribe|>", "translate": "<|translate|>"}
+_STEERING = frozenset((*_CONFIG_KEYS.values(), *_GENERATION_KEYS.values(), *_TASKS.values()))
 
 
 def _byte_of_character() -> dict[int, str]:
@@ -87,26 +89,39 @@ def read_vocabulary(folder: Path) -> VocabularyData | None:
 
 def _read_tokens(folder: Path, statements: _Statements) -> tuple[bytes, ...]:
     """Read the tokenizer's files: give the ordinary tokens, note the ids of the others."""
-    if (path := folder / "tokenizer.json").is_file():
+    places = [folder / name for name in ("tokenizer.json", "vocab.json", "vocabulary.json", "vocabulary.txt")]
+    path = next((place for place in places if place.is_file()), None)
+    added: dict[str, Any] = {}
+    if path is None:
+        return ()
+    if path.name == "tokenizer.json":
         vocab, added = _from_tokenizer(read_json_object(path), path)
-    elif (path := folder / "vocab.json").is_file():
-        vocab, added = read_json_object(path), {}
-        if (beside := folder / "added_tokens.json").is_file():
-            for token, index in read_json_object(beside).items():
-                statements.add(token, index, beside)
     else:
-        names = (folder / name for name in ("vocabulary.json", "vocabulary.txt"))
-        if (listed := next((path for path in names if path.is_file()), None)) is None:
-            return ()
-        path, vocab, added = listed, _listed(listed), {}
+        vocab = _listed(path) if path.name.startswith("vocabulary") else read_json_object(path)
     tokens = _split(vocab, path, statements)
-    for token, index in added.items():
-        if type(index) is not int or index >= len(tokens) or _SPECIAL.fullmatch(token):
-            statements.add(token, index, path)
-    for token, index in _from_tokenizer_config(folder / "tokenizer_config.json"):
-        if index >= len(tokens) or _SPECIAL.fullmatch(token):
-            statements.add(token, index, folder / "tokenizer_config.json")
+    config = folder / "tokenizer_config.json"
+    for source, named in ((path, added.items()), (config, _from_tokenizer_config(config)), *_beside(folder, path)):
+        for token, index in named:
+            if type(index) is not int or index >= len(tokens) or _SPECIAL.fullmatch(token):
+                statements.add(token, index, source)
     return tokens
+
+
+def _beside(folder: Path, path: Path) -> Iterator[tuple[Path, Iterable[tuple[str, Any]]]]:
+    """Give what else names tokens beside `path`, which may have been copied from another model.
+
+    Timestamps in vocabulary.* count only where the list is all that there is: see `_listed`.
+    """
+    if not path.name.startswith("vocabulary") and (added := folder / "added_tokens.json").is_file():
+        yield added, read_json_object(added).items()
+    if path.name == "tokenizer.json":
+        for listed in (folder / "vocabulary.json", folder / "vocabulary.txt"):
+            if listed.is_file():
+                yield listed, ((token, index) for token, index in _listed(listed).items() if _counts_beside(token))
+
+
+def _counts_beside(token: str) -> bool:
+    return bool(_SPECIAL.fullmatch(token)) and not _TIMESTAMP.fullmatch(token)
 
 
 def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -246,16 +261,22 @@ def _names_of(lang_ids: Any, path: Path, ids: Mapping[str, int]) -> tuple[str, .
     """Give the names of the tokens that CTranslate2's config.json lists as languages; None without list or names.
 
     Its converter can leave out English, so tokens between the start of transcript and the tasks are languages as well.
+    It can also list what is none: special tokens that were added, and no-speech under its present name (v4.8.0,
+    python/ctranslate2/converters/transformers.py, _get_lang_ids_from_tokenizer). A task or a timestamp in the list
+    shows that the names are another model's.
     """
     if not isinstance(lang_ids, list) or not lang_ids or not ids:
         return None
-    names = {index: name for name, index in ids.items() if code_of_token(name)}
+    by_id = {index: name for name, index in ids.items()}
+    names = {index: name for index, name in by_id.items() if code_of_token(name)}
     for index in lang_ids:
-        if type(index) is not int or index not in names:
+        name = by_id.get(index) if type(index) is int else None
+        if name is None or name in _STEERING or _TIMESTAMP.fullmatch(name):
+            instead = f", which {name} has" if name else ""
             raise CheckpointError(
-                f"{path}: lang_ids has {index!r:.40}, and no language of the vocabulary has this id; "
+                f"{path}: lang_ids has {index!r:.40}, and no language of the vocabulary has this id{instead}; "
                 "the files are not of one model: fetch all of them again"
             )
     first = ids.get("<|startoftranscript|>", LIMITS["n_vocab"])
     stop = min(ids.get(name, 0) for name in _TASKS.values())
-    return tuple(names[index] for index in sorted({*lang_ids, *(one for one in names if first < one < stop)}))
+    return tuple(name for index, name in sorted(names.items()) if index in lang_ids or first < index < stop)

@@ -100,6 +100,7 @@ class StatedIds:
     n_ordinary: int
     n_vocab: int
     most_timestamps: int
+    unpublished: str  # why what is not stated is not known from a published model, for errors
     source: str  # the checkpoint, for errors
 
     def resolve(self) -> SpecialIds:
@@ -111,8 +112,7 @@ class StatedIds:
             missing.append("the languages")
         if missing:
             raise CheckpointError(
-                f"{self.source}: does not state the ids of {', '.join(missing)}, and its {self.n_vocab} ids with "
-                f"{self.n_ordinary} tokens of text are not those of a published model; {WAY_OUT}"
+                f"{self.source}: does not state the ids of {', '.join(missing)}, and {self.unpublished}; {WAY_OUT}"
             )
         roles = {name: ids[name] for name in (*BEFORE_LANGUAGES, *AFTER_LANGUAGES) if name in ids}
         self._check([*roles.items(), *((language_token(code), one) for code, one in languages.items())])
@@ -166,8 +166,14 @@ class StatedIds:
 
     def _timestamps(self, ids: Mapping[str, int], roles: Mapping[str, int]) -> tuple[int, int]:
         """Give the first timestamp's id and how many there are; none where other tokens or nothing stand there."""
-        stated = {round(float(match[1]) / 0.02): ids[name] for name in ids if (match := _TIMESTAMP.fullmatch(name))}
-        stated = {i: one for i, one in stated.items() if i < self.most_timestamps and one < self.n_vocab}
+        named = {round(float(match[1]) / 0.02): ids[name] for name in ids if (match := _TIMESTAMP.fullmatch(name))}
+        named = {i: one for i, one in named.items() if i < self.most_timestamps}
+        stated = {i: one for i, one in named.items() if one < self.n_vocab}
+        if 0 < len(stated) < len(named):
+            raise CheckpointError(
+                f"{self.source}: timestamps are named up to id {max(named.values())}, and the model has ids 0 to "
+                f"{self.n_vocab - 1}; the tokenizer is another model's: fetch all files again"
+            )
         no_timestamps = ids.get("<|notimestamps|>")
         begin = stated.get(0, max(roles.values()) + 1 if no_timestamps is None else no_timestamps + 1)
         if no_timestamps is not None and begin != no_timestamps + 1:

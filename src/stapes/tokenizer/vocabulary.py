@@ -71,6 +71,7 @@ def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...
     """Put together what a checkpoint states of special tokens and, for sizes of a published model, its layout.
 
     tokens: the ordinary ones. English-only models keep GPT-2's vocabulary; all others have their own.
+    A layout that contradicts a stated id is another model's, and nothing of it is taken.
     """
     english = tokens is not shipped_tokens("multilingual") and tokens == shipped_tokens("english")
     multilingual = not english if stated.multilingual is None else stated.multilingual
@@ -78,6 +79,13 @@ def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...
     published = {} if n_languages is None else layout(len(tokens), n_languages)
     listed = stated.languages if multilingual else None
     named = by_present_name(stated.special, listed or ())
+    moved = next((name for name, one in published.items() if named.get(name, one) != one), None)
+    unpublished = f"its {spec.n_vocab} ids with {len(tokens)} tokens of text are not those of a published model"
+    if moved:
+        unpublished = (
+            f"states id {named[moved]} for {moved}, which the published model of its size has at {published[moved]}"
+        )
+        published = {}
     taken = set(named.values())
     return StatedIds(
         ids=named | {name: one for name, one in published.items() if name not in named and one not in taken},
@@ -86,5 +94,6 @@ def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...
         n_ordinary=len(tokens),
         n_vocab=spec.n_vocab,
         most_timestamps=n_timestamps(spec),
+        unpublished=unpublished,
         source=source,
     )
