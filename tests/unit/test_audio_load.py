@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import os
 import subprocess
 import sys
 import types
 import warnings
+import zipfile
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -205,13 +208,39 @@ def test_too_long_is_refused_and_says_how_long_is_allowed(source):
         (video(with_sound=False), "no sound track"),
         (12, "cannot read audio from int"),
         (None, "cannot read audio from NoneType"),
-        (io.StringIO("text"), "'rb'"),
+        (io.StringIO("text"), "a text file object.*'rb'"),
+        ("", "the name of the file is empty"),
     ],
 )
 def test_what_is_no_recording_is_refused_in_one_sentence(source, words):
     with pytest.raises(AudioError, match=words) as caught:
         load_audio(source)
     assert "\n" not in str(caught.value)
+
+
+def test_files_in_archives_are_binary_whatever_their_mode_is_called(tmp_path):
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        writer.writestr("ramp.wav", RAMP_WAV)
+    with zipfile.ZipFile(archive) as reader, reader.open("ramp.wav") as file:
+        assert file.mode == "r"
+        np.testing.assert_array_equal(samples_of(file), RAMP / np.float32(32768))
+    with gzip.open(io.BytesIO(gzip.compress(RAMP_WAV))) as file:
+        np.testing.assert_array_equal(samples_of(file), RAMP / np.float32(32768))
+
+
+def test_a_file_that_was_opened_as_text_is_told(tmp_path):
+    class Text:  # knows neither io's classes nor a mode with a "b"
+        mode = "r"
+
+        def read(self, size: int = -1) -> str:
+            return "text"[:size]
+
+    (tmp_path / "talk.wav").write_bytes(RAMP_WAV)
+    with (tmp_path / "talk.wav").open(encoding="latin-1") as text:
+        for file in (text, Text()):
+            with pytest.raises(AudioError, match="a text file object"):
+                load_audio(cast(Any, file))
 
 
 def test_a_folder_and_a_forbidden_file_are_named(tmp_path):

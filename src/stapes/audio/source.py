@@ -131,6 +131,8 @@ def _open_any(source: object) -> ByteSource:
 
 def _open_path(source: str | os.PathLike[str]) -> ByteSource:
     text = os.fsdecode(source)
+    if not text:
+        raise AudioError("the name of the file is empty; name one, or '-' for standard input")
     try:
         path = Path(text)
         mode = path.stat().st_mode
@@ -176,7 +178,7 @@ def shown_address(address: str) -> str:
 def _open_file_object(file: Any) -> ByteSource:
     name = getattr(file, "name", None)
     label = os.fsdecode(name) if isinstance(name, str | bytes) else f"the {type(file).__name__} object"
-    if isinstance(file, io.TextIOBase) or "b" not in str(getattr(file, "mode", "b")):
+    if _gives_text(file):
         raise AudioError(f"{label}: a text file object; open it with open(..., 'rb')")
     suffix = PurePath(label).suffix.lower() if isinstance(name, str | bytes) else ""
     try:
@@ -188,6 +190,16 @@ def _open_file_object(file: Any) -> ByteSource:
     if seekable:
         return ByteSource(file, label, suffix=suffix, owned=False)
     return ByteSource(_copy_pipe(file.read, label), label, suffix=suffix)
+
+
+def _gives_text(file: Any) -> bool:
+    mode = getattr(file, "mode", "rb")
+    if isinstance(file, io.TextIOBase) or not isinstance(mode, str) or "b" in mode:  # gzip's mode is a number
+        return isinstance(file, io.TextIOBase)
+    try:  # the member of a zip is binary, and its mode is "r"
+        return isinstance(file.read(0), str)
+    except (OSError, TypeError, ValueError):  # told when it is read
+        return False
 
 
 def _copy_pipe(read: Callable[[int], bytes], label: str) -> IO[bytes]:
