@@ -25,6 +25,7 @@ from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
 from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
+from stapes.options.checks import above_0, number, plain, require
 from stapes.printing import Printer
 from stapes.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.recording.attention import AttentionScores
@@ -234,8 +235,10 @@ class Engine(BoundToProcess):
         if options is not None and keywords:
             raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
         options = options or TranscribeOptions.from_keywords(keywords)
-        if deadline_s is not None and not deadline_s > 0:
-            raise OptionError(f"deadline_s must be above 0, got {deadline_s}")
+        priority, deadline_s = plain(priority), plain(deadline_s)
+        require(priority is not None, "priority must be a number, got None")
+        number("priority", priority)
+        above_0("deadline_s", deadline_s)
         self._check_open()
         self.check_speech(options.speech)
         self._warn_of_mismatch(options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stapes.audio.load import load_audio
-from stapes.errors import AudioError, OptionError, StapesError, StapesWarning
+from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesError, StapesWarning
 from tests.audio_files import tone, wav_bytes
 
 RAMP = np.arange(-8000, 8000, dtype=np.int16)
@@ -171,3 +171,10 @@ def test_what_is_no_limit_is_refused(limit: Any) -> None:
 @pytest.mark.parametrize("limit", [60, 0.5, np.float32(2), np.int16(2), float("inf")])
 def test_limits_of_any_number_type_are_taken(limit: Any) -> None:
     assert samples_of(tone(10), max_duration_s=limit).size == 10
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.float16])
+def test_a_limit_of_few_bits_is_as_long_as_it_says(kind: Any) -> None:
+    assert samples_of(tone(6 * 16_000), max_duration_s=kind(7)).size == 6 * 16_000
+    with pytest.raises(AudioTooLongError, match="the 5 s allowed"):
+        load_audio(tone(6 * 16_000), max_duration_s=kind(5))

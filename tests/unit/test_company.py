@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -344,11 +345,12 @@ def test_a_stream_of_short_recordings_does_not_hold_a_long_one_up_for_ever() -> 
     engine.close()
 
 
-def test_a_higher_priority_goes_first() -> None:
+@pytest.mark.parametrize(("low", "high"), [(-1, 3), (np.int8(-128), np.uint8(200))])
+def test_a_higher_priority_goes_first(low: Any, high: Any) -> None:
     engine, backend = engine_of()
     engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, 1))
     jobs = {name: engine.submit(noise(65.0, seed), priority=priority, **BABBLE)
-            for seed, (name, priority) in enumerate([("low", -1), ("usual", 0), ("high", 3)])}  # fmt: skip
+            for seed, (name, priority) in enumerate([("low", low), ("usual", 0), ("high", high)])}  # fmt: skip
     assert finished_in_order(engine, jobs) == ["high", "usual", "low"]
 
 
@@ -365,8 +367,19 @@ def test_a_deadline_ends_a_job_and_no_other() -> None:
         late.result()
     assert (late.state, other.result()) == (JobState.FAILED, alone(95.0, 1))
     assert backend.n_open == 0
-    with pytest.raises(OptionError, match="deadline_s"):
-        engine.submit(noise(1.0), deadline_s=0)
+    wrong: Any
+    for wrong in (0, "5", True, [1]):
+        with pytest.raises(OptionError, match="deadline_s must be a number above 0"):
+            engine.submit(noise(1.0), deadline_s=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["high", None, [1], True, math.nan])
+def test_a_priority_that_is_no_number_is_refused_and_harms_no_other_job(wrong: Any) -> None:
+    engine, _ = engine_of()
+    other = engine.submit(noise(95.0, 1), **BABBLE)
+    with pytest.raises(OptionError, match="priority must be a number"):
+        engine.submit(noise(5.0), priority=wrong)
+    assert other.result() == alone(95.0, 1)
 
 
 # Memory.

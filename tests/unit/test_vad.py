@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -190,6 +191,16 @@ def test_two_spans_share_the_pause_between_them() -> None:
 def test_settings_that_cannot_be_are_refused(setting: str, value: float) -> None:
     with pytest.raises(OptionError, match=setting):
         VoiceSettings(**{setting: value})
+
+
+@pytest.mark.parametrize("setting", [item.name for item in dataclasses.fields(VoiceSettings)])
+def test_settings_are_numbers_of_any_type(setting: str) -> None:
+    for wrong in ("0.5", True, [1.0], None):
+        if (setting, wrong) != ("neg_threshold", None):
+            with pytest.raises(OptionError, match=f"{setting} must be a number"):
+                VoiceSettings(**{setting: cast(Any, wrong)})
+    small: Any = np.float16(0.5) if "threshold" in setting else np.int8(100)
+    assert type(getattr(VoiceSettings(**{setting: small}), setting)) is type(small.item())
 
 
 # From a recording to its speech.

@@ -19,6 +19,7 @@ from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_
 from stapes.audio.source import ByteSource, is_source, open_source
 from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
 from stapes.options import Audio, Channel, Clock
+from stapes.options.checks import above_0, plain
 
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
@@ -62,8 +63,8 @@ def load_audio(
     `Recording.warnings`) where a file is damaged or cut short, what is there is kept; and where an array's values
     suggest another scale than its type's.
     """
-    if max_duration_s is not None and not (_is_number(max_duration_s) and max_duration_s > 0):
-        raise OptionError(f"max_duration_s must be a number above 0, got {max_duration_s!r}")
+    max_duration_s = plain(max_duration_s)  # a NumPy number of few bits overflows in samples
+    above_0("max_duration_s", max_duration_s)
     wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
     array = None if is_source(source) else array_of(source)
     if array is not None:
@@ -130,10 +131,6 @@ def _load_file(
     except BaseException:
         writer.discard()
         raise
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _warned(recording: Recording) -> Recording:

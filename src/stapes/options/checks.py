@@ -64,6 +64,13 @@ def _between(low: float, high: float) -> str:
     return f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
 
 
+def above_0(name: str, value: Any) -> None:
+    """Hold a value to be a number above 0, or None."""
+    if value is not None:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        require(is_number and value > 0, f"{name} must be a number above 0, got {value!r}")
+
+
 def whole(name: str, value: Any, low: int = 1) -> None:
     """Hold a value to be a whole number of at least `low`, or None."""
     if value is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 from stapes.errors import OptionError
 from stapes.options import Voice
+from stapes.options.checks import make_plain, number, require
 
 #: probabilities are of 512 samples each, and spans are counted in samples at 16 kHz
 CHUNK_SAMPLES, SAMPLE_RATE = 512, 16_000
@@ -38,6 +39,11 @@ class VoiceSettings:
         return cls(**{item.name: getattr(voice, f"vad_{item.name}") for item in fields(cls)})
 
     def __post_init__(self) -> None:
+        make_plain(self)  # a NumPy number of few bits overflows in samples
+        for item in fields(self):
+            value = getattr(self, item.name)
+            require(value is not None or item.default is None, f"{item.name} must be a number, got None")
+            number(item.name, value)
         if not 0 < self.threshold <= 1:
             raise OptionError(f"threshold must be above 0 and at most 1, got {self.threshold}")
         if self.neg_threshold is not None and not 0 <= self.neg_threshold <= self.threshold:
