@@ -112,7 +112,7 @@ def test_standard_error_may_be_as_strict_as_it_likes(run: Run, monkeypatch: pyte
         assert command.main([NO_UTF8, "é.mp3"]) == 2
     lines = (tmp_path / "err").read_bytes().splitlines()
     assert sorted(lines) == [
-        b"stapes: ?.mp3: not a recording; convert it to wav or mp3 first",
+        b"stapes: \\xe9.mp3: not a recording; convert it to wav or mp3 first",
         b"stapes: no\\xffutf8.mp3: not a recording; convert it to wav or mp3 first",
     ]
 
