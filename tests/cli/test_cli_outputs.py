@@ -329,6 +329,22 @@ def test_a_recording_named_as_the_journal_is_refused_and_left_alone(
     assert run(f"{JOURNAL_NAME}{suffix}", "-o", "out")[0] == 0
 
 
+@pytest.mark.parametrize("name", [JOURNAL_NAME, f"{JOURNAL_NAME}-wal", f"{JOURNAL_NAME}.aside-1"])
+def test_no_output_leads_to_the_journal(run: Run, engines: list[ScriptedEngine], name: str) -> None:
+    record("talk.mp3", "b.mp3")
+    Path(f"{JOURNAL_NAME}.aside-1").write_text("kept")
+    Path("talk.txt").symlink_to(name)
+    code, _, err = run("talk.mp3", "b.mp3", "-f", "txt")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("stapes: talk.mp3: ")
+    assert f"{name}: is the journal that stapes keeps while it works; choose another file" in err[0]
+    assert sources(engines[0]) == ["b.mp3"]
+    assert run("report", "talk.mp3", "--output", name)[0] == 2
+    assert run("report", "talk.mp3", "--output", f"./{name}")[2][0].endswith("choose another file")
+    assert len(engines) == 1
+    assert Path(f"{JOURNAL_NAME}.aside-1").read_text() == "kept"
+
+
 def test_a_name_that_is_no_utf8_costs_no_other_its_journal(run: Run, engines: list[ScriptedEngine]) -> None:
     Path("stop.mp3").write_text("one\ntwo\n!interrupt once\nthree")
     record(NO_UTF8)

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +47,14 @@ def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
     prepare_folder(command.output_dir)
     names = _names_on_disk(map(output_stem, sources), command.output_dir)
     sources = _each_once(sources, names)
-    refused = dict(_journals(sources, command.output_dir))
+    journal = _journal_places(command.output_dir)
+    refused = {one: _named_as_journal(command.output_dir) for one in sources if file_identity(one) in journal}
     folder = os.path.realpath(command.output_dir)
     places: dict[str, list[str]] = {}  # file to be written -> recordings
     for source in sources:
         try:
             found = _places(command, source, os.path.join(folder, names[output_stem(source)]), inputs)  # noqa: PTH118
+            _check_no_journal(found, journal)
         except OutputError as error:
             refused.setdefault(source, error)
         else:
@@ -117,20 +119,28 @@ def _each_once(sources: Iterable[str], names: Mapping[str, str]) -> list[str]:
     return list(once.values())
 
 
-def _journals(sources: Iterable[str], folder: str) -> Iterable[tuple[str, OutputError]]:
-    """Find recordings that have the name of the journal, which would be kept in their place."""
-    from stapes.cli.journal import JOURNAL_NAME, journal_files  # noqa: PLC0415 (SQLite comes with it)
+def _journal_places(folder: str) -> set[str | tuple[int, int] | None]:
+    """Give what the journal's files are known by: where they are, or will be, and which files they are."""
+    from stapes.cli.journal import journal_files  # noqa: PLC0415 (SQLite comes with it)
 
-    kept = {file_identity(file) for file in journal_files(folder)} - {None}
-    for source in sources:
-        if file_identity(source) in kept:
-            yield (
-                source,
-                OutputError(
-                    f"has the name of the journal that stapes keeps in {folder} ({JOURNAL_NAME}); rename it, or choose "
-                    "another folder (-o)"
-                ),
-            )
+    files = journal_files(folder)
+    return {*map(os.path.realpath, files), *map(file_identity, files)} - {None}
+
+
+def _named_as_journal(folder: str) -> OutputError:
+    from stapes.cli.journal import JOURNAL_NAME  # noqa: PLC0415 (as above)
+
+    return OutputError(
+        f"has the name of the journal that stapes keeps in {folder} ({JOURNAL_NAME}); rename it, or choose another "
+        "folder (-o)"
+    )
+
+
+def _check_no_journal(places: Iterable[str], journal: Container[object]) -> None:
+    """Raise OutputError where an output would be the journal, which is removed in the end."""
+    for place in places:
+        if place in journal or file_identity(place) in journal:
+            raise OutputError(f"{place}: is the journal that stapes keeps while it works; choose another file")
 
 
 def _places(command: Command, source: str, path: str, inputs: InputFiles) -> list[str]:
