@@ -21,8 +21,9 @@ from stapes.errors import OutputError
 
 #: most bytes in a file's name on every usual file system
 _LONGEST_NAME: Final = 255
-#: a temporary file: the name it is for, its process, and a number where that name was taken
-_TEMPORARY: Final = re.compile(r"(.*)\.tmp-([0-9]+)(?:-[0-9]+)?", re.DOTALL)
+#: a temporary file: the name it is for, its process, and a number where that name was taken. A date has more digits
+#: than the number of a process: talk.txt.tmp-20251129 is somebody's own.
+_TEMPORARY: Final = re.compile(r"(.*)\.tmp-([1-9][0-9]{0,6})(?:-[1-9][0-9]{0,2})?", re.DOTALL)
 _MOST_TEMPORARY: Final = 1000
 #: temporary files of this process; one that is not here was left by an earlier process of the same number
 _in_use: set[Path] = set()
@@ -41,6 +42,7 @@ _WHY: Final[Mapping[int, str]] = {
     errno.ENOTDIR: "its folder is not a folder but a file; choose another folder",
     errno.EISDIR: "a folder of this name is in the way; move it or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this disk; give the recording or the folder a shorter one",
+    errno.EFBIG: "the file would be larger than this disk or your limit (ulimit -f) allows; choose another folder",
     errno.ELOOP: "its links lead in a circle; remove them or choose another folder",
 }
 
@@ -82,9 +84,10 @@ class InputFiles:
         return "standard input" if isinstance(known, int) else known
 
 
-def checked_target(target: Path, inputs: InputFiles) -> Path:
+def checked_target(target: Path, inputs: InputFiles, *, replaced: bool = True) -> Path:
     """Give the file that a name to be written leads to: the name itself, or what its links lead to.
 
+    replaced: whether a file that is there would be; one that stays as it is may be write-protected.
     Raises OutputError with the cause where nothing can be written there, or an input would be replaced.
     """
     with named(target):
@@ -107,9 +110,24 @@ def checked_target(target: Path, inputs: InputFiles) -> Path:
             raise OutputError(f"{target}: is a device or a pipe, not a file; choose another name or folder")
         if (name := inputs.name_of(target)) is not None:
             raise OutputError(f"{target}: would replace the input {name}; choose another format or another folder")
-        if not os.access(place, os.W_OK):
+        if replaced and not os.access(place, os.W_OK):
             raise OutputError(f"{target}: this file is write-protected; make it writable, or choose another folder")
         return place
+
+
+def try_name(place: Path) -> None:
+    """Raise OutputError where the disk takes no file of this name; many take no colon or question mark."""
+    with named(place):
+        try:
+            temporary, file = _open_temporary(place)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EILSEQ):
+                raise OutputError(
+                    f"{place}: this disk takes no such name; rename the recording or choose another folder"
+                ) from error
+            raise
+        file.close()
+        _remove_temporary(temporary)
 
 
 def write_whole(
@@ -135,6 +153,8 @@ def write_whole(
             with named(target):
                 staged[target], file = _open_temporary(places[target])
                 with file:
+                    with suppress(OSError):  # whoever could not read what is replaced cannot read this
+                        staged[target].chmod(stat.S_IMODE(places[target].stat().st_mode) & 0o777)
                     file.writelines(parts)
                     file.flush()
                     os.fsync(file.fileno())
@@ -144,9 +164,7 @@ def write_whole(
                 _in_use.discard(staged.pop(target))
     finally:
         for temporary in staged.values():
-            with _naming, suppress(OSError):
-                _in_use.discard(temporary)
-                temporary.unlink()
+            _remove_temporary(temporary)
     for folder in {place.parent for place in places.values()}:
         sync_folder(folder)
 
@@ -180,6 +198,12 @@ def _open_temporary(place: Path) -> tuple[Path, IO[bytes]]:
                 if error.errno != errno.ENAMETOOLONG or name == names[-1]:
                     raise
     raise OutputError(f"{place}: too many temporary files (.tmp-) stand beside it; remove them")
+
+
+def _remove_temporary(path: Path) -> None:
+    with _naming, suppress(OSError):
+        _in_use.discard(path)
+        path.unlink()
 
 
 def _temporary_name(name: str, number: int) -> str:

@@ -295,15 +295,15 @@ def test_files_of_the_model_are_inputs_too(run: Run, engines: list[ScriptedEngin
     assert Path("model/talk.json").exists()
 
 
-@pytest.mark.parametrize("process", [os.getpid, lambda: 999_999_999])
+@pytest.mark.parametrize("process", [os.getpid, lambda: 9_999_999])
 def test_a_recording_named_as_a_temporary_file_is_left_alone(run: Run, process: Callable[[], int]) -> None:
     names = ["talk.mp3", f"talk.txt.tmp-{process()}"]
     record(*names)
-    Path("talk.txt.tmp-999999998").write_text("left behind")
+    Path("talk.txt.tmp-9999998").write_text("left behind")
     assert run(*names, "-f", "txt") == (0, [], [])
     assert all(map(is_whole, names))
     assert Path("talk.txt").read_text() == "said in 'talk.mp3'\n"
-    assert not Path("talk.txt.tmp-999999998").exists()
+    assert not Path("talk.txt.tmp-9999998").exists()
 
 
 def test_no_link_is_followed_where_a_temporary_file_will_be(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -110,6 +111,18 @@ def test_a_link_stays_and_its_file_is_replaced_at_once(tmp_path: Path, monkeypat
     assert (tmp_path / "out" / "talk.txt").is_symlink()
 
 
+def test_who_could_not_read_a_file_cannot_read_what_replaces_it(tmp_path: Path) -> None:
+    private, link = leave(tmp_path / "talk.txt"), leave(tmp_path / "elsewhere")
+    (tmp_path / "talk.srt").symlink_to(link)
+    private.chmod(0o600)
+    link.chmod(0o640)
+    write_files(TWO, "txt,srt,vtt", tmp_path, "talk")
+    usual = leave(tmp_path / "usual").stat().st_mode
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("talk.txt", "elsewhere", "talk.vtt")]
+    assert modes == [0o600, 0o640, stat.S_IMODE(usual)]
+    assert private.read_text(encoding="utf-8").startswith("Grüße")
+
+
 def test_files_that_links_make_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "talk.txt").symlink_to("talk.srt")
     with pytest.raises(OutputError, match="links make one file of these"):
@@ -150,7 +163,7 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_temporary_files_of_processes_that_ended_are_removed_and_no_others(tmp_path: Path) -> None:
-    ended, running, ours = 999_999_999, os.getppid(), os.getpid()
+    ended, running, ours = 9_999_999, os.getppid(), os.getpid()
     kept = [
         f"talk.txt.tmp-{running}",
         f"other.txt.tmp-{ended}",
