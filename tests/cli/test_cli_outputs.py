@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -444,6 +446,77 @@ def test_a_write_protected_output_is_not_replaced(
     assert (code, len(err)) == (2, 1)
     assert "this file is write-protected" in err[0]
     assert (Path("talk.txt").read_text(), engines) == ("mine", [])
+
+
+def test_a_write_protected_output_is_skipped_if_it_would_be(
+    run: Run, engines: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record("talk.mp3", "own.txt", "b.mp3")
+    for name in ("talk.txt", "b.txt"):
+        Path(name).write_text("mine")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name not in ("talk.txt", "b.txt"))
+    code, _, err = run("talk.mp3", "-f", "txt", "--skip-existing")
+    assert (code, err) == (0, ["stapes: skipped, as the files are there: talk.mp3"])
+    code, _, err = run("talk.mp3", "own.txt", "b.mp3", "-f", "txt,srt", "--skip-existing")
+    assert (code, len(err)) == (2, 3)  # the .srt is not there
+    assert (Path("talk.txt").read_text(), is_whole("own.txt")) == ("mine", True)
+
+
+def test_a_full_disk_is_known_before_work(
+    run: Run, engines: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record("talk.mp3")
+    plain = tempfile.TemporaryFile
+
+    class Full:
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def write(self, _: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **words: Full() if "dir" in words else plain(**words))
+    code, _, err = run("talk.mp3", "-f", "txt", "-o", "out")
+    assert (code, err) == (2, ["stapes: out: the disk is full; free some space or choose another folder"])
+    assert engines == []
+
+
+def test_names_that_the_disk_takes_not_are_refused_before_work(
+    run: Run, engines: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a USB stick does with a colon."""
+    record("part 1: who?.mp3", "part 2.mp3", NO_UTF8)
+    plain = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: object, **words: object) -> object:
+        if "x" in mode and (":" in path.name or "\udcff" in path.name):
+            raise OSError(errno.EINVAL if ":" in path.name else errno.EILSEQ, "Invalid argument")
+        return plain(path, mode, *rest, **words)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    code, _, err = run("part 1: who?.mp3", "part 2.mp3", NO_UTF8, "-f", "txt", "-o", "stick")
+    assert (code, err) == (
+        2,
+        [
+            f"stapes: {stem}.mp3: stick/{stem}.txt: this disk takes no such name; rename the recording or choose "
+            "another folder"
+            for stem in ("part 1: who?", "no\\xffutf8")
+        ],
+    )
+    assert sources(engines[0]) == ["part 2.mp3"]
+    assert [path.name for path in Path("stick").iterdir()] == ["part 2.txt"]
+
+
+def test_a_file_of_the_user_s_that_looks_like_a_temporary_one_stays(run: Run) -> None:
+    record("talk.mp3")
+    names = ("talk.txt.tmp-20251129", "talk.txt.tmp-0", "talk.txt.tmp-007", "talk.txt.tmp-1-2025")
+    for name in names:
+        Path(name).write_text("mine")
+    assert run("talk.mp3", "-f", "txt") == (0, [], [])
+    assert [Path(name).read_text() for name in names] == ["mine"] * len(names)
 
 
 def test_a_pipe_is_read_once(run: Run, engines: list[ScriptedEngine]) -> None:

@@ -112,7 +112,8 @@ def try_folder(folder: str) -> None:
     import tempfile  # noqa: PLC0415 (not needed for --help)
 
     try:
-        with tempfile.TemporaryFile(dir=folder):  # without a name where the system can: kill -9 leaves nothing
-            pass
+        # Without a name where the system can: kill -9 leaves nothing. A byte shows whether the disk is full.
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
     except OSError as error:
         raise OutputError(f"{folder}: {why_not_written(error, Path(folder))}") from error

@@ -78,7 +78,7 @@ def open_journal(
     except _LockedError:
         warn(f"{folder}: another stapes is at work in this folder; {without}")
     except OSError as error:
-        warn(f"{path}: {error}; {without}")
+        warn(f"{path}: {error.strerror or error}; {without}")
     return None
 
 

@@ -6,6 +6,7 @@ Files that are there are replaced, as the `whisper` command does; never an input
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import unicodedata
@@ -13,16 +14,20 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 from stapes.cli.inputs import STDIN, prepare_folder, try_folder
 from stapes.cli.output import shown_name
 from stapes.errors import OutputError
-from stapes.files import InputFiles, checked_target, file_identity
+from stapes.files import InputFiles, checked_target, file_identity, try_name
 from stapes.writers import output_stem
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
+
+
+#: characters that some disks take in no name (FAT, NTFS, SMB), and bytes that are no UTF-8
+_ODD_NAME: Final = re.compile('[<>:"\\\\|?*\0-\x1f\x7f\ud800-\udfff]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +154,16 @@ def _places(command: Command, source: str, path: str, inputs: InputFiles) -> lis
     path: of its outputs on the disk, without suffix.
     """
     stem, places = output_stem(source), []
-    for target in command.targets(source):
-        place = checked_target(target, inputs)
-        if place != target:
+    targets = command.targets(source)
+    # What is skipped stays as it is, even if it is write-protected.
+    replaced = not (command.skip_existing and all(map(os.path.isfile, targets)))
+    for target in targets:
+        place = checked_target(target, inputs, replaced=replaced)
+        if replaced and place != target:
             try_folder(str(place.parent))
+        if replaced and _ODD_NAME.search(place.name):
+            try_name(place)
+        if place != target:
             places.append(str(place))
         elif command.output_file is not None:
             places.append(os.path.realpath(target))
