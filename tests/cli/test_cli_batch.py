@@ -390,6 +390,25 @@ def test_standard_input_is_not_journaled(events: Events, folder: Path, monkeypat
     assert set(made_in(folder)) == {"stdin.srt", "short.srt"}
 
 
+def test_nobody_is_told_to_go_on_where_nothing_is_kept(
+    events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (folder / "stop.mp3").open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        code, told = events("-", "-f", "srt")
+    assert (code, named(told, "note")) == (130, [])
+    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+
+    def fail(entry: JournalEntry, _: object) -> None:
+        entry._journal.change(("no statement", ()))
+
+    monkeypatch.setattr(JournalEntry, "note", fail)
+    code, told = events("stop.mp3", "-f", "srt")
+    assert (code, "the journal has failed" in named(told, "warning")[0]["message"]) == (130, True)
+    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+    assert {name for name in made_in(folder) if name.endswith(".srt")} == set()
+
+
 def test_answers_that_do_not_suit_are_thrown_away(
     events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,7 +108,7 @@ def test_standard_input_that_never_ends_does_not_outlive_ctrl_c(tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     process.stdin.close()
-    assert [json.loads(line)["event"] for line in process.stderr] == ["note", "error", "summary"]
+    assert [json.loads(line)["event"] for line in process.stderr] == ["error", "summary"]
     process.stderr.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -114,7 +114,7 @@ class Batch:
                 self._loader.start(tickets)
                 while self._open:
                     call = self._wait()
-                    if self._stopping and self._journal is None:  # nothing is kept
+                    if self._stopping and not self._is_kept():
                         raise KeyboardInterrupt
                     call()
                 while not self._stopping and not self._calls.empty():  # a warning of the journal's, at the very end
@@ -128,7 +128,11 @@ class Batch:
             if self._journal is not None:
                 self._journal.warn = self._report.warning
         if self._stopping:
-            raise StoppedError
+            raise StoppedError if self._is_kept() else KeyboardInterrupt
+
+    def _is_kept(self) -> bool:
+        """Tell whether the same command would go on where this one is."""
+        return self._journal is not None and self._journal.keeps_something
 
     def _wait(self) -> Callable[[], None]:
         while True:

@@ -279,6 +279,11 @@ class Journal:
         """Tell whether a recording was begun under this name, by whatever key, and not finished."""
         return bool(self.ask("SELECT 1 FROM recordings WHERE stem=? AND formats IS NULL", _stored_name(stem)))
 
+    @property
+    def keeps_something(self) -> bool:
+        """Whether a recording of this run is in it, and it has not failed."""
+        return self._connection is not None and bool(self._stored)
+
     def close(self, *, finished: bool) -> None:
         """Let go of the journal; it is removed if nothing is left in it.
 
