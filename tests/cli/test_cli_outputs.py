@@ -377,6 +377,17 @@ def test_a_file_named_dash_is_not_standard_input(run: Run, engines: list[Scripte
     assert sources(engines[0]) == ["./-", "a"]
 
 
+def test_a_folder_that_may_not_be_looked_into_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", refuse)
+        code, _, err = run("closed/talk.mp3")
+    assert (code, err) == (2, ["stapes: closed/talk.mp3: no permission to look into its folder; ask its owner"])
+    assert "no such file" in run("n" * 300)[2][0]
+
+
 @pytest.mark.parametrize(
     ("folder", "why"),
     [

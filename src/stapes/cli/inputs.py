@@ -67,7 +67,20 @@ def _recordings_of(word: str) -> list[str]:
         if matches:
             return matches
         raise AudioError(f"{word}: no file matches this pattern; check the spelling and the folder")
+    if _is_kept_from_us(word):
+        raise AudioError(f"{word}: no permission to look into its folder; ask its owner")
     raise AudioError(f"{word or repr(word)}: no such file; check the spelling and the folder")
+
+
+def _is_kept_from_us(word: str) -> bool:
+    """Tell whether a folder above may not be looked into."""
+    try:
+        os.lstat(word)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _recordings_in(folder: Path) -> list[str]:
