@@ -112,9 +112,12 @@ def _join(one: Piece, other: Piece, widest: int, longest_s: float) -> Piece | No
 
 
 def visible(text: str) -> str:
-    """Give a text on one line, its ends included: white space becomes a space, control characters go."""
+    """Give a text on one line, its ends included: white space becomes a space, control characters go.
+
+    So do the last two numbers of each plane, which are no characters: Chromium ends a subtitle of WebVTT at U+FFFF.
+    """
     spaced = "".join(" " if char.isspace() else char for char in text)
-    return "".join(char for char in spaced if unicodedata.category(char) != "Cc")
+    return "".join(char for char in spaced if unicodedata.category(char) != "Cc" and ord(char) & 0xFFFE != 0xFFFE)
 
 
 def columns(text: str) -> int:
