@@ -120,6 +120,15 @@ _ELSEWHERE: Final = {
         ("load_audio", "decode_audio", "pad_or_trim", "log_mel_spectrogram"),
         "transcribe() takes paths, bytes, files and arrays as they are",
     ),
+    **dict.fromkeys(
+        ("utils", "get_writer", "WriteTXT", "WriteVTT", "WriteSRT", "WriteTSV", "WriteJSON", "format_timestamp"),
+        "stapes.writers has write_files(), to_srt(), to_vtt() and the like, which take a transcript",
+    ),
+    **dict.fromkeys(
+        ("vad", "VadOptions", "get_speech_timestamps", "load_silero_vad"),
+        "stapes.find_speech(audio) finds speech, and transcribe() takes vad=True",
+    ),
+    **dict.fromkeys(("LANGUAGES", "TO_LANGUAGE_CODE"), "stapes.languages.LANGUAGES has them"),
     "DiarizationPipeline": "this version does not tell speakers apart",
 }
 

@@ -47,6 +47,10 @@ def load(
 
     if unknown:
         raise OptionError(unknown_option(next(iter(unknown)), "load", _KEYWORDS))
+    if not isinstance(model, (str, os.PathLike)):
+        raise OptionError(f"model must be a name or a path, got {model!r}")
+    if not isinstance(model_dir, (str, os.PathLike, type(None))):
+        raise OptionError(f"model_dir must be a path or None, got {model_dir!r}")
     _one_of("device", device, DEVICES)
     _one_of("precision", precision, PRECISIONS)
     threads = plain(threads)

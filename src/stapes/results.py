@@ -11,7 +11,7 @@ class _Result:
     """Says what the names are here to those who know results as dicts, or with the names of other programs."""
 
     __slots__ = ()
-    #: their name -> ours
+    #: their name -> ours, an attribute or a function of a module
     _others: ClassVar[Mapping[str, str]] = {}
     #: what to take instead of unpacking it, or of asking for its first part
     _parts: ClassVar[str] = ".text"
@@ -19,7 +19,9 @@ class _Result:
     def _instead(self, name: object) -> str:
         names = [item.name for item in fields(self)]  # type: ignore[arg-type]
         ours = self._others.get(name, name if name in names else None) if isinstance(name, str) else None
-        return f"take .{ours} instead" if ours else f"it has .{', .'.join(names)}"
+        if ours is None:
+            return f"it has .{', .'.join(names)}"
+        return f"take {'' if ours.startswith('stapes.') else '.'}{ours} instead"
 
     if not TYPE_CHECKING:  # to a type checker they stay errors
 
@@ -235,6 +237,8 @@ class Transcript(_Result):
         "all_language_probs": "language_guess.probabilities",
         "chunks": "segments",
         "word_segments": "segments",
+        **{name: f"stapes.writers.{name}(transcript)" for name in ("to_txt", "to_srt", "to_vtt", "to_tsv", "to_json")},
+        **dict.fromkeys(("save", "write", "to_file"), "stapes.writers.write_files(transcript, ...)"),
         **_AS_DICT,
     }
     _parts = ".segments, .language and .duration_s"

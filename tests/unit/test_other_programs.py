@@ -64,7 +64,7 @@ def test_every_way_to_transcribe_says_our_name(keywords: dict[str, Any], instead
         ({"compute_type": "int8"}, "give precision instead"),
         ({"cpu_threads": 2}, "give threads instead"),
         ({"model_size_or_path": "base"}, "give model instead"),
-        ({"download_root": "models"}, "HF_HUB_CACHE"),
+        ({"download_root": "models"}, "give model_dir instead"),
         ({"local_files_only": True}, "give download False instead"),
         ({"device_index": 0}, "this version runs on the CPU"),
         ({"num_workers": 2}, "they share one engine"),
@@ -84,6 +84,13 @@ def test_load_says_our_name_before_any_work(keywords: dict[str, Any], instead: s
 def test_load_takes_whole_numbers_of_threads_only(threads: Any) -> None:
     assert "threads must be a whole number" in told(stapes.load, model="no such model", threads=threads)
     assert "max_memory must be a number" in told(stapes.load, model="no such model", max_memory="1 GB")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"base", ["base"]])
+def test_load_takes_names_and_paths_only(value: Any) -> None:
+    assert "model must be a name or a path, got" in told(stapes.load, model=value)
+    if value is not None:
+        assert "model_dir must be a path or None, got" in told(stapes.load, model="base", model_dir=value)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +211,13 @@ def test_an_attribute_of_other_programs_says_ours(pick: Any, name: str, ours: st
     assert eval(f"one.{ours}", {"one": one}) is not None
 
 
+@pytest.mark.parametrize("name", ["to_txt", "to_srt", "to_vtt", "to_tsv", "to_json", "save"])
+def test_a_transcript_says_what_writes_it(name: str, transcript: Transcript) -> None:
+    with pytest.raises(AttributeError, match=r"; take stapes\.writers\.\w+\(transcript") as caught:
+        getattr(transcript, name)
+    assert hasattr(stapes.writers, re.findall(r"writers\.(\w+)", str(caught.value))[0])
+
+
 def test_results_are_still_plain_values(transcript: Transcript) -> None:
     for one in (transcript, transcript.segments[0]):
         assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == one
@@ -223,6 +237,10 @@ def test_results_are_still_plain_values(transcript: Transcript) -> None:
         ("load_audio", "transcribe() takes paths"),
         ("detect_language", "detect_language(audio)"),
         ("load_align_model", "align(audio, text)"),
+        ("get_writer", "stapes.writers has write_files(), to_srt()"),
+        ("utils", "stapes.writers has write_files(), to_srt()"),
+        ("get_speech_timestamps", "stapes.find_speech(audio)"),
+        ("LANGUAGES", "stapes.languages.LANGUAGES"),
     ],
 )
 def test_a_name_of_another_package_is_an_attribute_error_that_says_ours(name: str, instead: str) -> None:
