@@ -126,6 +126,8 @@ def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: py
         (("report", "-", "--audio", "link"), "standard input is no file"),
         (("report", "talk.wav", "--tempo", "3"), "unknown flag --tempo"),
         (("plot", "talk.wav", "--output", "a.gif"), "is a .png or an .svg"),
+        (("report", "talk.wav", "--output", "-"), "nothing to standard output; for this name write ./-"),
+        (("plot", "talk.wav", "--output", "-"), "nothing to standard output; for this name write ./-"),
         (("plot", "talk.wav", "--window", "0"), "counted from 1"),
         (("plot", "talk.wav", "--window", "1", "--vad", "True"), "leave --vad out"),
         (("plot", "talk.wav", "--window", "1,x"), "counted from 1"),

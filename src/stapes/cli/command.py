@@ -71,6 +71,11 @@ def command_of(values: Mapping[str, Any]) -> Command:
     to_files = values["output_format"] is not None or values["output_dir"] is not None
     if values["skip_existing"] and not to_files:
         raise OptionError("--skip_existing looks for files, and none would be written; give -f or -o too")
+    if values["output_dir"] == "-":
+        raise OptionError(
+            "--output_dir -: files are written into a folder, and standard output gets the text where neither -f nor "
+            "-o is given; for a folder of this name write ./-"
+        )
     options = _transcribe_options(values)
     return Command(
         audio=tuple(values["audio"]),

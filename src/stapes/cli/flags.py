@@ -85,6 +85,10 @@ class Parser(argparse.ArgumentParser):
             close = get_close_matches(given, flags, n=1)
             instead = advice(given.removeprefix("--"), "command", ()) or (f"did you mean {close[0]}?" if close else "")
             message = f"unknown flag {given}" + (f"; {instead}" if instead else "")
+        message, needs_value = re.subn(": expected one argument$", "", message)
+        if needs_value:
+            flag = message.removeprefix("argument ").partition("/")[0]
+            message = f"{flag}: a value is missing; write {flag} {self._option_string_actions[flag].metavar}"
         raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP}")
 
     def _print_message(self, message: str, _file: Any = None) -> None:
@@ -176,11 +180,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--device",
         default=DEVICES[0],
+        metavar="DEVICE",
         help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})",
     )
     add(
         "--precision",
         default="auto",
+        metavar="PRECISION",
         help="float32 gives the reference's tokens; bfloat16 and int8 are faster and nearly as good; auto picks the "
         "fastest that was measured to be as good for this model on this machine (default: auto)",
     )
@@ -221,7 +227,7 @@ def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object
     help_text = _help(item.metadata["help"], default)
     if item.name == "temperature":
         help_text = _help("sampling temperature of the first try", default)
-        section.add_argument("--temperature", type=float, default=default, metavar="X", help=help_text)
+        section.add_argument("--temperature", type=one_number, default=default, metavar="X", help=help_text)
     elif getattr(kind, "__origin__", None) is Literal:
         choices = get_args(kind)
         section.add_argument(
@@ -273,6 +279,14 @@ def number(text: str) -> float | None:
         return None if text == "None" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"give a number or None, got {text!r}") from None
+
+
+def one_number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give one number, got {text!r}") from None
 
 
 def optional_text(text: str) -> str | None:

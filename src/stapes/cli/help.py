@@ -77,7 +77,7 @@ class PageFormatter(argparse.RawDescriptionHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """Write "-f, --output_format FORMAT": short name first, the value once."""
         names = ", ".join(sorted(action.option_strings, key=len))
-        return names if action.nargs == 0 else f"{names} {action.metavar or action.dest.upper()}"
+        return names if action.nargs == 0 else f"{names} {action.metavar}"
 
 
 def version() -> str:

@@ -153,6 +153,8 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
 def _check_target(kind: str, values: dict[str, Any], command: Command) -> None:
     """Raise OptionError where the file that was named cannot be what is asked for."""
     output = command.output_file
+    if output == "-":
+        raise OptionError("--output -: a file is written, and nothing to standard output; for this name write ./-")
     if output is not None and len({file_identity(one) or one for one in find_inputs(command.audio).sources}) > 1:
         raise OptionError(f"--output {output} is one file, and there are several recordings; give -o FOLDER instead")
     if kind == "plot":

@@ -96,7 +96,7 @@ _IN_PYTHON: Final[Mapping[str, str]] = {
     "max_line_width": "lay subtitles out with stapes.subtitles.Layout",
     "cue_style": "lay subtitles out with stapes.subtitles.Layout",
 }
-#: flags of whisper.cpp with one dash -> ours
+#: flags with one dash, of whisper.cpp and of commands in general -> ours
 SHORT_FLAGS: Final[Mapping[str, str]] = {
     **{f"-o{name}": f"-f {name}" for name in ("txt", "srt", "vtt", "csv", "lrc")},
     **{"-oj": "-f json", "-ojf": "-f json", "-owts": "-f ass", "-of": "-o FOLDER", "-m": "--model", "-l": "--language"},
@@ -105,6 +105,7 @@ SHORT_FLAGS: Final[Mapping[str, str]] = {
     **{"-et": "--compression_ratio_threshold", "-lpt": "--logprob_threshold", "-nth": "--no_speech_threshold"},
     **{"-tpi": "--temperature_increment_on_fallback", "-nf": "--temperature_increment_on_fallback None"},
     **{"-ot": "--clip_timestamps", "-d": "--clip_timestamps", "-pp": "--progress bar", "-vt": "--vad_threshold"},
+    **{"-v": "--verbose True", "-V": "--version"},
 }
 
 
