@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,8 @@ class TimeMap:
         ]  # fmt: skip
         #: before which no time of a span lies: the end of those before it, where timestamps overlap
         self._floor_s = [
-            end / SAMPLE_RATE for end in itertools.accumulate((span.end for span in self._spans[:-1]), max, initial=0)
+            end / SAMPLE_RATE
+            for end in itertools.accumulate((span.end for span in self._spans[:-1]), max, initial=-math.inf)
         ]
         self.duration_s = n_samples / SAMPLE_RATE
 
