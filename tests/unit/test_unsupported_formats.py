@@ -275,3 +275,42 @@ def test_snapshots_that_lead_in_a_circle_end(tmp_path: Path) -> None:
     (folder / "snapshots").mkdir(parents=True)
     (folder / "snapshots" / "again").symlink_to(folder)
     refused(folder, "without a downloaded model")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model.", "whisper."])
+def test_weights_of_a_wrapped_model_are_named(tmp_path: Path, prefix: str) -> None:
+    """torch.compile, DataParallel and PEFT put something before every name."""
+    write.write_huggingface(tmp_path / "hf", TENSORS)
+    named = {prefix + write.huggingface_name(name): tensor for name, tensor in TENSORS.items()}
+    (tmp_path / "hf" / "model.safetensors").write_bytes(write.safetensors_bytes(named))
+    said = refused(tmp_path / "hf")
+    assert f"is missing, and the file has '{prefix}model." in said
+    assert "without what stands before its names" in said
+    path = write.write_openai(tmp_path / "m.pt", {prefix + name: tensor for name, tensor in TENSORS.items()})
+    assert f"is missing, and the file has '{prefix}" in refused(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json", "added_tokens.json"])
+def test_what_is_no_file_beside_the_weights_is_not_passed_over(tmp_path: Path, kind: str, name: str) -> None:
+    """What it would have stated would be guessed."""
+    write.write_huggingface(tmp_path, TENSORS)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        path.symlink_to("gone")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    said = refused(tmp_path)
+    assert said.startswith(f"{path}: ")
+    assert ("a link leads to 'gone', which is not there" if kind == "link" else "a folder, a pipe or a device") in said
+
+
+def test_a_vocabulary_of_another_kind_is_named(tmp_path: Path) -> None:
+    write.write_huggingface(tmp_path, TENSORS)
+    found = json.loads((tmp_path / "tokenizer.json").read_text())
+    found["model"]["type"] = "WordPiece"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
+    assert "type 'WordPiece'; stapes reads BPE" in refused(tmp_path)

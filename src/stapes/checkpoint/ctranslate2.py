@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from stapes.checkpoint.base import Array, Checkpoint, ModelSpec
-from stapes.checkpoint.files import MAX_DIMENSIONS, Cursor, FileBytes, read_json_object
+from stapes.checkpoint.files import MAX_DIMENSIONS, Cursor, FileBytes, is_file, read_json_object
 from stapes.checkpoint.huggingface import heads_of
 from stapes.checkpoint.stored import StoredTensor, kind_of, plain, spec_of, tensors_of
 from stapes.checkpoint.tokens import read_vocabulary
@@ -61,7 +61,7 @@ def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
     stored = _stored(data, raw)
     spec = _spec(data, raw)
     config = folder / "config.json"
-    stated = read_json_object(config).get("alignment_heads") if config.is_file() else None
+    stated = read_json_object(config).get("alignment_heads") if is_file(config) else None
     return Checkpoint(
         name=name,
         path=folder,

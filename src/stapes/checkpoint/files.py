@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -108,9 +109,23 @@ def _let_go(part: mmap.mmap, start: int, stop: int) -> None:
         part.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there. Raises CheckpointError where something else is, which nobody should pass over: a
+    link to a file that is not there, a folder, or a device or a pipe, which would fail late or hang.
+    """
+    if path.is_file() or not os.path.lexists(path):
+        return path.is_file()
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path}: no such file; a link leads to {str(path.readlink())!r:.120}, which is not there: fetch or copy "
+            "that, too"
+        )
+    raise CheckpointError(f"{path}: no such file; a folder, a pipe or a device is there: fetch the file again")
+
+
 def _map(path: Path) -> mmap.mmap:
     try:
-        if not path.is_file():  # a folder, a device or a pipe would fail late or hang
+        if not is_file(path):
             raise CheckpointError(f"{path}: no such file; give the path of a checkpoint that exists")
         with path.open("rb") as file:
             if path.stat().st_size == 0:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.checkpoint.files import FileBytes, positive_int, read_json_object
+from stapes.checkpoint.files import FileBytes, is_file, positive_int, read_json_object
 from stapes.checkpoint.safetensors import read_safetensors, refuse_unsupported
 from stapes.checkpoint.stored import StoredTensor, kind_of, spec_of, tensors_of
 from stapes.checkpoint.tokens import read_vocabulary
@@ -36,7 +36,7 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     weights: the one file of weights, where it is not model.safetensors or the shards of the index.
     """
     config_path = folder / "config.json"
-    config = read_json_object(config_path) if config_path.is_file() else {}
+    config = read_json_object(config_path) if is_file(config_path) else {}
     check_network(config, config_path)
     if (first := weights or folder / WEIGHTS).is_file():
         refuse_unsupported(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
@@ -148,7 +148,7 @@ def _refuse_other_names(stored: dict[str, StoredTensor], spec: ModelSpec, folder
 
 def _stated_heads(folder: Path) -> tuple[tuple[int, int], ...] | None:
     path = folder / "generation_config.json"
-    if not path.is_file():
+    if not is_file(path):
         return None
     return heads_of(read_json_object(path).get("alignment_heads"), path)
 

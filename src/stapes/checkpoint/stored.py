@@ -98,6 +98,13 @@ def _why_missing(name: str, found: StoredTensor | None, stored: Mapping[str, Sto
             f"a tensor of weights is missing: {name} is stored as {found.kind:.60}, and stapes reads "
             f"{', '.join(WIDTHS)}; save the model in one of these"
         )
+    # Of transformers' names only what a bare WhisperModel has, too.
+    longer = next((one for one in stored if one.endswith(f".{name.removeprefix('model.')}")), None)
+    if longer:
+        return (
+            f"tensor {name} is missing, and the file has {longer!r:.120}; save the model without what stands before "
+            "its names (torch.compile, DataParallel and PEFT put something there)"
+        )
     unread = next((tensor.kind for tensor in stored.values() if tensor.read is None), None)
     others = f" (others are stored as {unread:.60}, which stapes does not read)" if unread else ""
     return f"tensor {name} is missing{others}; the checkpoint is not whole: fetch it again"

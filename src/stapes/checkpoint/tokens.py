@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stapes.checkpoint.base import LIMITS, VocabularyData
-from stapes.checkpoint.files import FileBytes, read_json, read_json_object
+from stapes.checkpoint.files import FileBytes, is_file, read_json, read_json_object
 from stapes.errors import CheckpointError
 from stapes.languages import code_of_token
 
@@ -90,7 +90,7 @@ def read_vocabulary(folder: Path) -> VocabularyData | None:
 def _read_tokens(folder: Path, statements: _Statements) -> tuple[bytes, ...]:
     """Read the tokenizer's files: give the ordinary tokens, note the ids of the others."""
     places = [folder / name for name in ("tokenizer.json", "vocab.json", "vocabulary.json", "vocabulary.txt")]
-    path = next((place for place in places if place.is_file()), None)
+    path = next(filter(is_file, places), None)
     added: dict[str, Any] = {}
     if path is None:
         return ()
@@ -112,11 +112,11 @@ def _beside(folder: Path, path: Path) -> Iterator[tuple[Path, Iterable[tuple[str
 
     Timestamps in vocabulary.* count only where the list is all that there is: see `_listed`.
     """
-    if not path.name.startswith("vocabulary") and (added := folder / "added_tokens.json").is_file():
+    if not path.name.startswith("vocabulary") and is_file(added := folder / "added_tokens.json"):
         yield added, read_json_object(added).items()
     if path.name == "tokenizer.json":
         for listed in (folder / "vocabulary.json", folder / "vocabulary.txt"):
-            if listed.is_file():
+            if is_file(listed):
                 yield listed, ((token, index) for token, index in _listed(listed).items() if _counts_beside(token))
 
 
@@ -127,6 +127,10 @@ def _counts_beside(token: str) -> bool:
 def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the vocabulary and the added tokens out of a `tokenizers` file."""
     model, added = found.get("model"), found.get("added_tokens", [])
+    if isinstance(model, dict) and model.get("type", "BPE") != "BPE":
+        raise CheckpointError(
+            f"{path}: the vocabulary is of type {model['type']!r:.40}; stapes reads BPE, as Whisper has"
+        )
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(added, list):
         raise CheckpointError(f"{path}: no byte-pair vocabulary in it; fetch it again")
     special = {}
@@ -139,7 +143,7 @@ def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], 
 
 def _from_tokenizer_config(path: Path) -> Iterator[tuple[str, int]]:
     """Give the tokens that tokenizer_config.json adds (`added_tokens_decoder`), with their ids."""
-    decoder = read_json_object(path).get("added_tokens_decoder") if path.is_file() else None
+    decoder = read_json_object(path).get("added_tokens_decoder") if is_file(path) else None
     for index, entry in (decoder or {}).items() if isinstance(decoder, dict) else ():
         content = entry.get("content") if isinstance(entry, dict) else None
         if not isinstance(content, str) or not index.isascii() or not index.isdecimal():
@@ -213,7 +217,7 @@ def _read_configs(folder: Path, statements: _Statements) -> tuple[tuple[str, ...
     """
     languages, multilingual = None, None
     generation: dict[str, Any] = {}
-    if (path := folder / "generation_config.json").is_file():
+    if is_file(path := folder / "generation_config.json"):
         generation = read_json_object(path)
         for key, token in (_CONFIG_KEYS | _GENERATION_KEYS).items():
             _add_config_id(generation.get(key), token, path, key, statements)
@@ -223,7 +227,7 @@ def _read_configs(folder: Path, statements: _Statements) -> tuple[tuple[str, ...
         languages = _language_names(_object(generation, "lang_to_id", path), path, statements)
         stated = generation.get("is_multilingual")
         multilingual = stated if isinstance(stated, bool) else None
-    if (path := folder / "config.json").is_file():
+    if is_file(path := folder / "config.json"):
         config = read_json_object(path)
         for key, token in _CONFIG_KEYS.items():
             if generation.get(key) is None:
