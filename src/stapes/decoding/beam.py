@@ -5,12 +5,14 @@ Source: openai/whisper decoding.py at c0d2f62 (BeamSearchDecoder); patience: arX
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stapes.backends.base import Choice, RowId, RowResult, RowStep, Top
+from stapes.decoding.quality import check_answer
 from stapes.decoding.rows import Candidate, Hypothesis, SearchSetting, add32
 from stapes.options import Beam
 
@@ -61,6 +63,8 @@ class BeamRows:
             for one, result in zip(self._live, results, strict=True)
             for token, logprob in zip(result.ids, result.logprobs, strict=True)
         ]
+        if not candidates:  # nothing can be ranked, now or later
+            check_answer(math.nan)
         candidates.sort(key=lambda one: one.sum_logprob, reverse=True)  # stable: of equals the earlier row's wins
         self._n_sampled += 1
         survivors: list[_Next] = []

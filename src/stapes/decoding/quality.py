@@ -1,12 +1,14 @@
-"""Is a decoded window good, to be tried again hotter, or silence? Pure functions of its scores.
+"""Is a decoded window good, to be tried again hotter, or silence? Functions of its scores.
 
 Source: openai/whisper transcribe.py at c0d2f62 (decode_with_fallback, the no-speech check).
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 
+from stapes.errors import CheckpointError
 from stapes.options import Thresholds
 from stapes.results import WindowResult
 
@@ -15,6 +17,18 @@ def compression_ratio(text: str) -> float:
     """How many times smaller zlib (header and checksum included) makes the text; 0.0 for an empty one."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))
+
+
+def check_answer(value: float) -> None:
+    """Raise CheckpointError where the network answers with no number: any text would do, and a search may not end.
+
+    value: made of all logits, or of all that were chosen; minus infinity is the logarithm of zero.
+    """
+    if math.isnan(value) or value == math.inf:
+        raise CheckpointError(
+            "the model answers with no numbers (NaN or infinity), so its weights are damaged, or come from a training "
+            "that went wrong; fetch it again, or use another"
+        )
 
 
 def refusal(result: WindowResult, thresholds: Thresholds) -> str | None:

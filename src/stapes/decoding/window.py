@@ -15,7 +15,7 @@ from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, Wind
 from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.beam import BeamRows
 from stapes.decoding.pick import PickRows
-from stapes.decoding.quality import compression_ratio, is_silence, refusal
+from stapes.decoding.quality import check_answer, compression_ratio, is_silence, refusal
 from stapes.decoding.repetition import find_loop
 from stapes.decoding.rows import SearchRows, SearchSetting, rank
 from stapes.decoding.rules import DecodingRules
@@ -187,6 +187,7 @@ class WindowDecoder:
         assert self._prompt_row is not None
         if result.probes:
             self._no_speech_prob = float(result.probes[0].probabilities[0])
+            check_answer(self._no_speech_prob)
         self._rows.begin(self._backend.fork(self._prompt_row), result)
         self._begun = True
 
@@ -194,6 +195,7 @@ class WindowDecoder:
         """Rank what was found; keep it, or go on to the next temperature."""
         setting, temperature = self._setting, self._temperature
         best = rank(self._rows.candidates(), setting.search.length_penalty)
+        check_answer(best.sum_logprob)
         self._rows.close()
         text = setting.tokenizer.decode(best.tokens).strip()
         assert self._no_speech_prob is not None

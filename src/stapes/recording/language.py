@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stapes.backends.base import PART_POSITIONS, Backend, Probe, ProbeResult, RowId, RowResult, RowStep, WindowId
+from stapes.decoding.quality import check_answer
 from stapes.errors import OptionError
 from stapes.options import Speech
 from stapes.recording.window_work import Reading
@@ -69,8 +70,12 @@ def positions_of(first: int, end: int) -> tuple[int, int]:
 
 
 def language_guess(probe: ProbeResult, candidates: Sequence[str]) -> LanguageGuess:
-    """Turn the logits into probabilities among the candidates; of equals the first in the vocabulary wins."""
+    """Turn the logits into probabilities among the candidates; of equals the first in the vocabulary wins.
+
+    Raises CheckpointError where they are none.
+    """
     logits = probe.logits.astype(np.float64)
+    check_answer(float(logits.sum()))
     weights = np.exp(logits - logits.max())
     return _ranked(dict(zip(candidates, (weights / weights.sum()).tolist(), strict=True)))
 
