@@ -324,6 +324,11 @@ def test_a_file_of_a_published_name_is_held_against_its_hash(tmp_path: Path, mon
     monkeypatch.setattr(model_folders, "OFFICIAL", known)
     with without_a_warning():
         find_checkpoint("small", model_dir=tmp_path / "kept").verify()
+    path.rename(tmp_path / "kept" / "large.pt")  # the first release of openai-whisper kept large-v1 under this name
+    known = tuple(replace(one, sha256=sha256) if one.name == "large-v1" else one for one in OFFICIAL)
+    monkeypatch.setattr(model_folders, "OFFICIAL", known)
+    with pytest.warns(StapesWarning, match="not large-v3 as OpenAI published it but large-v1; it is used as it is"):
+        find_checkpoint("large-v3", model_dir=tmp_path / "kept").verify()
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:5000], lambda whole: b"", lambda whole: b"<html>" + whole])

@@ -87,10 +87,11 @@ def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
     hashing, path = FileHash(FileBytes(checkpoint.path)), checkpoint.path
 
     def compare() -> None:
-        if hashing.wait() != sha256:
+        if (found := hashing.wait()) != sha256:
+            other = next((official.name for official in OFFICIAL if official.sha256 == found), None)
+            instead = f"but {other}" if other else "(another sha256), so a fine-tuned or a damaged file"
             warnings.warn(
-                f"{path}: not {model.name} as OpenAI published it (another sha256), so a fine-tuned or a damaged "
-                "file; it is used as it is",
+                f"{path}: not {model.name} as OpenAI published it {instead}; it is used as it is",
                 StapesWarning,
                 stacklevel=2,
             )
