@@ -15,6 +15,7 @@ from stapes.languages import (
     CODE_OF_NAME,
     LANGUAGES,
     WITHOUT_SPACES,
+    code_of_token,
     language_code,
     language_title,
 )
@@ -82,13 +83,15 @@ def test_codes_names_and_aliases_are_known_in_any_case(name: str, write: type[st
     assert code == (name if name in LANGUAGES else CODE_OF_NAME[name])
 
 
-@given(st.text())
+@given(st.text() | st.sampled_from(["PAN", "<|transcribe|>", "<|\u212a|>", "<|7|>", "gsw"]))
 def test_any_other_text_is_an_option_error(text: str) -> None:
     known = text.strip().lower()
     if known in LANGUAGES or known in CODE_OF_NAME:
         assert language_code(text) in LANGUAGES
-    elif re.fullmatch(r"[a-z]{2,3}|<\|[^|<>\s]+\|>", known):
-        assert language_code(text).lower() == known.removeprefix("<|").removesuffix("|>")
+    elif code := code_of_token(text.strip()):
+        assert language_code(text).lower() == code.lower()
+    elif re.fullmatch(r"[a-z]{2,3}", known) and known not in _HINTS:
+        assert language_code(text) == known
     else:
         with pytest.raises(OptionError, match="unknown language"):
             language_code(text)
