@@ -157,6 +157,29 @@ def test_cancelling_is_heard_in_every_sample_format(codec: str) -> None:
     assert loaded(muxed([(0.0, np.column_stack([NOISE, OTHER]))], codec=codec))[1] == ()
 
 
+@pytest.mark.parametrize(
+    ("container_name", "codec", "layout", "options"),
+    [
+        ("mp4", "aac", "7.1", {}),
+        ("ogg", "libopus", "7.1", {}),
+        ("matroska", "flac", "7.1", {}),
+        ("ogg", "libopus", "hexadecagonal", {"mapping_family": "255"}),
+    ],
+)
+def test_files_of_eight_channels_and_more_are_read(container_name: str, codec: str, layout: str, options: Any) -> None:
+    n_channels = av.AudioLayout(layout).nb_channels
+    samples = np.repeat(whole(tone(32_000, rate=48_000)).astype(np.int16), n_channels)
+    file = io.BytesIO()
+    with av.open(file, "w", format=container_name) as container:
+        stream = container.add_stream(codec, rate=48_000, layout=layout, options=options)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert samples_of(file.getvalue()).size == pytest.approx(32_000 / 3, abs=700)
+    assert samples_of(file.getvalue(), channel="right").any()
+
+
 # Timestamps.
 
 

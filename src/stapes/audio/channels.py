@@ -12,6 +12,9 @@ _NAMES: Final = {"left": ("FL", "DL"), "right": ("FR", "DR")}
 #: libav's sample formats without the "p" of planar ones -> full scale, and where silence lies
 _SCALES: Final = {"u8": (128.0, 128.0), "s16": (2.0**15, 0.0), "s32": (2.0**31, 0.0), "flt": (1.0, 0.0),
                   "dbl": (1.0, 0.0)}  # fmt: skip
+#: From as many planes on PyAV 18 reads behind the end of their list, which ends the process.
+#: https://github.com/PyAV-Org/PyAV/blob/v18.1.0/av/audio/frame.py#L147
+_UNREADABLE_PLANES: Final = 8
 #: one frame in 4 and one sample in 5 of it say enough, and cost a second for two hours
 _EVERY_FRAME: Final = 4
 _EVERY_SAMPLE: Final = 5
@@ -47,7 +50,7 @@ class CancelMeter:
         """Look at a decoded frame."""
         n_channels = frame.layout.nb_channels
         scale = _SCALES.get(frame.format.name.removesuffix("p"))
-        if n_channels < 2 or scale is None:
+        if n_channels < 2 or scale is None or (frame.format.is_planar and n_channels >= _UNREADABLE_PLANES):
             return
         self._block_s += frame.samples / frame.sample_rate
         if self._n_frames % _EVERY_FRAME == 0:
