@@ -104,6 +104,10 @@ def test_what_converts_to_an_array_is_one(dtype: Any) -> None:
     [
         (Tensor(None, TypeError("can't convert cuda:0 device type tensor")), "Tensor does not convert.*cuda.*cpu"),
         (Tensor(None, RuntimeError("requires grad")), "requires grad"),
+        (
+            Tensor(None, TypeError("Got unsupported ScalarType BFloat16")),
+            r"\.detach\(\)\.float\(\)\.cpu\(\)\.numpy\(\)",
+        ),
         (Tensor("text"), "Tensor does not convert"),
         (Tensor(np.array([None])), "array of numbers"),
         (Tensor(np.zeros((2, 100), np.float32)), "shape"),

@@ -168,6 +168,52 @@ def test_an_mp4_without_its_index_is_said_to_be_incomplete(cut, codec) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("brand", [b"styp", b"sidx", b"moof", b"emsg"])
+def test_a_piece_of_a_stream_is_not_said_to_lack_its_end(brand: bytes) -> None:
+    piece = b"\0\0\0\x18" + brand + bytes(16) + b"\0\0\0\x10moof" + bytes(8) + b"\0\0\0\x18mdat" + bytes(16)
+    with pytest.raises(AudioError, match="a piece of a stream without its beginning"):
+        load_audio(piece)
+
+
+def uncompleted_w64() -> bytes:
+    data = w64(32_000)
+    return data[:16] + bytes(8) + data[24:]  # sox, to a pipe
+
+
+def uncompleted_aiff() -> bytes:
+    data = aiff(0)
+    return data[:4] + bytes(4) + data[8:]  # ffmpeg, to a pipe
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (uncompleted_w64(), "a w64"),
+        (uncompleted_aiff(), "an aiff"),
+        (wav(32_000)[:40], "a wav"),
+        (caf(32_000)[:40], "a caf"),
+        (b"ID3\4\0\0\0\0\x07\x76" + bytes(1014), "an mp3"),
+        (b"OggS" + bytes(2000), "an ogg"),
+        (b"\x1aE\xdf\xa3" + bytes(2000), "a webm or mkv"),
+    ],
+)
+def test_a_damaged_header_is_not_said_to_be_another_kind_of_file(data: bytes, kind: str) -> None:
+    with pytest.raises(AudioError, match=f"begins like {kind}, but its header is damaged") as caught:
+        load_audio(data)
+    assert "not a kind of file" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3])
+def test_the_byte_that_fills_a_wav_of_gsm_up_is_no_damage(n_blocks: int) -> None:
+    # Blocks of 65 bytes, as sox and Asterisk write them: the size of an odd number of them counts one byte more.
+    head = b"fmt " + struct.pack("<IHHIIHHHH", 20, 0x31, 1, 8000, 1625, 65, 0, 2, 320)
+    data = bytes(65 * n_blocks + n_blocks % 2)
+    body = b"WAVE" + head + b"fact" + struct.pack("<II", 4, 320 * n_blocks)
+    body += b"data" + struct.pack("<I", len(data)) + data
+    recording = load_audio(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert (recording.n_samples, recording.warnings) == (640 * n_blocks, ())
+
+
 def test_other_files_are_not_taken_for_an_mp4() -> None:
     for data in (b"\0\0\0\x18ftyp" + b"\0\0\0\x08moov", b"This is free text, not a recording.\n" * 40, bytes(4000)):
         with pytest.raises(AudioError) as caught:

@@ -33,7 +33,7 @@ def array_of(source: object) -> npt.NDArray[np.generic] | None:
     except Exception as failure:  # whatever another library raises
         raise AudioError(
             f"the {kind} does not convert to a NumPy array ({failure}); convert it yourself, "
-            "for a tensor by .detach().cpu().numpy()"
+            "for a tensor by .detach().float().cpu().numpy()"
         ) from failure
     if array.dtype == object:
         raise AudioError(f"the {kind} does not convert to an array of numbers; {_ACCEPTED}")

@@ -28,6 +28,7 @@ from stapes.audio.channels import CancelMeter, channel_index
 from stapes.audio.convert import Converter
 from stapes.audio.formats import (
     AUDIO_DECODERS,
+    BEGINNINGS,
     DEMUXERS,
     KNOWN_KINDS,
     MAX_CHANNELS,
@@ -35,6 +36,7 @@ from stapes.audio.formats import (
     MIN_SAMPLE_RATE,
 )
 from stapes.audio.promise import (
+    is_mp4_segment,
     is_mp4_without_index,
     is_rf64_of_unknown_length,
     promised_duration_s,
@@ -87,7 +89,8 @@ class DecodeReport:
                 "later times go on from there"
             )
         if self.n_damaged:
-            yield f"{label}: {self.n_damaged} damaged frames were skipped; words may be missing there"
+            skipped = "damaged frame was" if self.n_damaged == 1 else "damaged frames were"
+            yield f"{label}: {self.n_damaged} {skipped} skipped; words may be missing there"
         if self.foreign_file:
             yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
@@ -174,7 +177,7 @@ def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = Ma
     except (FFmpegError, ValueError) as failure:
         source.raise_failure()
         unknown = f"not a kind of file that stapes reads ({KNOWN_KINDS}); check that it is audio, or convert it first"
-        raise _refusal(source, unknown) from failure
+        raise _refusal(source, _of_damaged_header(source) or unknown) from failure
     # Without it libav may read ahead through the whole file to invent timestamps that nobody here looks at.
     container.flags &= ~_GENERATE_TIMESTAMPS
     return container
@@ -182,12 +185,31 @@ def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = Ma
 
 def _refusal(source: ByteSource, reason: str) -> AudioError:
     """Why a file gives no sound: it is an MP4 that was cut before its index, or else the reason given."""
-    if is_mp4_without_index(source):
+    if is_mp4_segment(source):
+        reason = (
+            "a piece of a stream without its beginning, the initialisation segment; "
+            "join them first: cat init.mp4 piece.m4s > whole.mp4"
+        )
+    elif is_mp4_without_index(source):
         reason = (
             "an incomplete m4a or mp4: its index (moov), which is written last, is missing or cut off; "
             "copy or download it again, or repair it with the program that recorded it"
         )
     return AudioError(f"{source.label}: {reason}")
+
+
+def _of_damaged_header(source: ByteSource) -> str | None:
+    source.seek(0)
+    head = source.read(12)
+    kinds = (kind for kind, beginning in BEGINNINGS.items() if re.match(beginning, head, re.DOTALL))
+    return next(
+        (
+            f"begins like {kind}, but its header is damaged, cut off or was never completed; "
+            "record, copy or convert it again (to a file, where a pipe was used)"
+            for kind in kinds
+        ),
+        None,
+    )
 
 
 def _choose_stream(
@@ -255,7 +277,8 @@ def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport
             frames = []
         except FFmpegError:
             frames = []
-            report.n_damaged += 1
+            # Where wav fills an odd number of bytes up to an even one, libav takes that for a packet (of GSM).
+            report.n_damaged += packet is None or packet.size != 1
         report.n_frames += len(frames)
         yield from frames
         # Not one packet more: where streams appeared on the way, PyAV fails after it.

@@ -40,4 +40,17 @@ MAX_CHANNELS = 64
 MIN_SAMPLE_RATE = 100  # Hz; a lower rate turns few bytes into hours
 MAX_SAMPLE_RATE = 768_000  # Hz; the highest rate that any studio format knows
 
+#: how files begin, as regular expressions: to say of one that cannot be opened what it was meant to be
+BEGINNINGS = {
+    "a wav": rb"(RIFF|RF64|BW64).{4}WAVE",
+    "a w64": rb"riff\x2e\x91\xcf\x11",
+    "an aiff": rb"FORM.{4}AIF[FC]",
+    "a caf": rb"caff",
+    "an au": rb"\.snd",
+    "a flac": rb"fLaC",
+    "an ogg": rb"OggS",
+    "an mp3": rb"ID3",
+    "a webm or mkv": rb"\x1aE\xdf\xa3",
+}
+
 KNOWN_KINDS = "wav, mp3, m4a/mp4, flac, ogg/opus, webm/mkv, wma, aac, aiff, ..."

@@ -28,7 +28,8 @@ _NEAR = 1 << 16
 _LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
 _RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
 #: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
-_FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot", b"styp")
+_FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot")
+_FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
 
 
 class _Chunks(NamedTuple):
@@ -101,6 +102,12 @@ def is_rf64_of_unknown_length(source: ByteSource) -> bool:
         return source.read(4) in (b"RF64", b"BW64") and _samples_of(source)[0] is None
     finally:
         source.seek(position)
+
+
+def is_mp4_segment(source: ByteSource) -> bool:
+    """True for a piece of a stream (DASH, HLS), whose beginning is a file of its own."""
+    source.seek(0)
+    return source.read(8)[4:] in _FIRST_BOXES_OF_SEGMENTS
 
 
 def is_mp4_without_index(source: ByteSource) -> bool:
