@@ -172,6 +172,7 @@ def test_files_of_eight_channels_and_more_are_read(container_name: str, codec: s
     file = io.BytesIO()
     with av.open(file, "w", format=container_name) as container:
         stream = container.add_stream(codec, rate=48_000, layout=layout, options=options)
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout=layout)
         frame.sample_rate, frame.pts = 48_000, 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
