@@ -39,6 +39,7 @@ from stapes.audio.promise import (
     is_mp4_segment,
     is_mp4_without_index,
     is_rf64_of_unknown_length,
+    present_share,
     promised_duration_s,
     promised_share,
 )
@@ -67,6 +68,7 @@ class DecodeReport:
     ended_early: str = ""  # what libav said where the file stopped making sense
     promised_s: float | None = None  # see promise.py
     promised_share: float = 1.0  # of what is there
+    present_share: float = 1.0  # of what the header counts, and libav reads
     foreign_file: str = ""  # another file that this one wanted opened, and was not
     track: str = ""  # which of several sound tracks was taken without being asked for
     timestamps: Timestamps = field(default_factory=lambda: Timestamps(None))
@@ -93,6 +95,12 @@ class DecodeReport:
             yield f"{label}: {self.n_damaged} {skipped} skipped; words may be missing there"
         if self.foreign_file:
             yield f"{label}: refers to another file, which stapes does not open: {self.foreign_file}"
+        uncounted_s = (self.present_share - 1.0) * duration_s
+        if uncounted_s > _DURATION_SLACK_S:
+            yield (
+                f"{label}: its header counts {duration_s:.1f} s of sound, and {uncounted_s:.1f} s more behind them "
+                "were not read; sox --ignore-length OLD.wav NEW.wav counts anew"
+            )
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
         promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s if duration_s else 0.0)
         if math.isinf(self.promised_share):
@@ -135,6 +143,7 @@ def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator
         stream = _choose_stream(container, source, report, wanted.audio_track)
         report.promised_s = promised_duration_s(source, container, stream)
         report.promised_share = promised_share(source)
+        report.present_share = present_share(source)
         start: Any = container.start_time  # None where no stream says when it begins
         is_ogg_flac = container.format.name == "ogg" and stream.codec_context.name == "flac"
         report.timestamps = Timestamps(

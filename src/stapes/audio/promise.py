@@ -6,6 +6,7 @@ Nothing is sized, bounded or refused by these numbers: headers lie.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,9 @@ _LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
 _RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
 #: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
 _FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot")
+#: what may follow the samples: another chunk, or a tag of mp3's; not another file
+_NO_SAMPLES = re.compile(rb"(?!RIFF)[ -~]{4}|ID3")
+_BLOCK_BYTES = 1 << 16
 _FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
 
 
@@ -89,6 +93,28 @@ def promised_share(source: ByteSource) -> float:
     if size is None or present >= size:
         return 1.0
     return size / present if present > 0 else math.inf
+
+
+def present_share(source: ByteSource) -> float:
+    """How many times more bytes of samples there are than the header of a wav counts; 1.0 where that is not known.
+
+    A recorder that crashed leaves the length that it had written last; one of 32 bits begins anew at 4 GiB. libav
+    reads what is counted. Leaves the source where it was.
+    """
+    position = source.tell()
+    try:
+        source.seek(0)
+        is_wav = source.read(4) in (b"RIFF", b"RF64", b"BW64")
+        size, start = _samples_of(source) if is_wav else (None, 0)
+        if size is None:
+            return 1.0
+        source.seek(start + size + size % 2)
+        behind = source.read(_BLOCK_BYTES)
+        if not any(behind) or _NO_SAMPLES.match(behind):
+            return 1.0
+        return (source.seek(0, 2) - start) / size
+    finally:
+        source.seek(position)
 
 
 def is_rf64_of_unknown_length(source: ByteSource) -> bool:
