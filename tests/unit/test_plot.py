@@ -51,6 +51,11 @@ def test_pictures_grow_with_the_recording_up_to_a_bound(tmp_path: Path) -> None:
     assert short[0] == 1100 < minute[0] < hours[0] == 6000
     assert short[1] == minute[1] == hours[1]
     part = size_of(write_plot(replace(transcript(), duration_s=10_000.0), tones(), tmp_path / "d.png", span_s=(2, 9)))
+    array: Any = np.array([2, 9], np.int8)
+    assert (
+        size_of(write_plot(replace(transcript(), duration_s=10_000.0), tones(), tmp_path / "e.png", span_s=array))
+        == part
+    )
     assert part == short
 
 
@@ -83,8 +88,10 @@ def test_nothing_heard_can_be_drawn(tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match=r"is a \.png or an \.svg"):
         write_plot(transcript(), tones(), tmp_path / "talk.gif")
-    with pytest.raises(OptionError, match="to a later one, got 3 to 2"):
-        write_plot(transcript(), tones(), tmp_path / "talk.png", span_s=(3, 2))
+    wrong: Any
+    for wrong in ((3, 2), (1,), (0, 1, 2), 5, (0, "2"), (float("nan"), 2), (-1, 2), "02"):
+        with pytest.raises(OptionError, match="span_s must be two times in seconds, the earlier first, got"):
+            write_plot(transcript(), tones(), tmp_path / "talk.png", span_s=wrong)
     with pytest.raises(OutputError, match="no such folder"):
         write_plot(transcript(), tones(), tmp_path / "none" / "talk.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -187,6 +188,12 @@ def test_without_an_encoder_there_is_one_sentence_and_a_way_out(
     with pytest.raises(OutputError, match="no encoder for MP3: refer to"):
         page(tmp_path, transcript())
     assert not page(tmp_path, transcript(), sound="none").tags("audio")
+
+
+@pytest.mark.parametrize("wrong", [None, "5", -1, True, float("nan")])
+def test_the_longest_sound_inside_is_a_number(tmp_path: Path, wrong: Any) -> None:
+    with pytest.raises(OptionError, match="most_inside_s must be a number"):
+        page(tmp_path, transcript(), most_inside_s=wrong)
 
 
 def test_a_long_recording_has_no_sound_inside_and_says_why(tmp_path: Path) -> None:

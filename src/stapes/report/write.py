@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote
 
 from stapes.audio.load import AudioSource, load_audio
@@ -15,6 +15,7 @@ from stapes.audio.pcm import Recording
 from stapes.errors import OptionError
 from stapes.files import InputFiles, checked_target, write_whole
 from stapes.options import Channel, Clock
+from stapes.options.checks import number, plain, plain_items, require
 from stapes.report import escape
 from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
@@ -56,6 +57,9 @@ def write_report(
     """
     if sound not in SOUNDS:
         raise OptionError(f"sound must be one of {', '.join(SOUNDS)}; got {sound!r}")
+    most_inside_s = plain(most_inside_s)
+    require(most_inside_s is not None, "most_inside_s must be a number, got None")
+    number("most_inside_s", most_inside_s, low=0)
     target, keep = Path(path), _checked(path, audio, inputs)
     with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
         shown = Path(recording.name).name if title is None else title
@@ -131,6 +135,19 @@ def link_to(audio: object, target: Path) -> str:
     return "./" + quote(Path(relative).as_posix().encode("utf-8", errors="surrogateescape"))
 
 
+def _checked_span(span_s: Any) -> tuple[float, float] | None:
+    if span_s is None:
+        return None
+    try:
+        first_s, end_s = plain_items(span_s)
+        in_order = bool(0 <= first_s < end_s)
+    except (TypeError, ValueError):
+        in_order = False
+    if not in_order:
+        raise OptionError(f"span_s must be two times in seconds, the earlier first, got {span_s!r}")
+    return first_s, end_s
+
+
 def write_plot(
     transcript: Transcript,
     audio: AudioSource | Recording,
@@ -155,8 +172,7 @@ def write_plot(
     suffix = target.suffix.lower()
     if suffix not in (".png", ".svg"):
         raise OptionError(f"{target}: a plot is a .png or an .svg; name it so")
-    if span_s is not None and not 0 <= span_s[0] < span_s[1]:
-        raise OptionError(f"span_s must go from a time to a later one, got {span_s[0]:g} to {span_s[1]:g}")
+    span_s = _checked_span(span_s)
     keep = _checked(path, audio, inputs)
     from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
 
