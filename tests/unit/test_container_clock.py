@@ -9,7 +9,7 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -253,6 +253,22 @@ def test_a_window_is_drawn_with_the_sound_that_was_decoded(talk: Path, tmp_path:
             np.testing.assert_array_equal(ours.matrix, theirs.matrix)
     pytest.importorskip("matplotlib")
     assert write_plot(moved, talk, tmp_path / "talk.png", clock="container").is_file()
+
+
+@pytest.mark.parametrize("choice", [{"audio_track": 1}, {"channel": "left"}, {"clock": "container"}])
+def test_a_loaded_recording_is_what_it_was_loaded_as(choice: dict[str, Any], talk: Path, tmp_path: Path) -> None:
+    engine = random_engine()
+    transcript = engine.transcribe(talk, word_timestamps=True, **QUICK)
+    with load_audio(talk) as recording:
+        for call in (
+            lambda: write_report(transcript, recording, tmp_path / "page.html", **choice),
+            lambda: write_plot(transcript, recording, tmp_path / "page.svg", **choice),
+            lambda: window_attention(engine, recording, transcript, 1, **choice),
+        ):
+            with pytest.raises(OptionError, match="a loaded recording was loaded with its own"):
+                call()
+        with pytest.raises(AudioError, match=r"talk\.mkv: a recording that is loaded already; pass what"):
+            engine.transcribe(cast(Any, recording))
 
 
 # The map.

@@ -66,6 +66,8 @@ def load_audio(
     max_duration_s = plain(max_duration_s)  # a NumPy number of few bits overflows in samples
     above_0("max_duration_s", max_duration_s)
     wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
+    if isinstance(source, Recording):
+        raise AudioError(f"{source.name}: a recording that is loaded already; pass what it was loaded from")
     array = None if is_source(source) else array_of(source)
     if array is not None:
         if wanted.audio_track is not None or wanted.channel != "mix":

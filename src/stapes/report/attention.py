@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.load import AudioSource
 from stapes.audio.pcm import Recording
 from stapes.backends.alignment import alignment_cost, dtw_path
 from stapes.backends.base import FloatArray, IntArray
 from stapes.engine import Engine
 from stapes.errors import OptionError
-from stapes.options import Channel, Clock, Task
+from stapes.options import Audio, Channel, Clock, Task
+from stapes.report.write import loaded
 from stapes.results import Transcript, Window, WordTiming
 
 
@@ -64,11 +65,8 @@ def window_attention(
     language = next(
         (one.language for one in transcript.segments if one.seek == window.seek and one.language), transcript.language
     )
-    if isinstance(audio, Recording):
-        read = engine.read_attention(audio, window, language=language, task=task)
-    else:
-        with load_audio(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
-            read = engine.read_attention(recording, window, language=language, task=task)
+    with loaded(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
+        read = engine.read_attention(recording, window, language=language, task=task)
     cost = alignment_cost(read.scores, read.n_columns, read.n_start)
     return WindowAttention(
         number=number,
