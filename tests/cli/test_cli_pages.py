@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
+import tempfile
 import threading
 import wave
 from pathlib import Path
@@ -110,6 +112,25 @@ def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: py
     assert made_in(tmp_path) == {"stdin.report.html"}
     monkeypatch.setattr(sys, "stdin", None)
     assert run("report", "-")[2] == ["stapes: standard input: is closed; name a file, or pipe one in"]
+
+
+@pytest.mark.parametrize("kind", ["report", "plot"])
+def test_a_pipe_is_told_of_by_its_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    for data in (wav(3.0), b"no sound"):
+        os.mkfifo("pipe.wav")
+        writer = threading.Thread(target=Path("pipe.wav").write_bytes, args=(data,), daemon=True)
+        writer.start()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        _, _, err = run(kind, "-", "pipe.wav", "--progress", "json")
+        writer.join(5)
+        told = [json.loads(line) for line in err]
+        assert {one["file"] for one in told if "file" in one} == {"-", "pipe.wav"}
+        assert tempfile.gettempdir() not in "".join(err).replace(str(tmp_path), "")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        Path("pipe.wav").unlink()
+    assert run(kind, "-")[2] == [
+        "stapes: standard input: the file is empty (0 bytes); nothing was recorded or copied into it"
+    ]
 
 
 @pytest.mark.parametrize(

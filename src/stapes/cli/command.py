@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ class Command:
     layout: Layout  # of subtitles
     page: tuple[object, ...] = ()  # what a page or a picture shows, beside the transcript
     output_file: str | None = None  # where the one file of the one recording goes, if that is said
+    copies: Mapping[str, str] = field(default_factory=dict)  # pipe -> the file that it was copied to, to be read twice
 
     def targets(self, source: str) -> tuple[Path, ...]:
         """The files of one recording, a format each."""

@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stapes.cli.inputs import STDIN
@@ -165,14 +166,15 @@ class Loader:
 
     def _submit(self, ticket: Ticket, answers: Sequence[LanguageGuess | WindowResult]) -> Any:
         ticket.n_resumed = sum(isinstance(answer, WindowResult) for answer in answers)
-        return self._engine.submit(
-            StandardInput() if ticket.source == STDIN else ticket.source,
-            max_duration_s=self._command.max_duration_s,
-            options=self._command.options,
-            on_event=self._sink(ticket),
-            resume=answers,
-            check=self._check,
-        )
+        with opened_source(self._command, ticket.source) as audio:
+            return self._engine.submit(
+                audio,
+                max_duration_s=self._command.max_duration_s,
+                options=self._command.options,
+                on_event=self._sink(ticket),
+                resume=answers,
+                check=self._check,
+            )
 
     def _check(self) -> None:
         """Leave the reading of a long recording in the middle."""
@@ -188,6 +190,18 @@ class Loader:
                 ticket.job.cancel()
 
         return take
+
+
+@contextmanager
+def opened_source(command: Command, source: str) -> Iterator[Any]:
+    """Give what is read for a recording: its path, standard input, or the copy of a pipe, under the name of that."""
+    copy = command.copies.get(source)
+    if copy is None:
+        yield StandardInput() if source == STDIN else source
+        return
+    with open(copy, "rb", buffering=0) as file:  # noqa: PTH123 (pathlib's is of another type)
+        file.name = StandardInput.name if source == STDIN else source
+        yield file
 
 
 class StandardInput:

@@ -26,9 +26,10 @@ from stapes.cli.command import Command, command_of
 from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, find_inputs
+from stapes.cli.loading import opened_source
+from stapes.cli.output import shown_name
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
 from stapes.files import InputFiles, file_identity, why_not_written
-from stapes.writers import STDIN_STEM
 
 if TYPE_CHECKING:
     from stapes.cli.ticket import Ticket
@@ -75,11 +76,8 @@ def run_pages(kind: str, words: Sequence[str], transcribe_all: Callable[..., int
         from stapes.report.figure import require_matplotlib  # noqa: PLC0415 (NumPy comes with it)
 
         require_matplotlib()
-        keep = partial(_plot, command, values)
-    else:
-        keep = partial(_report, command, values)
-    with _pipes_kept(command) as kept:
-        return transcribe_all(kept, keep)
+    with _pipes_copied(command) as copied:
+        return transcribe_all(copied, partial(_plot if kind == "plot" else _report, copied, values))
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
@@ -174,29 +172,25 @@ def _is_pipe(word: str) -> bool:
 
 
 @contextmanager
-def _pipes_kept(command: Command) -> Iterator[Command]:
-    """Keep what comes through pipes in files, to be read twice: for the transcript, and for the page."""
-    if not any(map(_is_pipe, command.audio)):
+def _pipes_copied(command: Command) -> Iterator[Command]:
+    """Copy what comes through pipes into files, to be read twice: for the transcript, and for the page."""
+    pipes = {source for source in find_inputs(command.audio).sources if _is_pipe(source)}
+    if not pipes:
         yield command
         return
     with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
-        kept = {word: _kept(word, Path(folder, str(place))) for place, word in enumerate(command.audio)}
-        yield replace(command, audio=tuple(kept[word] for word in command.audio))
+        copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
+        yield replace(command, copies=copies)
 
 
-def _kept(word: str, folder: Path) -> str:
-    """Copy a pipe into a folder of its own, under its name; what is no pipe stays where it is."""
-    if not _is_pipe(word):
-        return word
-    if word == STDIN and sys.stdin is None:
+def _copied(pipe: str, path: Path) -> str:
+    if pipe == STDIN and sys.stdin is None:
         raise AudioError("standard input: is closed; name a file, or pipe one in")
-    path = Path(folder, STDIN_STEM if word == STDIN else Path(word).name)
     try:
-        folder.mkdir()
-        with path.open("wb") as file, nullcontext(sys.stdin.buffer) if word == STDIN else open(word, "rb") as pipe:  # noqa: PTH123
-            shutil.copyfileobj(pipe, file)
+        with path.open("wb") as file, nullcontext(sys.stdin.buffer) if pipe == STDIN else open(pipe, "rb") as read:  # noqa: PTH123
+            shutil.copyfileobj(read, file)
     except OSError as error:
-        raise OutputError(f"{path}: {why_not_written(error)}") from error
+        raise OutputError(f"{shown_name(pipe)}: cannot be copied to {path}: {why_not_written(error)}") from error
     return str(path)
 
 
@@ -213,7 +207,8 @@ def _report(
     (path,) = command.targets(ticket.source)
     model = _model_line(engine.info)
     source = asdict(command.options.audio)
-    return [write_report(transcript, ticket.source, path, model=model, sound=values["sound"], inputs=inputs, **source)]
+    with opened_source(command, ticket.source) as audio:
+        return [write_report(transcript, audio, path, model=model, sound=values["sound"], inputs=inputs, **source)]
 
 
 def _plot(
@@ -228,7 +223,10 @@ def _plot(
     from stapes.report import window_attention, write_plot  # noqa: PLC0415
 
     (path,), attentions = command.targets(ticket.source), []
-    with load_audio(ticket.source, **asdict(command.options.audio)) as recording:
+    with (
+        opened_source(command, ticket.source) as audio,
+        load_audio(audio, **asdict(command.options.audio)) as recording,
+    ):
         for number in values["window"]:
             found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
             if found is None:
