@@ -386,6 +386,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(run: Run, monkeypatch: py
         code, _, err = run("closed/talk.mp3")
     assert (code, err) == (2, ["stapes: closed/talk.mp3: no permission to look into its folder; ask its owner"])
     assert "no such file" in run("n" * 300)[2][0]
+    assert run("")[2] == ["stapes: '': no such file; check the spelling and the folder"]
 
 
 @pytest.mark.parametrize(

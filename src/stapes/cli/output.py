@@ -70,7 +70,7 @@ def complain(source: str, error: object) -> None:
     """Say what went wrong with a recording, naming it if the error does not."""
     name = shown_name(source)
     text = str(error) if source == "-" else str(error).replace(source, name)
-    say(text if text.startswith(f"{name}: ") else f"{name}: {text}")
+    say(text if not name or text.startswith(f"{name}: ") else f"{name}: {text}")
 
 
 class ResultsLostError(OutputError):
