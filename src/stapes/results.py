@@ -247,8 +247,8 @@ class Transcript(_Result):
     segments: tuple[Segment, ...]
     language: str  # code: as given or detected
     duration_s: float  # of the recording
-    language_as_given: str | None = None  # what the caller wrote ("English"); None: detected
-    language_guess: LanguageGuess | None = None  # None: the language was given
+    language_as_given: str | None = None  # what the caller wrote ("English"); None: nothing
+    language_guess: LanguageGuess | None = None  # None: given, the model's only one, or each segment's
     windows: tuple[Window, ...] = ()
     warnings: tuple[str, ...] = ()
     flags: tuple[Flag, ...] = ()  # what the guards did, in the recording's order

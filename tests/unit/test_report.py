@@ -89,6 +89,12 @@ def test_the_page_shows_words_windows_tries_flags_and_languages(tmp_path: Path) 
         assert shown in text, shown
 
 
+@pytest.mark.parametrize(("given", "shown"), [(None, "<li>English</li>"), ("en", "<li>English (as given)</li>")])
+def test_a_language_was_given_only_where_somebody_gave_it(given: str | None, shown: str, tmp_path: Path) -> None:
+    told = page(tmp_path, replace(transcript(), language_guess=None, language_as_given=given))
+    assert shown in told.source  # None: a model of English only, or each segment has its own
+
+
 def test_the_page_tells_what_was_decoded_again_without_its_pause(tmp_path: Path) -> None:
     made = transcript()
     first = made.windows[0]

@@ -90,14 +90,15 @@ def _head(title: str, sound: PageSound) -> str:
 
 def _header(transcript: Transcript, title: str, model: str) -> str:
     guess, language = transcript.language_guess, language_name(transcript.language)
-    how = f"detected with {guess.probability:.0%}" if guess is not None else "as given"
+    how = " (as given)" if transcript.language_as_given else ""  # neither: the model's only one, or each window's own
+    how = how if guess is None else f" (detected with {guess.probability:.0%})"
     n_again = sum(len(one.result.tries) > 1 for one in transcript.windows)
     n_without = sum(one.decoded_again for one in transcript.windows)
     n_skipped = sum(one.skipped for one in transcript.windows) - n_without
     n_words = sum(len(one.words or ()) for one in transcript.segments)
     facts = [
         f"{clock(transcript.duration_s)} long",
-        f"{language} ({how})",
+        f"{language}{how}",
         f"{_count(len(transcript.segments), 'segment')}, {_count(n_words, 'word')}",
         f"{_count(len(transcript.windows), 'window')}, {n_again} tried again, {n_skipped} skipped",
     ]
