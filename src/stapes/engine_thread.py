@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from stapes.processes import register
+
 
 class Turns:
     """A lock that is handed over in the order of arrival: who steps without end keeps nobody out."""
@@ -60,14 +62,19 @@ class EngineThread:
         self._step = step
         self._has_work = has_work
         self._name = name
+        self._stopping = False
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Be without a thread; in a forked child the parent's is not there, and who held the gate is not either."""
         self._gate = threading.Lock()  # guards `_thread`: who ends and who begins must see the same
         self._thread: threading.Thread | None = None
-        self._stopping = False
 
     def start(self) -> None:
         """See to it that the thread works until no work is left."""
         with self._gate:
-            alive = self._thread is not None and self._thread.is_alive()  # after a fork it is not
+            alive = self._thread is not None and self._thread.is_alive()
             if alive or self._stopping:
                 return
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)

@@ -26,6 +26,7 @@ from stapes.backends.native_library import is_built
 from stapes.backends.numpy import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine import Engine
+from stapes.engine_thread import _stop_all
 from stapes.errors import CancelledError, NotCopiedError, StapesError
 from stapes.options import TranscribeOptions
 from stapes.processes import ForkGate
@@ -169,6 +170,16 @@ def test_a_lock_that_is_held_at_the_fork_holds_no_child_up(lock: str) -> None:
     owner = engine._thread if lock == "_gate" else engine._turns
     with getattr(owner, lock):
         assert in_child(lambda: engine.transcribe(tone(2.0)).text) == " Hello."
+
+
+@forks
+@calm
+def test_a_child_ends_though_the_parents_engine_was_beginning_its_thread() -> None:
+    engine = scripted_engine()
+    engine.transcribe(tone(2.0))
+    kept = engine._thread  # as the parent's threads keep it, whose frames stay in the child's memory
+    with kept._gate:
+        assert in_child(_stop_all) is None
 
 
 @forks
