@@ -169,7 +169,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "give at least one recording, for example: stapes talk.mp3"),
+        ([], "give at least one recording, for example: stapes talk.mp3, or - for standard input;"),
         (["a", "--beam_size", "x"], "--beam_size: give a whole number or None, got 'x'"),
         (["a", "--beam_size", "0"], "beam_size must be a whole number of at least 1"),
         (["a", "--temperature", "hot"], "--temperature: give one number, got 'hot'"),

@@ -230,7 +230,7 @@ def test_a_stream_that_is_dropped_within_a_step_spoils_no_other_job() -> None:
         ({"hallucination_silence_threshold": -1.0}, "at least 0"),
         ({"options": TranscribeOptions(), "language": "en"}, "either options or keywords"),
         ({"language": "klingon"}, "klingon"),
-        ({"language": "yue"}, "cantonese"),
+        ({"language": "yue"}, "Cantonese"),
         ({"suppress_tokens": [99999]}, "99999"),
         ({"prefix": "#" * 300}, "prefix"),
         ({"max_duration_s": 0}, "max_duration_s"),

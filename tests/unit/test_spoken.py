@@ -359,6 +359,6 @@ def test_a_model_of_english_only_refuses_a_choice_of_languages(keywords: dict[st
 def test_a_candidate_that_the_model_does_not_know_is_refused() -> None:
     with (
         Engine(CHECKPOINT, QuickBackend(BABBLE)) as engine,
-        pytest.raises(OptionError, match="does not know cantonese"),
+        pytest.raises(OptionError, match="does not know Cantonese"),
     ):
         engine.transcribe(noise(1.0), languages=("en", "yue"))

@@ -61,7 +61,9 @@ def command_of(values: Mapping[str, Any]) -> Command:
             f"-f {values['output_format']}: -f names formats, such as srt; name recordings without a flag"
         )
     if not values["audio"]:
-        raise OptionError(f"give at least one recording, for example: stapes talk.mp3; {SEE_HELP}")
+        raise OptionError(
+            f"give at least one recording, for example: stapes talk.mp3, or - for standard input; {SEE_HELP}"
+        )
     threads, max_duration_s, concurrency = values["threads"] or 0, values["max_duration"], values["concurrency"]
     if threads < 0:
         raise OptionError(f"--threads must be 0 (all) or more, got {threads}")

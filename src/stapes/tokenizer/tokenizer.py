@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stapes.checkpoint.base import ModelSpec, VocabularyData
 from stapes.errors import CheckpointError, OptionError
-from stapes.languages import LANGUAGES, language_token
+from stapes.languages import LANGUAGES, language_title, language_token
 from stapes.options import Task
 from stapes.tokenizer.special import SpecialIds
 from stapes.tokenizer.vocabulary import ordinary_tokens, stated_ids
@@ -111,9 +111,10 @@ class Tokenizer:
         one = self._stated.get(language_token(code))
         others = self._names.keys() - self.special.languages.values()
         if one is None or one in others or not len(self._tokens) <= one < self.n_vocab:
+            name = language_title(code) if code in LANGUAGES else "the language"
             raise OptionError(
-                f"this model does not know {LANGUAGES.get(code, 'the language')} ({code}): it has no token "
-                f"{language_token(code)}; engine.info.languages lists the {len(self.special.languages)} that it knows"
+                f"this model does not know {name} ({code}): it has no language token {language_token(code)}; "
+                f"engine.info.languages lists the {len(self.special.languages)} that it knows"
             )
         return one
 
