@@ -59,6 +59,16 @@ _OGG_PAGE_S = 5.0  # an ogg page's time stands at its end; of flac, libav does n
 _DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
 
 
+_OF_SEGMENTS = (
+    "a piece of a stream without its beginning, the initialisation segment; "
+    "join them first: cat init.mp4 piece.m4s > whole.mp4"
+)
+_OF_MISSING_INDEX = (
+    "an incomplete m4a or mp4: its index (moov), which is written last, is missing or cut off; "
+    "copy or download it again, or repair it with the program that recorded it"
+)
+
+
 @dataclass
 class DecodeReport:
     """What happened on the way: filled while `decode` runs."""
@@ -194,16 +204,8 @@ def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = Ma
 
 def _refusal(source: ByteSource, reason: str) -> AudioError:
     """Why a file gives no sound: it is an MP4 that was cut before its index, or else the reason given."""
-    if is_mp4_segment(source):
-        reason = (
-            "a piece of a stream without its beginning, the initialisation segment; "
-            "join them first: cat init.mp4 piece.m4s > whole.mp4"
-        )
-    elif is_mp4_without_index(source):
-        reason = (
-            "an incomplete m4a or mp4: its index (moov), which is written last, is missing or cut off; "
-            "copy or download it again, or repair it with the program that recorded it"
-        )
+    if is_mp4_without_index(source):
+        reason = _OF_SEGMENTS if is_mp4_segment(source) else _OF_MISSING_INDEX
     return AudioError(f"{source.label}: {reason}")
 
 

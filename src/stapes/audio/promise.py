@@ -29,11 +29,11 @@ _NEAR = 1 << 16
 _LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
 _RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
 #: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
-_FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot")
+_FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
+_FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot", *_FIRST_BOXES_OF_SEGMENTS)
 #: what may follow the samples: another chunk, or a tag of mp3's; not another file
 _NO_SAMPLES = re.compile(rb"(?!RIFF)[ -~]{4}|ID3")
 _BLOCK_BYTES = 1 << 16
-_FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
 
 
 class _Chunks(NamedTuple):
