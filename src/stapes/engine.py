@@ -11,7 +11,7 @@ import itertools
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +25,7 @@ from stapes.engine_thread import EngineThread, Turns
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.job import Job, SegmentStream
 from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
-from stapes.options.checks import above_0, number, plain, require
+from stapes.options.checks import above_0, plain, require
 from stapes.printing import Printer
 from stapes.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.recording.attention import AttentionScores
@@ -33,7 +33,7 @@ from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.language import candidates_of
 from stapes.recording.listening import OpenListener
 from stapes.recording.loop import Answer
-from stapes.results import LanguageGuess, Segment, Transcript, Window
+from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.scheduled import JobState, ProgressSink, ScheduledJob, Wishes
 from stapes.scheduler import Batch, MemoryBound, Scheduler
 from stapes.tokenizer import Tokenizer
@@ -172,6 +172,7 @@ class Engine(BoundToProcess):
         their order, and what the recording does not say is squeezed in somewhere (docs/words.md).
         language, audio_track, channel, clock: as for `transcribe`.   Raises AudioError, OptionError.
         """
+        require(isinstance(text, str), f"text must be a text, got {text!r}")
         speech = Speech(language=language)
         self.check_speech(speech)
         recording = load_audio(
@@ -226,7 +227,7 @@ class Engine(BoundToProcess):
         on_progress, on_event: called after every window, from the thread that works, with Progress and with what
         happened (recording/events.py); what they raise fails this job alone.
         resume: what an earlier, broken run with the same recording, model and options has told `on_event`, as
-        answers: those windows are not decoded again.
+        answers (`LanguageDetected.guess`, `WindowDone.window.result`): those windows are not decoded again.
         check: called now and then while the audio is read; what it raises ends that.
         verbose: True prints each segment with its times as it is decoded, from the thread that works; a standard
         output that fails costs no result. False and None print nothing.
@@ -234,20 +235,22 @@ class Engine(BoundToProcess):
         """
         if options is not None and keywords:
             raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
-        options = options or TranscribeOptions.from_keywords(keywords)
-        priority, deadline_s = plain(priority), plain(deadline_s)
-        require(priority is not None, "priority must be a number, got None")
-        number("priority", priority)
+        if options is None:
+            options = TranscribeOptions.from_keywords(keywords)
+        require(isinstance(options, TranscribeOptions), f"options must be TranscribeOptions, got {options!r}")
+        _check_answers(resume)
+        deadline_s = plain(deadline_s)
         above_0("deadline_s", deadline_s)
         self._check_open()
         self.check_speech(options.speech)
         self._warn_of_mismatch(options)
         wishes = Wishes(
-            priority=priority,
+            priority=plain(priority),
             deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
             on_progress=on_progress,
-            on_event=_printing(on_event) if verbose else on_event,
+            on_event=on_event,
         )
+        wishes = replace(wishes, on_event=_printing(on_event)) if verbose else wishes
         recording = load_audio(
             audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
         )
@@ -420,6 +423,15 @@ class Engine(BoundToProcess):
         """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
         for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
             warnings.warn(message, StapesWarning, stacklevel=4)
+
+
+def _check_answers(resume: Sequence[Answer]) -> None:
+    for one in resume:
+        if not isinstance(one, (LanguageGuess, WindowResult)):
+            raise OptionError(
+                "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
+                f"not {type(one).__name__}"
+            )
 
 
 def _printing(on_event: EventSink | None) -> EventSink:

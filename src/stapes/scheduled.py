@@ -14,6 +14,7 @@ from enum import Enum
 
 from stapes.backends.base import RowResult
 from stapes.errors import CancelledError, DeadlineError
+from stapes.options.checks import number, require
 from stapes.processes import register
 from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.strand import RecordingWork, Strand
@@ -55,12 +56,20 @@ class Wishes:
 
     priority: higher goes first; equals take turns.   deadline: on the scheduler's clock, in seconds; None: any.
     on_progress, on_event: called from the thread that steps, after every window; what they raise fails their job.
+    Raises OptionError for what could only fail later, in the midst of other jobs.
     """
 
     priority: int = 0
     deadline: float | None = None
     on_progress: ProgressSink | None = None
     on_event: EventSink | None = None
+
+    def __post_init__(self) -> None:
+        require(self.priority is not None, "priority must be a number, got None")
+        number("priority", self.priority)
+        for name in ("on_progress", "on_event"):
+            sink = getattr(self, name)
+            require(sink is None or callable(sink), f"{name} must be a function or None, got {sink!r}")
 
 
 class ScheduledJob:

@@ -234,6 +234,17 @@ def test_a_stream_that_is_dropped_within_a_step_spoils_no_other_job() -> None:
         ({"suppress_tokens": [99999]}, "99999"),
         ({"prefix": "#" * 300}, "prefix"),
         ({"max_duration_s": 0}, "max_duration_s"),
+        ({"options": {"language": "en"}}, "options must be TranscribeOptions, got {'language'"),
+        ({"priority": "high"}, "priority must be a number, got 'high'"),
+        ({"priority": float("nan")}, "priority must be a number, got nan"),
+        ({"priority": None}, "priority must be a number, got None"),
+        ({"deadline_s": "soon"}, "deadline_s must be a number, got 'soon'"),
+        ({"deadline_s": -1.0}, "deadline_s must be above 0"),
+        ({"on_progress": 3}, "on_progress must be a function or None, got 3"),
+        ({"on_event": "tell"}, "on_event must be a function or None, got 'tell'"),
+        ({"on_event": "tell", "verbose": True}, "on_event must be a function or None, got 'tell'"),
+        ({"resume": [1]}, r"resume takes the guess .* and the window\.result .*, not int"),
+        ({"resume": [None]}, "resume takes the guess .*, not NoneType"),
     ],
 )
 @pytest.mark.parametrize("call", ["transcribe", "stream", "submit"])

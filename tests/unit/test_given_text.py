@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,10 @@ def test_an_unknown_language_is_detected_and_decides_what_a_word_is() -> None:
 
 def test_what_cannot_be_aligned_is_refused_and_nothing_is_left_open() -> None:
     engine, backend = engine_that_ends_after(3)
+    odd: tuple[Any, ...] = (None, ["Hello."], b"Hello.")
+    for text in odd:
+        with pytest.raises(OptionError, match="text must be a text, got"):
+            engine.align(noise(1.0), text)
     with pytest.raises(OptionError, match="text is empty"):
         engine.align(noise(1.0), " \n ")
     with pytest.raises(OptionError, match="klingon"):
