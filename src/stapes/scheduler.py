@@ -66,9 +66,11 @@ class MemoryBound:
         if not self.fits([cost]):
             needed = self.held([cost]) + cost.answer_bytes
             words = " and the times of its words" if cost.answer_bytes else ""
+            rows = "1 row" if cost.rows == 1 else f"{cost.rows} rows"
+            fewer = ", or search with fewer beams and samples" if cost.rows > 2 else ""
             raise OptionError(
-                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {cost.rows} rows{words} takes "
-                f"{needed / 1e6:,.1f} MB; raise it, or search with fewer beams and samples"
+                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {rows}{words} takes "
+                f"{needed / 1e6:,.1f} MB; raise it{fewer}"
             )
 
 

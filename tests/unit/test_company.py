@@ -432,8 +432,12 @@ def test_memory_for_less_than_a_window_is_refused() -> None:
         engine_of(backend, max_memory=1_100_000)
     engine, _ = engine_of(backend, max_memory=1_300_000)
     assert engine.transcribe(noise(5.0), **BABBLE) == alone(5.0, 0)
-    with pytest.raises(OptionError, match="with 6 rows takes"):
+    with pytest.raises(
+        OptionError, match=r"with 6 rows takes .* MB; raise it, or search with fewer beams and samples$"
+    ):
         engine.submit(noise(5.0), beam_size=5, temperature=0.0)
+    with pytest.raises(OptionError, match=r"with 1 row and the times of its words takes .* MB; raise it$"):
+        engine.align(noise(5.0), "Hello.", language="en")
     with pytest.raises(OptionError, match=r"with 2 rows and the times of its words takes 5\.7 MB"):
         engine.submit(noise(5.0), word_timestamps=True, temperature=0.0)
 
