@@ -127,7 +127,7 @@ def _counts_beside(token: str) -> bool:
 def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the vocabulary and the added tokens out of a `tokenizers` file."""
     model, added = found.get("model"), found.get("added_tokens", [])
-    if isinstance(model, dict) and model.get("type", "BPE") != "BPE":
+    if isinstance(model, dict) and model.get("type") not in (None, "BPE"):
         raise CheckpointError(
             f"{path}: the vocabulary is of type {model['type']!r:.40}; stapes reads BPE, as Whisper has"
         )
