@@ -239,7 +239,7 @@ def test_a_stream_that_is_dropped_within_a_step_spoils_no_other_job() -> None:
         ({"priority": float("nan")}, "priority must be a number, got nan"),
         ({"priority": None}, "priority must be a number, got None"),
         ({"deadline_s": "soon"}, "deadline_s must be a number above 0, got 'soon'"),
-        ({"deadline_s": -1.0}, "deadline_s must be above 0"),
+        ({"deadline_s": -1.0}, "deadline_s must be a number above 0"),
         ({"on_progress": 3}, "on_progress must be a function or None, got 3"),
         ({"on_event": "tell"}, "on_event must be a function or None, got 'tell'"),
         ({"on_event": "tell", "verbose": True}, "on_event must be a function or None, got 'tell'"),

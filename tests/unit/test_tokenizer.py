@@ -169,7 +169,7 @@ def test_an_english_only_model_starts_alone() -> None:
 
 def test_a_language_that_came_later_is_an_option_error() -> None:
     assert tokenizer("large-v3").start_sequence("yue", "transcribe")[1] == 50358
-    with pytest.raises(OptionError, match="cantonese"):
+    with pytest.raises(OptionError, match="Cantonese"):
         tokenizer("multilingual").start_sequence("yue", "transcribe")
 
 

@@ -1,20 +1,25 @@
 """From the words of a command line to recordings: folders and patterns opened up, doubles found.
 
-Looks at names only; whether a file holds sound is found out when it is opened.
+Looks at names, and opens standard input and copies of pipes; whether they hold sound is found out by their reader.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stapes.audio.source import shown_address
 from stapes.errors import AudioError, OutputError
 from stapes.files import why_not_written
+
+if TYPE_CHECKING:
+    from stapes.cli.command import Command
 
 STDIN: Final = "-"
 
@@ -130,3 +135,30 @@ def try_folder(folder: str) -> None:
             file.write(b"\0")
     except OSError as error:
         raise OutputError(f"{folder}: {why_not_written(error, Path(folder))}") from error
+
+
+@contextmanager
+def opened_source(command: Command, source: str) -> Iterator[Any]:
+    """Give what is read for a recording: its path, standard input, or the copy of a pipe, under the name of that."""
+    copy = command.copies.get(source)
+    if copy is None:
+        yield StandardInput() if source == STDIN else source
+        return
+    with open(copy, "rb", buffering=0) as file:  # noqa: PTH123 (pathlib's is of another type)
+        file.name = StandardInput.name if source == STDIN else source
+        yield file
+
+
+class StandardInput:
+    """Standard input as a file object without Python's lock, which a thread that still reads must not hold at the end.
+
+    Python ends with a fatal error where a thread holds it then.
+    """
+
+    name = "standard input"
+
+    def read(self, size: int) -> bytes:
+        """Give some of the next bytes; none at the end."""
+        if sys.stdin is None:
+            raise AudioError("standard input: is closed; name a file, or pipe one in")
+        return os.read(sys.stdin.fileno(), size)

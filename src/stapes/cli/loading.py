@@ -6,16 +6,13 @@ whichever thread it happens in; writes nothing but the journal.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stapes.cli.inputs import STDIN
-from stapes.errors import AudioError, CancelledError, OptionError
+from stapes.cli.inputs import STDIN, opened_source
+from stapes.errors import CancelledError, OptionError
 from stapes.recording.events import WindowDone
 from stapes.results import WindowResult
 
@@ -190,30 +187,3 @@ class Loader:
                 ticket.job.cancel()
 
         return take
-
-
-@contextmanager
-def opened_source(command: Command, source: str) -> Iterator[Any]:
-    """Give what is read for a recording: its path, standard input, or the copy of a pipe, under the name of that."""
-    copy = command.copies.get(source)
-    if copy is None:
-        yield StandardInput() if source == STDIN else source
-        return
-    with open(copy, "rb", buffering=0) as file:  # noqa: PTH123 (pathlib's is of another type)
-        file.name = StandardInput.name if source == STDIN else source
-        yield file
-
-
-class StandardInput:
-    """Standard input as a file object without Python's lock, which a thread that still reads must not hold at the end.
-
-    Python ends with a fatal error where a thread holds it then.
-    """
-
-    name = "standard input"
-
-    def read(self, size: int) -> bytes:
-        """Give some of the next bytes; none at the end."""
-        if sys.stdin is None:
-            raise AudioError("standard input: is closed; name a file, or pipe one in")
-        return os.read(sys.stdin.fileno(), size)

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli.command import Command, command_of
 from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
-from stapes.cli.inputs import STDIN, find_inputs
-from stapes.cli.loading import opened_source
+from stapes.cli.inputs import STDIN, find_inputs, opened_source
 from stapes.cli.output import shown_name
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
 from stapes.files import InputFiles, file_identity, why_not_written
