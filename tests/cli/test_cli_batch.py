@@ -399,10 +399,10 @@ def test_nobody_is_told_to_go_on_where_nothing_is_kept(
     assert (code, named(told, "note")) == (130, [])
     assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
 
-    def fail(entry: JournalEntry, _: object) -> None:
+    def fail(entry: JournalEntry) -> None:
         entry._journal.change(("no statement", ()))
 
-    monkeypatch.setattr(JournalEntry, "note", fail)
+    monkeypatch.setattr(JournalEntry, "recall", fail)  # before the recording is interrupted
     code, told = events("stop.mp3", "-f", "srt")
     assert (code, "the journal has failed" in named(told, "warning")[0]["message"]) == (130, True)
     assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"

@@ -115,20 +115,27 @@ class Batch:
                 while self._open:
                     call = self._wait()
                     if self._stopping and not self._is_kept():
+                        self._calls.put(call)  # a warning is shown all the same
                         raise KeyboardInterrupt
                     call()
-                while not self._stopping and not self._calls.empty():  # a warning of the journal's, at the very end
-                    self._calls.get()()
         finally:
             self._loader.stop()
             for ticket in self._open.values():  # where an error has ended the loop
                 if ticket.job is not None:
                     ticket.job.cancel()
             self._loader.join(_PATIENCE_S)
+            self._show_warnings_left()
             if self._journal is not None:
                 self._journal.warn = self._report.warning
         if self._stopping:
             raise StoppedError if self._is_kept() else KeyboardInterrupt
+
+    def _show_warnings_left(self) -> None:
+        """Show the warnings in the queue at the end: the journal's last one says why nothing is kept."""
+        while not self._calls.empty():
+            call = self._calls.get()
+            if isinstance(call, partial) and call.func == self._show_warning:
+                call()
 
     def _is_kept(self) -> bool:
         """Tell whether the same command would go on where this one is."""
