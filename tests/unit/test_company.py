@@ -102,9 +102,9 @@ def test_the_engines_thread_ends_with_the_work() -> None:
     for seed in range(3):
         engine.transcribe(noise(5.0, seed), **BABBLE)
     for thread in threading.enumerate():
-        if thread.name.startswith("stapes"):
+        if thread.name.startswith("stapes "):  # an engine's; a backend's pool lives as long as that
             thread.join(timeout=60)
-    assert not [one for one in threading.enumerate() if one.name.startswith("stapes")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("stapes ")]
 
 
 def test_an_engine_that_nobody_holds_is_gone() -> None:
@@ -113,7 +113,7 @@ def test_an_engine_that_nobody_holds_is_gone() -> None:
     gone = weakref.ref(engine)
     del engine
     for thread in threading.enumerate():
-        if thread.name.startswith("stapes"):
+        if thread.name.startswith("stapes "):  # an engine's; a backend's pool lives as long as that
             thread.join(timeout=60)
     gc.collect()
     assert gone() is None
