@@ -250,7 +250,8 @@ def _share_free_time(
         starts[place] = from_s
         from_s += SHORTEST_S + (to_s - starts[first] - least_s) * one / total_s
         ends[place] = from_s
-    ends[end - 1] = from_s = to_s  # not a sum's last digit off: what follows is not moved
+    # Not a sum's last digit off, so that what follows is not moved; times that are huge add up to more than `to_s`.
+    ends[end - 1] = from_s = max(starts[end - 1], to_s)
     for later in range(end, len(starts)):
         if starts[later] >= from_s:
             break

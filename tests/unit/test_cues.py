@@ -170,6 +170,16 @@ def test_words_that_overlap_or_are_not_there_break_nothing() -> None:
     assert found(segment(" \n", 0.0, 1.0)) == []
 
 
+def test_no_subtitle_ends_before_it_begins_where_times_are_too_large_to_add_up() -> None:
+    late_s = 1e15  # floats this large are an eighth of a second apart
+    words = [("0 00000\u0e5c", late_s, late_s), ("000", 0.0, 0.0), ("0", late_s, late_s + 2.0)]
+    said = tuple(Word(text=text, start_s=start_s, end_s=end_s, probability=0.5) for text, start_s, end_s in words)
+    limits = Limits(line_width=2, line_count=1, chars_per_second=0.5, min_duration_s=0.001, max_duration_s=1.0)
+    cues = list(readable_cues([segment("", 0.0, 0.0, said)], limits))
+    assert len(cues) == 8
+    assert all(cue.start_s <= cue.end_s for cue in cues)
+
+
 def test_srt_and_vtt_write_readable_subtitles_and_underline_words_in_them() -> None:
     whole = Transcript(text="", segments=(spoken("Yes, --> it is.", chars_per_second=50.0),), language="en",
                        duration_s=9.0)  # fmt: skip
