@@ -1,4 +1,4 @@
-# One command each; every target sets up what it needs. Needs python3 (3.10 or newer), make and a package index; with a
+# One command each; every target sets up what it needs. Needs python3 (3.11 or newer), make and a package index; with a
 # C++ compiler (g++ 11, clang 14 or newer) the native library is compiled, without one stapes computes with NumPy.
 
 PYTHON ?= python3
@@ -148,11 +148,11 @@ look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the
 	@touch $@
 
 %/.created:
-	@found=; for python in "$(PYTHON)" python3.13 python3.12 python3.11 python3.10 python; do \
-	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && found=$$python && break; \
+	@found=; for python in "$(PYTHON)" python3.13 python3.12 python3.11 python; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found=$$python && break; \
 	done; \
 	if [ -z "$$found" ]; then \
-	    echo "make: stapes needs Python 3.10 or newer, and $(PYTHON) is" \
+	    echo "make: stapes needs Python 3.11 or newer, and $(PYTHON) is" \
 	        "$$("$(PYTHON)" --version 2>/dev/null || echo missing)." \
 	        "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \

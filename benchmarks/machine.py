@@ -39,7 +39,7 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         # When the run ended: what the engines leave. More than the threads they used, and others were at work.
         "load_average": load_average(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }
 
 

@@ -103,8 +103,8 @@ def _write_tones(path: Path, minutes: int) -> None:
 
 def _engine() -> Any:
     from stapes.backends.base import LogMelKernel  # noqa: PLC0415
-    from stapes.backends.selecting import open_backend  # noqa: PLC0415
-    from stapes.engine import Engine  # noqa: PLC0415
+    from stapes.backends.select import open_backend  # noqa: PLC0415
+    from stapes.engine.engine import Engine  # noqa: PLC0415
     from stapes.testing import ScriptedBackend, random_checkpoint, reciting  # noqa: PLC0415
     from stapes.tokenizer import Tokenizer  # noqa: PLC0415
 
@@ -159,8 +159,8 @@ def _stop_reading(engine: Any, path: Path, after_s: float) -> float:
 
 def _cancel(engine: Any, recording: Any, share: float) -> float:
     """Cancel when a share of the recording is done; no segment is taken, none may hold the end up."""
+    from stapes.engine.scheduled_job import Wishes  # noqa: PLC0415
     from stapes.options import TranscribeOptions  # noqa: PLC0415
-    from stapes.scheduled import Wishes  # noqa: PLC0415
 
     reached, ended = threading.Event(), threading.Event()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from stapes.backends.base import FloatArray, RowResult, RowStep, WindowId
 from stapes.checkpoint.base import Checkpoint
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
 from stapes.testing import ScriptedBackend, babbling, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 

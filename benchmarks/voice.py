@@ -22,10 +22,11 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import facts
 from stapes.audio.load import load_audio
-from stapes.backends.base import FloatArray, SpeechListener
-from stapes.backends.native_speech import NativeSpeechNetwork
-from stapes.backends.numpy_speech import SpeechNetwork
-from stapes.checkpoint.silero import speech_weights
+from stapes.backends.base import FloatArray
+from stapes.vad.model import SpeechListener
+from stapes.vad.silero_native import NativeSpeechNetwork
+from stapes.vad.silero_numpy import SpeechNetwork
+from stapes.vad.silero_weights import speech_weights
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "stapes.flac"
 DURATION_S, SAMPLE_RATE = 30, 16000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stapes.backends.native_library import is_built
+from stapes.backends.native.library import is_built
 
 #: how the warning begins
 ON_NUMPY = "running on NumPy, several times slower than the native library"

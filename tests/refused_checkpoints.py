@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stapes.checkpoint.sniff import open_checkpoint
+from stapes.checkpoint.open import open_checkpoint
 from stapes.errors import CheckpointError
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from stapes.checkpoint.base import Array, ModelSpec
+from stapes.checkpoint.base import ModelSpec
+from stapes.checkpoint.files import Array
 from stapes.languages import LANGUAGES
 from stapes.testing import random_checkpoint, small_vocabulary, tiny_spec
 from stapes.tokenizer.vocabulary import shipped_tokens

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from stapes.checkpoint.base import Array, ModelSpec, parameter_shapes
+from stapes.checkpoint.base import ModelSpec, parameter_shapes
+from stapes.checkpoint.files import Array
 
 TINY = ModelSpec(
     n_mels=4, n_audio_ctx=6, n_audio_state=32, n_audio_head=2, n_audio_layer=1,

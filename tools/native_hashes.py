@@ -123,7 +123,7 @@ def main() -> None:
     if given.one:
         hash_set(given.model, given.windows)
         return
-    from stapes.backends.native_library import library  # noqa: PLC0415
+    from stapes.backends.native.library import library  # noqa: PLC0415
 
     lines = []
     for isa in given.isa or library().isa_names():

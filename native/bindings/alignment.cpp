@@ -1,4 +1,4 @@
-// Attention scores -> costs -> path, for stapes/backends/native.py.
+// Attention scores -> costs -> path, for stapes/backends/native/backend.py.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 

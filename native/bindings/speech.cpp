@@ -1,4 +1,4 @@
-// Samples -> probabilities of speech, for stapes/backends/native_speech.py.
+// Samples -> probabilities of speech, for stapes/vad/silero_native.py.
 #include "../network/speech.h"
 
 #include <nanobind/nanobind.h>

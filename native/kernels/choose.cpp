@@ -1,4 +1,4 @@
-// Choosing the next id from logits: the twin of stapes/backends/choosing.py.
+// Choosing the next id from logits: the twin of stapes/backends/sampling.py.
 #include <algorithm>
 #include <vector>
 

@@ -5,7 +5,7 @@
 namespace stapes::STAPES_ISA {
 namespace {
 
-// The standard normal distribution's logit is x times a polynomial in x squared; see stapes/backends/numpy_kernels.py,
+// The standard normal distribution's logit is x times a polynomial in x squared; see stapes/backends/numpy/kernels.py,
 // whose numbers these are.
 template <bool ROUGH>
 STAPES_INLINE F32 gelu(F32 x) {

@@ -1,4 +1,4 @@
-// The recurrent layer of voice activity detection, step by step; the twin of `_recur` in stapes/backends/numpy_speech.py.
+// The recurrent layer of voice activity detection, step by step; the twin of `_recur` in stapes/vad/silero_numpy.py.
 //
 // A step waits for its weights, which a core's second cache holds and its first does not: every second step reads them from the end,
 // beginning with those that are still near. Sums run over the inputs in order either way.

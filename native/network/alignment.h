@@ -1,4 +1,4 @@
-// Where tokens lie in the sound; the twins of `alignment_cost` and `dtw_path` in stapes/backends/alignment.py.
+// Where tokens lie in the sound; the twins of `alignment_cost` and `dtw_path` in stapes/backends/numerics.py.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Voice activity detection: a spectrogram, convolutions and one recurrent layer, chunk by chunk; the twin of
-// stapes/backends/numpy_speech.py.
+// stapes/vad/silero_numpy.py.
 //
 // Threads: a network is never changed once it is made, and any number of threads may use it; a state is one thread's at a time.
 #pragma once

@@ -4,7 +4,7 @@
     engine = stapes.load("base")
     print(engine.transcribe("talk.mp3").text)
 
-Read `stapes.engine` first.
+Read `stapes.engine.engine` first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from stapes.engine import Engine
-    from stapes.engine_info import Capabilities, EngineInfo, EngineStatus
+    from stapes.engine.engine import Engine
+    from stapes.engine.find_speech import SpeechSpan, find_speech
+    from stapes.engine.info import Capabilities, EngineInfo, EngineStatus
+    from stapes.engine.job import Job
+    from stapes.engine.load import load
+    from stapes.engine.scheduled_job import JobState, Progress
     from stapes.errors import (
         AudioError,
         AudioTooLongError,
@@ -29,13 +33,9 @@ if TYPE_CHECKING:
         StapesError,
         StapesWarning,
     )
-    from stapes.job import Job
-    from stapes.opening import load
     from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
     from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
     from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
-    from stapes.scheduled import JobState, Progress
-    from stapes.speech import SpeechSpan, find_speech
 
 __version__ = "0.1.0"
 
@@ -85,17 +85,17 @@ __all__ = [
 
 #: Where names are at home. Each module is loaded when a name of it is first asked for, as the engine brings NumPy.
 _HOMES: Final = {
-    "engine": "Engine",
-    "engine_info": "Capabilities EngineInfo EngineStatus",
+    "engine.engine": "Engine",
+    "engine.info": "Capabilities EngineInfo EngineStatus",
     "errors": "AudioError AudioTooLongError BackendError CancelledError CheckpointError "
     "DeadlineError ModelNotFoundError NotCopiedError OptionError OutputError StapesError StapesWarning",
-    "job": "Job",
-    "opening": "load",
+    "engine.job": "Job",
+    "engine.load": "load",
     "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
     "recording.events": "JobEvent LanguageDetected WindowDone",
     "results": "Flag LanguageGuess Segment Transcript Try Window WindowResult Word",
-    "scheduled": "JobState Progress",
-    "speech": "SpeechSpan find_speech",
+    "engine.scheduled_job": "JobState Progress",
+    "engine.find_speech": "SpeechSpan find_speech",
 }
 
 
@@ -122,7 +122,7 @@ _ELSEWHERE: Final = {
     ),
     **dict.fromkeys(
         ("utils", "get_writer", "WriteTXT", "WriteVTT", "WriteSRT", "WriteTSV", "WriteJSON", "format_timestamp"),
-        "stapes.writers has write_files(), to_srt(), to_vtt() and the like, which take a transcript",
+        "stapes.output has write_files(), to_srt(), to_vtt() and the like, which take a transcript",
     ),
     **dict.fromkeys(
         ("vad", "VadOptions", "get_speech_timestamps", "load_silero_vad"),

@@ -237,8 +237,8 @@ class Transcript(_Result):
         "all_language_probs": "language_guess.probabilities",
         "chunks": "segments",
         "word_segments": "segments",
-        **{name: f"stapes.writers.{name}(transcript)" for name in ("to_txt", "to_srt", "to_vtt", "to_tsv", "to_json")},
-        **dict.fromkeys(("save", "write", "to_file"), "stapes.writers.write_files(transcript, ...)"),
+        **{name: f"stapes.output.{name}(transcript)" for name in ("to_txt", "to_srt", "to_vtt", "to_tsv", "to_json")},
+        **dict.fromkeys(("save", "write", "to_file"), "stapes.output.write_files(transcript, ...)"),
         **_AS_DICT,
     }
     _parts = ".segments, .language and .duration_s"

@@ -17,7 +17,6 @@ import numpy as np
 
 from stapes.audio.mel import log10_mel
 from stapes.audio.pcm import SAMPLE_RATE
-from stapes.backends.alignment import token_columns
 from stapes.backends.base import (
     BackendInfo,
     FloatArray,
@@ -28,17 +27,19 @@ from stapes.backends.base import (
     TokenColumnsKernel,
     WindowId,
 )
-from stapes.backends.choosing import choose, constrain, probe
-from stapes.backends.ledger import Ledger, LedgerBackend
-from stapes.backends.numpy import NumpyBackend
-from stapes.checkpoint.base import Array, Checkpoint, ModelSpec, VocabularyData, parameter_shapes
-from stapes.engine import Engine
+from stapes.backends.handles import Ledger, LedgerBackend
+from stapes.backends.numerics import token_columns
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.sampling import choose, constrain, probe
+from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData, parameter_shapes
+from stapes.checkpoint.files import Array
+from stapes.engine.engine import Engine
 from stapes.languages import LANGUAGES
-from stapes.recording.listening import OpenListener
-from stapes.recording.vad import CHUNK_SAMPLES
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.special import layout
 from stapes.tokenizer.vocabulary import shipped_tokens
+from stapes.vad.detector import OpenListener
+from stapes.vad.spans import CHUNK_SAMPLES
 
 #: (key of the window's sound, tokens of the row so far) -> logits (n_vocab,) for the next token
 Script = Callable[[int, tuple[int, ...]], FloatArray]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from stapes.output.subtitles import Layout, cues, without_arrows
+from stapes.output.writers import to_vtt
 from stapes.results import Transcript, Word
-from stapes.subtitles import Layout, cues, without_arrows
-from stapes.writers import to_vtt
 from tests.browser.chromium import Browser, needs_chromium
 from tests.transcripts import segment
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from stapes.cli import main as command
-from stapes.cli.batch import default_concurrency
-from stapes.cli.journal import JOURNAL_NAME, JournalEntry
-from stapes.cli.reports import JsonReport
-from stapes.cli.ticket import Ticket
+from stapes.cli.loading import Ticket
+from stapes.cli.messages import JsonReport
+from stapes.cli.runner import default_concurrency
+from stapes.journal.journal import JOURNAL_NAME, JournalEntry
 from stapes.options import TranscribeOptions
 from stapes.results import Segment
 from tests.cli.scripted_engine import ScriptedEngine

@@ -19,7 +19,7 @@ from stapes.cli.command import temperature_ladder
 from stapes.cli.flags import build_parser, parse, read_words
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, TranscribeOptions, Words, default_of, option_fields
-from stapes.subtitles import Layout
+from stapes.output.subtitles import Layout
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stapes.checkpoint import find
+from stapes.checkpoint.sources import find
 from stapes.cli import main as command
 from stapes.cli.flags import parse
 from stapes.cli.main import main

@@ -16,10 +16,9 @@ import pytest
 
 from stapes.cli import main as command
 from stapes.cli import targets
-from stapes.cli.journal import JOURNAL_NAME
 from stapes.cli.output import printable
-from stapes.files import file_identity
-from stapes.writers import output_stem
+from stapes.journal.journal import JOURNAL_NAME
+from stapes.output.files import file_identity, output_stem
 from tests.cli.running import Run, runner
 from tests.cli.scripted_engine import ScriptedEngine
 

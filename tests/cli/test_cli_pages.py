@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from stapes.cli import main as command
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.output.files import output_stem
 from stapes.testing import scripted_engine, tone
-from stapes.writers import output_stem
 from tests.audio_files import muxed
 from tests.cli.running import Run, runner
 
@@ -351,7 +351,7 @@ def test_pages_that_would_share_a_name_are_refused_and_the_others_made(run: Run,
 def test_a_page_goes_on_where_it_was_with_a_file_that_was_named(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engines: list[Engine]
 ) -> None:
-    monkeypatch.setattr("stapes.cli.journal.Journal.close", lambda journal, **_: journal._connection.close())
+    monkeypatch.setattr("stapes.journal.journal.Journal.close", lambda journal, **_: journal._connection.close())
     assert run("report", "talk.wav", "--output", "pages/one.html") == (0, [], [])
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 
 from stapes.cli import main as command
-from stapes.cli.answers import AnswerBounds
-from stapes.cli.fingerprint import output_keys, recording_key, settings_key
+from stapes.cli.command import Command
 from stapes.cli.flags import parse, read_words
-from stapes.cli.journal import JOURNAL_NAME, open_journal
-from stapes.cli.pages import PAGES, _command, _parser
+from stapes.cli.report import PAGES, _command, _parser
+from stapes.journal.codec import AnswerBounds
+from stapes.journal.journal import JOURNAL_NAME, open_journal
+from stapes.journal.keys import output_keys as keys_of_outputs
+from stapes.journal.keys import recording_key, settings_key
 from stapes.options import TranscribeOptions
 from stapes.testing import random_engine, tiny_spec
 from tests.cli.scripted_engine import ScriptedEngine, ScriptedSpec
@@ -34,6 +36,10 @@ from tests.cli.scripted_engine import ScriptedEngine, ScriptedSpec
 JOURNAL: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "journal_1.json").read_text("utf-8"))
 RUNS = {run["name"]: run for run in JOURNAL["runs"]}
 SPECS = {"scripted": ScriptedSpec(), "random": tiny_spec()}
+
+
+def output_keys(command: Command) -> frozenset[str]:
+    return keys_of_outputs(command.formats, command.layout, command.page)
 
 
 def digest(values: object) -> str:

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.mel import log10_mel, mel_filters
-from stapes.backends.alignment import token_columns
 from stapes.backends.base import (
     Backend,
     Best,
@@ -30,11 +29,12 @@ from stapes.backends.base import (
     Top,
     WindowId,
 )
-from stapes.backends.choosing import choose, constrain
-from stapes.backends.ledger import LedgerBackend
-from stapes.backends.native import NativeBackend
-from stapes.backends.native_library import is_built, library, library_problem
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.handles import LedgerBackend
+from stapes.backends.native.backend import NativeBackend
+from stapes.backends.native.library import is_built, library, library_problem
+from stapes.backends.numerics import token_columns
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.sampling import choose, constrain
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
 from stapes.testing import ScriptedBackend, babbling, random_checkpoint, small_vocabulary, tiny_spec

@@ -11,9 +11,9 @@ import pytest
 
 import stapes
 from stapes.checkpoint.base import Checkpoint
-from stapes.checkpoint.find import find_checkpoint, installed_models
-from stapes.checkpoint.sniff import open_checkpoint
-from stapes.checkpoint.tokens import read_vocabulary
+from stapes.checkpoint.formats.tokens import read_vocabulary
+from stapes.checkpoint.open import open_checkpoint
+from stapes.checkpoint.sources.find import find_checkpoint, installed_models
 from stapes.errors import CheckpointError
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.backends.alignment import alignment_cost, dtw_path
 from stapes.backends.base import FloatArray
-from stapes.backends.native_library import is_built, library
+from stapes.backends.native.library import is_built, library
+from stapes.backends.numerics import alignment_cost, dtw_path
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native library was not built")
 

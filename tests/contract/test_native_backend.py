@@ -31,14 +31,14 @@ from stapes.backends.base import (
     RowStep,
     Top,
 )
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError
 from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint, tiny_spec
 
 native: Any = pytest.importorskip("stapes._native", reason="the native library was not built", exc_type=ImportError)
-from stapes.backends.native import ISA_VARIABLE, NativeBackend  # noqa: E402
+from stapes.backends.native.backend import ISA_VARIABLE, NativeBackend  # noqa: E402
 
 ISAS: list[str] = native.isa_names()
 each_isa = pytest.mark.parametrize("isa", ISAS)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import CancelledError
 from stapes.options import PRECISIONS
 from stapes.results import Transcript
-from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import noise, random_checkpoint, tiny_spec
 
 native: Any = pytest.importorskip("stapes._native", reason="the native library was not built", exc_type=ImportError)
-from stapes.backends.native import NativeBackend  # noqa: E402
+from stapes.backends.native.backend import NativeBackend  # noqa: E402
 
 #: sizes that are no whole vectors
 SPEC = dataclasses.replace(tiny_spec(), n_audio_state=20, n_text_state=20, n_audio_head=2, n_text_head=4)

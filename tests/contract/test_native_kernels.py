@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stapes.backends import choosing
+from stapes.backends import sampling as choosing
 from stapes.backends.base import Best, Choice, Constraint, Draw, FloatArray, IdRanges, Top
-from stapes.backends.numpy_kernels import gelu
+from stapes.backends.numpy.kernels import gelu
 from tests.choices import choices
 
 Array = npt.NDArray[Any]

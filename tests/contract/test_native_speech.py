@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 import stapes
 from stapes.audio.load import load_audio
 from stapes.backends.base import FloatArray
-from stapes.backends.native import ISA_VARIABLE
-from stapes.backends.native_speech import NativeSpeechNetwork
-from stapes.backends.numpy_speech import CHUNK, SpeechNetwork
-from stapes.backends.selecting import open_speech_listener
-from stapes.checkpoint.silero import SpeechWeights, speech_weights
+from stapes.backends.native.backend import ISA_VARIABLE
 from stapes.errors import OptionError
 from stapes.testing import noise, silence, tone
+from stapes.vad.open import open_speech_listener
+from stapes.vad.silero_native import NativeSpeechNetwork
+from stapes.vad.silero_numpy import CHUNK, SpeechNetwork
+from stapes.vad.silero_weights import SpeechWeights, speech_weights
 from tests.corpus import corpus_folder, needs_corpus
 from tests.random_cases import cases
 from tests.sample import spoken
@@ -188,6 +188,8 @@ def test_an_instruction_set_that_is_not_here_is_refused(
 def test_both_find_the_same_speech(weights: SpeechWeights, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = np.concatenate((silence(2.0), spoken(), silence(35.0), spoken(), silence(1.0)))
     found = stapes.find_speech(audio)
-    monkeypatch.setattr("stapes.speech.open_speech_listener", lambda weights: open_speech_listener(weights, "numpy"))
+    monkeypatch.setattr(
+        "stapes.engine.find_speech.open_speech_listener", lambda weights: open_speech_listener(weights, "numpy")
+    )
     assert len(found) > 1
     assert stapes.find_speech(audio) == found

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from stapes.backends.native_library import is_built
-from stapes.engine import Engine
+from stapes.backends.native.library import is_built
+from stapes.engine.engine import Engine
+from stapes.engine.job import Job
+from stapes.engine.scheduled_job import JobState
 from stapes.errors import CancelledError
-from stapes.job import Job
-from stapes.scheduled import JobState
 from tests.golden.cases import NO_GOLDEN_FILES, Case, check, engine_of, golden_cases, no_golden_files
 
 pytestmark = pytest.mark.golden

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from stapes.breaks import columns, pieces, visible
-from stapes.cues import Limits, readable_cues
-from stapes.karaoke import to_ass
-from stapes.lyrics import to_lrc
+from stapes.output.ass import to_ass
+from stapes.output.line_breaks import columns, pieces, visible
+from stapes.output.lrc import to_lrc
+from stapes.output.readable import Limits, readable_cues
+from stapes.output.subtitles import Layout, cues
+from stapes.output.writers import SUBTITLE_WRITERS, to_csv, to_srt, to_vtt
 from stapes.results import Segment, Transcript, Word
-from stapes.subtitles import Layout, cues
-from stapes.writers import SUBTITLE_WRITERS, to_csv, to_srt, to_vtt
 from tests.random_cases import random_cases
 
 # Hypothesis makes its table of characters in the first draw of a fresh checkout: that is slow, and no fault.

@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray
-from stapes.backends.native_library import is_built
-from stapes.backends.numpy import NumpyBackend
-from stapes.engine import Engine
+from stapes.backends.native.library import is_built
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.engine.engine import Engine
+from stapes.engine.job import Job
+from stapes.engine.scheduled_job import JobState
+from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import CancelledError, DeadlineError
-from stapes.job import Job
 from stapes.options import PRECISIONS
-from stapes.recording.alignment import alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.loop import Answer
+from stapes.recording.words.alignment import alignment_bytes
 from stapes.results import Transcript
-from stapes.scheduled import JobState
-from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import babbling, noise, random_checkpoint, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend
@@ -69,7 +69,7 @@ def recording(number: int) -> FloatArray:
 
 
 def native(precision: str) -> Any:
-    from stapes.backends.native import NativeBackend  # noqa: PLC0415 (it may not be built)
+    from stapes.backends.native.backend import NativeBackend  # noqa: PLC0415 (it may not be built)
 
     return NativeBackend(CHECKPOINT, threads=1, precision=precision)
 

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stapes.options import TranscribeOptions
+from stapes.recording.language.per_window import Detect
 from stapes.recording.loop import Decode, SeekLoop
 from stapes.recording.segments import WindowGeometry, cut
-from stapes.recording.spoken import Detect
 from stapes.results import LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stapes.backends.base import Best, Draw, FloatArray, RowResult, RowStep, Top, WindowId
-from stapes.backends.choosing import constrain
+from stapes.backends.sampling import constrain
 from stapes.decoding.rows import Candidate, rank
 from stapes.decoding.rules import DecodingRules
 from stapes.decoding.window import WindowDecoder, WindowSetting

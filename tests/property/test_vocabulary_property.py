@@ -14,15 +14,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stapes.backends.numpy import NumpyBackend
-from stapes.checkpoint.sniff import open_checkpoint
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.checkpoint.open import open_checkpoint
 from stapes.decoding.rules import DecodingRules
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError
 from stapes.options import Rules
 from stapes.testing import noise
 from stapes.tokenizer import Tokenizer
-from stapes.work import tokenizer_of
 from tests.random_cases import random_cases
 from tests.vocabularies import Files, Vocabulary, put, stated_files, tokenizer_json, vocabularies, write_folder
 

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.backends.alignment import token_columns
 from stapes.backends.base import FloatArray
+from stapes.backends.numerics import token_columns
 from stapes.options import TranscribeOptions
-from stapes.recording.listening import Heard, Listen
 from stapes.recording.loop import Align, Decode, SeekLoop
-from stapes.recording.splice import Seam, TimeMap
-from stapes.recording.vad import Span
-from stapes.recording.words import time_words
+from stapes.recording.time_map import Seam, TimeMap
+from stapes.recording.words.timing import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Heard, Listen
+from stapes.vad.spans import Span
 from tests.random_cases import random_cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())

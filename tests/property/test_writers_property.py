@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stapes.results import Segment, Transcript, Word
-from stapes.subtitles import Layout
-from stapes.writers import (
+from stapes.output.subtitles import Layout
+from stapes.output.writers import (
     REFERENCE_FORMATS,
     SUBTITLE_WRITERS,
     WRITERS,
@@ -25,6 +24,7 @@ from stapes.writers import (
     to_txt,
     to_vtt,
 )
+from stapes.results import Segment, Transcript, Word
 from tests.random_cases import random_cases
 
 TEXT = st.text(max_size=40) | st.text(alphabet="-> \n\r\t\v\x85\u2028a1:,.&<", max_size=20)

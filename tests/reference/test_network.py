@@ -14,9 +14,9 @@ import pytest
 
 from stapes.audio.mel import N_FRAMES
 from stapes.backends.base import FloatArray, RowStep, WindowId
-from stapes.backends.numpy import NumpyBackend
-from stapes.backends.numpy_kernels import gelu, layer_norm
-from stapes.engine import Engine
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.numpy.kernels import gelu, layer_norm
+from stapes.engine.engine import Engine
 from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
 from tests.reference.both import (
     ENGLISH,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stapes.checkpoint import torch_pickle
-from stapes.checkpoint.sniff import open_checkpoint
+from stapes.checkpoint.formats import torch_pickle
+from stapes.checkpoint.open import open_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from stapes.backends.base import FloatArray
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
 from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
 from tests.reference.both import ENGLISH, LARGE_V3, MULTILINGUAL, their_network, whisper_transcribe
 

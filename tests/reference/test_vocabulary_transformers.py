@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from stapes.checkpoint.sniff import open_checkpoint
+from stapes.checkpoint.open import open_checkpoint
+from stapes.engine.tasks import tokenizer_of
 from stapes.options import Task
 from stapes.tokenizer import Tokenizer
-from stapes.work import tokenizer_of
 from tests.random_cases import cases
 from tests.vocabularies import Files, stated_files
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stapes.backends.alignment import alignment_cost, dtw_path, median_filter, token_columns
 from stapes.backends.base import FloatArray
+from stapes.backends.numerics import alignment_cost, dtw_path, median_filter, token_columns
 from stapes.options import TranscribeOptions, Words
 from stapes.recording import loop as our_loop
-from stapes.recording.alignment import AlignmentSetting, WindowAligner
 from stapes.recording.loop import Align, Decode, SeekLoop
 from stapes.recording.segments import Piece
-from stapes.recording.words import place_words, time_words
+from stapes.recording.words.alignment import AlignmentSetting, WindowAligner
+from stapes.recording.words.timing import place_words, time_words
 from stapes.results import Alignment, WordTiming
 from tests.reference.both import (
     ENGLISH,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.backends.alignment import alignment_cost, dtw_path, entries, median_filter, token_columns
 from stapes.backends.base import FloatArray
+from stapes.backends.numerics import alignment_cost, dtw_path, entries, median_filter, token_columns
 
 
 def costs(seed: int, n_tokens: int, n_columns: int, *, levels: int | None = None) -> FloatArray:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint import heads
-from stapes.checkpoint.sniff import open_checkpoint
-from stapes.engine import Engine
+from stapes.checkpoint.open import open_checkpoint
+from stapes.engine.engine import Engine
 from stapes.errors import CheckpointError, StapesWarning
 from stapes.results import Transcript
 from stapes.testing import random_checkpoint

@@ -20,12 +20,12 @@ from typing import ClassVar
 import pytest
 
 import stapes
-from stapes.checkpoint import find, hub, packages
 from stapes.checkpoint.files import FileBytes
-from stapes.checkpoint.find import find_checkpoint, installed_models, known_models, pull
 from stapes.checkpoint.heads import FINGERPRINTS, OFFICIAL
-from stapes.checkpoint.packages import WeightsPackage
-from stapes.checkpoint.registry import is_hub_id, model_named
+from stapes.checkpoint.sources import find, hub, packages
+from stapes.checkpoint.sources.find import find_checkpoint, installed_models, known_models, pull
+from stapes.checkpoint.sources.packages import WeightsPackage
+from stapes.checkpoint.sources.registry import is_hub_id, model_named
 from stapes.errors import CheckpointError, ModelNotFoundError
 from tests import writers_of_checkpoints as write
 
@@ -418,7 +418,7 @@ def hub_server(tmp_path: Path) -> Iterator[str]:
 def test_the_real_hub_library_fetches_caches_and_works_offline(tmp_path: Path, hub_server: str) -> None:
     """In a process of its own, since huggingface_hub reads its environment when it is imported."""
     program = (
-        "import sys; from stapes.checkpoint.find import *; from stapes.errors import *\n"
+        "import sys; from stapes.checkpoint.sources.find import *; from stapes.errors import *\n"
         "try:\n"
         "    c = find_checkpoint(sys.argv[1], download=sys.argv[2] == 'yes', progress=lambda done, total: None)\n"
         "    print(c.format, sorted(p.name for p in c.path.iterdir()), [m.name for m in installed_models()][-1])\n"
@@ -447,7 +447,7 @@ def test_the_real_hub_library_fetches_caches_and_works_offline(tmp_path: Path, h
 
 def test_finding_imports_neither_the_hub_nor_torch() -> None:
     program = (
-        "import sys, stapes.checkpoint.find\n"
+        "import sys, stapes.checkpoint.sources.find\n"
         "print({'huggingface_hub', 'torch', 'tqdm', 'pickle'} & (sys.modules.keys() - numpy_brings))"
     )
     program = "import numpy, sys; numpy_brings = set(sys.modules)\n" + program

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stapes.checkpoint.base import ModelSpec
-from stapes.checkpoint.names import place_of
-from stapes.checkpoint.quantised import BLOCK_BYTES, dequantise
-from stapes.checkpoint.sniff import open_checkpoint
+from stapes.checkpoint.formats.names import place_of
+from stapes.checkpoint.formats.quantised import BLOCK_BYTES, dequantise
+from stapes.checkpoint.open import open_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes.checkpoint.base import parameter_shapes
-from stapes.checkpoint.sniff import looks_like_whisper, open_checkpoint
+from stapes.checkpoint.open import looks_like_whisper, open_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 from tests.random_cases import random_cases

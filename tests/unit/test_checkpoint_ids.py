@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import stapes
-from stapes.backends.native_library import is_built
-from stapes.checkpoint.sniff import open_checkpoint
-from stapes.engine import Engine
+from stapes.backends.native.library import is_built
+from stapes.checkpoint.open import open_checkpoint
+from stapes.engine.engine import Engine
+from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.languages import LANGUAGES
 from stapes.testing import noise, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
-from stapes.work import tokenizer_of
 from tests import writers_of_checkpoints as write
 from tests.vocabularies import Vocabulary, put, tensors_of, tokenizer_json, write_folder, write_tokenizer
 
@@ -537,7 +537,7 @@ def test_windows_of_another_length_are_refused_before_weights_are_packed(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were packed")
 
-    monkeypatch.setattr("stapes.opening.open_backend", never)
+    monkeypatch.setattr("stapes.engine.load.open_backend", never)
     spec = dataclasses.replace(tiny_spec(), n_audio_ctx=positions)
     path = write.WRITERS[format](tmp_path / "model", write.random_tensors(spec), spec)
     seconds = f"{positions / 50:g} s"

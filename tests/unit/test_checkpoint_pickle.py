@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stapes.checkpoint
-from stapes.checkpoint.sniff import open_checkpoint
-from stapes.checkpoint.torch_pickle import read_pickle
+from stapes.checkpoint.formats.torch_pickle import read_pickle
+from stapes.checkpoint.open import open_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 from tests.random_cases import random_cases

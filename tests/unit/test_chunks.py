@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import FloatArray
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import OptionError
-from stapes.recording.chunks import chunk_bounds, levels, quietest_cut
+from stapes.recording.chunked import chunk_bounds, levels, quietest_cut
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.results import Transcript
-from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import babbling, noise, random_checkpoint, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray, LogMelKernel
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.job import Job
+from stapes.engine.scheduled_job import JobState
+from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import AudioError, BackendError, CancelledError, DeadlineError, OptionError
-from stapes.job import Job
 from stapes.options import TranscribeOptions
-from stapes.recording.alignment import alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.loop import Answer
+from stapes.recording.words.alignment import alignment_bytes
 from stapes.results import LanguageGuess, Transcript, WindowResult
-from stapes.scheduled import JobState
-from stapes.scheduler import MemoryBound, Scheduler
 from stapes.testing import babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend, quick_mel

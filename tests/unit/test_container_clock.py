@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 import stapes
 from stapes.audio.load import load_audio
-from stapes.checkpoint.silero import has_speech_weights
-from stapes.cli.fingerprint import settings_key
 from stapes.errors import AudioError, OptionError, StapesWarning
+from stapes.journal.keys import settings_key
 from stapes.options import Audio, TranscribeOptions
 from stapes.recording.events import JobEvent, WindowDone
-from stapes.recording.splice import TimeMap
-from stapes.recording.vad import Span
+from stapes.recording.time_map import TimeMap
 from stapes.report import window_attention, write_plot, write_report
 from stapes.testing import LoudnessListener, noise, random_engine, scripted_engine, silence
+from stapes.vad.silero_weights import has_speech_weights
+from stapes.vad.spans import Span
 from tests.audio_files import muxed, wav_bytes
 
 #: 25 s of sound that begin at 5 s, then 10 s more that begin at 45 s: a gap of 15 s
@@ -153,7 +153,7 @@ def test_texts_are_aligned_in_the_containers_clock() -> None:
 
 @pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the network that hears speech")
 def test_speech_is_found_in_the_containers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stapes.speech.open_speech_listener", lambda _: LoudnessListener())
+    monkeypatch.setattr("stapes.engine.find_speech.open_speech_listener", lambda _: LoudnessListener())
     plain = stapes.find_speech(FILE)
     moved = stapes.find_speech(FILE, clock="container")
     assert len(plain) == len(moved) == 1

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stapes.backends import cores
-from stapes.backends.cores import cgroup_quota, physical_cores, usable_cores
+from stapes.backends import resources as cores
+from stapes.backends.resources import cgroup_quota, physical_cores, usable_cores
 
 
 def processors(folder: Path, siblings: Iterable[str]) -> Path:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from stapes.breaks import break_cost, columns
-from stapes.cues import Cue, Limits, readable_cues
 from stapes.errors import OptionError
+from stapes.output.line_breaks import break_cost, columns
+from stapes.output.readable import Cue, Limits, readable_cues
+from stapes.output.subtitles import Layout
+from stapes.output.writers import to_srt, to_vtt
 from stapes.results import Segment, Transcript, Word
-from stapes.subtitles import Layout
-from stapes.writers import to_srt, to_vtt
 
 USUAL = Layout(cue_style="readable")
 

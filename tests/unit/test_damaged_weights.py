@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import stapes
-from stapes.backends.native_library import is_built
-from stapes.engine import Engine
+from stapes.backends.native.library import is_built
+from stapes.engine.engine import Engine
 from stapes.errors import CheckpointError
 from stapes.testing import noise
 from tests import writers_of_checkpoints as write

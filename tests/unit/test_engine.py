@@ -16,13 +16,13 @@ import pytest
 import stapes
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.scheduled_job import JobState, Progress
 from stapes.errors import AudioError, AudioTooLongError, BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
 from stapes.results import Segment, Transcript
-from stapes.scheduled import JobState, Progress
 from stapes.testing import (
     Script,
     ScriptedBackend,

@@ -10,12 +10,12 @@ import pytest
 
 import stapes
 from stapes.backends.base import FloatArray
-from stapes.checkpoint.silero import INSTALL
+from stapes.engine.scheduled_job import JobState
 from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.recording.events import JobEvent, WindowDone
-from stapes.scheduled import JobState
 from stapes.testing import LoudnessListener, noise, scripted_engine, silence
-from stapes.work import speech_listeners
+from stapes.vad.open import speech_listeners
+from stapes.vad.silero_weights import INSTALL
 
 FLUENT = " " + "as many words as somebody says who speaks on and on " * 2
 #: 30 s of speech, then 4 s of nothing
@@ -108,7 +108,7 @@ def test_settings_that_cannot_be(keywords: dict[str, Any]) -> None:
 
 
 def test_where_the_weights_are_missing_the_engine_says_so_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stapes.checkpoint.silero.package_folder", lambda _: None)
+    monkeypatch.setattr("stapes.vad.silero_weights.package_folder", lambda _: None)
     with pytest.warns(StapesWarning, match=INSTALL):
         assert speech_listeners("auto") is None
     with pytest.raises(CheckpointError, match=INSTALL):

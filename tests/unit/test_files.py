@@ -17,9 +17,9 @@ import pytest
 
 from stapes.audio.load import load_audio
 from stapes.errors import OutputError
-from stapes.files import InputFiles, checked_target, file_identity, write_whole
+from stapes.output.files import InputFiles, checked_target, file_identity, write_whole
+from stapes.output.writers import write_files
 from stapes.report import write_plot, write_report
-from stapes.writers import write_files
 from tests.audio_files import wav_bytes
 from tests.unit.test_writers import TWO
 
@@ -233,7 +233,7 @@ def test_a_child_writes_files_although_a_thread_of_its_parent_does(tmp_path: Pat
     program = (
         "import os, signal, sys, threading, time, warnings\n"
         "from pathlib import Path\n"
-        "from stapes.files import write_whole\n"
+        "from stapes.output.files import write_whole\n"
         "warnings.simplefilter('ignore')\n"
         "folder, go_on = Path(sys.argv[1]), True\n"
         "replace = os.replace\n"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import stapes
 from stapes.audio.load import load_audio
 from stapes.backends.base import FloatArray
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
 from stapes.errors import CancelledError, OptionError
-from stapes.recording.given_text import most_probable_end, sentences_of
+from stapes.recording.forced_alignment import most_probable_end, sentences_of
 from stapes.results import Transcript, Word, WordTiming
 from stapes.testing import (
     LoudnessListener,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
-from stapes.recording.listening import Frames, Heard, Listen
+from stapes.recording.language.per_window import Detect
 from stapes.recording.loop import Align, Decode, SeekLoop
-from stapes.recording.spoken import Detect
 from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Frames, Heard, Listen
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,52 +14,21 @@ from typing import Any
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 FILES = sorted((SOURCE / "stapes").rglob("*.py"))
 
 #: Rings from the innermost out; a module may import its own ring and those before it.
 RINGS: tuple[tuple[str, ...], ...] = (
-    (
-        "stapes.results",
-        "stapes.options",
-        "stapes.languages",
-        "stapes.errors",
-        "stapes.printing",
-        "stapes.processes",
-        "stapes.leaning_words",
-        "stapes.breaks",
-        "stapes.cues",
-        "stapes.subtitles",
-        "stapes.files",
-        "stapes.karaoke",
-        "stapes.lyrics",
-        "stapes.writers",
-    ),
+    ("stapes.errors", "stapes.languages", "stapes.options", "stapes.results", "stapes.runtime"),
+    ("stapes.journal", "stapes.output"),
     ("stapes.audio", "stapes.checkpoint"),
     ("stapes.backends", "stapes.tokenizer"),
+    ("stapes.vad",),
     ("stapes.decoding",),
     ("stapes.recording",),
-    ("stapes.scheduler", "stapes.scheduled"),
-    (
-        "stapes.engine",
-        "stapes.engine_info",
-        "stapes.engine_thread",
-        "stapes.job",
-        "stapes.opening",
-        "stapes.awaiting",
-        "stapes.speech",
-        "stapes.work",
-        "stapes.report",
-        "stapes.testing",
-        "stapes",
-    ),
-    ("stapes.cli", "stapes.server", "stapes.__main__"),
+    ("stapes.engine", "stapes.testing", "stapes"),
+    ("stapes.cli", "stapes.report", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.
 STRANGERS = (
@@ -85,6 +55,14 @@ HEAVY = (
     "uvicorn",
     "websockets",
     "matplotlib",
+)
+
+#: What all backends share: the contract, and plain kernels on arrays.
+PARTS_OF_NO_BACKEND = (
+    "stapes.backends",
+    "stapes.backends.base",
+    "stapes.backends.numerics",
+    "stapes.backends.resources",
 )
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
@@ -153,19 +131,30 @@ def test_imports_point_down(path: Path) -> None:
     assert not wrong, f"{own} imports what lies outside of it: {wrong}"
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    imports = {module_name(path): {other for _, other in imported(path)} for path in FILES}
+    while leaves := [one for one, others in imports.items() if not others & imports.keys() - {one}]:
+        for one in leaves:
+            del imports[one]
+    assert not imports, f"these import each other, or what does: {sorted(imports)}"
+
+
+def test_the_top_level_shows_the_architecture() -> None:
+    top = {path.stem for path in FILES if path.parent == SOURCE / "stapes"}
+    assert top == {"__init__", "__main__", "errors", "languages", "results", "testing"}
+
+
 @each_file
 def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     own = module_name(path)
-    # `testing` stands beside the engine: it makes engines of its own, without weights. `speech` needs no engine, and
-    # `work` is the engine's.
-    # `report.attention` shows a window's attention, which no backend gives: NumPy's plain form computes it.
-    beside = ("stapes.testing", "stapes.speech", "stapes.work", "stapes.report.attention")
-    if own in ("stapes.engine", "stapes.opening", *beside) or inside(own, "stapes.backends"):
+    # `testing` makes engines without weights; the native VAD network is a part of the same library.
+    choosers = ("stapes.engine.load", "stapes.vad.open", "stapes.vad.silero_native", "stapes.testing")
+    if own in choosers or inside(own, "stapes.backends"):
         return
     wrong = [
         f"line {line}: {other}"
         for line, other in imported(path)
-        if inside(other, "stapes.backends") and other not in ("stapes.backends", "stapes.backends.base")
+        if inside(other, "stapes.backends") and other not in PARTS_OF_NO_BACKEND
     ]
     assert not wrong, f"{own} knows a concrete backend: {wrong}"
 

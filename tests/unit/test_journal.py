@@ -16,14 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from stapes.cli.answers import Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
-from stapes.cli.fingerprint import output_keys, recording_key, settings_key
+from stapes.cli.command import Command
 from stapes.cli.flags import parse
-from stapes.cli.journal import JOURNAL_NAME, Journal, open_journal
-from stapes.files import InputFiles
+from stapes.journal.codec import Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
+from stapes.journal.journal import JOURNAL_NAME, Journal, open_journal
+from stapes.journal.keys import output_keys as keys_of_outputs
+from stapes.journal.keys import recording_key, settings_key
 from stapes.options import TranscribeOptions
+from stapes.output.files import InputFiles
+from stapes.output.subtitles import Layout
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
-from stapes.subtitles import Layout
 from stapes.testing import random_engine
 from tests.random_cases import random_cases
 
@@ -75,6 +77,10 @@ ANSWERS: tuple[Answer, ...] = (
     replace(RESULT, tokens=(), text="", timings=()),
     replace(RESULT, timings=(WordTiming(text=" ab", tokens=(1, 2), start_s=0.02, end_s=0.5, probability=0.9),)),
 )  # fmt: skip
+
+
+def output_keys(command: Command) -> frozenset[str]:
+    return keys_of_outputs(command.formats, command.layout, command.page)
 
 
 def bits(value: object) -> object:
@@ -239,7 +245,7 @@ def test_a_journal_without_an_answer_is_not_left_behind(tmp_path: Path, warned: 
 def test_a_second_process_works_without_the_journal(tmp_path: Path, warned: Warned) -> None:
     write(tmp_path)
     program = (
-        "import sys; from tests.unit.test_journal import BOUNDS; from stapes.cli.journal import open_journal; "
+        "import sys; from tests.unit.test_journal import BOUNDS; from stapes.journal.journal import open_journal; "
         "said = []; print(open_journal(sys.argv[1], BOUNDS, said.append), said)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}

@@ -7,11 +7,11 @@ from pathlib import Path
 import pysubs2
 import pytest
 
-from stapes.karaoke import to_ass
-from stapes.lyrics import to_lrc
+from stapes.output.ass import to_ass
+from stapes.output.lrc import to_lrc
+from stapes.output.subtitles import Layout
+from stapes.output.writers import to_csv, to_srt, to_vtt, write_files
 from stapes.results import Segment, Transcript, Word
-from stapes.subtitles import Layout
-from stapes.writers import to_csv, to_srt, to_vtt, write_files
 
 
 def segment(text: str, start_s: float, end_s: float, *words: tuple[str, float, float]) -> Segment:

@@ -10,14 +10,14 @@ import pytest
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
-from stapes.backends.numpy import NumpyBackend
-from stapes.engine import Engine
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.engine.engine import Engine
+from stapes.engine.job import Job, SegmentStream
+from stapes.engine.scheduled_job import Progress
+from stapes.engine.scheduler import MAX_WINDOWS
 from stapes.errors import CancelledError
-from stapes.job import Job, SegmentStream
 from stapes.options import TranscribeOptions
-from stapes.recording.alignment import AlignmentSetting, WindowAligner, alignment_bytes
-from stapes.scheduled import Progress
-from stapes.scheduler import MAX_WINDOWS
+from stapes.recording.words.alignment import AlignmentSetting, WindowAligner, alignment_bytes
 from stapes.testing import ScriptedBackend, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import quick_mel

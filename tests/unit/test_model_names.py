@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import stapes
-from stapes.checkpoint import find, hub, model_folders, packages
-from stapes.checkpoint.find import find_checkpoint, find_here, how_to_remove, installed_models, pull
 from stapes.checkpoint.heads import OFFICIAL
-from stapes.checkpoint.packages import WeightsPackage
-from stapes.checkpoint.registry import model_named, name_in
+from stapes.checkpoint.sources import find, hub, model_folders, packages
+from stapes.checkpoint.sources.find import find_checkpoint, find_here, how_to_remove, installed_models, pull
+from stapes.checkpoint.sources.packages import WeightsPackage
+from stapes.checkpoint.sources.registry import model_named, name_in
 from stapes.errors import CheckpointError, ModelNotFoundError, StapesWarning
 from stapes.testing import random_checkpoint
 from tests import writers_of_checkpoints as write
@@ -455,7 +455,7 @@ def test_the_hubs_layout_is_read_in_both_places(tmp_path: Path, where: str, monk
     if where == "model_dir":
         (root / "refs" / "main").unlink()
     program = (
-        "import sys; from stapes.checkpoint.find import *\n"
+        "import sys; from stapes.checkpoint.sources.find import *\n"
         "kept = sys.argv[1] or None\n"
         "print(find_checkpoint('small', model_dir=kept, download=False).path)\n"
         "print([(m.name, m.source) for m in installed_models(kept) if m.source != 'package'])\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from stapes.backends.base import FloatArray
-from stapes.backends.numpy_kernels import attend_all, gelu, layer_norm, linear, softmax
+from stapes.backends.numpy.kernels import attend_all, gelu, layer_norm, linear, softmax
 
 sizes = st.integers(1, 40)
 

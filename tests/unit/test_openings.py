@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.options import TranscribeOptions
-from stapes.recording.listening import Heard, Listen
 from stapes.recording.loop import Align, Decode, SeekLoop
-from stapes.recording.openings import begun_by_voice, opening
+from stapes.recording.words.snap_to_speech import begun_by_voice, opening
 from stapes.results import Alignment, Segment, Transcript, WindowResult, Word, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Heard, Listen
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin

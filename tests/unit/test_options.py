@@ -33,7 +33,7 @@ from stapes.options import (
     default_of,
     option_fields,
 )
-from stapes.subtitles import Layout
+from stapes.output.subtitles import Layout
 
 #: Source: openai/whisper 20250625, transcribe.py (the signature) and decoding.py (DecodingOptions).
 REFERENCE_DEFAULTS: dict[str, Any] = {
@@ -361,7 +361,7 @@ def test_texts_are_cut_at_commas_or_taken_as_a_list() -> None:
 # NumPy's values, and enums'.
 
 
-class Tongue(str, enum.Enum):
+class Tongue(enum.StrEnum):
     GERMAN = "de"
 
 

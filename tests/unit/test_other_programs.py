@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import stapes
+import stapes.output
 from stapes.cli.flags import build_parser, parse
 from stapes.errors import OptionError
 from stapes.options import option_fields
@@ -45,7 +45,7 @@ def told(call: Any, **keywords: Any) -> str:
         ({"no_repeat_ngram_size": 3}, "loop_guard"),
         ({"chunk_length": 30}, "30 s"),
         ({"log_progress": True}, "on_progress"),
-        ({"output_format": "srt"}, "stapes.writers.write_files()"),
+        ({"output_format": "srt"}, "stapes.output.write_files()"),
         ({"diarize": True}, "does not tell speakers apart"),
         ({"return_timestamps": "word"}, "give word_timestamps instead"),
     ],
@@ -213,9 +213,9 @@ def test_an_attribute_of_other_programs_says_ours(pick: Any, name: str, ours: st
 
 @pytest.mark.parametrize("name", ["to_txt", "to_srt", "to_vtt", "to_tsv", "to_json", "save"])
 def test_a_transcript_says_what_writes_it(name: str, transcript: Transcript) -> None:
-    with pytest.raises(AttributeError, match=r"; take stapes\.writers\.\w+\(transcript") as caught:
+    with pytest.raises(AttributeError, match=r"; take stapes\.output\.\w+\(transcript") as caught:
         getattr(transcript, name)
-    assert hasattr(stapes.writers, re.findall(r"writers\.(\w+)", str(caught.value))[0])
+    assert hasattr(stapes.output, re.findall(r"stapes\.output\.(\w+)", str(caught.value))[0])
 
 
 def test_results_are_still_plain_values(transcript: Transcript) -> None:
@@ -237,8 +237,8 @@ def test_results_are_still_plain_values(transcript: Transcript) -> None:
         ("load_audio", "transcribe() takes paths"),
         ("detect_language", "detect_language(audio)"),
         ("load_align_model", "align(audio, text)"),
-        ("get_writer", "stapes.writers has write_files(), to_srt()"),
-        ("utils", "stapes.writers has write_files(), to_srt()"),
+        ("get_writer", "stapes.output has write_files(), to_srt()"),
+        ("utils", "stapes.output has write_files(), to_srt()"),
         ("get_speech_timestamps", "stapes.find_speech(audio)"),
         ("LANGUAGES", "stapes.languages.LANGUAGES"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stapes.backends.pace import Pace
+from stapes.backends.numpy.blas_threads import Pace
 
 
 def used(pace: Pace, seconds: float, n: int = 1) -> list[int]:

@@ -49,7 +49,7 @@ def test_a_name_that_nobody_has_is_an_attribute_error() -> None:
 def test_a_result_is_pickled_for_a_process_that_has_not_loaded_the_package() -> None:
     guess = LanguageGuess(language="en", probabilities={"en": 1.0})
     pickled = pickle.dumps(guess)
-    program = f"import pickle, sys; print(pickle.loads({pickled!r}), 'stapes.engine' in sys.modules)"
+    program = f"import pickle, sys; print(pickle.loads({pickled!r}), 'stapes.engine.engine' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"{guess} False\n", "")
 
@@ -59,7 +59,7 @@ def test_a_page_and_a_wrong_word_load_no_numpy() -> None:
         "import sys\n"
         "from stapes.cli.main import main\n"
         "codes = [main([word]) for word in ('--help', '--version', '--beam-sise', 'gone.mp3')]\n"
-        "print(codes, 'numpy' in sys.modules, 'stapes.engine' in sys.modules)\n"
+        "print(codes, 'numpy' in sys.modules, 'stapes.engine.engine' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[0, 0, 2, 2] False False"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.recording.listening import Heard
-from stapes.recording.pauses import has_hole, lies_in_pause, out_of_pauses
-from stapes.recording.splice import Seam
+from stapes.recording.time_map import Seam
+from stapes.recording.words.snap_to_speech import has_hole, lies_in_pause, out_of_pauses
 from stapes.results import Segment, Word, WordTiming
+from stapes.vad.detector import Heard
 
 
 def segment(*words: tuple[float, float]) -> Segment:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stapes.backends.numpy import NumpyBackend
-from stapes.engine import Engine
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.engine.engine import Engine
 from stapes.errors import OptionError, OutputError
 from stapes.report import WindowAttention, window_attention, write_plot
 from stapes.results import Segment, Word

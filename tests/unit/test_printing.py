@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stapes.printing import Printer, write_text
 from stapes.results import Transcript
+from stapes.runtime.printing import Printer, write_text
 from stapes.testing import noise, scripted_engine, tone
 
 TALK = noise(65.0, seed=1)

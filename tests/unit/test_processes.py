@@ -22,15 +22,15 @@ import pytest
 from stapes.audio.load import load_audio
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray, RowResult, WindowId
-from stapes.backends.native_library import is_built
-from stapes.backends.numpy import NumpyBackend
+from stapes.backends.native.library import is_built
+from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
-from stapes.engine import Engine
-from stapes.engine_thread import _stop_all
+from stapes.engine.engine import Engine
+from stapes.engine.scheduled_job import JobState
+from stapes.engine.thread import _stop_all
 from stapes.errors import CancelledError, NotCopiedError, StapesError
 from stapes.options import TranscribeOptions
-from stapes.processes import ForkGate
-from stapes.scheduled import JobState
+from stapes.runtime.processes import ForkGate
 from stapes.testing import ScriptedBackend, noise, random_checkpoint, reciting, scripted_engine, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
 
@@ -250,7 +250,7 @@ def test_children_of_any_moment_give_what_the_parent_gives(backend: str, threads
         pytest.skip("the native library was not built")
     checkpoint = random_checkpoint()
     if backend == "native":
-        from stapes.backends.native import NativeBackend  # noqa: PLC0415 (where it is built)
+        from stapes.backends.native.backend import NativeBackend  # noqa: PLC0415 (where it is built)
 
         engine = Engine(checkpoint, NativeBackend(checkpoint, threads=threads))
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stapes.backends.native_library import is_built
+from stapes.backends.native.library import is_built
 from stapes.cli.flags import parse
 from stapes.errors import StapesWarning
 from stapes.testing import scripted_engine

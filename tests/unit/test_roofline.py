@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.roofline import Network, Roofline, roofline
-from stapes.backends.native_library import is_built, library
+from stapes.backends.native.library import is_built, library
 
 needs_library = pytest.mark.skipif(not is_built(), reason="the native library is not built")
 

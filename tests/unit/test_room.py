@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stapes.backends import room
-from stapes.backends.room import check_room, free_bytes
+from stapes.backends import resources
+from stapes.backends.resources import check_room, free_bytes
 from stapes.errors import BackendError
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:          200000 kB\nMemAvailable:    8000000 kB\nBuffers: 1 kB\n"
@@ -63,12 +63,12 @@ def test_a_container_over_its_limit_has_nothing_free(meminfo: Path, tmp_path: Pa
 def test_what_does_not_fit_is_refused_with_the_numbers(
     meminfo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_MEMINFO", meminfo)
-    monkeypatch.setattr(room, "_CGROUP_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(resources, "_MEMINFO", meminfo)
+    monkeypatch.setattr(resources, "_CGROUP_FOLDER", tmp_path / "none")
     check_room(AVAILABLE, "a large model")
     with pytest.raises(BackendError, match=r"a large model needs at least 9,000 MB.* 8,192 MB are free"):
         check_room(9 * 10**9, "a large model")
-    monkeypatch.setattr(room, "_MEMINFO", tmp_path / "nowhere")
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "nowhere")
     check_room(10**18, "anything, where the system does not say")
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import FloatArray, WindowId
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
+from stapes.engine.job import Job
+from stapes.engine.scheduled_job import JobState, Progress, Wishes
+from stapes.engine.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
 from stapes.errors import BackendError, CancelledError, OptionError
-from stapes.job import Job
 from stapes.options import TranscribeOptions
 from stapes.recording.events import JobEvent
 from stapes.results import Segment, Transcript
-from stapes.scheduled import JobState, Progress, Wishes
-from stapes.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
 from stapes.testing import Script, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from stapes.backends import measured, room, selecting
+from stapes.backends import resources
+from stapes.backends import select as selecting
 from stapes.backends.base import Backend
-from stapes.backends.measured import BEST, best_precision
-from stapes.backends.native_library import is_built, library, library_problem
-from stapes.backends.numpy_speech import SpeechNetwork
-from stapes.backends.selecting import open_backend, open_speech_listener
+from stapes.backends.native.library import is_built, library, library_problem
+from stapes.backends.select import BEST, best_precision, open_backend
 from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.heads import OFFICIAL
-from stapes.checkpoint.silero import speech_weights
 from stapes.errors import BackendError, OptionError, StapesWarning
 from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint
+from stapes.vad.open import open_speech_listener
+from stapes.vad.silero_numpy import SpeechNetwork
+from stapes.vad.silero_weights import speech_weights
 
 needs_library = pytest.mark.skipif(not is_built(), reason="the native library was not built")
 
@@ -131,7 +132,7 @@ def test_without_the_library_numpy_listens_for_speech() -> None:
 
 
 def test_only_what_was_measured_is_anything_but_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "BEST", {("base", "avx2"): "int8"})
+    monkeypatch.setattr(selecting, "BEST", {("base", "avx2"): "int8"})
     assert best_precision("base", "avx2") == "int8"
     assert best_precision("base", "portable") == best_precision("tiny", "avx2") == "float32"
     assert best_precision(None, "avx2") == "float32"
@@ -148,7 +149,7 @@ def test_auto_looks_up_the_weights_and_the_instruction_set(
 ) -> None:
     isa = library().isa_names()[0]
     monkeypatch.delenv("STAPES_ISA", raising=False)
-    monkeypatch.setattr(measured, "BEST", {("base", isa): "bfloat16"})
+    monkeypatch.setattr(selecting, "BEST", {("base", isa): "bfloat16"})
     assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "float32"
     monkeypatch.setattr(selecting, "FINGERPRINTS", {checkpoint.fingerprint: "base"})
     assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "bfloat16"
@@ -167,7 +168,7 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(
 ) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemAvailable: 9 kB\n")
-    monkeypatch.setattr(room, "_MEMINFO", meminfo)
+    monkeypatch.setattr(resources, "_MEMINFO", meminfo)
     with pytest.raises(BackendError, match=r"random in float32 needs at least .* MB"):
         open_backend(checkpoint, name=name, precision="auto", threads=1)
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.pcm import recording_of_array
-from stapes.recording.splice import Seam, TimeMap, whole_frames, within
-from stapes.recording.vad import Span
+from stapes.recording.speech_only import whole_frames, within
+from stapes.recording.time_map import Seam, TimeMap
 from stapes.results import Flag, Segment, Word
+from stapes.vad.spans import Span
 
 N = 160 * 10_000  # 100 s
 

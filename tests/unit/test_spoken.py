@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray, WindowId
-from stapes.engine import Engine
+from stapes.engine.engine import Engine
 from stapes.errors import OptionError
 from stapes.options import Speech
 from stapes.recording.events import JobEvent, LanguageDetected
-from stapes.recording.language import mean_guess, positions_of
-from stapes.recording.listening import Heard, Listen
-from stapes.recording.spoken import (
+from stapes.recording.language.per_window import (
     Detect,
     Piece,
     SpokenLanguages,
@@ -29,9 +27,11 @@ from stapes.recording.spoken import (
     together,
     with_pauses,
 )
+from stapes.recording.language.question import mean_guess, positions_of
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.testing import babbling, noise, random_checkpoint, random_engine, tiny_spec
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Heard, Listen
 from tests.quick_backend import QuickBackend
 from tests.random_cases import cases
 

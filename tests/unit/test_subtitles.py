@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from stapes.errors import OptionError
+from stapes.output.subtitles import Layout
+from stapes.output.writers import to_srt, to_vtt, write_files
 from stapes.results import Segment, Transcript, Word
-from stapes.subtitles import Layout
-from stapes.writers import to_srt, to_vtt, write_files
 
 
 def transcript(*segments: list[tuple[str, float, float]]) -> Transcript:

@@ -9,8 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.recording.splice import Seam
-from stapes.recording.timeline import Timeline
+from stapes.recording.time_map import Seam, Timeline
 from stapes.results import Flag, Segment, Window, WindowResult
 
 N_FRAMES = 4000

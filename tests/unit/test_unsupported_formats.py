@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stapes.checkpoint.find import find_checkpoint
-from stapes.checkpoint.sniff import open_checkpoint
-from stapes.checkpoint.unsupported import describe_names
+from stapes.checkpoint.formats.unsupported import describe_names
+from stapes.checkpoint.open import open_checkpoint
+from stapes.checkpoint.sources.find import find_checkpoint
 from stapes.errors import CheckpointError
 from tests import writers_of_checkpoints as write
 from tests.refused_checkpoints import refused

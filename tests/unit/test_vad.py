@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 import stapes
 from stapes.audio.pcm import Samples, recording_of_array
 from stapes.backends.base import FloatArray
-from stapes.backends.numpy_speech import CHUNK, SpeechNetwork
-from stapes.checkpoint import silero
-from stapes.checkpoint.silero import SpeechWeights, speech_weights
 from stapes.errors import CheckpointError, OptionError
-from stapes.recording.listening import find_spans, levelled
-from stapes.recording.vad import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from stapes.testing import noise, silence, tone
+from stapes.vad import silero_weights as silero
+from stapes.vad.detector import find_spans, levelled
+from stapes.vad.silero_numpy import CHUNK, SpeechNetwork
+from stapes.vad.silero_weights import SpeechWeights, speech_weights
+from stapes.vad.spans import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from tests.random_cases import random_cases
 from tests.sample import spoken
 

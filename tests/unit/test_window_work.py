@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stapes.recording.language import LanguageQuestion
-from stapes.recording.window_work import WindowAtHand
+from stapes.recording.language.question import LanguageQuestion
+from stapes.recording.passes import WindowAtHand
 from stapes.results import LanguageGuess
 from stapes.testing import ScriptedBackend, reciting, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer

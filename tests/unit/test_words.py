@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from stapes.options import Words
-from stapes.recording.hallucination import Stretch, is_anomaly, settle
 from stapes.recording.segments import Piece
-from stapes.recording.words import in_order, place_words
+from stapes.recording.words.hallucination import Stretch, is_anomaly, settle
+from stapes.recording.words.timing import in_order, place_words
 from stapes.results import Segment, Word, WordTiming
 
 EOT = 1000

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from stapes.errors import OptionError, OutputError
-from stapes.results import Segment, Transcript
-from stapes.writers import (
+from stapes.output.files import output_stem
+from stapes.output.writers import (
     WRITERS,
     format_names,
     format_timestamp,
-    output_stem,
     to_json,
     to_srt,
     to_tsv,
@@ -25,6 +24,7 @@ from stapes.writers import (
     to_vtt,
     write_files,
 )
+from stapes.results import Segment, Transcript
 
 
 def segment(number: int, start_s: float, end_s: float, text: str) -> Segment:

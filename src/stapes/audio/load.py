@@ -24,6 +24,10 @@ from stapes.options.checks import above_0, plain
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
 
 class SupportsArray(Protocol):
     """What NumPy makes an array of: a torch tensor on the CPU, a column of a table."""
@@ -150,3 +154,17 @@ def _refuse_if_unusable(label: str, report: DecodeReport) -> None:
     n_seen = report.n_frames + report.n_damaged
     if report.n_damaged * 3 > n_seen * 2:
         raise AudioError(f"{label}: {report.n_damaged} of {n_seen} frames cannot be decoded; the file is damaged")
+
+
+@contextmanager
+def loaded(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
+    """Load a recording that is not loaded yet, and close what was loaded here."""
+    if not isinstance(audio, Recording):
+        with load_audio(audio, **asdict(wanted)) as recording:
+            yield recording
+    elif wanted == Audio():
+        yield audio
+    else:
+        raise OptionError(
+            "audio_track, channel and clock are for files; a loaded recording was loaded with its own: leave them out"
+        )

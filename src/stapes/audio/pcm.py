@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.errors import AudioError
-from stapes.processes import BoundToProcess
+from stapes.runtime.processes import BoundToProcess
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper was trained on
 Samples = npt.NDArray[np.float32]  # (n,), 1.0 is full scale

@@ -9,8 +9,8 @@ from stapes.errors import OptionError
 
 #: name -> (module, class)
 REGISTRY: dict[str, tuple[str, str]] = {
-    "native": ("stapes.backends.native", "NativeBackend"),
-    "numpy": ("stapes.backends.numpy", "NumpyBackend"),
+    "native": ("stapes.backends.native.backend", "NativeBackend"),
+    "numpy": ("stapes.backends.numpy.backend", "NumpyBackend"),
 }
 
 

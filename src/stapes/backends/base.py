@@ -211,7 +211,7 @@ class Backend(Protocol):
 
     @property
     def token_columns(self) -> TokenColumnsKernel:
-        """The backend's own alignment, the same path as `stapes.backends.alignment.token_columns` but for ties."""
+        """The backend's own alignment, the same path as `stapes.backends.numerics.token_columns` but for ties."""
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Encode windows: mel (windows, n_mels, 2 * n_audio_ctx) -> one id per window."""
@@ -242,17 +242,3 @@ class Backend(Protocol):
 
         Raises BackendError if a row would exceed n_text_ctx, stands twice, or a token is outside the vocabulary.
         """
-
-
-class SpeechListener(Protocol):
-    """Listens to one recording from its beginning on; what it has heard changes what it hears next."""
-
-    def probabilities(self, samples: FloatArray) -> FloatArray:
-        """Give the probability of speech in each chunk of 512 samples: (n,) at 16 kHz -> (chunks,).
-
-        Goes on where the last call ended. A last chunk that is not whole is filled up with zeros, so that only the last
-        call should bring one.
-        """
-
-    def afresh(self) -> SpeechListener:
-        """Begin another recording: a listener that has heard nothing, over the same weights. Costs next to nothing."""

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from stapes.checkpoint.files import Array
+from stapes.checkpoint.heads import known_heads
 from stapes.errors import CheckpointError, StapesWarning
-
-Array = npt.NDArray[Any]
 
 #: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): what exceeds this is none.
 LIMITS: dict[str, int] = {
@@ -190,10 +189,11 @@ class Checkpoint:
         in the reference. Heads that this decoder does not have are another model's (a student keeps its teacher's
         generation_config.json): a StapesWarning says so, and the later half is used.
         """
-        from stapes.checkpoint.heads import known_heads  # noqa: PLC0415 (the table needs this class)
-
-        found = self.stated_alignment_heads or known_heads(self)
-        n_layer, n_head = self.spec.n_text_layer, self.spec.n_text_head
+        spec = self.spec
+        sizes = spec.n_audio_layer, spec.n_text_layer, spec.n_audio_state, spec.n_vocab
+        file = self.path if self.format == "openai" else None
+        found = self.stated_alignment_heads or known_heads(self.fingerprint, sizes, file)
+        n_layer, n_head = spec.n_text_layer, spec.n_text_head
         missing = next((pair for pair in found or () if not (0 <= pair[0] < n_layer and 0 <= pair[1] < n_head)), None)
         if missing is not None:
             warnings.warn(

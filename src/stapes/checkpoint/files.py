@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from stapes.checkpoint.base import Array
-from stapes.checkpoint.unsupported import HEAD_BYTES, describe_file
+from stapes.checkpoint.formats.unsupported import HEAD_BYTES, describe_file
 from stapes.errors import CheckpointError
+
+Array = npt.NDArray[Any]
 
 #: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. What exceeds this is not one.
 MAX_JSON_BYTES = 64 << 20

@@ -7,8 +7,8 @@ never gets the heads of the one it came from by accident of its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from stapes.checkpoint.base import Checkpoint
 from stapes.checkpoint.files import FileBytes
 
 Heads = tuple[tuple[int, int], ...]  # (layer, head) of the decoder
@@ -122,18 +122,16 @@ FINGERPRINTS: dict[str, str] = {
 }
 
 
-def known_heads(checkpoint: Checkpoint) -> Heads | None:
-    """Give the heads of weights that we know; None for others.
+def known_heads(fingerprint: str, sizes: tuple[int, int, int, int], openai_file: Path | None) -> Heads | None:
+    """Return the heads of published weights; None for others.
 
-    A `.pt` whose sizes are an official model's is hashed whole (0.1 s for base, a few seconds for large),
-    so ask only where word times are wanted.
+    sizes: n_audio_layer, n_text_layer, n_audio_state, n_vocab.   openai_file: None for other formats; one whose sizes
+    are an official model's is hashed whole (0.1 s for base, a few seconds for large): ask only for word times.
     """
-    if name := FINGERPRINTS.get(checkpoint.fingerprint):
+    if name := FINGERPRINTS.get(fingerprint):
         return next(model.heads for model in OFFICIAL if model.name == name)
-    spec = checkpoint.spec
-    sizes = (spec.n_audio_layer, spec.n_text_layer, spec.n_audio_state, spec.n_vocab)
     candidates = [model for model in OFFICIAL if model.sizes == sizes]
-    if checkpoint.format != "openai" or checkpoint.path is None or not candidates:
+    if openai_file is None or not candidates:
         return None
-    sha256 = FileBytes(checkpoint.path).sha256()
+    sha256 = FileBytes(openai_file).sha256()
     return next((model.heads for model in candidates if model.sha256 == sha256), None)

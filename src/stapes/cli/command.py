@@ -14,8 +14,9 @@ from typing import Any, Final
 from stapes.cli.help import SEE_HELP
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS, TranscribeOptions, option_fields
-from stapes.subtitles import Layout
-from stapes.writers import ALL_FORMATS, format_names, output_stem
+from stapes.output.files import output_stem
+from stapes.output.subtitles import Layout
+from stapes.output.writers import ALL_FORMATS, format_names
 
 DEVICES: Final = ("auto", "cpu")
 #: a finer ladder of temperatures than this is a slip of the finger

@@ -21,8 +21,8 @@ from stapes.cli.output import send
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, GROUPS
 from stapes.options.other_programs import SHORT_FLAGS, advice
-from stapes.subtitles import Layout
-from stapes.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS
+from stapes.output.subtitles import Layout
+from stapes.output.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS
 
 DEFAULT_MODEL: Final = "base"
 MODEL_DIR_HELP: Final = (

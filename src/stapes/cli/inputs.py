@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stapes.audio.source import shown_address
 from stapes.errors import AudioError, OutputError
-from stapes.files import why_not_written
+from stapes.output.files import why_not_written
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command

@@ -18,10 +18,16 @@ from stapes.results import WindowResult
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
-    from stapes.cli.journal import Journal
-    from stapes.cli.ticket import Ticket
+    from stapes.journal.journal import Journal
     from stapes.recording.events import JobEvent
     from stapes.results import LanguageGuess
+
+from dataclasses import dataclass, field
+
+from stapes.cli.output import shown_name
+from stapes.journal.journal import JournalEntry
+from stapes.output.files import output_stem
+from stapes.recording.events import JobEvent
 
 
 class Listener(Protocol):
@@ -142,10 +148,10 @@ class Loader:
         """Find out what the journal knows. Standard input and pipes are not journaled: they come only once."""
         if self._journal is None or ticket.source == STDIN:
             return
-        from stapes.cli.fingerprint import output_keys, recording_key, settings_key  # noqa: PLC0415 (only with a journal)
+        from stapes.journal.keys import output_keys, recording_key, settings_key  # noqa: PLC0415 (only with a journal)
 
         self._settings = self._settings or settings_key(self._engine.info, self._command.options)
-        self._outputs = self._outputs or output_keys(self._command)
+        self._outputs = self._outputs or output_keys(self._command.formats, self._command.layout, self._command.page)
         key = recording_key(ticket.source, self._settings)
         if key is not None:
             ticket.entry = self._journal.entry(ticket.stem, key)
@@ -187,3 +193,34 @@ class Loader:
                 ticket.job.cancel()
 
         return take
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A recording's place in a command."""
+
+    number: int  # 1, 2, ... in the order of the command line
+    count: int
+    source: str
+    entry: JournalEntry | None = None  # None: not journaled
+    job: Any = None  # once it is in the engine
+    duration_s: float = 0.0
+    resumed_s: float = 0.0  # of audio known from an earlier run
+    n_resumed: int = 0  # windows known from an earlier run
+    n_windows: int = 0
+    done_s: float = 0.0
+    began_s: float = 0.0  # on the clock of time.monotonic
+    begun: bool = False  # those who watch were told of it
+    events: deque[JobEvent] = field(default_factory=deque)  # of which they were not told yet
+    language_is_told: bool = False
+    warned: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return shown_name(self.source)
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without suffix."""
+        return output_stem(self.source)

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli.command import Command
 from stapes.cli.flags import parse
 from stapes.cli.inputs import find_inputs
+from stapes.cli.messages import JsonReport, Report, Tally, report_for
 from stapes.cli.models import quieten_hub, refuse_misplaced, run_models
 from stapes.cli.output import ReaderGoneError, StoppedError, warnings_caught
-from stapes.cli.pages import PAGES, run_pages
 from stapes.cli.progress import Bars, bar_is_possible, bar_is_welcome
-from stapes.cli.reports import JsonReport, Report, Tally, report_for
+from stapes.cli.report import PAGES, run_pages
 from stapes.cli.targets import Plan, plan_outputs
 from stapes.errors import StapesError
 
 if TYPE_CHECKING:
-    from stapes.cli.batch import Keep
-    from stapes.cli.journal import Journal
-    from stapes.files import InputFiles
+    from stapes.cli.runner import Keep
+    from stapes.journal.journal import Journal
+    from stapes.output.files import InputFiles
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
@@ -110,7 +110,7 @@ def _work_and_tell(command: Command, plan: Plan, report: Report, tally: Tally, k
 
 
 def _work(command: Command, plan: Plan, report: Report, tally: Tally, keep: Keep | None) -> None:
-    from stapes.cli.batch import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
+    from stapes.cli.runner import Batch, default_concurrency  # noqa: PLC0415 (not for --help)
 
     with warnings_caught(report.warning), load_engine(command) as engine:
         engine.check_speech(command.options.speech)
@@ -132,8 +132,8 @@ def _journal(command: Command, engine: Any, report: Report, inputs: InputFiles) 
     """Open the journal beside the files that will be written; none where none will."""
     if not command.formats:
         return None
-    from stapes.cli.answers import AnswerBounds  # noqa: PLC0415 (SQLite comes with the journal)
-    from stapes.cli.journal import open_journal  # noqa: PLC0415
+    from stapes.journal.codec import AnswerBounds  # noqa: PLC0415 (SQLite comes with the journal)
+    from stapes.journal.journal import open_journal  # noqa: PLC0415
 
     info = engine.info
     bounds = AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))

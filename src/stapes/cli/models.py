@@ -16,7 +16,7 @@ from stapes.cli.progress import Bars, NoBars, bar_is_welcome, is_terminal
 from stapes.errors import OptionError
 
 if TYPE_CHECKING:
-    from stapes.checkpoint.find import InstalledModel, KnownModel
+    from stapes.checkpoint.sources.find import InstalledModel, KnownModel
 
 
 #: What other programs call these -> what is meant.
@@ -57,7 +57,7 @@ def _verb(word: str) -> str:
 
 def _hint(verb: str, names: Sequence[str], where: Mapping[str, str]) -> str:
     """Say what to write instead of words that `stapes models` does not know."""
-    from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
+    from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
     what = "write stapes models, or stapes models pull NAME"
     if verb in _LIST:
@@ -102,7 +102,7 @@ def quieten_hub(*, quiet: bool = False) -> None:
 
 
 def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
-    from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
+    from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
     if not force and (here := find.find_here(name, **where)):
         say(f"{name} is here already: {here}; --force asks the hub for it all the same")
@@ -119,7 +119,7 @@ def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
 
 
 def _list(where: Mapping[str, str], *, as_json: bool) -> int:
-    from stapes.checkpoint import find  # noqa: PLC0415 (NumPy comes with it)
+    from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
     here = find.installed_models(**where)
     names_here = {model.name for model in here}

@@ -15,8 +15,8 @@ from typing import Any, Final, TextIO, cast
 
 from stapes.audio.source import shown_address
 from stapes.errors import OutputError, StapesError, StapesWarning
-from stapes.files import why_not_written
-from stapes.printing import write_text
+from stapes.output.files import why_not_written
+from stapes.runtime.printing import write_text
 
 #: C0 and C1 controls, marks and overrides of direction, line and paragraph separators, surrogates
 _ODD: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

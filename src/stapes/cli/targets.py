@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 from stapes.cli.inputs import STDIN, prepare_folder, try_folder
 from stapes.cli.output import shown_name
 from stapes.errors import OutputError
-from stapes.files import InputFiles, checked_target, file_identity, try_name
-from stapes.writers import output_stem
+from stapes.output.files import InputFiles, checked_target, file_identity, output_stem, try_name
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
@@ -126,14 +125,14 @@ def _each_once(sources: Iterable[str], names: Mapping[str, str]) -> list[str]:
 
 def _journal_places(folder: str) -> set[str | tuple[int, int] | None]:
     """Give what the journal's files are known by: where they are, or will be, and which files they are."""
-    from stapes.cli.journal import journal_files  # noqa: PLC0415 (SQLite comes with it)
+    from stapes.journal.journal import journal_files  # noqa: PLC0415 (SQLite comes with it)
 
     files = journal_files(folder)
     return {*map(os.path.realpath, files), *map(file_identity, files)} - {None}
 
 
 def _named_as_journal(folder: str) -> OutputError:
-    from stapes.cli.journal import JOURNAL_NAME  # noqa: PLC0415 (as above)
+    from stapes.journal.journal import JOURNAL_NAME  # noqa: PLC0415 (as above)
 
     return OutputError(
         f"has the name of the journal that stapes keeps in {folder} ({JOURNAL_NAME}); rename it, or choose another "

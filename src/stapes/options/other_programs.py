@@ -88,13 +88,13 @@ _OF_LOAD: Final = frozenset(
 )
 #: what the library has otherwise: flag -> how
 _IN_PYTHON: Final[Mapping[str, str]] = {
-    "output_format": "write the transcript with stapes.writers.write_files()",
-    "output_dir": "write the transcript with stapes.writers.write_files()",
+    "output_format": "write the transcript with stapes.output.write_files()",
+    "output_dir": "write the transcript with stapes.output.write_files()",
     "concurrency": "submit() several recordings, or call from several threads: they share one engine",
     "progress": "give on_progress instead, a function",
     "max_duration": "give max_duration_s instead",
-    "max_line_width": "lay subtitles out with stapes.subtitles.Layout",
-    "cue_style": "lay subtitles out with stapes.subtitles.Layout",
+    "max_line_width": "lay subtitles out with stapes.output.Layout",
+    "cue_style": "lay subtitles out with stapes.output.Layout",
 }
 #: flags with one dash, of whisper.cpp and of commands in general -> ours
 SHORT_FLAGS: Final[Mapping[str, str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stapes.recording.splice import TimeMap
+from stapes.recording.time_map import TimeMap
 from stapes.results import Flag, LanguageGuess, Segment, Window
 
 

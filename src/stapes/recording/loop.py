@@ -24,19 +24,18 @@ from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
-from stapes.recording.guards import Guarded, Place
-from stapes.recording.hallucination import Settled, Stretch, settle
-from stapes.recording.listening import Frames, Heard, Listen
-from stapes.recording.long_pauses import Pause
+from stapes.recording.guards.pause import Pause
+from stapes.recording.guards.rules import Guarded
+from stapes.recording.guards.state import Watch
+from stapes.recording.language.per_window import Detect, SpokenLanguages, most_spoken
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
-from stapes.recording.segments import Cut, Piece, WindowGeometry, bounded, cut
-from stapes.recording.splice import Seam
-from stapes.recording.spoken import Detect, SpokenLanguages, most_spoken
-from stapes.recording.timeline import Timeline, clips_in_frames
-from stapes.recording.watch import Watch
-from stapes.recording.words import in_order, last_word_end, place_words
+from stapes.recording.segments import Cut, Piece, Place, WindowGeometry, bounded, cut
+from stapes.recording.time_map import Seam, Timeline, clips_in_frames
+from stapes.recording.words.hallucination import Settled, Stretch, settle
+from stapes.recording.words.timing import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Frames, Heard, Listen
 
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5

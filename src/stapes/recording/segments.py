@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.results import Word
 
 #: seconds per frame: 10 ms
@@ -97,3 +98,26 @@ def _whole(tokens: Sequence[int], window: WindowGeometry) -> Piece:
     else:
         duration = window.n_frames * 160 / 16000
     return Piece(start_s=window.offset_s, end_s=window.offset_s + duration, tokens=tuple(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which stretch was decoded, in frames of the recording."""
+
+    seek: int
+    n_frames: int
+
+    @property
+    def end(self) -> int:
+        """The first frame behind it."""
+        return self.seek + self.n_frames
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins."""
+        return self.seek / FRAMES_PER_SECOND
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends."""
+        return self.end / FRAMES_PER_SECOND

@@ -16,17 +16,17 @@ from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
-from stapes.recording.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language import LanguageQuestion, candidates_of
-from stapes.recording.listening import Ear, Listen, OpenListener
+from stapes.recording.language.per_window import Detect
+from stapes.recording.language.question import LanguageQuestion, candidates_of
 from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
-from stapes.recording.splice import Seam, TimeMap
-from stapes.recording.spoken import Detect
-from stapes.recording.strand import Strand, WindowCost
-from stapes.recording.window_work import WindowAtHand
+from stapes.recording.passes import WindowAtHand
+from stapes.recording.protocols import Strand, WindowCost
+from stapes.recording.time_map import Seam, TimeMap
+from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import Ear, Listen, OpenListener
 
 _LOG = logging.getLogger("stapes")
 #: windows that are listened to before others have their turn; each takes 12 to 18 ms, as long as a step of many rows

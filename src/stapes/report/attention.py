@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stapes.audio.load import AudioSource
+from stapes.audio.load import AudioSource, loaded
 from stapes.audio.pcm import Recording
-from stapes.backends.alignment import alignment_cost, dtw_path
 from stapes.backends.base import FloatArray, IntArray
-from stapes.engine import Engine
+from stapes.backends.numerics import alignment_cost, dtw_path
+from stapes.engine.engine import Engine
 from stapes.errors import OptionError
 from stapes.options import Audio, Channel, Clock, Task
-from stapes.report.write import loaded
 from stapes.results import Transcript, Window, WordTiming
 
 

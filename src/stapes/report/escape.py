@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from stapes.languages import language_title
-from stapes.writers import format_timestamp
+from stapes.output.writers import format_timestamp
 
 #: what HTML does not allow, or shows letters in another order than they are in: a replacement character stands for it
 _CONTROLS: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")

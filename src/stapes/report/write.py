@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote
 
-from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.load import AudioSource, loaded
 from stapes.audio.pcm import Recording
 from stapes.errors import OptionError
-from stapes.files import InputFiles, checked_target, write_whole
 from stapes.options import Audio, Channel, Clock
 from stapes.options.checks import number, plain, plain_items, require
+from stapes.output.files import InputFiles, checked_target, write_whole
 from stapes.report import escape
 from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
@@ -96,20 +95,6 @@ def opened(
     """Load a recording, laid out in the time of its transcript, and close what was loaded here."""
     with loaded(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
         yield recording.laid_out()
-
-
-@contextmanager
-def loaded(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
-    """Load a recording that is not loaded yet, and close what was loaded here."""
-    if not isinstance(audio, Recording):
-        with load_audio(audio, **asdict(wanted)) as recording:
-            yield recording
-    elif wanted == Audio():
-        yield audio
-    else:
-        raise OptionError(
-            "audio_track, channel and clock are for files; a loaded recording was loaded with its own: leave them out"
-        )
 
 
 @contextmanager

@@ -1,0 +1,192 @@
+"""The network in the native library, for processors: one call for each window and for each step.
+
+What is computed, in which precision and on which instruction set: docs/native.md. This file turns the contract's
+objects into the library's and back, and refuses what the library must not be asked.
+
+Source of the network: openai/whisper model.py at c0d2f62.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stapes.backends.base import (
+    BackendInfo,
+    Best,
+    Draw,
+    FloatArray,
+    IntArray,
+    LogMelKernel,
+    ProbeResult,
+    RowId,
+    RowResult,
+    RowStep,
+    TokenColumnsKernel,
+    WindowId,
+)
+from stapes.backends.handles import Ledger, LedgerBackend
+from stapes.backends.native.library import library
+from stapes.backends.native.weights import load_weights
+from stapes.backends.numerics import entries
+from stapes.backends.resources import usable_cores
+from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.errors import OptionError
+from stapes.options import PRECISIONS
+
+#: names an instruction set, instead of the best one that the processor has
+ISA_VARIABLE = "STAPES_ISA"
+_MOST_THREADS = 256
+
+
+class NativeBackend(LedgerBackend[Any, Any]):
+    """Satisfies `stapes.backends.base.Backend`."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, threads: int | None = None, precision: str = "float32", isa: str | None = None
+    ) -> None:
+        """Pack the weights.
+
+        threads: None uses the cores that the process may use.   precision: one of PRECISIONS.
+        isa: an instruction set by name; None takes STAPES_ISA's, or the best.
+        Raises OptionError for a set that this machine lacks, BackendError if there is not enough memory.
+        """
+        native = library()
+        self.spec: ModelSpec = checkpoint.spec
+        self._isa = choose_isa(isa or os.environ.get(ISA_VARIABLE), native.isa_names())
+        self._threads = min(threads or usable_cores(), _MOST_THREADS)
+        self._native = native
+        spec = self.spec
+        sizes = [spec.n_mels, spec.n_audio_ctx, spec.n_audio_state, spec.n_audio_head, spec.n_audio_layer]
+        sizes += [spec.n_vocab, spec.n_text_ctx, spec.n_text_head, spec.n_text_layer]
+        self._model = native.Model(sizes, precision, self._isa, self._threads)
+        load_weights(self._model, checkpoint.tensors, spec)
+        self._info = BackendInfo(
+            name="native",
+            device="cpu",
+            precision=precision,
+            threads=self._threads,
+            weight_bytes=self._model.weight_bytes,
+            window_bytes=self._model.window_bytes,
+            row_bytes=self._model.row_bytes,
+            precisions=PRECISIONS,
+            isa=self._isa,
+        )
+        self.ledger: Ledger[Any, Any] = Ledger(spec)
+
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        """The library's own log-mel."""
+        isa = self._isa
+
+        def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
+            mel: FloatArray = self._native.log_mel(isa, _contiguous(samples), _contiguous(filters))
+            return mel
+
+        return log10_mel
+
+    @property
+    def token_columns(self) -> TokenColumnsKernel:
+        """The library's own alignment."""
+        native = self._native
+
+        def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
+            cost = native.alignment_cost(_contiguous(scores), n_columns, n_before)
+            return entries(native.dtw_path(cost)) if n_columns else np.zeros(len(cost), np.int32)
+
+        return token_columns
+
+    @property
+    def info(self) -> BackendInfo:
+        """What runs the network, and what it costs."""
+        return self._info
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
+        self.ledger.check_mel(mel)
+        return [self.ledger.add_window(self._model.encode(_contiguous(one))) for one in mel]
+
+    def open(self, window: WindowId) -> RowId:
+        """Open an empty row over a window."""
+        return self.ledger.add_row(window, self._native.Row())
+
+    def fork(self, row: RowId) -> RowId:
+        """Open a row that holds the same tokens as another; what both hold is kept once."""
+        source = self.ledger.row(row)
+        return self.ledger.add_row(source.window, self._model.fork(source.cache, source.length), source.length)
+
+    def shut_down(self) -> None:
+        """Forget everything; threads end with the last backend that uses them."""
+        self.ledger.clear()
+        self._model = None
+
+    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+        """Advance each row by its new tokens, all in one call."""
+        self.ledger.check_steps(steps)
+        requests = [self._request(one) for one in steps]
+        self._model.step(requests)
+        for one in steps:
+            self.ledger.row(one.row).length += len(one.tokens)
+        return [self._answer(one, request) for one, request in zip(steps, requests, strict=True)]
+
+    def _request(self, step: RowStep) -> Any:
+        row, within = self.ledger.row(step.row), step.within or (0, self.spec.n_audio_ctx)
+        request = self._native.Request(row.cache, self.ledger.window(row.window), row.length, list(step.tokens), within)
+        if step.choice is not None:
+            self._choose(request, step)
+        if step.probes or step.logits_at or step.attention:
+            probes = [(one.position, list(one.ids), one.below or self.spec.n_vocab) for one in step.probes]
+            request.look(probes, list(step.logits_at), _distinct(step.attention), self.spec.n_audio_ctx)
+        return request
+
+    def _choose(self, request: Any, step: RowStep) -> None:
+        choice, constraint, n_vocab = step.choice, step.constraint, self.spec.n_vocab
+        now = [(max(first, 0), min(last, n_vocab)) for first, last in constraint.now]
+        vote_from = -1 if constraint.vote_from is None else constraint.vote_from
+        if isinstance(choice, Best):
+            how: tuple[str, int, float, list[float]] = ("best", 1, 1.0, [])
+        elif isinstance(choice, Draw):
+            how = ("draw", len(choice.uniforms), choice.temperature, list(choice.uniforms))
+        else:
+            assert choice is not None
+            how = ("top", min(choice.n, n_vocab), 1.0, [])
+        request.choose(*how, constraint.permanent.array, now, vote_from)
+
+    def _answer(self, step: RowStep, request: Any) -> RowResult:
+        probes = tuple(
+            ProbeResult(logits=request.probe_logits(i), log_normaliser=request.probe_normalisers[i])
+            for i in range(len(step.probes))
+        )
+        return RowResult(
+            ids=tuple(request.ids),
+            logprobs=tuple(request.logprobs),
+            probes=probes,
+            logits=request.logits() if step.logits_at else None,
+            attention=self._attention(step, request) if step.attention else None,
+        )
+
+    def _attention(self, step: RowStep, request: Any) -> FloatArray:
+        """Give each head's scores in the order, and as often, as they were asked for."""
+        heads = _distinct(step.attention)
+        scores: FloatArray = request.attention(self.spec.n_audio_ctx)
+        return scores if len(heads) == len(step.attention) else scores[[heads.index(one) for one in step.attention]]
+
+
+def _distinct(heads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return list(dict.fromkeys(heads))
+
+
+def choose_isa(wanted: str | None, usable: Sequence[str]) -> str:
+    """Take the set that is asked for, or the best. Raises OptionError if it is not usable."""
+    if not wanted:
+        return usable[0]
+    if wanted not in usable:
+        raise OptionError(f"{ISA_VARIABLE} asks for {wanted!r}; this machine has: {', '.join(usable)}")
+    return wanted
+
+
+def _contiguous(values: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(values, dtype=np.float32)

@@ -1,0 +1,304 @@
+"""The network in NumPy, float32: plain, exact, and runs anywhere.
+
+Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
+nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
+The encoder's work is shared out by a pool of our own; the decoder's products are too small for that, and BLAS's own
+threads share them while that helps (pace.py).
+
+Source of the network: openai/whisper model.py at c0d2f62.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stapes.audio.mel import log10_mel
+from stapes.backends.base import (
+    BackendInfo,
+    FloatArray,
+    LogMelKernel,
+    RowId,
+    RowResult,
+    RowStep,
+    TokenColumnsKernel,
+    WindowId,
+)
+from stapes.backends.handles import Ledger, LedgerBackend, Row
+from stapes.backends.numerics import token_columns
+from stapes.backends.numpy.blas_threads import Pace
+from stapes.backends.numpy.encoder import encode
+from stapes.backends.numpy.kernels import gelu, softmax
+from stapes.backends.numpy.weights import ID_BLOCK, Weights
+from stapes.backends.resources import usable_cores
+from stapes.backends.sampling import choose, constrain, probe
+from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.runtime.processes import ForkGate, register
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Cache:
+    """The self-attention keys and values of one decoder row."""
+
+    keys: FloatArray  # (layers, heads, n_text_ctx, width)
+    values: FloatArray
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The cross-attention keys and values of one window."""
+
+    keys: FloatArray  # (layers, heads, width, n_audio_ctx)
+    values: FloatArray  # (layers, heads, n_audio_ctx, width)
+
+    def part(self, within: tuple[int, int] | None) -> _Memory:
+        """Give a view of some positions; None: of all."""
+        chosen = slice(*within) if within else slice(None)
+        return _Memory(self.keys[..., chosen], self.values[:, :, chosen])
+
+
+class NumpyBackend(LedgerBackend[_Memory, _Cache]):
+    """Satisfies `stapes.backends.base.Backend`."""
+
+    def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
+        """Take the weights as float32; threads: None uses every core that the process may use."""
+        self.spec: ModelSpec = checkpoint.spec
+        self._weights = Weights(checkpoint.tensors, self.spec)
+        self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
+        self._threads = threads or usable_cores()
+        self._pace = Pace(self._threads)
+        self._blas = _blas_controller()
+        self._gate = ForkGate()  # OpenBLAS holds a lock now and then, which would stay locked in the child
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Make the pool, anew in a forked child: the parent's threads are not there."""
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
+
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        """NumPy's own log-mel: the twin itself."""
+        return log10_mel
+
+    @property
+    def token_columns(self) -> TokenColumnsKernel:
+        """NumPy's own alignment: the twin itself."""
+        return token_columns
+
+    @property
+    def info(self) -> BackendInfo:
+        """What runs the network, and what it costs."""
+        spec = self.spec
+        row = 2 * spec.n_text_layer * spec.n_text_ctx * spec.n_text_state * 4
+        return BackendInfo(
+            name="numpy",
+            device="cpu",
+            precision="float32",
+            threads=self._threads,
+            weight_bytes=self._weights.n_bytes,
+            window_bytes=2 * spec.n_text_layer * spec.n_audio_ctx * spec.n_text_state * 4,
+            row_bytes=row,
+        )
+
+    # Windows.
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
+        self.ledger.check_mel(mel)
+        with self._blas_threads(1):
+            memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
+        return [self.ledger.add_window(memory) for memory in memories]
+
+    def _cross_memory(self, encoded: FloatArray) -> _Memory:
+        """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
+        w, spec = self._weights, self.spec
+        width = spec.n_text_state // spec.n_text_head
+        shape = (spec.n_text_layer, spec.n_text_head)
+        memory = _Memory(
+            keys=np.empty((*shape, width, spec.n_audio_ctx), dtype=np.float32),
+            values=np.empty((*shape, spec.n_audio_ctx, width), dtype=np.float32),
+        )
+
+        def project(layer: int) -> None:
+            block = f"decoder.blocks.{layer}.cross_attn"
+            key, value = w.linear(encoded, f"{block}.key"), w.linear(encoded, f"{block}.value")
+            memory.keys[layer] = key.reshape(-1, spec.n_text_head, width).transpose(1, 2, 0)
+            memory.values[layer] = value.reshape(-1, spec.n_text_head, width).transpose(1, 0, 2)
+
+        self._share(project, range(spec.n_text_layer))
+        return memory
+
+    def _share(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
+        """Let the calling thread and the pool's share a piece of work. It does not nest."""
+        left = iter(parts)  # threads take from one iterator: what is next is nobody else's
+
+        def take() -> None:
+            for part in left:
+                work(part)
+
+        helpers = [self._pool.submit(take) for _ in range(min(self._threads, len(parts)) - 1)]
+        try:
+            take()
+        finally:
+            for helper in helpers:
+                helper.result()
+
+    # Rows.
+
+    def open(self, window: WindowId) -> RowId:
+        """Open an empty row over a window."""
+        return self.ledger.add_row(window, self._empty_cache())
+
+    def _empty_cache(self) -> _Cache:
+        spec = self.spec
+        shape = (spec.n_text_layer, spec.n_text_head, spec.n_text_ctx, spec.n_text_state // spec.n_text_head)
+        # Memory that is never written is never taken: a short row costs what it holds.
+        return _Cache(np.empty(shape, np.float32), np.empty(shape, np.float32))
+
+    def fork(self, row: RowId) -> RowId:
+        """Open a row that holds the same tokens as another."""
+        source, cache = self.ledger.row(row), self._empty_cache()
+        cache.keys[:, :, : source.length] = source.cache.keys[:, :, : source.length]
+        cache.values[:, :, : source.length] = source.cache.values[:, :, : source.length]
+        return self.ledger.add_row(source.window, cache, source.length)
+
+    def shut_down(self) -> None:
+        """End the pool's threads and forget everything."""
+        self._pool.shutdown()
+        self.ledger.clear()
+        self._weights.clear()
+
+    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+        """Advance each row by its new tokens."""
+        self.ledger.check_steps(steps)
+        # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
+        thin = all(len(one.tokens) == 1 for one in steps)
+        started = time.perf_counter()
+        with self._blas_threads(self._pace.n_threads if thin else 1):
+            results = [self._advance(one) for one in steps]
+            logits = [self._logits(one, x) for one, (x, _) in zip(steps, results, strict=True)]
+        if thin and steps:
+            self._pace.note((time.perf_counter() - started) / len(steps))
+        attention = (one for _, one in results)
+        return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
+
+    def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
+        """Run a row's new tokens through all layers.
+
+        Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
+        """
+        row, w = self.ledger.row(step.row), self._weights
+        start, stop = row.length, row.length + len(step.tokens)
+        x = w["decoder.token_embedding.weight"][list(step.tokens)]
+        x += w["decoder.positional_embedding"][start:stop]
+        part = self.ledger.window(row.window).part(step.within)
+        seen = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
+        for layer in range(self.spec.n_text_layer):
+            block = f"decoder.blocks.{layer}"
+            x += self._attend_self(x, block, row, layer)
+            wanted = [(head, seen[i]) for i, (its_layer, head) in enumerate(step.attention) if its_layer == layer]
+            x += self._attend_cross(x, block, part, layer, wanted)
+            h = gelu(w.linear(w.norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0"))
+            x += w.linear(h, f"{block}.mlp.2")
+        row.length = stop
+        return x, seen if step.attention else None
+
+    def _attend_self(self, x: FloatArray, block: str, row: Row[_Cache], layer: int) -> FloatArray:
+        w = self._weights
+        n, start, stop = len(x), row.length, row.length + len(x)
+        query, key, value = self._heads(w.linear(w.norm(x, f"{block}.attn_ln"), f"{block}.qkv"), 3)
+        row.cache.keys[layer, :, start:stop] = key
+        row.cache.values[layer, :, start:stop] = value
+        scores = query @ row.cache.keys[layer, :, :stop].transpose(0, 2, 1)
+        scores *= np.float32(query.shape[-1] ** -0.5)
+        if n > 1:  # a new token does not see those after it
+            scores[:, np.triu(np.ones((n, stop), dtype=bool), k=start + 1)] = -np.inf
+        mix = softmax(scores) @ row.cache.values[layer, :, :stop]
+        return w.linear(self._joined(mix), f"{block}.attn.out")
+
+    def _attend_cross(
+        self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: Sequence[tuple[int, FloatArray]]
+    ) -> FloatArray:
+        """Attend to the window. wanted: heads, and where their scores before the softmax go: (n, n_audio_ctx) each."""
+        w = self._weights
+        (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
+        scores = query @ memory.keys[layer]
+        scores *= np.float32(query.shape[-1] ** -0.5)
+        for head, kept in wanted:
+            kept[:] = scores[head]
+        mix = softmax(scores) @ memory.values[layer]
+        return w.linear(self._joined(mix), f"{block}.cross_attn.out")
+
+    def _heads(self, x: FloatArray, n_parts: int) -> FloatArray:
+        """(n, parts * d) -> (parts, heads, n, width)."""
+        return x.reshape(len(x), n_parts, self.spec.n_text_head, -1).transpose(1, 2, 0, 3)
+
+    @staticmethod
+    def _joined(x: FloatArray) -> FloatArray:
+        """(heads, n, width) -> (n, d)."""
+        return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+    def _logits(self, step: RowStep, x: FloatArray) -> dict[int, FloatArray]:
+        """Multiply with the vocabulary at the positions that are asked for, and only there.
+
+        x: the last layer's output (n, d).
+        Returns position -> logits (n_vocab,); -inf where only a choice is wanted and its constraint forbids the id.
+        """
+        embedding = self._weights["decoder.token_embedding.weight"]
+        found: dict[int, FloatArray] = {}
+        for position in sorted(_wanted_positions(step)):
+            h = self._weights.norm(x[position : position + 1], "decoder.ln")[0]
+            allowed = _allowed_span(step, position, self.spec.n_vocab)
+            logits = np.full(len(embedding), -np.inf, np.float32)
+            np.matmul(embedding[allowed], h, out=logits[allowed])
+            found[position] = logits[: self.spec.n_vocab]
+        return found
+
+    @contextmanager
+    def _blas_threads(self, n: int) -> Iterator[None]:
+        """Let BLAS use n threads for a while: one where our pool shares out the work, all where it does not."""
+        with self._gate.held(), self._blas.limit(limits=n, user_api="blas"):
+            yield
+
+
+def _wanted_positions(step: RowStep) -> set[int]:
+    """Tell after which of a row's new tokens logits are needed."""
+    last = {len(step.tokens) - 1} if step.choice is not None else set()
+    return last | {one.position for one in step.probes} | set(step.logits_at)
+
+
+def _allowed_span(step: RowStep, position: int, n_vocab: int) -> slice:
+    """Cut off the lower and upper ids that the constraint forbids: a timestamp is often all that may come."""
+    if position in step.logits_at or any(position == one.position for one in step.probes):
+        return slice(0, -(-n_vocab // ID_BLOCK) * ID_BLOCK)
+    start = max((stop for first, stop in step.constraint.now if first == 0), default=0)
+    end = min((first for first, stop in step.constraint.now if stop >= n_vocab), default=n_vocab)
+    # Whole blocks of ids, so that each id's sum runs as it does in the whole product.
+    return slice(start // ID_BLOCK * ID_BLOCK, -(-end // ID_BLOCK) * ID_BLOCK) if start < end else slice(0, 0)
+
+
+def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray | None) -> RowResult:
+    """Turn logits by position into what the step asked for."""
+    probes = tuple(probe(logits[one.position], one) for one in step.probes)
+    whole = np.stack([logits[position] for position in step.logits_at]) if step.logits_at else None
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    if step.choice is not None:
+        allowed = logits[len(step.tokens) - 1]
+        ids, logprobs = choose(constrain(allowed, step.constraint), allowed, step.choice)
+    return RowResult(ids=ids, logprobs=logprobs, probes=probes, logits=whole, attention=attention)
+
+
+def _blas_controller() -> Any:
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415 (it looks through the loaded libraries: slow)
+
+    return ThreadpoolController()

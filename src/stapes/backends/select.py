@@ -1,0 +1,87 @@
+"""Which backend runs a model, and in which precision: what is asked for, what is here, and what was measured."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from stapes.backends import REGISTRY, backend_class
+from stapes.backends.base import Backend
+from stapes.backends.native.library import is_built, library, library_problem
+from stapes.backends.resources import check_room
+from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.checkpoint.heads import FINGERPRINTS
+from stapes.errors import OptionError, StapesWarning
+from stapes.options import PRECISIONS
+
+DEFAULT_PRECISION = "float32"
+#: (official model, instruction set) -> precision
+BEST: dict[tuple[str, str], str] = {
+    ("base", "avx512_amx"): "bfloat16",
+    ("base", "avx512_bf16"): "bfloat16",
+    ("base", "avx2"): "int8",
+}
+
+#: bytes of a weight as the native library holds it: float32 arithmetic on weights stored as float16
+_WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}
+_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of a row's keys and values
+_WINDOW_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a window's; at least: some sets take 2 in int8
+_INT8_VOCABULARY_BYTES = 2  # beside its 8 bits, the finer weights that decide
+
+
+def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: int | None) -> Backend:
+    """Run a model on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
+
+    precision: one of PRECISIONS, or "auto": what was measured to be best for this model here, else float32.
+    Raises OptionError for what the backend cannot do, BackendError if there is not enough memory.
+    """
+    _check_name(name)
+    if precision not in (*PRECISIONS, "auto"):
+        raise OptionError(f"precision {precision!r} is not in this version; there are: {', '.join(PRECISIONS)}, auto")
+    if name == "numpy" or (name == "auto" and not is_built()):
+        return _open_numpy(checkpoint, asked_for=name == "numpy", precision=precision, threads=threads)
+    from stapes.backends.native.backend import ISA_VARIABLE, choose_isa  # noqa: PLC0415 (only where the library is here)
+
+    isa = choose_isa(os.environ.get(ISA_VARIABLE), library().isa_names())
+    if precision == "auto":
+        precision = best_precision(FINGERPRINTS.get(checkpoint.fingerprint), isa)
+    check_room(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
+    made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
+    return made
+
+
+def _check_name(backend: str) -> None:
+    if backend not in (*REGISTRY, "auto"):
+        raise OptionError(f"backend {backend!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
+
+
+def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:
+    if precision not in (DEFAULT_PRECISION, "auto"):
+        why = "" if asked_for else f", and the native library is not here: {library_problem()}"
+        raise OptionError(f"NumPy computes in {DEFAULT_PRECISION}, not in {precision}{why}")
+    if not asked_for:
+        warnings.warn(
+            f"running on NumPy, several times slower than the native library, which is not here: {library_problem()}. "
+            "Installing stapes again with a C++ compiler (g++ 11, clang 14 or newer) builds it",
+            StapesWarning,
+            stacklevel=4,
+        )
+    check_room(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {DEFAULT_PRECISION}")
+    made: Any = backend_class("numpy")(checkpoint, threads=threads)
+    backend: Backend = made
+    return backend
+
+
+def _needed_bytes(spec: ModelSpec, precision: str) -> int:
+    """Estimate what loading takes at least: the weights, and one window's and one row's keys and values."""
+    weights = spec.n_parameters * _WEIGHT_BYTES[precision]
+    if precision == "int8":
+        weights += spec.n_vocab * spec.n_text_state * _INT8_VOCABULARY_BYTES
+    values = spec.n_audio_ctx * _WINDOW_VALUE_BYTES[precision] + spec.n_text_ctx * _VALUE_BYTES[precision]
+    return weights + 2 * spec.n_text_layer * spec.n_text_state * values
+
+
+def best_precision(model: str | None, isa: str) -> str:
+    """Pick a precision. model: the official model that the weights are, or None."""
+    return DEFAULT_PRECISION if model is None else BEST.get((model, isa), DEFAULT_PRECISION)

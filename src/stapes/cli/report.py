@@ -1,0 +1,241 @@
+"""`stapes report` and `stapes plot`: a transcript to look at, with all flags of a transcription.
+
+Both transcribe as the command without them does, with the same progress, journal and errors, and with word times
+always; only what is written at the end is another thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stapes.cli.command import Command, command_of
+from stapes.cli.flags import build_parser, read_words
+from stapes.cli.help import version
+from stapes.cli.inputs import STDIN, find_inputs, opened_source
+from stapes.cli.output import shown_name
+from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
+from stapes.output.files import InputFiles, file_identity, why_not_written
+
+if TYPE_CHECKING:
+    from stapes.cli.loading import Ticket
+    from stapes.engine.info import EngineInfo
+    from stapes.results import Transcript
+
+PAGES: Final = ("report", "plot")
+_IMAGES: Final = ("png", "svg")
+_SOUNDS: Final = ("inside", "link", "none")
+_DESCRIPTIONS: Final = {
+    "report": """\
+Transcribes a recording and writes one HTML page that needs nothing else, no
+network least of all: waveform, segments, words by probability, each to be
+heard with a click, and what was decided in every window (docs/report.md).
+
+  stapes report talk.mp3                      write talk.report.html
+  stapes report talk.mp3 --output page.html
+  stapes report talk.mp3 --audio link         refer to talk.mp3, beside the page
+""",
+    "plot": """\
+Transcribes a recording and draws it: waveform, words by probability, and the
+values of every window (docs/report.md). Needs matplotlib, the extra "plot".
+
+  stapes plot talk.mp3                        draw talk.plot.png
+  stapes plot talk.mp3 --output talk.svg
+  stapes plot talk.mp3 --span 600,660         a minute of it, larger
+  stapes plot talk.mp3 --window 3             and where window 3 has its words
+""",
+}
+_EPILOG: Final = "All other flags are those of a transcription; word times are always on.\n"
+
+
+def run_pages(kind: str, words: Sequence[str], transcribe_all: Callable[..., int]) -> int:
+    """Run `stapes report ...` or `stapes plot ...` and give the exit code."""
+    try:
+        values = read_words(words, _parser(kind))
+    except SystemExit:  # --help has printed its page
+        return 0
+    if not values["audio"] and Path(kind).is_file():
+        raise OptionError(f"{kind}: give a recording to stapes {kind}; for the file of that name write ./{kind}")
+    command = _command(kind, values)
+    _check_target(kind, values, command)
+    if kind == "plot":
+        from stapes.report.figure import require_matplotlib  # noqa: PLC0415 (NumPy comes with it)
+
+        require_matplotlib()
+    with _pipes_copied(command) as copied:
+        return transcribe_all(copied, partial(_plot if kind == "plot" else _report, copied, values))
+
+
+def _parser(kind: str) -> argparse.ArgumentParser:
+    """Make the parser: that of a transcription, and the flags of this page."""
+    parser = build_parser()
+    parser.prog, parser.usage = f"stapes {kind}", f"stapes {kind} AUDIO... [flags]"
+    parser.description, parser.epilog = _DESCRIPTIONS[kind], _EPILOG
+    add = parser.add_argument_group(kind.capitalize()).add_argument
+    add("--output", metavar="FILE",
+        help=f"the file to write (default: the recording's name and .{kind}.{_suffix(kind)}, in -o)")  # fmt: skip
+    if kind == "report":
+        add("--audio", dest="sound", choices=_SOUNDS, default="inside", metavar="|".join(_SOUNDS),
+            help="inside: in the page, if it is not longer than two hours; link: the page refers to the "
+                 "recording's file; none: without sound (default: inside)")  # fmt: skip
+    else:
+        add("--span", type=_span, metavar="FROM,TO", help="seconds to draw (default: all)")
+        add("--window", type=_numbers, default=(), metavar="N,...",
+            help="draw where the words of these windows are too: the attention of their tokens, and the path through "
+                 "it; windows are counted from 1, as in the report")  # fmt: skip
+    for action in parser._actions:
+        if action.dest == "output_format":
+            action.choices = _IMAGES if kind == "plot" else action.choices
+            action.help = f"{' or '.join(_IMAGES)} (default: png)" if kind == "plot" else argparse.SUPPRESS
+        elif action.dest == "output_dir":
+            action.help = "write into this folder, made if missing (default: .)"
+        elif action.dest == "word_timestamps":
+            action.help = argparse.SUPPRESS
+    return parser
+
+
+def _span(text: str) -> tuple[float, float]:
+    """Read two times in seconds."""
+    try:
+        first_s, end_s = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give two times in seconds, as in 600,660; got {text!r}") from None
+    if not 0 <= first_s < end_s < math.inf:
+        raise argparse.ArgumentTypeError(f"give the earlier time first, from 0 on; got {text!r}")
+    return first_s, end_s
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Read numbers of windows."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}(,0*[1-9]\d{0,8})*", text):
+        raise argparse.ArgumentTypeError(f"give numbers of windows, counted from 1, as in 1,3; got {text!r}")
+    return tuple(map(int, text.split(",")))
+
+
+def _suffix(kind: str) -> str:
+    return "html" if kind == "report" else _IMAGES[0]
+
+
+def _command(kind: str, values: dict[str, Any]) -> Command:
+    """Make the command of a transcription, which writes one file per recording."""
+    output, folder = values["output"], values["output_dir"]
+    if kind == "report" and values["output_format"] is not None:
+        raise OptionError("stapes report writes a page; transcripts in other formats are written without report")
+    if output is not None and values["skip_existing"]:
+        raise OptionError("--skip_existing looks for files of the usual names; leave out --output or --skip_existing")
+    if output is not None and folder is not None:
+        raise OptionError("give either --output FILE or --output_dir FOLDER")
+    suffix = values["output_format"] or _suffix(kind)
+    folder = folder if output is None else os.path.dirname(output)  # noqa: PTH120 (as it is written)
+    if values.get("window") and values["vad"]:
+        raise OptionError("--window draws a window of the recording as it is; leave --vad out")
+    changed = {"output_format": None, "output_dir": folder or ".", "word_timestamps": True}
+    page = (output, *(values.get(name) for name in ("sound", "span", "window")))
+    return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page, output_file=output)
+
+
+def _check_target(kind: str, values: dict[str, Any], command: Command) -> None:
+    """Raise OptionError where the file that was named cannot be what is asked for."""
+    output = command.output_file
+    if output == "-":
+        raise OptionError("--output -: a file is written, and nothing to standard output; for this name write ./-")
+    if output is not None and len({file_identity(one) or one for one in find_inputs(command.audio).sources}) > 1:
+        raise OptionError(f"--output {output} is one file, and there are several recordings; give -o FOLDER instead")
+    if kind == "plot":
+        suffix = os.path.splitext(output)[1].lower() if output is not None else ""  # noqa: PTH122 (as above)
+        if output is not None and suffix.removeprefix(".") not in _IMAGES:
+            raise OptionError(f"--output {output}: a plot is a .png or an .svg; name it so")
+    elif values["sound"] == "link" and (pipe := next(filter(_is_pipe, command.audio), None)) is not None:
+        name = "standard input" if pipe == STDIN else f"the pipe {pipe}"
+        raise OptionError(f"--audio link: {name} is no file that a page could refer to; leave it out")
+
+
+def _is_pipe(word: str) -> bool:
+    try:
+        return word == STDIN or stat.S_ISFIFO(os.stat(word).st_mode)  # noqa: PTH116 (as it is written)
+    except (OSError, ValueError):  # to be said when it is opened
+        return False
+
+
+@contextmanager
+def _pipes_copied(command: Command) -> Iterator[Command]:
+    """Copy what comes through pipes into files, to be read twice: for the transcript, and for the page."""
+    pipes = {source for source in find_inputs(command.audio).sources if _is_pipe(source)}
+    if not pipes:
+        yield command
+        return
+    with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
+        copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
+        yield replace(command, copies=copies)
+
+
+def _copied(pipe: str, path: Path) -> str:
+    if pipe == STDIN and sys.stdin is None:
+        raise AudioError("standard input: is closed; name a file, or pipe one in")
+    try:
+        with path.open("wb") as file, nullcontext(sys.stdin.buffer) if pipe == STDIN else open(pipe, "rb") as read:  # noqa: PTH123
+            shutil.copyfileobj(read, file)
+    except OSError as error:
+        raise OutputError(f"{shown_name(pipe)}: cannot be copied to {path}: {why_not_written(error)}") from error
+    return str(path)
+
+
+def _report(
+    command: Command,
+    values: dict[str, Any],
+    engine: Any,
+    ticket: Ticket,
+    transcript: Transcript,
+    inputs: InputFiles,
+) -> list[Path]:
+    from stapes.report import write_report  # noqa: PLC0415 (as above)
+
+    (path,) = command.targets(ticket.source)
+    model = _model_line(engine.info)
+    source = asdict(command.options.audio)
+    with opened_source(command, ticket.source) as audio:
+        return [write_report(transcript, audio, path, model=model, sound=values["sound"], inputs=inputs, **source)]
+
+
+def _plot(
+    command: Command,
+    values: dict[str, Any],
+    engine: Any,
+    ticket: Ticket,
+    transcript: Transcript,
+    inputs: InputFiles,
+) -> list[Path]:
+    from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
+    from stapes.report import window_attention, write_plot  # noqa: PLC0415
+
+    (path,), attentions = command.targets(ticket.source), []
+    with (
+        opened_source(command, ticket.source) as audio,
+        load_audio(audio, **asdict(command.options.audio)) as recording,
+    ):
+        for number in values["window"]:
+            found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
+            if found is None:
+                message = f"{ticket.name}: window {number} has no words, and nothing to draw"
+                warnings.warn(message, StapesWarning, stacklevel=1)
+            else:
+                attentions.append(found)
+        return [write_plot(transcript, recording, path, span_s=values["span"], attentions=attentions, inputs=inputs)]
+
+
+def _model_line(info: EngineInfo) -> str:
+    """Say what transcribed."""
+    return f"{info.model} ({info.format}), {info.precision} on {info.backend}, {info.device}; stapes {version()}"

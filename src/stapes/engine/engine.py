@@ -1,0 +1,456 @@
+"""READ FIRST. One model, ready to transcribe: transcribe, stream, submit.
+
+The way through the four rings: a call here makes a job; `step` asks the scheduler (many recordings) for a batch;
+its jobs ask their `recording.task` (one recording: the seek loop), which asks `decoding.window` (one window: prompt,
+tries, result), which says what `backends` (one step of the network) is to do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, replace
+from types import TracebackType
+from typing import Any
+
+from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.pcm import Recording
+from stapes.backends.base import Backend
+from stapes.backends.resources import default_max_memory
+from stapes.checkpoint.base import Checkpoint
+from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
+from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
+from stapes.engine.scheduled_job import JobState, ProgressSink, ScheduledJob, Wishes
+from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
+from stapes.engine.tasks import Work, Workshop, detection_options, tokenizer_of
+from stapes.engine.thread import EngineThread, Turns
+from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
+from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
+from stapes.options.checks import above_0, plain, require
+from stapes.output.writers import format_timestamp
+from stapes.recording.events import EventSink, JobEvent, WindowDone
+from stapes.recording.language.question import candidates_of
+from stapes.recording.loop import Answer
+from stapes.recording.words.attention import AttentionScores
+from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.runtime.printing import Printer
+from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
+from stapes.tokenizer import Tokenizer
+from stapes.vad.detector import OpenListener
+
+
+class Engine(BoundToProcess):
+    """One model. Any thread or asyncio task may call; one thread at a time steps the model, for all jobs at once."""
+
+    _cannot_be_pickled = (
+        "an engine cannot be pickled or copied: it holds a model's memory and this process's threads. "
+        "Call stapes.load() in the other process, once; threads share an engine, and a forked child may use it too"
+    )
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        backend: Backend,
+        *,
+        max_memory: int | None = None,
+        listener: OpenListener | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
+
+        max_memory: as for `load`.
+        listener: makes what hears speech; without it, the guards that need one rest.
+        tokenizer: the checkpoint's; None makes it.
+        Raises OptionError if not one window fits, CheckpointError where the weights turn out not to be what they
+        should be.
+        """
+        self._checkpoint = checkpoint
+        self._backend = backend
+        checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
+        self._tokenizer = tokenizer or tokenizer_of(checkpoint)
+        self._workshop = Workshop(checkpoint, backend, self._tokenizer, listener)
+        self._closed = False
+        if max_memory is None:
+            max_memory = default_max_memory(backend.info.window_bytes)
+        self._begin(MemoryBound.of(backend, max_memory))
+        register(self)
+
+    def _begin(self, bound: MemoryBound) -> None:
+        """Begin without jobs and threads."""
+        self._submitted = itertools.count()
+        self._n_submitted = 0
+        self._turns = Turns()
+        self.scheduler = Scheduler(self._backend, bound)
+        name = f"stapes {self._checkpoint.name}"
+        self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), name)
+
+    def after_fork(self) -> None:
+        """In a forked child: keep the weights and begin anew; jobs stay with the parent (`ScheduledJob.after_fork`).
+
+        What a job's windows took is not given back: it is the parent's memory, of which the child copies nothing.
+        """
+        for owner in (Tokenizer, Checkpoint):
+            unlock_cached_properties(owner)
+        self._begin(self.scheduler.bound)
+
+    # What people call.
+
+    def transcribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
+        """Transcribe a recording.
+
+        audio: a path, "-" (standard input), a file's bytes, a binary file object, or a NumPy array (samples,), or what
+        converts to one, at 16 kHz, or at `sample_rate` Hz: floats, signed integers of 8 to 32 bits, or uint8.
+        keywords: those of `submit`: `verbose`, `sample_rate`, `max_duration_s`, `on_progress`, `options`, or the
+        keywords of openai/whisper's transcribe() by name (docs/options.md).
+        Raises AudioError, OptionError.
+        """
+        job = self.submit(audio, **keywords)
+        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
+        return job.result()
+
+    def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
+        """Give segments as they are decoded: a window's are given before the next window is encoded.
+
+        Takes what `submit` takes, and checks it now, before the first segment is asked for. Whoever stops asking
+        cancels the rest.
+        """
+        return SegmentStream(self.submit(audio, **keywords))
+
+    def detect_language(
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+        audio_track: int | None = None,
+        channel: Channel = "mix",
+        clock: Clock = "samples",
+        **keywords: Any,
+    ) -> LanguageGuess:
+        """Tell which language is spoken in a recording's first 30 s, with every language's probability.
+
+        audio_track, channel, clock: as for `transcribe`; the clock changes nothing here.
+        keywords: `languages`, `language_detection_segments` and `language_detection_threshold`, as for `transcribe`.
+        Raises OptionError if the model knows English only, AudioError if there is no audio.
+        """
+        speech = detection_options(keywords)
+        if not self._tokenizer.multilingual:
+            raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
+        self.check_speech(speech)
+        with load_audio(
+            audio,
+            sample_rate=sample_rate,
+            max_duration_s=max_duration_s,
+            audio_track=audio_track,
+            channel=channel,
+            clock=clock,
+        ) as recording:
+            detection = self._workshop.detection(recording, speech)
+            while (mel := detection.mel()) is not None:
+                with self._turns.mine():
+                    self._check_open()
+                    detection.ask(mel)
+        return detection.guess
+
+    def align(
+        self,
+        audio: AudioSource,
+        text: str,
+        *,
+        language: str | None = None,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+        audio_track: int | None = None,
+        channel: Channel = "mix",
+        clock: Clock = "samples",
+    ) -> Transcript:
+        """Find the time of every word of a text that is spoken in a recording; a segment for each sentence.
+
+        audio: as for `transcribe`, of any length.   text: all that is said, and nothing else: its words are placed in
+        their order, and what the recording does not say is squeezed in somewhere (docs/words.md).
+        language, audio_track, channel, clock: as for `transcribe`.   Raises AudioError, OptionError.
+        """
+        require(isinstance(text, str), f"text must be a text, got {text!r}")
+        speech = Speech(language=language)
+        self.check_speech(speech)
+        recording = load_audio(
+            audio,
+            sample_rate=sample_rate,
+            max_duration_s=max_duration_s,
+            audio_track=audio_track,
+            channel=channel,
+            clock=clock,
+        )
+        job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
+        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
+        return job.result()
+
+    def read_attention(
+        self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
+    ) -> AttentionScores:
+        """Compute anew what the word times of a window were read from, for pictures of it (`stapes.report`).
+
+        recording: stays the caller's.   window: of a transcript with times of words, in the recording's clock.
+        language, task: as it was decoded.
+        """
+        reading = self._workshop.attention(recording, window, language, task)
+        with self._turns.mine():
+            self._check_open()
+            return reading.read()
+
+    def submit(
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+        options: TranscribeOptions | None = None,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        on_progress: ProgressSink | None = None,
+        on_event: EventSink | None = None,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
+        verbose: bool | None = None,
+        fp16: bool | None = None,  # noqa: ARG002 (accepted for those who come from openai/whisper)
+        **keywords: Any,
+    ) -> Job:
+        """Put a recording into the schedule; it is worked on from the moment anyone waits for any job of the engine.
+
+        Reads the audio now, in the calling thread.
+        audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
+        options: all options at once, instead of keywords.
+        priority: higher goes first; recordings of one priority share the model, short ones first.
+        deadline_s: the job fails with DeadlineError if it has not ended after so many seconds.
+        on_progress, on_event: called after every window, from the thread that works, with Progress and with what
+        happened (recording/events.py); what they raise fails this job alone.
+        resume: what an earlier, broken run with the same recording, model and options has told `on_event`, as
+        answers (`LanguageDetected.guess`, `WindowDone.window.result`): those windows are not decoded again.
+        check: called now and then while the audio is read; what it raises ends that.
+        verbose: True prints each segment with its times as it is decoded, from the thread that works; a standard
+        output that fails costs no result. False and None print nothing.
+        fp16: accepted and without effect: the precision is chosen by `load`.
+        """
+        if options is not None and keywords:
+            raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
+        if options is None:
+            options = TranscribeOptions.from_keywords(keywords)
+        require(isinstance(options, TranscribeOptions), f"options must be TranscribeOptions, got {options!r}")
+        _check_answers(resume)
+        deadline_s = plain(deadline_s)
+        above_0("deadline_s", deadline_s)
+        self._check_open()
+        self.check_speech(options.speech)
+        self._warn_of_mismatch(options)
+        wishes = Wishes(
+            priority=plain(priority),
+            deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
+            on_progress=on_progress,
+            on_event=on_event,
+        )
+        wishes = replace(wishes, on_event=_printing(on_event)) if verbose else wishes
+        recording = load_audio(
+            audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
+        )
+        return self.submit_recording(recording, options, wishes, resume=resume, check=check)
+
+    def check_speech(self, speech: Speech) -> None:
+        """Raise OptionError for a language or a task that this model does not know."""
+        self._tokenizer.start_sequence(speech.language_code, speech.task)
+        candidates_of(self._tokenizer, speech)
+
+    def submit_recording(
+        self,
+        recording: Recording,
+        options: TranscribeOptions,
+        wishes: Wishes | None = None,
+        *,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Put samples that are already loaded into the schedule; the engine closes them."""
+
+        def make() -> Work:
+            _warn_of_clips(recording, options)
+            return self._workshop.transcription(recording, options, resume, check)
+
+        return self._schedule(recording, make, wishes, check)
+
+    def _schedule(
+        self, recording: Recording, make: Callable[[], Work], wishes: Wishes | None, check: Callable[[], None]
+    ) -> Job:
+        try:
+            self._check_open()
+            task = make()
+            self.scheduler.bound.check(task.window_cost)
+            task.prepare(check)
+        except BaseException:
+            recording.close()
+            raise
+        job = ScheduledJob(task, wishes)
+        self._n_submitted = next(self._submitted) + 1
+        self.scheduler.submit(job)
+        if self._closed:  # meanwhile: nobody would end it
+            self.cancel(job)
+        return Job(self, job)
+
+    # The same for asyncio.
+
+    async def asubmit(self, audio: AudioSource, **keywords: Any) -> Job:
+        """Do what `submit` does, without holding the event loop up while the audio is read."""
+        return await submit_async(self.submit, audio, **keywords)
+
+    async def atranscribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
+        """Transcribe a recording; a task that is cancelled cancels its job. Takes what `submit` takes."""
+        job = await self.asubmit(audio, **keywords)
+        try:
+            return await job.aresult()
+        finally:
+            job.cancel()
+
+    async def astream(self, audio: AudioSource, **keywords: Any) -> AsyncIterator[Segment]:
+        """Give segments as they are decoded; whoever closes the iterator cancels the rest."""
+        async for segment in stream_async(await self.asubmit(audio, **keywords)):
+            yield segment
+
+    # The heart.
+
+    def step(self) -> bool:
+        """Do one unit of model work for whichever jobs are ready; False if there is none."""
+        with self._turns.mine():
+            self._check_open()
+            batch = self.scheduler.next_batch()
+            if batch is not None:
+                self._run(batch)
+            return batch is not None
+
+    def _run(self, batch: Batch) -> None:
+        try:
+            answer = batch.run(self._backend)
+        except Exception as error:  # the batch's jobs fail with it; all others go on
+            self.scheduler.fail(batch, error)
+        except BaseException:  # Ctrl-C in the middle of a step: its rows cannot be trusted any more
+            self.scheduler.fail(batch, CancelledError("interrupted"))
+            raise
+        else:
+            self.scheduler.account(batch, answer)
+
+    def run(self) -> None:
+        """Work in this thread until no job is left."""
+        while self.step():
+            pass
+
+    def start(self) -> None:
+        """Work in the background, in the engine's own thread, until no job is left. Waiting for a job does this too."""
+        self._check_open()
+        self._thread.start()
+
+    def _step_on(self) -> bool:
+        """Step for the engine's thread, where nobody would see what is raised."""
+        with self._turns.mine():
+            try:
+                return not self._closed and self.step()
+            except Exception as error:  # a mistake of ours: nobody must wait for ever
+                self.scheduler.end_all(error)
+            except BaseException:  # an interruption has ended the jobs that it met; the others go on
+                return True
+        return False
+
+    def works_here(self) -> bool:
+        """Whether the calling thread is inside a step, in a sink: it steps on instead of waiting."""
+        return self._turns.is_mine
+
+    def cancel(self, job: ScheduledJob) -> None:
+        """End a job: now, or, while the engine steps, before its next step. What has ended stays as it is.
+
+        Never waits: event loops and the garbage collector call this, at any moment and from any thread.
+        """
+        job.unwanted = True
+        with self._turns.mine_if_free() as free:
+            if free:
+                self.scheduler.take_in()
+
+    # What it is.
+
+    @property
+    def info(self) -> EngineInfo:
+        """The model, its sizes, where it came from, and what it costs in memory."""
+        return describe(self._checkpoint, self._backend.info, self._tokenizer)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this model can be asked for."""
+        return Capabilities.of(self._checkpoint.spec, self._tokenizer, self._backend.info.precisions)
+
+    def status(self) -> EngineStatus:
+        """How many jobs there are, and in which state."""
+        states = [job.state for job in self.scheduler.all_jobs]
+        queued = states.count(JobState.QUEUED)
+        return EngineStatus(queued=queued, running=len(states) - queued, submitted=self._n_submitted)
+
+    def close(self) -> None:
+        """Cancel what is left and give the memory back. The engine cannot be used after that."""
+        self._thread.stop()
+        with self._turns.mine():
+            if not self._closed:
+                self._closed = True
+                self.scheduler.end_all(CancelledError("the engine was closed"))
+                self._backend.shut_down()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Engine({info.model!r}, {info.format}, {info.backend} {info.precision} on {info.device})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("this engine is closed; load another")
+
+    def _warn_of_mismatch(self, options: TranscribeOptions) -> None:
+        """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
+        for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
+            warnings.warn(message, StapesWarning, stacklevel=4)
+
+
+def _check_answers(resume: Sequence[Answer]) -> None:
+    for one in resume:
+        if not isinstance(one, (LanguageGuess, WindowResult)):
+            raise OptionError(
+                "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
+                f"not {type(one).__name__}"
+            )
+
+
+def _printing(on_event: EventSink | None) -> EventSink:
+    """Return a sink that prints each segment with its times, and then calls `on_event`."""
+    printer = Printer()
+
+    def take(event: JobEvent) -> None:
+        for segment in event.segments if isinstance(event, WindowDone) else ():
+            start, end = format_timestamp(segment.start_s), format_timestamp(segment.end_s)
+            printer.line(f"[{start} --> {end}] {segment.text}")
+        if on_event is not None:
+            on_event(event)
+
+    return take
+
+
+def _warn_of_clips(recording: Recording, options: TranscribeOptions) -> None:
+    """Say so, here and in the transcript, where clips start after the recording's end."""
+    late = options.clips.starting_after(recording.end_s)
+    if late:
+        clips, those = (f"clip {late[0]} starts", "is") if len(late) == 1 else (f"clips {', '.join(late)} start", "are")
+        message = (
+            f"{recording.name}: the {clips} after the end of the recording ({recording.end_s:g} s) and {those} left out"
+        )
+        recording.warnings = (*recording.warnings, message)
+        warnings.warn(message, StapesWarning, stacklevel=7)

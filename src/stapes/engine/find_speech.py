@@ -1,0 +1,62 @@
+"""Where in a recording somebody speaks, for those who only want to know that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from stapes.audio.load import AudioSource, load_audio
+from stapes.errors import OptionError
+from stapes.options import Channel, Clock
+from stapes.recording.time_map import TimeMap
+from stapes.vad.detector import find_spans
+from stapes.vad.open import open_speech_listener
+from stapes.vad.silero_weights import speech_weights
+from stapes.vad.spans import SAMPLE_RATE, VoiceSettings, padded
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSpan:
+    """A stretch in which somebody speaks."""
+
+    start_s: float
+    end_s: float
+
+
+def find_speech(
+    audio: AudioSource,
+    *,
+    sample_rate: int | None = None,
+    max_duration_s: float | None = None,
+    audio_track: int | None = None,
+    channel: Channel = "mix",
+    clock: Clock = "samples",
+    **settings: Any,
+) -> tuple[SpeechSpan, ...]:
+    """Find the stretches of speech of a recording, in order.
+
+    audio, sample_rate, max_duration_s, audio_track, channel, clock: as for `Engine.transcribe`.
+    settings: those of Silero, by name: threshold, neg_threshold, min_speech_duration_ms, max_speech_duration_s,
+    min_silence_duration_ms, speech_pad_ms.
+    Raises AudioError, OptionError, or CheckpointError where the package with the network's weights is not here.
+    """
+    known = [item.name for item in fields(VoiceSettings)]
+    for name in settings:
+        if name not in known:
+            raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
+    voice = VoiceSettings(**settings)
+    listener = open_speech_listener(speech_weights())
+    with load_audio(
+        audio,
+        sample_rate=sample_rate,
+        max_duration_s=max_duration_s,
+        audio_track=audio_track,
+        channel=channel,
+        clock=clock,
+    ) as recording:
+        spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
+    found = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans]
+    time_map = TimeMap.of_container(recording.spans)
+    if time_map is not None:
+        found = [(time_map.start(start_s), time_map.end(end_s)) for start_s, end_s in found]
+    return tuple(SpeechSpan(start_s, end_s) for start_s, end_s in found)

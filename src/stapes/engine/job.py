@@ -1,0 +1,258 @@
+"""A recording that has been submitted, as its caller holds it: wait for it, iterate over it, end it.
+
+Blocking and asyncio stand side by side: `for segment in job`, `async for segment in job`. Whoever waits sees to it
+that the engine works.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stapes.audio.load import AudioSource
+from stapes.engine.scheduled_job import JobState, Progress, ScheduledJob
+from stapes.errors import CancelledError
+from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.runtime.processes import BoundToProcess
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Worker(Protocol):
+    """What a job needs of its engine."""
+
+    def start(self) -> None:
+        """Have the engine's thread work until no job is left."""
+
+    def works_here(self) -> bool:
+        """Whether the calling thread is inside a step, so that it cannot wait for another."""
+
+    def step(self) -> bool:
+        """Do one unit of work; False if there is none."""
+
+    def cancel(self, job: ScheduledJob) -> None:
+        """End a job, at the latest before the next step; never waits."""
+
+
+class Job(BoundToProcess):
+    """A recording in the schedule. Iterate over it for segments; `result` gives the whole."""
+
+    _cannot_be_pickled = (
+        "a job cannot be pickled or copied: it belongs to an engine of this process. "
+        "Send its result() instead: transcripts can be pickled"
+    )
+
+    def __init__(self, engine: Worker, job: ScheduledJob) -> None:
+        self._engine = engine
+        self._job = job
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands: queued, running, done, failed or cancelled."""
+        return self._job.state
+
+    @property
+    def error(self) -> BaseException | None:
+        """What made it fail; None while it runs, and where it is done."""
+        return self._job.error
+
+    @property
+    def progress(self) -> Progress:
+        """How much of the recording is done."""
+        return self._job.progress
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._job.language_guess
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Give segments as windows end. Raises what made the job fail."""
+        while True:
+            yield from self.take_segments()
+            if self._job.state.ended and not self.has_segments:
+                break
+            if self._engine.works_here():
+                self._engine.step()
+            else:
+                self.start()
+                self._job.wait()
+        self.raise_error()
+
+    def result(self, timeout_s: float | None = None) -> Transcript:
+        """Wait until the job has ended, and give its transcript.
+
+        Raises what made it fail, or TimeoutError if it has not ended after `timeout_s` seconds; it goes on then.
+        """
+        while self._engine.works_here() and not self._job.state.ended:
+            self._engine.step()
+        self.start()
+        if not self._job.wait_for_end(timeout_s):
+            raise TimeoutError(f"the job has not ended after {timeout_s:g} s; it is {self._job.state.value}")
+        self.raise_error()
+        assert self._job.transcript is not None
+        return self._job.transcript
+
+    def when_ended(self, call: Callable[[Job], None]) -> None:
+        """Have `call` made once, when the job has ended: from the engine's thread, or now if it has ended already."""
+        calls = [call]
+
+        def tell() -> None:
+            if self._job.state.ended:
+                mine = _popped(calls)  # once, whether it is this thread that comes first or the engine's
+                if mine is not None:
+                    mine(self)
+
+        self.listen(tell)
+        if self._job.state.ended:
+            tell()
+        self.start()
+
+    def cancel(self) -> None:
+        """End the job, at the latest before the engine's next step; never waits. What has ended stays as it is.
+
+        `result` and iteration raise CancelledError then.
+        """
+        self._engine.cancel(self._job)
+
+    # The same for asyncio.
+
+    def __aiter__(self) -> AsyncIterator[Segment]:
+        """Give segments as windows end, without holding the event loop up. Raises what made the job fail."""
+        return _segments(self)
+
+    async def aresult(self) -> Transcript:
+        """Wait until the job has ended, and give its transcript. Raises what made it fail."""
+        import asyncio  # noqa: PLC0415 (takes 50 ms to import)
+
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.when_ended(lambda _: _set_from_thread(loop, ended))
+        await ended.wait()
+        return self.result()
+
+    # For those who wait in ways of their own.
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether there are segments to take."""
+        return bool(self._job.segments)
+
+    def take_segments(self) -> Iterator[Segment]:
+        """Give the segments that are there, each once."""
+        while self._job.segments:
+            yield self._job.segments.popleft()
+
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` made after every change, from the engine's thread; gives what ends that."""
+        return self._job.listen(call)
+
+    def start(self) -> None:
+        """Have the engine work until no job is left."""
+        if not self._job.state.ended:
+            self._engine.start()
+
+    def raise_error(self) -> None:
+        """Raise what made the job fail, if anything did."""
+        if self._job.error is not None:
+            raise self._job.error
+
+
+def _popped(calls: list[Callable[[Job], None]]) -> Callable[[Job], None] | None:
+    try:
+        return calls.pop()
+    except IndexError:
+        return None
+
+
+class SegmentStream(BoundToProcess, Iterator["Segment"]):
+    """A job's segments as they are decoded. Closing it, or dropping it, cancels what is left of the job."""
+
+    _cannot_be_pickled = (
+        "a stream of segments cannot be pickled or copied: it belongs to an engine of this process. "
+        "Send its segments instead, list(stream), or the transcript that transcribe() returns"
+    )
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._segments = iter(job)
+
+    def __next__(self) -> Segment:
+        try:
+            return next(self._segments)
+        except BaseException:  # the end, a failure, or Ctrl-C: nobody waits any more
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancel the job, if it has not ended."""
+        self.job.cancel()
+
+    def __del__(self) -> None:
+        """Nobody can ask for more."""
+        self.job.cancel()
+
+
+# asyncio: submit, iterate and wait without holding an event loop up. It is imported when it is first used: 50 ms.
+
+
+async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords: Any) -> Job:
+    """Do what `call`, an engine's submit, does, in a thread: reading a long recording takes seconds.
+
+    If the task is cancelled meanwhile, reading ends, and no job is left behind.
+    """
+    import asyncio  # noqa: PLC0415 (as above)
+
+    given_up = threading.Event()
+
+    def check() -> None:
+        if given_up.is_set():
+            raise CancelledError("the task that waited for this recording was cancelled")
+
+    loading = asyncio.get_running_loop().run_in_executor(None, partial(call, audio, check=check, **keywords))
+    try:
+        return await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        given_up.set()
+        loading.add_done_callback(lambda done: None if done.exception() else done.result().cancel())
+        raise
+
+
+async def stream_async(job: Job) -> AsyncIterator[Segment]:
+    """Give segments as windows end; whoever stops asking cancels the rest."""
+    try:
+        async for segment in _segments(job):
+            yield segment
+    finally:
+        job.cancel()
+
+
+async def _segments(job: Job) -> AsyncIterator[Segment]:
+    import asyncio  # noqa: PLC0415 (as above)
+
+    changed = asyncio.Event()
+    leave = job.listen(partial(_set_from_thread, asyncio.get_running_loop(), changed))
+    try:
+        while True:
+            changed.clear()
+            for segment in job.take_segments():
+                yield segment
+            if job.state.ended and not job.has_segments:
+                break
+            job.start()
+            await changed.wait()
+    finally:
+        leave()
+    job.raise_error()
+
+
+def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Set an event from the engine's thread; a loop that was closed meanwhile waits for nothing."""
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

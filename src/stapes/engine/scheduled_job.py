@@ -1,0 +1,216 @@
+"""One recording's place among many: its state, its queue of segments, and who waits for it.
+
+The thread that steps the engine changes a job; any thread may look at it, wait for it or ask for its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from stapes.backends.base import RowResult
+from stapes.errors import CancelledError, DeadlineError
+from stapes.options.checks import number, require
+from stapes.recording.events import EventSink, JobEvent, WindowDone
+from stapes.recording.protocols import RecordingWork, Strand
+from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.runtime.processes import register
+
+_WINDOW_SECONDS = 30
+_log = logging.getLogger("stapes")
+
+
+class JobState(Enum):
+    """Where a job stands. It ends exactly once, in one of the last three."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of a recording is done, in seconds of audio."""
+
+    done_s: float
+    total_s: float
+
+
+ProgressSink = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a caller wants of a job beside its text.
+
+    priority: higher goes first; equals take turns.   deadline: on the scheduler's clock, in seconds; None: any.
+    on_progress, on_event: called from the thread that steps, after every window; what they raise fails their job.
+    Raises OptionError for what could only fail later, in the midst of other jobs.
+    """
+
+    priority: int = 0
+    deadline: float | None = None
+    on_progress: ProgressSink | None = None
+    on_event: EventSink | None = None
+
+    def __post_init__(self) -> None:
+        require(self.priority is not None, "priority must be a number, got None")
+        number("priority", self.priority)
+        for name in ("on_progress", "on_event"):
+            sink = getattr(self, name)
+            require(sink is None or callable(sink), f"{name} must be a function or None, got {sink!r}")
+
+
+class ScheduledJob:
+    """One recording's place in the schedule, and the queue through which its segments leave."""
+
+    def __init__(self, work: RecordingWork, wishes: Wishes | None = None) -> None:
+        self._work = work
+        self.wishes = wishes or Wishes()
+        self.state = JobState.QUEUED
+        self.unwanted = False  # its end was asked for: it is ended before the next step
+        self.due = 0  # on the scheduler's clock of windows
+        self.segments: deque[Segment] = deque()
+        self.progress = Progress(0.0, work.duration_s)
+        self.transcript: Transcript | None = None  # once done
+        self.error: BaseException | None = None  # once failed or cancelled
+        self._events: deque[JobEvent] = deque(work.first_events())
+        self._changed = threading.Condition()
+        self._when_changed: list[Callable[[], None]] = []
+        register(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: end, and touch nothing of the parent's; whoever waits there is not here."""
+        self._changed = threading.Condition()
+        self._when_changed = []
+        if not self.state.ended:
+            self.error = CancelledError(
+                "this job stays with the process that submitted it, and this one was forked from that; "
+                "submit the recording again here"
+            )
+            self.state = JobState.CANCELLED
+
+    # For the thread that steps.
+
+    @property
+    def language_guess(self) -> LanguageGuess | None:
+        """Which language was detected; None if it was given, or is not known yet."""
+        return self._work.language_guess
+
+    def strands(self) -> Sequence[Strand]:
+        """What of it can be worked on side by side; nothing once it has ended, or if this ends it."""
+        if self.state.ended:
+            return ()
+        try:
+            return self._work.strands()
+        except Exception as error:  # a recording that cannot be read where it is to be cut
+            self.fail(error)
+            return ()
+
+    @property
+    def n_windows_left(self) -> int:
+        """About how many windows are still to be decoded; at least 1."""
+        return 1 + int((self._work.duration_s - self._work.done_s) / _WINDOW_SECONDS)
+
+    def begin(self) -> None:
+        """Note that a window of it was encoded."""
+        self.state = JobState.RUNNING
+
+    def hear(self, strand: Strand) -> None:
+        """Let a strand listen on."""
+        if not self.state.ended:
+            self._events.extend(self._work.in_order(strand, strand.hear()))
+
+    def accept(self, strand: Strand, results: Sequence[RowResult]) -> None:
+        """Bring a strand what its rows gave."""
+        if not self.state.ended:
+            self._events.extend(self._work.in_order(strand, strand.accept(results)))
+
+    def report(self) -> None:
+        """Tell of windows that have ended, and of how far the recording is; end the job if nothing is left of it."""
+        moved = bool(self._events)
+        while self._events and not self.state.ended and not self.unwanted:
+            event = self._events.popleft()
+            if self.wishes.on_event is not None:
+                self.wishes.on_event(event)
+            if isinstance(event, WindowDone):
+                self.segments.extend(event.segments)
+        progress = Progress(self._work.done_s, self._work.duration_s)
+        if not self.state.ended and progress != self.progress:
+            self.progress = progress
+            if self.wishes.on_progress is not None:
+                self.wishes.on_progress(progress)
+        if not self.state.ended and self._work.done:
+            self.transcript = self._work.transcript()
+            self._end(JobState.DONE)
+        elif moved:
+            self._tell()
+
+    def fail(self, error: BaseException) -> None:
+        """End the job with an error; its rows, windows and audio are given back."""
+        if not self.state.ended:
+            self.error = error
+            self._end(JobState.CANCELLED if isinstance(error, CancelledError) else JobState.FAILED)
+
+    def end_if_unwanted(self, now: float) -> None:
+        """End the job if nobody wants it any more, or its time is over."""
+        if self.unwanted:
+            self.fail(CancelledError("the job was cancelled"))
+        elif self.wishes.deadline is not None and now >= self.wishes.deadline:
+            done, total = self.progress.done_s, self.progress.total_s
+            self.fail(DeadlineError(f"the deadline has passed with {done:.1f} of {total:.1f} s of audio transcribed"))
+
+    def _end(self, state: JobState) -> None:
+        try:
+            self._work.close()
+        finally:
+            self.state = state
+            self._events.clear()
+            self._tell()
+
+    # For any thread.
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            listeners = tuple(self._when_changed)
+            if self.state.ended:  # nothing changes any more
+                self._when_changed.clear()
+        for call in listeners:
+            try:
+                call()
+            except Exception:  # a listener's mistake is not the job's
+                _log.exception("a listener of %r failed", self._work)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until there are segments to take, or the job has ended; False if the time was over before."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self.segments) or self.state.ended, timeout_s)
+
+    def wait_for_end(self, timeout_s: float | None = None) -> bool:
+        """Wait until the job has ended; False if the time was over before."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.state.ended, timeout_s)
+
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` made after every change, from the thread that steps; gives what ends that."""
+
+        def leave() -> None:
+            with self._changed:
+                if call in self._when_changed:
+                    self._when_changed.remove(call)
+
+        with self._changed:
+            self._when_changed.append(call)
+        return leave

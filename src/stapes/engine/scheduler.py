@@ -1,0 +1,277 @@
+"""Many recordings: which rows run next. Admits, batches, finishes, cancels; one bad job fails alone.
+
+The engine asks for a batch, runs it on the backend, and brings back what came of it. Knows no audio format and no
+decoding rule.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.engine.scheduled_job import ScheduledJob
+from stapes.errors import CancelledError, OptionError
+from stapes.recording.protocols import Strand, WindowCost
+
+#: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
+MAX_WINDOWS = 16
+#: A job is due when so many windows were begun, its own included, for each window that it has: a short recording goes
+#: before long ones that came earlier, and a long one is overtaken for a while only.
+_DUE_AFTER = 3
+#: Rows that are ready wait for so many windows at most, one after another.
+_ENCODES_IN_A_ROW = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """How much memory windows and rows may take, and what each takes."""
+
+    max_bytes: int
+    window_bytes: int
+    row_bytes: int  # of a row at full length
+    max_windows: int = MAX_WINDOWS
+
+    @classmethod
+    def of(cls, backend: Backend, max_bytes: int | None, max_windows: int = MAX_WINDOWS) -> MemoryBound:
+        """Bound what lies in memory for a backend; None: only by the number of windows.
+
+        Raises OptionError if not even one window with one row would fit.
+        """
+        info = backend.info
+        bound = cls(
+            max_bytes=(1 << 62) if max_bytes is None else max_bytes,
+            window_bytes=info.window_bytes,
+            row_bytes=info.row_bytes,
+            max_windows=max_windows,
+        )
+        bound.check(WindowCost(rows=2))  # a row that keeps the prompt, and one that grows
+        return bound
+
+    def held(self, costs: Sequence[WindowCost]) -> int:
+        """What windows take with all their rows."""
+        return sum(self.window_bytes + cost.rows * self.row_bytes for cost in costs)
+
+    def fits(self, costs: Sequence[WindowCost]) -> bool:
+        """Whether so many windows have room, and beside them the answers of any one of them."""
+        needed = self.held(costs) + max(cost.answer_bytes for cost in costs)
+        return len(costs) <= self.max_windows and needed <= self.max_bytes
+
+    def check(self, cost: WindowCost) -> None:
+        """Raise OptionError if such a window can never be admitted."""
+        if not self.fits([cost]):
+            needed = self.held([cost]) + cost.answer_bytes
+            words = " and the times of its words" if cost.answer_bytes else ""
+            rows = "1 row" if cost.rows == 1 else f"{cost.rows} rows"
+            fewer = ", or search with fewer beams and samples" if cost.rows > 2 else ""
+            raise OptionError(
+                f"max_memory is {self.max_bytes / 1e6:,.1f} MB, and a window with {rows}{words} takes "
+                f"{needed / 1e6:,.1f} MB; raise it{fewer}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenBatch:
+    """A strand that listens on: without the backend, but in a turn like any other."""
+
+    job: ScheduledJob
+    strand: Strand
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns."""
+        return (self.job,)
+
+    def run(self, _backend: Backend) -> list[RowResult]:
+        """Let it listen; what that settles is in its job then."""
+        self.job.hear(self.strand)
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeBatch:
+    """A window to encode for a job."""
+
+    job: ScheduledJob
+    strand: Strand
+    mel: FloatArray  # (1, n_mels, 3000)
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns."""
+        return (self.job,)
+
+    def run(self, backend: Backend) -> list[WindowId]:
+        """Let the backend encode it."""
+        return backend.encode(self.mel)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeBatch:
+    """Rows to step together; strand i, of job i, owns the next `counts[i]` of `steps`."""
+
+    owners: tuple[ScheduledJob, ...]
+    strands: tuple[Strand, ...]
+    counts: tuple[int, ...]
+    steps: tuple[RowStep, ...]
+
+    @property
+    def jobs(self) -> tuple[ScheduledJob, ...]:
+        """Whom it concerns, each once."""
+        return tuple(dict.fromkeys(self.owners))
+
+    def run(self, backend: Backend) -> list[RowResult]:
+        """Let the backend step them."""
+        return backend.step(self.steps)
+
+
+Batch = ListenBatch | EncodeBatch | DecodeBatch
+
+
+class Scheduler:
+    """The jobs that are not done yet.
+
+    Jobs come in from any thread (`submit`); all else is for the thread that steps. A window is admitted while its
+    memory fits the bound. Windows that wait are ordered by priority, then by when their jobs are due, then by arrival.
+    Encoding goes before decoding, so that rows share as many steps as may be, but rows that are ready wait for two
+    windows at most.
+    """
+
+    def __init__(
+        self, backend: Backend, bound: MemoryBound | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the backend whose windows and rows are counted, and the clock of the jobs' deadlines."""
+        self._backend = backend
+        self.bound = bound or MemoryBound.of(backend, None)
+        self.clock = clock
+        self._incoming: deque[ScheduledJob] = deque()
+        self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
+        self._n_encodes = 0  # since rows were stepped
+        self.jobs: list[ScheduledJob] = []
+
+    def submit(self, job: ScheduledJob) -> None:
+        """Take a job in before the next step; from any thread, without waiting."""
+        self._incoming.append(job)
+
+    @property
+    def all_jobs(self) -> list[ScheduledJob]:
+        """Those that have not ended, whether taken in yet or not."""
+        return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
+
+    def take_in(self) -> None:
+        """Admit what has come in, and end what nobody wants any more."""
+        while self._incoming:
+            job = self._incoming.popleft()
+            job.due = self._n_windows + _DUE_AFTER * job.n_windows_left
+            self.jobs.append(job)
+            _for_each((job,), (job.report,))  # one with nothing to decode is done at once
+        now = self.clock()
+        for job in self.jobs:
+            job.end_if_unwanted(now)
+        self._forget_ended()
+
+    def next_batch(self) -> Batch | None:
+        """Give the next unit of model work: a window to encode where there is room, else rows to step."""
+        self.take_in()
+        batch: Batch | None
+        if self._n_encodes < _ENCODES_IN_A_ROW:
+            batch = self._encode_batch() or self._decode_batch()
+        else:
+            batch = self._decode_batch() or self._encode_batch()
+        self._n_encodes = 0 if isinstance(batch, DecodeBatch) else self._n_encodes + 1
+        self._n_windows += isinstance(batch, EncodeBatch)
+        return batch
+
+    def _encode_batch(self) -> EncodeBatch | ListenBatch | None:
+        """Give the most urgent window that fits, or who has to listen before it is known which window comes next.
+
+        A job that cannot give its window fails, and the next is asked.
+        """
+        strands = [(job, strand) for job in self.jobs for strand in job.strands()]
+        waiting = [one for one in strands if one[1].needs_window or one[1].needs_ears]
+        held = [strand.window_cost for _, strand in strands if strand.holds_window] if waiting else []
+        for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
+            if job.state.ended:
+                continue
+            if strand.needs_ears:
+                return ListenBatch(job, strand)
+            if not self.bound.fits([*held, strand.window_cost]):
+                break  # nobody overtakes the most urgent one for being smaller
+            try:
+                mel = strand.mel()
+            except Exception as error:  # whatever is wrong with one recording is its own
+                job.fail(error)
+            else:
+                self._forget_ended()
+                return EncodeBatch(job, strand, mel[None])
+        self._forget_ended()
+        return None
+
+    def _decode_batch(self) -> DecodeBatch | None:
+        """Give all rows that are ready; of those whose answers take memory, as many as have room."""
+        holding = [(job, strand) for job in self.jobs for strand in job.strands() if strand.holds_window]
+        room = self.bound.max_bytes - self.bound.held([strand.window_cost for _, strand in holding])
+        asked: list[tuple[ScheduledJob, Strand, list[RowStep]]] = []
+        for job, strand in holding:
+            rows = strand.steps()
+            taken = sum(row.answer_bytes(self._backend.spec) for row in rows)
+            if rows and (taken <= room or not asked):  # one always: a text that is resumed may be longer than expected
+                asked.append((job, strand, rows))
+                room -= taken
+        if not asked:
+            return None
+        owners, strands, steps = zip(*asked, strict=True)
+        return DecodeBatch(owners, strands, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
+
+    def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
+        """Bring each job what the backend gave for it."""
+        if isinstance(batch, EncodeBatch):
+            batch.job.begin()
+            _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
+        elif isinstance(batch, DecodeBatch):
+            ends = np.cumsum(batch.counts).tolist()
+            shares = zip(batch.owners, batch.strands, [0, *ends[:-1]], ends, strict=True)
+            accepts = [_bind(job.accept, strand, answer[start:end]) for job, strand, start, end in shares]
+            _for_each(batch.owners, accepts)
+        # Sinks come last, when every job has what is its own: they may cancel, or ask the engine for more.
+        _for_each(batch.jobs, [job.report for job in batch.jobs])
+        self._forget_ended()
+
+    def fail(self, batch: Batch, error: BaseException) -> None:
+        """End the jobs of a batch that the backend could not run."""
+        for job in batch.jobs:
+            job.fail(error)
+        self._forget_ended()
+
+    def end_all(self, error: BaseException) -> None:
+        """End whatever is here."""
+        for job in self.all_jobs:
+            job.fail(error)
+        self._incoming.clear()
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        self.jobs = [job for job in self.jobs if not job.state.ended]
+
+
+def _bind(give: Callable[..., None], *values: object) -> Callable[[], None]:
+    return lambda: give(*values)
+
+
+def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]]) -> None:
+    """Make every job's call; one that raises ends its job alone. Ctrl-C waits until all have been made."""
+    interruption: BaseException | None = None
+    for job, call in zip(jobs, calls, strict=True):
+        try:
+            call()
+        except Exception as error:
+            job.fail(error)
+        except BaseException as error:
+            job.fail(CancelledError("interrupted"))
+            interruption = error
+    if interruption is not None:
+        raise interruption

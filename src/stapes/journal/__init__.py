@@ -1,0 +1,1 @@
+"""Resumable state of jobs in a SQLite file. Knows no command line."""

@@ -1,0 +1,72 @@
+"""Transcript -> LRC: a line for each subtitle, with when each of its words begins where that is known.
+
+    [re:stapes]
+    [length:00:12.34]
+    [00:01.00]<00:01.00>Hello <00:01.52>world.<00:02.00>
+    [00:02.00]
+
+Words' times stand in angle brackets as in the A2 extension ("enhanced LRC"); the last one is the last word's end. An
+empty line clears the screen after a subtitle, unless the next one follows within a second. A subtitle's lines are
+joined by spaces. Text that looks like a tag gets round brackets: the format knows no escape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from stapes.output.line_breaks import visible
+from stapes.output.readable import Cue
+from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues
+from stapes.results import Transcript
+
+#: a shorter silence leaves the line where it is
+_CLEARING_SILENCE_S: Final = 1.0
+_TAG: Final = re.compile(r"\[([\w# ]*:[^\[\]]*)\]|<(\s*[\d:][\d:.\s]*)>")
+
+
+def to_lrc(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
+    """LRC: one line per segment, or per subtitle as `layout` has it; times never run backwards."""
+    lines = ["[re:stapes]", f"[length:{_clock(_hundredths(transcript.duration_s))}]"]
+    return "".join(f"{line}\n" for line in (*lines, *_lines(list(cues(transcript, layout)))))
+
+
+def _lines(found: list[Cue]) -> Iterator[str]:
+    last = 0
+    for number, cue in enumerate(found):
+        start = max(last, _hundredths(cue.start_s))
+        text, last = _text(cue, start)
+        yield f"[{_clock(start)}]{text}"
+        last = max(last, _hundredths(cue.end_s))
+        following = found[number + 1] if number + 1 < len(found) else None
+        if following is None or following.start_s - cue.end_s >= _CLEARING_SILENCE_S:
+            yield f"[{_clock(last)}]"
+
+
+def _text(cue: Cue, start: int) -> tuple[str, int]:
+    """Give a line's text, and the last time in it."""
+    words = [(word, " ".join(visible(word.text).split())) for word in cue.words]
+    words = [(word, bare) for word, bare in words if bare]
+    if not words:
+        return _without_tags(" ".join(visible(cue.text).split())), start
+    text, last = "", start
+    for i, (word, bare) in enumerate(words):
+        apart = i > 0 and visible(word.text).startswith(" ")
+        last = max(last, _hundredths(word.start_s))
+        text += f"{' ' if apart else ''}<{_clock(last)}>{_without_tags(bare)}"
+    last = max(last, _hundredths(words[-1][0].end_s))
+    return f"{text}<{_clock(last)}>", last
+
+
+def _without_tags(text: str) -> str:
+    return _TAG.sub(lambda found: f"({found[1] or found[2]})", text)
+
+
+def _hundredths(seconds: float) -> int:
+    return round(100 * seconds)
+
+
+def _clock(hundredths: int) -> str:
+    """Write a time as MM:SS.xx, with as many minutes as there are."""
+    return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"

@@ -1,0 +1,1 @@
+"""Guards against invented, repeated and lost speech (docs/guards.md)."""

@@ -1,0 +1,1 @@
+"""Language detection: of a recording, or of each window (docs/languages.md)."""

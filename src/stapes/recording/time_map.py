@@ -1,0 +1,235 @@
+"""A recording without the stretches in which nobody speaks, and the way back to its own time. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
+from stapes.results import Flag, Segment, Transcript, Window, Word
+from stapes.vad.detector import Frames
+from stapes.vad.spans import SAMPLE_RATE, Span
+
+#: frames by which two times that are meant to be equal may differ in their last bits
+_HAIR = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Where two spans meet, in frames of the spliced recording."""
+
+    at: int
+    quiet: tuple[int, int]  # what lies around it in which nobody was heard: half-open; empty where that is not known
+
+
+class TimeMap:
+    """From the time of spans that are played one behind the other to that of the recording they were cut from."""
+
+    def __init__(self, spans: Sequence[Span], n_samples: int, heard: Sequence[Span] | None = None) -> None:
+        """Take spans whose bounds are whole frames, in order and apart, of a recording of so many samples.
+
+        heard: where in them somebody speaks, in whole frames too; None: not known.
+        """
+        self._spans = tuple(spans) or (Span(0, 0),)
+        self._heard = self._spans if heard is None else tuple(heard)
+        #: where each span begins in the spliced recording, in frames, and where the last one ends
+        self._begin = [
+            0, *itertools.accumulate((span.end - span.start) / HOP_LENGTH for span in self._spans)
+        ]  # fmt: skip
+        #: before which no time of a span lies: the end of those before it, where timestamps overlap
+        self._floor_s = [
+            end / SAMPLE_RATE
+            for end in itertools.accumulate((span.end for span in self._spans[:-1]), max, initial=-math.inf)
+        ]
+        self.duration_s = n_samples / SAMPLE_RATE
+
+    @classmethod
+    def of_container(cls, spans: Sequence[tuple[int, int]]) -> TimeMap | None:
+        """Make the map to a container's time (`Recording.spans`); None where its time is that of the samples.
+
+        Here spans may overlap, as a recorder's timestamps do where its clock runs slow; times still never go back.
+        """
+        return cls([Span(*span) for span in spans], max(end for _, end in spans)) if spans else None
+
+    def then(self, outer: TimeMap) -> TimeMap:
+        """Make the map that maps by this one, and what comes of that by `outer`."""
+        pieces = [
+            Span(first * HOP_LENGTH, end * HOP_LENGTH)
+            for span in self._spans
+            for first, end in outer.frames(span.start // HOP_LENGTH, -(-span.end // HOP_LENGTH))
+        ]
+        return TimeMap(pieces, round(outer.duration_s * SAMPLE_RATE))
+
+    def back(self, seconds: float) -> float:
+        """Map a time the other way; one between two spans is where they meet, one behind the last stays behind it."""
+        frame = seconds * FRAMES_PER_SECOND
+        for span, begin in zip(self._spans, self._begin, strict=False):
+            start, end = span.start / HOP_LENGTH, span.end / HOP_LENGTH
+            if frame < end:
+                return (begin + max(0.0, frame - start)) / FRAMES_PER_SECOND
+        return (self._begin[-1] + frame - end) / FRAMES_PER_SECOND
+
+    def window_back(self, one: Window) -> Window:
+        """Give a window that was mapped in the time it was decoded in."""
+        edges = [
+            [round(self.back(frame / FRAMES_PER_SECOND) * FRAMES_PER_SECOND) for frame in part] for part in one.frames
+        ]
+        return replace(one, seek=edges[0][0], left_out=_left_out(edges))
+
+    def start(self, seconds: float) -> float:
+        """Map when something begins: what begins where two spans meet belongs to the later one."""
+        return self._moved(seconds, bisect.bisect_right(self._begin, seconds * FRAMES_PER_SECOND + _HAIR) - 1)
+
+    def end(self, seconds: float) -> float:
+        """Map when something ends: what ends where two spans meet belongs to the earlier one."""
+        return self._moved(seconds, bisect.bisect_left(self._begin, seconds * FRAMES_PER_SECOND - _HAIR) - 1)
+
+    def _moved(self, seconds: float, span: int) -> float:
+        span = min(max(span, 0), len(self._spans) - 1)
+        frames = self._spans[span].start / HOP_LENGTH - self._begin[span]
+        seconds = min(seconds, self._begin[-1] / FRAMES_PER_SECOND)  # a model's times may lie behind its sound
+        moved = max(round(seconds + frames / FRAMES_PER_SECOND, 3), self._floor_s[span])
+        return min(moved, self.duration_s)
+
+    def segment(self, one: Segment) -> Segment:
+        """Map a segment: one that goes over a cut lasts from one span into the other, a word stays on one side."""
+        start_s, end_s = self.start(one.start_s), self.end(one.end_s)
+        words = None if one.words is None else tuple(map(self._word, one.words))
+        if words:
+            start_s, end_s = min(start_s, words[0].start_s), max(words[-1].end_s, start_s)
+        return replace(one, seek=self._frame(one.seek), start_s=start_s, end_s=max(start_s, end_s), words=words)
+
+    def _word(self, word: Word) -> Word:
+        middle = (word.start_s + word.end_s) / 2 * FRAMES_PER_SECOND
+        span = min(max(bisect.bisect_right(self._begin, middle + _HAIR) - 1, 0), len(self._spans) - 1)
+        first, last = (self._begin[span + i] / FRAMES_PER_SECOND for i in (0, 1))
+        start_s, end_s = (min(max(time, first), last) for time in (word.start_s, word.end_s))
+        return replace(word, start_s=self._moved(start_s, span), end_s=self._moved(end_s, span))
+
+    def window(self, one: Window) -> Window:
+        """Map where a window begins and what is left out of it, and where the loop went on."""
+        frames = [mapped for first, end in one.frames for mapped in self.frames(first, end)]
+        seek, next_seek = self._frame(one.seek), self._frame(one.next_seek)
+        return replace(one, seek=seek, next_seek=next_seek, left_out=_left_out(frames))
+
+    @property
+    def seams(self) -> tuple[Seam, ...]:
+        """Give the places at which spans meet, in order."""
+        starts, ends = [one.start for one in self._heard], [one.end for one in self._heard]
+        found = []
+        for at, (before, behind) in zip(self._begin[1:-1], itertools.pairwise(self._spans), strict=True):
+            last, first = bisect.bisect_left(starts, before.end) - 1, bisect.bisect_right(ends, behind.start)
+            silent = before.end - max(before.start, min(before.end, ends[last] if last >= 0 else 0))
+            until = min(behind.end, max(behind.start, starts[first] if first < len(starts) else behind.end))
+            quiet = round(at - silent / HOP_LENGTH), round(at + (until - behind.start) / HOP_LENGTH)
+            found.append(Seam(round(at), quiet))
+        return tuple(found)
+
+    def frames(self, first: int, end: int) -> tuple[tuple[int, int], ...]:
+        """Say which frames of the recording frames first..end are: half-open stretches, in order and apart."""
+        found = []
+        for span, begin in zip(self._spans, self._begin, strict=False):
+            start, stop = span.start / HOP_LENGTH, span.end / HOP_LENGTH
+            lower, upper = max(start, start + first - begin), min(stop, start + end - begin)
+            if lower < upper:
+                found.append((round(lower), round(upper)))
+        return tuple(found)
+
+    def flag(self, one: Flag) -> Flag:
+        """Map what a guard did."""
+        start_s = self.start(one.start_s)
+        return replace(one, start_s=start_s, end_s=max(start_s, self.end(one.end_s)))
+
+    def transcript(self, one: Transcript) -> Transcript:
+        """Map everything found."""
+        return replace(
+            one,
+            segments=tuple(map(self.segment, one.segments)),
+            windows=tuple(map(self.window, one.windows)),
+            flags=tuple(map(self.flag, one.flags)),
+        )
+
+    def _frame(self, seek: int) -> int:
+        return round(self.start(seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
+
+
+def _left_out(frames: Sequence[Sequence[int]]) -> Frames:
+    """Say what lies between stretches; nothing where they touch, or overlap."""
+    edges = ((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
+    return tuple((end, first) for end, first in edges if end < first)
+
+
+class Timeline:
+    """What is left of a recording, one stretch behind the other."""
+
+    def __init__(self, content_frames: int, spliced_at: Sequence[Seam] = ()) -> None:
+        """Take the recording's length, and where it was put together out of spans."""
+        self._content_frames = content_frames
+        self._spliced_at = tuple(spliced_at)
+        self._map: TimeMap | None = None  # None: nothing is left out
+        self.n_frames = content_frames  # that are left
+
+    def put_back(self) -> None:
+        """Count in the recording's time again."""
+        self._map, self.n_frames = None, self._content_frames
+
+    def leave_out(self, pauses: Iterable[tuple[int, int]]) -> None:
+        """Take frames out. pauses: in this time, half-open, in order and apart; not empty, and not all there is."""
+        edges = [0, *(frame for pause in pauses for frame in pause), self.n_frames]
+        kept = [part for first, end in zip(edges[::2], edges[1::2], strict=True) for part in self.frames(first, end)]
+        spans = [Span(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in kept]
+        self._map = TimeMap(spans, self._content_frames * HOP_LENGTH)
+        self.n_frames = sum(end - first for first, end in kept)
+
+    @property
+    def left_out_before(self) -> tuple[int, ...]:
+        """Frames before which something was left out."""
+        return () if self._map is None else tuple(seam.at for seam in self._map.seams)
+
+    def seams(self, first: int, end: int) -> tuple[Seam, ...]:
+        """Give what lies between two frames of the seams: those of what was left out, and the recording's own."""
+        known = self._spliced_at
+        if self._map is not None:
+            own = (Seam(self._left(one.at), (self._left(one.quiet[0]), self._left(one.quiet[1]))) for one in known)
+            known = tuple(sorted((*self._map.seams, *own), key=lambda one: one.at))
+        return tuple(one for one in known if first <= one.at <= end)
+
+    def _left(self, frame: int) -> int:
+        """Say how many frames are left before a frame of the recording."""
+        return sum(max(0, min(stop, frame) - start) for start, stop in self.frames(0, self.n_frames))
+
+    def frames(self, first: int, end: int) -> Frames:
+        """Say which frames of the recording frames first..end are."""
+        return ((first, end),) if self._map is None else self._map.frames(first, end)
+
+    def frame(self, frame: int) -> int:
+        """Say which frame of the recording a frame is; one behind the end is the end."""
+        return self.frames(frame, frame + 1)[0][0] if frame < self.n_frames else self._content_frames
+
+    def end(self, seconds: float) -> float:
+        """Say when something ends in the recording."""
+        return seconds if self._map is None else self._map.end(seconds)
+
+    def segments(self, ones: Sequence[Segment]) -> list[Segment]:
+        """Give segments in the recording's time."""
+        return list(ones) if self._map is None else [self._map.segment(one) for one in ones]
+
+    def flag(self, one: Flag) -> Flag:
+        """Give what a guard did in the recording's time."""
+        return one if self._map is None else self._map.flag(one)
+
+    def window(self, one: Window) -> Window:
+        """Give a window in the recording's time, with what is left out of it."""
+        return one if self._map is None else self._map.window(one)
+
+
+def clips_in_frames(times: tuple[float, ...], content_frames: int) -> list[tuple[int, int]]:
+    """Turn seconds (start, end, start, end, ...) into frames; a last start alone runs to the recording's end."""
+    points = [round(time * FRAMES_PER_SECOND) for time in times] or [0]
+    if len(points) % 2:
+        points.append(content_frames)
+    # An end past the recording would keep the reference decoding nothing for ever.
+    return [(start, min(end, content_frames)) for start, end in zip(points[::2], points[1::2], strict=True)]

@@ -1,0 +1,1 @@
+"""Word timestamps (docs/words.md)."""

@@ -1,0 +1,136 @@
+"""Where the loop goes on behind a window with words, and which of its text seems invented. Pure.
+
+Source: openai/whisper transcribe.py at c0d2f62, the part of the seek loop that begins with `if word_timestamps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stapes.audio.mel import FRAMES_PER_SECOND
+from stapes.recording.segments import Piece
+from stapes.recording.words.timing import last_word_end
+from stapes.results import Word
+
+#: words that are one of these say nothing of whether text was invented
+_MARKS = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
+#: so many of a segment's first words are looked at
+_WORDS_LOOKED_AT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Where a window lies in its recording. In frames of 10 ms."""
+
+    seek: int
+    n_frames: int  # of content in the window
+    window_frames: int  # 3000
+    content_frames: int  # of the recording
+    next_seek: int  # where its timestamps lead
+    closed: bool  # whether it ends in a lone timestamp: nothing is spoken behind it
+
+    @property
+    def offset_s(self) -> float:
+        """Where the window begins."""
+        return float(self.seek * 160 / 16000)
+
+    @property
+    def window_end_s(self) -> float:
+        """Where the window ends, were it full."""
+        return float((self.seek + self.window_frames) * 160 / 16000)
+
+    @property
+    def content_end_s(self) -> float:
+        """Where its content ends."""
+        return self.offset_s + self.n_frames * 160 / 16000
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is kept of a window, and where the loop goes on. None: nothing counts, as if it had not been decoded."""
+
+    pieces: tuple[Piece, ...] | None
+    next_seek: int
+
+
+def settle(
+    pieces: tuple[Piece, ...], stretch: Stretch, threshold_s: float | None, last_speech_s: float = 0.0
+) -> Settled:
+    """Decide where the loop goes on, and drop what seems invented around silences longer than `threshold_s`.
+
+    pieces: with their words.   threshold_s: None drops nothing.   last_speech_s: where speech ended before the window.
+    The loop always moves on by a frame or more (in the reference, rounding may leave it where it is, for ever).
+    """
+    settled = _settle(pieces, stretch, threshold_s, last_speech_s)
+    return Settled(settled.pieces, max(settled.next_seek, stretch.seek + 1))
+
+
+def _settle(pieces: tuple[Piece, ...], stretch: Stretch, threshold_s: float | None, last_speech_s: float) -> Settled:
+    end_s = last_word_end(pieces)
+    next_seek = stretch.next_seek
+    if not stretch.closed and end_s is not None and end_s > stretch.offset_s:
+        next_seek = _frame(end_s)
+        if threshold_s is not None and not stretch.window_end_s - end_s > threshold_s:
+            next_seek = stretch.seek + stretch.n_frames
+    if threshold_s is None:
+        return Settled(pieces, next_seek)
+    first = next((piece for piece in pieces if piece.words), None)
+    if first is not None and is_anomaly(first.words):
+        gap_s = first.start_s - stretch.offset_s
+        if gap_s > threshold_s:
+            return Settled(None, stretch.seek + _frame(gap_s))
+    cut = _first_invented(pieces, stretch, threshold_s, last_speech_s)
+    if cut is None:
+        return Settled(pieces, next_seek)
+    invented = pieces[cut]
+    next_seek = _frame(max(stretch.offset_s + 1, invented.start_s))
+    if stretch.content_frames * 160 / 16000 - invented.end_s < threshold_s:
+        next_seek = stretch.content_frames
+    return Settled(pieces[:cut], next_seek)
+
+
+def _frame(seconds: float) -> int:
+    return round(seconds * FRAMES_PER_SECOND)
+
+
+def _first_invented(pieces: Sequence[Piece], stretch: Stretch, threshold_s: float, last_speech_s: float) -> int | None:
+    """Find the first piece that seems invented, with silence or more of its kind on either side."""
+    spoken_until_s = last_speech_s
+    for i, piece in enumerate(pieces):
+        if not piece.words:
+            continue
+        if is_anomaly(piece.words):
+            following = next((one for one in pieces[i + 1 :] if one.words), None)
+            next_start_s = following.words[0].start_s if following else stretch.content_end_s
+            silence_before = (
+                piece.start_s - spoken_until_s > threshold_s
+                or piece.start_s < threshold_s
+                or piece.start_s - stretch.offset_s < 2.0
+            )
+            silence_after = (
+                next_start_s - piece.end_s > threshold_s
+                or (following is not None and is_anomaly(following.words))
+                or stretch.window_end_s - piece.end_s < 2.0
+            )
+            if silence_before and silence_after:
+                return i
+        spoken_until_s = piece.end_s
+    return None
+
+
+def is_anomaly(words: Sequence[Word]) -> bool:
+    """Whether a segment's words are too improbable, too short or too long to have been spoken."""
+    looked_at = [word for word in words if word.text not in _MARKS][:_WORDS_LOOKED_AT]
+    score = sum(_anomaly(word) for word in looked_at)
+    return score >= 3 or score + 0.01 >= len(looked_at)
+
+
+def _anomaly(word: Word) -> float:
+    duration_s = word.end_s - word.start_s
+    score = 1.0 if word.probability < 0.15 else 0.0
+    if duration_s < 0.133:
+        score += (0.133 - duration_s) * 15
+    if duration_s > 2.0:
+        score += duration_s - 2.0
+    return score

@@ -1,0 +1,236 @@
+"""Words that attention lays into a long pause, where nobody speaks: they go to the speech they belong to. Pure.
+
+Where a part of a pause was cut out, no word reaches over the seam, and no segment begins or ends on its wrong side.
+Changes the times that are told, never what the loop does next. Of a word that attention lays over a pause the end is to
+be trusted more than the beginning: a path has each word begin where the one before it ends, pause or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stapes.audio.mel import FRAMES_PER_SECOND
+from stapes.recording.guards.rules import LONG_PAUSE
+from stapes.recording.time_map import Seam
+from stapes.results import Segment, Word, WordTiming
+from stapes.vad.detector import Heard
+
+#: by which the word is too early at least
+_LEAST_S = 0.1
+#: frames behind the word that are listened to as well: the network hears what is there a bit late
+_BEHIND = 20
+
+#: shorter pauses are left to attention
+LEAST_PAUSE_S = 1.5
+#: by which a word begins behind the speech before it, or reaches into the speech behind it
+_REACH_S = 0.2
+#: by which a word that reaches into speech begins too early: attention's own errors are smaller
+_EARLY_S = 1.0
+#: the same before the end of a pause that is long, or was cut short, where attention errs more
+_EARLY_BEHIND_LONG_S = 0.1
+#: by which the first word behind a pause that was cut short may begin before the pause
+_OVER_S = 0.3
+#: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
+_FAR_S = 0.5
+#: frames that are too short for a word: music now and then sounds like speech for as long
+_NO_WORD = 15
+#: by which a word begins before the network hears it, or ends behind what it heard
+BLUR_S = 0.05
+_CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Where nobody speaks, in seconds; endless on the side where the window ends in it."""
+
+    start_s: float
+    end_s: float
+    early_s: float  # by which a word that reaches into the speech behind it begins too early
+    seams_s: tuple[float, ...] = ()  # where a part of it was cut out
+
+
+def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
+    """Whether a window's words leave room for a pause: two of them begin so far apart, or none for so long."""
+    starts = [0.0, *(one.start_s for one in timings), duration_s]
+    return any(later - start >= LEAST_PAUSE_S for start, later in itertools.pairwise(starts))
+
+
+def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> bool:
+    """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
+    return bool(words) and any(
+        words[0].start_s > pause.start_s + _FAR_S and words[-1].end_s < pause.end_s - _FAR_S
+        for pause in _pauses(heard, first, end)
+    )
+
+
+def out_of_pauses(
+    segments: Sequence[Segment], heard: Heard, first: int, end: int, seams: Sequence[Seam] = ()
+) -> list[Segment]:
+    """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
+
+    heard: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
+    then reaches over one, and no segment begins before one with what is said behind it, or ends behind one likewise.
+    """
+    heard = heard.without(seam.quiet for seam in seams)
+    heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
+    seams_s = [seam.at / FRAMES_PER_SECOND for seam in seams]
+    pauses = _pauses(heard, first, end, seams_s)
+    return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
+
+
+def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: Heard) -> list[Segment]:
+    words = [word for segment in segments for word in segment.words or ()]
+    texts_before = ["", *(word.text for word in words)]
+    moved = [_moved(word, _ends_clause(text), pauses, heard) for word, text in zip(words, texts_before, strict=False)]
+    if moved == words:
+        return list(segments)
+    for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
+        end_s = max(moved[i].start_s, min(moved[i].end_s, moved[i + 1].start_s))
+        moved[i] = replace(moved[i], end_s=end_s)
+    said_until_s = 0.0
+    for i, word in enumerate(moved):
+        start_s = max(word.start_s, said_until_s)
+        said_until_s = max(word.end_s, start_s)
+        moved[i] = replace(word, start_s=start_s, end_s=said_until_s)
+    left = iter(moved)
+    return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
+
+
+def _pauses(heard: Heard, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
+    """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
+    spans = heard.within(first, end)
+    first_s, end_s = first / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
+    edges = [first_s, *(frame / FRAMES_PER_SECOND for span in spans for frame in span), end_s]
+    found = []
+    for a, b in zip(edges[::2], edges[1::2], strict=True):
+        own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
+        if not spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
+            continue
+        is_long = own_seams_s or b - a >= LONG_PAUSE / FRAMES_PER_SECOND
+        found.append(
+            Pause(
+                start_s=a if a > first_s else -1.0,
+                end_s=b if b < end_s else end_s + 1e9,
+                early_s=_EARLY_BEHIND_LONG_S if is_long else _EARLY_S,
+                seams_s=own_seams_s,
+            )
+        )
+    return found
+
+
+def _ends_clause(text: str) -> bool:
+    return text.strip().endswith(_CLAUSE_ENDS)
+
+
+def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Heard) -> Word:
+    """Move one word. begins_clause: whether the word before it ends a clause: in doubt, the pause is between them."""
+    for pause in pauses:
+        if (laid := _laid_on_one_side(word, begins_clause, pause, heard)) is not None:
+            word = laid
+            continue
+        end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
+        lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
+        reach_s = -_REACH_S if begins_clause else _REACH_S
+        if word.start_s < pause.start_s + reach_s or not lies_in_it:
+            continue
+        duration_s = word.end_s - word.start_s
+        is_nearer = end_s - word.end_s <= word.start_s - pause.start_s
+        if is_nearer or begins_clause or pause.start_s < 0:
+            begin_s = _begin_behind(word, pause)
+            word = replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
+        else:  # behind the last word that was heard
+            end_s = min((round(pause.start_s + BLUR_S, 2), *pause.seams_s))
+            word = replace(word, start_s=pause.start_s, end_s=end_s)
+    return word
+
+
+def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Heard) -> Word | None:
+    """Lay a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
+
+    A path has the first word behind a pause begin where the one before it ends: it is laid over all of the pause, and
+    over what sounds like speech at the pause's beginning, a second of it now and then.
+    """
+    if not pause.seams_s:
+        return None
+    over_s = min(_OVER_S, pause.end_s - pause.start_s)
+    if pause.start_s - over_s < word.start_s < pause.start_s + _REACH_S and word.end_s > pause.end_s:
+        return replace(word, start_s=_begin_behind(word, pause))
+    between = _between(pause.seams_s, word.start_s, word.end_s)
+    if not between:
+        return None
+    before_s, behind_s = _spoken_s(heard, word.start_s, between[0]), word.end_s - pause.end_s
+    begins_before = before_s > 0 or word.start_s < pause.start_s + _REACH_S
+    if behind_s <= 0 and (before_s < _REACH_S if begins_clause else not begins_before):
+        return None
+    is_cut_speech = pause.end_s - pause.start_s < _REACH_S  # with no pause there, a word is where more of it is
+    if behind_s > (before_s if is_cut_speech else -_REACH_S):
+        return replace(word, start_s=min(_begin_behind(word, pause), word.end_s))
+    return replace(word, end_s=between[0])
+
+
+def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
+    return [seam_s for seam_s in seams_s if start_s < seam_s < end_s]
+
+
+def _spoken_s(heard: Heard, start_s: float, end_s: float) -> float:
+    first, end = (round(time_s * FRAMES_PER_SECOND) for time_s in (start_s, end_s))
+    return heard.frames_within(first, end) / FRAMES_PER_SECOND
+
+
+def _begin_behind(word: Word, pause: Pause) -> float:
+    """Say when a word begins that belongs to the speech behind a pause."""
+    return max((word.start_s, round(pause.end_s - BLUR_S, 2), *pause.seams_s))
+
+
+def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:
+    """Begin a segment behind a seam where all before it is quiet, and end it before one likewise."""
+    start_s, end_s = segment.start_s, segment.end_s
+    for pause in pauses:
+        between = _between(pause.seams_s, start_s, end_s)
+        if not between:
+            continue
+        begins_in_it, ends_in_it = start_s > pause.start_s - _OVER_S, end_s < pause.end_s + _REACH_S
+        if begins_in_it and (not ends_in_it or end_s - between[-1] >= between[0] - start_s):
+            start_s = between[-1]
+        elif ends_in_it:
+            end_s = between[0]
+    if segment.words:  # a word that begins before a seam was said there
+        start_s = max(segment.start_s, min(start_s, segment.words[0].start_s))
+        end_s = min(segment.end_s, max(end_s, segment.words[-1].end_s))
+    return replace(segment, start_s=start_s, end_s=end_s)
+
+
+def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:
+    """Give a segment its words, and their times where it had those of its first and last one."""
+    if not words or not segment.words:
+        return segment
+    start_s = words[0].start_s if segment.start_s == segment.words[0].start_s else segment.start_s
+    end_s = words[-1].end_s if segment.end_s == segment.words[-1].end_s else segment.end_s
+    return replace(segment, words=words, start_s=min(start_s, words[0].start_s), end_s=max(end_s, words[-1].end_s))
+
+
+def opening(timings: Sequence[WordTiming]) -> int:
+    """Say how many of a window's frames decide where its first word begins; 0: it is too short to begin too early."""
+    if not timings or timings[0].end_s <= _LEAST_S:
+        return 0
+    return round(timings[0].end_s * FRAMES_PER_SECOND) + _BEHIND
+
+
+def begun_by_voice(segments: Sequence[Segment], heard: Heard, first: int) -> list[Segment]:
+    """Begin a window's first word, and a segment that begins with it, where a voice is heard first, inside the word.
+
+    heard: in the window's frames, from `first` on; of its opening at least.
+    """
+    place = next((i for i, segment in enumerate(segments) if segment.words), None)
+    voice = next((start for start, stop in heard.spans if stop > first), None)
+    if place is None or voice is None:
+        return list(segments)
+    word, *others = segments[place].words or ()
+    begin_s = round(voice / FRAMES_PER_SECOND - BLUR_S, 2)
+    if not word.start_s + _LEAST_S <= begin_s < word.end_s:
+        return list(segments)
+    start_s = begin_s if segments[place].start_s == word.start_s else segments[place].start_s
+    begun = replace(segments[place], start_s=start_s, words=(replace(word, start_s=begin_s), *others))
+    return [*segments[:place], begun, *segments[place + 1 :]]

@@ -1,0 +1,21 @@
+"""What the rest of stapes knows of a VAD network."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from stapes.backends.base import FloatArray
+
+
+class SpeechListener(Protocol):
+    """Listens to one recording from its beginning on; what it has heard changes what it hears next."""
+
+    def probabilities(self, samples: FloatArray) -> FloatArray:
+        """Give the probability of speech in each chunk of 512 samples: (n,) at 16 kHz -> (chunks,).
+
+        Goes on where the last call ended. A last chunk that is not whole is filled up with zeros, so that only the last
+        call should bring one.
+        """
+
+    def afresh(self) -> SpeechListener:
+        """Begin another recording: a listener that has heard nothing, over the same weights. Costs next to nothing."""
