@@ -159,7 +159,7 @@ def _stop_reading(engine: Any, path: Path, after_s: float) -> float:
 
 def _cancel(engine: Any, recording: Any, share: float) -> float:
     """Cancel when a share of the recording is done; no segment is taken, none may hold the end up."""
-    from stapes.engine.scheduled_job import Wishes  # noqa: PLC0415
+    from stapes.engine.scheduled_job import JobParams  # noqa: PLC0415
     from stapes.options import TranscribeOptions  # noqa: PLC0415
 
     reached, ended = threading.Event(), threading.Event()
@@ -169,7 +169,7 @@ def _cancel(engine: Any, recording: Any, share: float) -> float:
             reached.set()
 
     options = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0})
-    job = engine.submit_recording(recording.shared(), options, Wishes(on_progress=watch))
+    job = engine.submit_recording(recording.shared(), options, JobParams(on_progress=watch))
     job.when_ended(lambda _: ended.set())
     reached.wait()
     started = time.perf_counter()

@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.machine import facts
 from stapes.audio.load import load_audio
 from stapes.backends.base import FloatArray
-from stapes.vad.model import SpeechListener
-from stapes.vad.silero_native import NativeSpeechNetwork
-from stapes.vad.silero_numpy import SpeechNetwork
+from stapes.vad.model import VadModel
+from stapes.vad.silero_native import SileroNative
+from stapes.vad.silero_numpy import SileroNumpy
 from stapes.vad.silero_weights import speech_weights
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "stapes.flac"
@@ -43,10 +43,10 @@ def main() -> int:
     arguments = parser.parse_args()
     samples = _sound(arguments.files)
     weights = speech_weights()
-    opening, first = _timed(lambda: NativeSpeechNetwork(weights))
+    opening, first = _timed(lambda: SileroNative(weights))
     further, _ = _timed(first.afresh)
     with threadpool_limits(1):
-        seconds, apart = measure({"native": first, "numpy": SpeechNetwork(weights)}, samples, arguments.rounds)
+        seconds, apart = measure({"native": first, "numpy": SileroNumpy(weights)}, samples, arguments.rounds)
     machine = facts()
     sys.stdout.write(f"{machine['processor']}, load {machine['load_average']}, {DURATION_S} s of sound, one thread\n")
     for name, times in seconds.items():
@@ -57,9 +57,7 @@ def main() -> int:
     return 0
 
 
-def measure(
-    listeners: dict[str, SpeechListener], samples: FloatArray, rounds: int
-) -> tuple[dict[str, list[float]], float]:
+def measure(listeners: dict[str, VadModel], samples: FloatArray, rounds: int) -> tuple[dict[str, list[float]], float]:
     """Give each listener's seconds, round by round, and how far their probabilities lie apart at most."""
     seconds: dict[str, list[float]] = {name: [] for name in listeners}
     found: list[FloatArray] = []

@@ -129,7 +129,7 @@ class Loop:
     @staticmethod
     def speech(spans: Spans) -> Any:
         """Make the answer to a question of where speech is; spans: in the request's own frames."""
-        return found("recording.listening:Heard", "vad.detector:Heard", "vad.spans:SpeechMap")(spans)
+        return found("recording.listening:Heard", "vad.detector:SpeechMap", "vad.spans:SpeechMap")(spans)
 
 
 @cache

@@ -27,7 +27,7 @@ from stapes.backends.base import (
     TokenColumnsKernel,
     WindowId,
 )
-from stapes.backends.handles import Ledger, LedgerBackend
+from stapes.backends.handles import Handles, HandlesBackend
 from stapes.backends.numerics import token_columns
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.sampling import choose, constrain, probe
@@ -38,7 +38,7 @@ from stapes.languages import LANGUAGES
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.special import layout
 from stapes.tokenizer.vocabulary import shipped_tokens
-from stapes.vad.detector import OpenListener
+from stapes.vad.detector import OpenVadModel
 from stapes.vad.spans import CHUNK_SAMPLES
 
 #: (key of the window's sound, tokens of the row so far) -> logits (n_vocab,) for the next token
@@ -106,7 +106,7 @@ def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Eng
     return Engine(checkpoint, NumpyBackend(checkpoint, threads=1))
 
 
-def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: OpenListener | None = None) -> Engine:
+def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: OpenVadModel | None = None) -> Engine:
     """Make an engine whose model says what it is told.
 
     script: a text for every window, texts for the recording's windows in turn (the last one repeats), or a function
@@ -182,7 +182,7 @@ def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> S
     return script
 
 
-class ScriptedBackend(LedgerBackend[int, list[int]]):
+class ScriptedBackend(HandlesBackend[int, list[int]]):
     """A backend without a network: a script gives the logits. Satisfies `stapes.backends.base.Backend`.
 
     Windows are told apart by their sound, never by the order in which they come.
@@ -191,7 +191,7 @@ class ScriptedBackend(LedgerBackend[int, list[int]]):
     def __init__(self, spec: ModelSpec, script: Script) -> None:
         self.spec = spec
         self._script = script
-        self.ledger: Ledger[int, list[int]] = Ledger(spec)  # a window's sound, a row's tokens
+        self.ledger: Handles[int, list[int]] = Handles(spec)  # a window's sound, a row's tokens
         self.n_encoded = 0  # windows
         self.n_steps = 0
 

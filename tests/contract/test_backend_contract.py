@@ -29,7 +29,7 @@ from stapes.backends.base import (
     Top,
     WindowId,
 )
-from stapes.backends.handles import LedgerBackend
+from stapes.backends.handles import HandlesBackend
 from stapes.backends.native.backend import NativeBackend
 from stapes.backends.native.library import is_built, library, library_problem
 from stapes.backends.numerics import token_columns
@@ -423,7 +423,7 @@ def test_what_is_not_here_is_a_backend_error_everywhere(backend: Backend, call: 
 
 @every_network
 def test_memory_given_back_is_given_back(backend: Backend) -> None:
-    assert isinstance(backend, LedgerBackend)
+    assert isinstance(backend, HandlesBackend)
     for _ in range(3):
         windows = backend.encode(mels(backend.spec, 2))
         rows = [backend.open(windows[0]), backend.open(windows[1])]

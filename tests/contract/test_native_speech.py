@@ -19,9 +19,9 @@ from stapes.backends.base import FloatArray
 from stapes.backends.native.backend import ISA_VARIABLE
 from stapes.errors import OptionError
 from stapes.testing import noise, silence, tone
-from stapes.vad.open import open_speech_listener
-from stapes.vad.silero_native import NativeSpeechNetwork
-from stapes.vad.silero_numpy import CHUNK, SpeechNetwork
+from stapes.vad.open import open_vad_model
+from stapes.vad.silero_native import SileroNative
+from stapes.vad.silero_numpy import CHUNK, SileroNumpy
 from stapes.vad.silero_weights import SpeechWeights, speech_weights
 from tests.corpus import corpus_folder, needs_corpus
 from tests.random_cases import cases
@@ -47,9 +47,9 @@ def random_samples(n: int, size: float = 0.1) -> FloatArray:
 
 
 def assert_twins(weights: SpeechWeights, isa: str, samples: FloatArray) -> None:
-    found = NativeSpeechNetwork(weights, isa).probabilities(samples)
+    found = SileroNative(weights, isa).probabilities(samples)
     with np.errstate(all="ignore"):
-        expected = SpeechNetwork(weights).probabilities(samples)
+        expected = SileroNumpy(weights).probabilities(samples)
     assert found.shape == expected.shape
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
@@ -87,7 +87,7 @@ def test_what_is_no_number_leaves_none_from_there_on(weights: SpeechWeights, isa
     samples = random_samples(50 * CHUNK)
     samples[place] = odd
     assert_twins(weights, isa, samples)
-    assert np.isnan(NativeSpeechNetwork(weights, isa).probabilities(samples)[place // CHUNK :]).all()
+    assert np.isnan(SileroNative(weights, isa).probabilities(samples)[place // CHUNK :]).all()
 
 
 @pytest.mark.random
@@ -100,9 +100,9 @@ def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights) -> 
     for path in whole[:: cases(32, 8)]:
         with load_audio(folder / "audio" / path) as recording:
             samples = recording.read(0, min(recording.n_samples, LENGTH))
-        expected = SpeechNetwork(weights).probabilities(samples)
+        expected = SileroNumpy(weights).probabilities(samples)
         for isa in native.isa_names():
-            found = NativeSpeechNetwork(weights, isa).probabilities(samples)
+            found = SileroNative(weights, isa).probabilities(samples)
             np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE, err_msg=f"{path}, {isa}")
 
 
@@ -113,7 +113,7 @@ def test_a_recording_in_pieces_is_heard_as_one_to_the_last_bit(
     weights: SpeechWeights, isa: str, cuts: list[int], more: int
 ) -> None:
     samples = spoken()[: 200 * CHUNK + more]
-    first = NativeSpeechNetwork(weights, isa)
+    first = SileroNative(weights, isa)
     whole = first.probabilities(samples)
     listener = first.afresh()
     bounds = [0, *sorted(cut * CHUNK for cut in cuts), len(samples)]
@@ -123,7 +123,7 @@ def test_a_recording_in_pieces_is_heard_as_one_to_the_last_bit(
 
 @each_isa
 def test_listeners_over_the_same_weights_do_not_hear_each_other(weights: SpeechWeights, isa: str) -> None:
-    first = NativeSpeechNetwork(weights, isa)
+    first = SileroNative(weights, isa)
     samples, others = spoken()[: 100 * CHUNK], random_samples(100 * CHUNK)
     alone = first.probabilities(samples)
     one, other = first.afresh(), first.afresh()
@@ -135,7 +135,7 @@ def test_listeners_over_the_same_weights_do_not_hear_each_other(weights: SpeechW
 
 
 def test_a_further_listener_costs_nothing(weights: SpeechWeights) -> None:
-    first = NativeSpeechNetwork(weights)
+    first = SileroNative(weights)
     times = []
     for _ in range(50):
         started = time.perf_counter()
@@ -147,7 +147,7 @@ def test_a_further_listener_costs_nothing(weights: SpeechWeights) -> None:
 @each_isa
 def test_samples_of_any_layout_and_kind_are_taken(weights: SpeechWeights, isa: str) -> None:
     samples = random_samples(4 * CHUNK)
-    first = NativeSpeechNetwork(weights, isa)
+    first = SileroNative(weights, isa)
     expected = first.probabilities(samples)
     spread = np.zeros((len(samples), 2), np.float32)
     spread[:, 0] = samples
@@ -157,24 +157,24 @@ def test_samples_of_any_layout_and_kind_are_taken(weights: SpeechWeights, isa: s
 
 def test_more_than_one_channel_is_refused(weights: SpeechWeights) -> None:
     with pytest.raises(TypeError):
-        NativeSpeechNetwork(weights).probabilities(np.zeros((2, CHUNK), np.float32))
+        SileroNative(weights).probabilities(np.zeros((2, CHUNK), np.float32))
 
 
 # Which of the twins listens.
 
 
 def test_the_library_listens_where_it_is_built(weights: SpeechWeights) -> None:
-    assert isinstance(open_speech_listener(weights), NativeSpeechNetwork)
-    assert isinstance(open_speech_listener(weights, "native"), NativeSpeechNetwork)
-    assert isinstance(open_speech_listener(weights, "numpy"), SpeechNetwork)
+    assert isinstance(open_vad_model(weights), SileroNative)
+    assert isinstance(open_vad_model(weights, "native"), SileroNative)
+    assert isinstance(open_vad_model(weights, "numpy"), SileroNumpy)
 
 
 @each_isa
 def test_an_instruction_set_can_be_asked_for(weights: SpeechWeights, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = random_samples(40 * CHUNK)
-    expected = NativeSpeechNetwork(weights, isa).probabilities(samples)
+    expected = SileroNative(weights, isa).probabilities(samples)
     monkeypatch.setenv(ISA_VARIABLE, isa)
-    assert open_speech_listener(weights).probabilities(samples).tobytes() == expected.tobytes()
+    assert open_vad_model(weights).probabilities(samples).tobytes() == expected.tobytes()
 
 
 def test_an_instruction_set_that_is_not_here_is_refused(
@@ -182,14 +182,12 @@ def test_an_instruction_set_that_is_not_here_is_refused(
 ) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "abacus")
     with pytest.raises(OptionError, match="abacus"):
-        open_speech_listener(weights)
+        open_vad_model(weights)
 
 
 def test_both_find_the_same_speech(weights: SpeechWeights, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = np.concatenate((silence(2.0), spoken(), silence(35.0), spoken(), silence(1.0)))
     found = stapes.find_speech(audio)
-    monkeypatch.setattr(
-        "stapes.engine.find_speech.open_speech_listener", lambda weights: open_speech_listener(weights, "numpy")
-    )
+    monkeypatch.setattr("stapes.engine.find_speech.open_vad_model", lambda weights: open_vad_model(weights, "numpy"))
     assert len(found) > 1
     assert stapes.find_speech(audio) == found

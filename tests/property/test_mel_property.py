@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.audio.mel import LogMel, log10_mel, mel_filters, raised, read_padded
+from stapes.audio.mel import LogMel, log10_mel, mel_filters, quiet_gain, read_padded
 from stapes.audio.pcm import recording_of_array
 
 
@@ -64,7 +64,7 @@ def test_voices_keep_their_shape_and_come_near_the_loudest(steps, loudness, seed
     power = np.random.default_rng(seed).uniform(-10.0, -9.5, (8, edges[-1] + 7)).astype(np.float32)
     for (first, end), level in zip(voices, loudness, strict=False):
         power[:, first:end] += np.float32(level + 10)
-    found = raised(power, voices)
+    found = quiet_gain(power, voices)
     gains = found - power
     assert found.dtype == np.float32
     assert found.shape == power.shape
@@ -75,4 +75,4 @@ def test_voices_keep_their_shape_and_come_near_the_loudest(steps, loudness, seed
         assert np.ptp(gains[:, first:end]) < 1e-5
         assert found[:, first:end].max() > min(top - 1, power[:, first:end].max() + 6) - 1e-5
         assert found[:, first:end].max() < top + 1e-5
-    np.testing.assert_allclose(raised(power + 3, voices) - found, 3, atol=1e-5)  # however loud all of it is
+    np.testing.assert_allclose(quiet_gain(power + 3, voices) - found, 3, atol=1e-5)  # however loud all of it is

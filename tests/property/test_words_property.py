@@ -19,7 +19,7 @@ from stapes.recording.words.timing import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Heard, Listen
+from stapes.vad.detector import DetectSpeech, SpeechMap
 from stapes.vad.spans import Span
 from tests.random_cases import random_cases
 
@@ -72,12 +72,12 @@ def attention(seed: int, n_tokens: int) -> FloatArray:
     return scores
 
 
-def speech(seed: int, first: int, end: int) -> Heard:
+def speech(seed: int, first: int, end: int) -> SpeechMap:
     """Somebody speaks somewhere: nowhere, all the time, or in stretches."""
     random = np.random.default_rng(seed)
     bounds = sorted(random.integers(first, end + 1, 2 * int(random.integers(0, 5))).tolist())
     spans = [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b]
-    return Heard(tuple(spans) if random.random() < 0.8 else ((first, end),))
+    return SpeechMap(tuple(spans) if random.random() < 0.8 else ((first, end),))
 
 
 def drive(
@@ -89,7 +89,7 @@ def drive(
 ) -> Transcript:
     loop = SeekLoop(
         content_frames=content_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448,
-        tokenizer=TOKENIZER, options=options, can_listen=options.method.mode != "reference", spliced_at=seams,
+        tokenizer=TOKENIZER, options=options, has_vad=options.method.mode != "reference", spliced_at=seams,
     )  # fmt: skip
     number = 0
     asked: Decode | None = None
@@ -103,7 +103,7 @@ def drive(
             columns = token_columns(scores, request.n_frames // 2, 2)[: len(request.tokens) + 1]
             chances = np.random.default_rng(number).random(len(request.tokens)).tolist()
             loop.accept(Alignment(time_words(TOKENIZER, loop.language, request.tokens, columns, chances, 50)))
-        elif isinstance(request, Listen):
+        elif isinstance(request, DetectSpeech):
             assert options.method.mode != "reference"
             loop.accept(speech(seed + request.seek, request.seek, request.seek + request.n_frames))
         elif isinstance(request, Decode):

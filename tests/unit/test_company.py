@@ -177,7 +177,7 @@ def test_what_breaks_in_the_scheduler_ends_all_jobs_instead_of_leaving_them_wait
         raise ZeroDivisionError("a mistake of ours")
 
     jobs = [engine.submit(noise(5.0, seed), **BABBLE) for seed in range(2)]
-    engine.scheduler.take_in = broken  # type: ignore[method-assign]
+    engine.scheduler.admit = broken  # type: ignore[method-assign]
     for job in jobs:
         with pytest.raises(ZeroDivisionError):
             job.result()

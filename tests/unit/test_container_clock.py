@@ -153,7 +153,7 @@ def test_texts_are_aligned_in_the_containers_clock() -> None:
 
 @pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the network that hears speech")
 def test_speech_is_found_in_the_containers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stapes.engine.find_speech.open_speech_listener", lambda _: LoudnessListener())
+    monkeypatch.setattr("stapes.engine.find_speech.open_vad_model", lambda _: LoudnessListener())
     plain = stapes.find_speech(FILE)
     moved = stapes.find_speech(FILE, clock="container")
     assert len(plain) == len(moved) == 1

@@ -14,7 +14,7 @@ from stapes.engine.scheduled_job import JobState
 from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.recording.events import JobEvent, WindowDone
 from stapes.testing import LoudnessListener, noise, scripted_engine, silence
-from stapes.vad.open import speech_listeners
+from stapes.vad.open import vad_models
 from stapes.vad.silero_weights import INSTALL
 
 FLUENT = " " + "as many words as somebody says who speaks on and on " * 2
@@ -110,13 +110,13 @@ def test_settings_that_cannot_be(keywords: dict[str, Any]) -> None:
 def test_where_the_weights_are_missing_the_engine_says_so_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stapes.vad.silero_weights.package_folder", lambda _: None)
     with pytest.warns(StapesWarning, match=INSTALL):
-        assert speech_listeners("auto") is None
+        assert vad_models("auto") is None
     with pytest.raises(CheckpointError, match=INSTALL):
         scripted_engine(" Here.").transcribe(noise(1.0), vad=True)
 
 
 def test_listeners_share_their_weights() -> None:
-    open_listener = speech_listeners("auto")
+    open_listener = vad_models("auto")
     if open_listener is None:
         pytest.skip("the package with the weights is not here")
     first, second = open_listener(), open_listener()

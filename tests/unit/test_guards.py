@@ -18,7 +18,7 @@ from stapes.recording.loop import Align, Decode, SeekLoop
 from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Frames, Heard, Listen
+from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin
@@ -44,19 +44,19 @@ def said(*parts: float | str, **scores: float) -> WindowResult:
 def loop_of(n_frames: int, **keywords: Any) -> SeekLoop:
     """Make a loop over a recording of so many frames, of which somebody can say who speaks."""
     return SeekLoop(content_frames=n_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
-                    options=TranscribeOptions.from_keywords(keywords), can_listen=True)  # fmt: skip
+                    options=TranscribeOptions.from_keywords(keywords), has_vad=True)  # fmt: skip
 
 
 def run(
     n_frames: int, decode: Decoder, speech: Sequence[tuple[int, int]] = (), **keywords: Any
-) -> tuple[Transcript, list[Decode], list[Listen]]:
+) -> tuple[Transcript, list[Decode], list[DetectSpeech]]:
     """Run a loop over a recording in which somebody speaks in the stretches `speech` (frames)."""
     loop = loop_of(n_frames, **{"language": "en"} | keywords)
     decoded, listened = [], []
     while (request := loop.next()) is not None:
-        if isinstance(request, Listen):
+        if isinstance(request, DetectSpeech):
             listened.append(request)
-            loop.accept(heard(loop, request, Heard(tuple(speech))))
+            loop.accept(heard(loop, request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Decode)
             decoded.append(request)
@@ -65,13 +65,13 @@ def run(
     return loop.transcript(n_frames / 100), decoded, listened
 
 
-def heard(loop: SeekLoop, request: Listen, speech: Heard) -> Heard:
+def heard(loop: SeekLoop, request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
     """Answer a request, which counts frames as the loop does."""
     spans, at = [], request.seek
     for first, end in loop.frames(request.seek, request.seek + request.n_frames):
         spans += [(at + start - first, at + stop - first) for start, stop in speech.within(first, end)]
         at += end - first
-    return Heard(tuple(spans))
+    return SpeechMap(tuple(spans))
 
 
 FLUENT = "a text of many words, as long as what somebody who speaks on and on says in so many seconds of time"
@@ -251,8 +251,8 @@ def test_speech_that_is_left_out_between_words_is_gone_back_for(
             seeks.append(request.seek)
             whole = said(0.0, "one two", 4.0, 4.0, f"so it was {last} four", 30.0)
             loop.accept(whole if request.seek == 0 else said(0.0, FLUENT, 24.0))
-        elif isinstance(request, Listen):
-            loop.accept(heard(loop, request, Heard(tuple(speech))))
+        elif isinstance(request, DetectSpeech):
+            loop.accept(heard(loop, request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Align)
             if request.seek == 0:
@@ -415,8 +415,8 @@ def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
     loop = loop_of(3000, multilingual=True)
     refused = False
     while (request := loop.next()) is not None:
-        if isinstance(request, Listen):
-            loop.accept(heard(loop, request, Heard(tuple(APART))))
+        if isinstance(request, DetectSpeech):
+            loop.accept(heard(loop, request, SpeechMap(tuple(APART))))
         elif isinstance(request, Detect):
             first, end = request.part or (0, 3000)
             ((start, _), *_) = loop.frames(request.seek + (first + end) // 2, request.seek + end)
@@ -453,7 +453,7 @@ def test_whatever_pauses_are_left_out_no_speech_is(lengths: list[tuple[int, int]
         return said(0.0, FLUENT, request.n_frames / 100, avg_logprob=-0.8 if next(moods) else -0.2)
 
     transcript, _, _ = run(at, decode, speech, silence_guard=False, loop_guard=False)
-    decoded = [Heard(one.frames) for one in transcript.windows if not one.skipped]
+    decoded = [SpeechMap(one.frames) for one in transcript.windows if not one.skipped]
     left_out = [span for span in speech if sum(one.frames_within(*span) for one in decoded) < span[1] - span[0]]
     assert not left_out
 

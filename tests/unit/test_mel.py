@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stapes.audio.mel import N_FRAMES, LogMel, log10_mel, mel_filters, raised
+from stapes.audio.mel import N_FRAMES, LogMel, log10_mel, mel_filters, quiet_gain
 from stapes.audio.pcm import recording_of_array
 from tests.audio_files import tone
 
@@ -89,28 +89,28 @@ def test_evened_frames_have_the_numbers_of_a_recording_of_their_own():
     quiet, loud = 1e-3 * signal(32_000), 0.9 * tone(32_000)
     mel = log_mel(np.concatenate([loud, quiet]))
     alone = log_mel(quiet).window(0, 200)[:, 2:198]  # the frames at its edges hear what is beside them
-    np.testing.assert_allclose(mel.evened([(202, 398)], [(10, 190)])[:, :196], alone, atol=2e-5)
-    assert not mel.evened([(202, 398)], [(10, 190)])[:, 196:].any()
+    np.testing.assert_allclose(mel.with_quiet_gain([(202, 398)], [(10, 190)])[:, :196], alone, atol=2e-5)
+    assert not mel.with_quiet_gain([(202, 398)], [(10, 190)])[:, 196:].any()
     assert np.abs(mel.window(202, 196)[:, :196] - alone).max() > 0.3  # cut off 80 dB below the tone
 
 
 def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
     power = np.full((2, 60), -9.0, np.float32)
     power[:, 10:20], power[:, 30:40], power[1, 50:60] = 1.0, -3.0, -8.0
-    found = raised(power, [(10, 20), (30, 40), (50, 60)])
+    found = quiet_gain(power, [(10, 20), (30, 40), (50, 60)])
     np.testing.assert_array_equal(found[:, :20], power[:, :20])
     np.testing.assert_allclose(found[:, 30:40], 0.0)
     np.testing.assert_allclose(found[1, 50:60], -2.0)
     np.testing.assert_allclose(np.diff(found[0, 19:31] - power[0, 19:31]), 3 / 11, atol=1e-5)  # evenly, between two
-    np.testing.assert_array_equal(raised(power[:, :35], [(10, 20), (30, 40), (50, 60)]), found[:, :35])
-    np.testing.assert_array_equal(raised(power[:, :9], [(10, 20)]), power[:, :9])
+    np.testing.assert_array_equal(quiet_gain(power[:, :35], [(10, 20), (30, 40), (50, 60)]), found[:, :35])
+    np.testing.assert_array_equal(quiet_gain(power[:, :9], [(10, 20)]), power[:, :9])
 
 
 def test_sound_beside_a_quiet_voice_is_not_raised_above_the_voices():
     """Music would otherwise be as far above the voices as it is above the quiet one, and the floor with it."""
     power = np.full((2, 60), -9.0, np.float32)
     power[:, 10:20], power[:, 20:30], power[:, 30:40], power[:, 40:50] = 1.0, -1.0, -5.0, 3.0
-    found = raised(power, [(10, 20), (30, 40)])
+    found = quiet_gain(power, [(10, 20), (30, 40)])
     np.testing.assert_allclose(found[:, 22:40], 0.0)
     assert found[:, 20:22].max() < 0.0
     np.testing.assert_array_equal(found[:, 40:50], 3.0)

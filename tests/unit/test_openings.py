@@ -15,7 +15,7 @@ from stapes.recording.words.snap_to_speech import begun_by_voice, opening
 from stapes.results import Alignment, Segment, Transcript, WindowResult, Word, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Heard, Listen
+from stapes.vad.detector import DetectSpeech, SpeechMap
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin
@@ -57,7 +57,7 @@ def test_where_a_first_word_begins(word: tuple[float, float], spans: list[tuple[
         moved_s = first / 100
         start_s, end_s = (round(time_s + moved_s, 2) for time_s in word)
         there = [segment((start_s, end_s), (end_s, end_s + 0.7))]
-        heard = Heard(tuple((start + first, stop + first) for start, stop in spans))
+        heard = SpeechMap(tuple((start + first, stop + first) for start, stop in spans))
         (one,) = begun_by_voice(there, heard, first)
         assert one.start_s == one.words[0].start_s == pytest.approx(begins + moved_s)  # type: ignore[index]
         assert replace(one, start_s=there[0].start_s, words=there[0].words) == there[0]
@@ -65,9 +65,9 @@ def test_where_a_first_word_begins(word: tuple[float, float], spans: list[tuple[
 
 def test_a_segment_that_has_a_time_of_its_own_keeps_it() -> None:
     for start_s in (0.6, 0.95):
-        (one,) = begun_by_voice([segment((0.0, 1.3), start_s=start_s)], Heard(((90, 200),)), 0)
+        (one,) = begun_by_voice([segment((0.0, 1.3), start_s=start_s)], SpeechMap(((90, 200),)), 0)
         assert (one.start_s, one.words) == (start_s, segment((0.85, 1.3)).words)
-    assert begun_by_voice([], Heard(((90, 200),)), 0) == []
+    assert begun_by_voice([], SpeechMap(((90, 200),)), 0) == []
 
 
 @given(
@@ -77,7 +77,7 @@ def test_a_segment_that_has_a_time_of_its_own_keeps_it() -> None:
 def test_nothing_but_the_first_start_changes_and_it_stays_inside_its_word(starts: list[int], spans: list[int]) -> None:
     ends = [*starts[1:], starts[-1] + 50]
     there = [segment((start / 100, end / 100)) for start, end in zip(starts, ends, strict=True)]
-    heard = Heard(tuple(zip(spans[::2], spans[1::2], strict=False)))
+    heard = SpeechMap(tuple(zip(spans[::2], spans[1::2], strict=False)))
     first, *others = begun_by_voice(there, heard, 0)
     assert others == there[1:]
     (word,), (before,) = first.words or (), there[0].words or ()
@@ -85,22 +85,22 @@ def test_nothing_but_the_first_start_changes_and_it_stays_inside_its_word(starts
     assert begun_by_voice([first, *others], heard, 0) == [first, *others], "once is enough"
 
 
-def run(speech: Heard, **keywords: Any) -> tuple[Transcript, list[Listen]]:
+def run(speech: SpeechMap, **keywords: Any) -> tuple[Transcript, list[DetectSpeech]]:
     """Decode two windows of 37 words without a pause, the first of which lasts 0.9 s and the others 0.8."""
     options = TranscribeOptions.from_keywords({"language": "en", "word_timestamps": True} | keywords)
     loop = SeekLoop(content_frames=5970, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
-                    options=options, can_listen=True)  # fmt: skip
+                    options=options, has_vad=True)  # fmt: skip
     starts_s = [0.0, *(0.9 + 0.8 * i for i in range(len(WORDS)))]
-    listened: list[Listen] = []
+    listened: list[DetectSpeech] = []
     while (request := loop.next()) is not None:
         if isinstance(request, Decode):
             end = (BEGIN + 1485, BEGIN + 1485) if request.seek == 0 else (BEGIN + 1500,)
             tokens = (BEGIN, *TOKENIZER.encode("".join(WORDS)), *end)
             loop.accept(WindowResult(tokens=tokens, text="", avg_logprob=-0.2, no_speech_prob=0.01, temperature=0.0,
                                      compression_ratio=1.2))  # fmt: skip
-        elif isinstance(request, Listen):
+        elif isinstance(request, DetectSpeech):
             listened.append(request)
-            loop.accept(Heard(speech.within(request.seek, request.seek + request.n_frames)))
+            loop.accept(SpeechMap(speech.within(request.seek, request.seek + request.n_frames)))
         else:
             assert isinstance(request, Align)
             parts = zip(WORDS, starts_s, starts_s[1:], strict=False)
@@ -111,13 +111,13 @@ def run(speech: Heard, **keywords: Any) -> tuple[Transcript, list[Listen]]:
 
 
 #: voices begin more than half a second after either window
-SPEECH = Heard(((55, 2750), (3050, 5970)))
+SPEECH = SpeechMap(((55, 2750), (3050, 5970)))
 
 
 def test_the_loop_asks_who_speaks_in_a_windows_opening_alone() -> None:
     transcript, listened = run(SPEECH)
     assert [one.seek for one in transcript.windows] == [0, 2970]
-    assert listened == [Listen(0, 110, is_opening=True), Listen(2970, 110, is_opening=True)]
+    assert listened == [DetectSpeech(0, 110, is_opening=True), DetectSpeech(2970, 110, is_opening=True)]
     firsts = [one.words[0] for one in transcript.segments if one.words]
     assert [(one.start_s, one.end_s) for one in firsts] == [(0.5, 0.9), (30.45, 30.6)]
     assert [one.start_s for one in transcript.segments] == [0.5, 30.45]

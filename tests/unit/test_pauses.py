@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stapes.recording.time_map import Seam
 from stapes.recording.words.snap_to_speech import has_hole, lies_in_pause, out_of_pauses
 from stapes.results import Segment, Word, WordTiming
-from stapes.vad.detector import Heard
+from stapes.vad.detector import SpeechMap
 
 
 def segment(*words: tuple[float, float]) -> Segment:
@@ -28,7 +28,7 @@ def times(segments: list[Segment]) -> list[tuple[float, float]]:
 
 
 #: somebody speaks from 1 to 5 s and from 15 to 20 s
-SPEECH = Heard(((100, 500), (1500, 2000)))
+SPEECH = SpeechMap(((100, 500), (1500, 2000)))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_words_beside_pauses(words: list[tuple[float, float]], wanted: list[tupl
 
 
 def test_attention_is_believed_more_where_a_pause_is_short() -> None:
-    speech = Heard(((100, 500), (750, 1200)))
+    speech = SpeechMap(((100, 500), (750, 1200)))
     for start_s, wanted_s in ((6.8, 6.8), (6.4, 7.45)):
         assert times(out_of_pauses([segment((start_s, 7.6))], speech, 0, 3000))[0][0] == pytest.approx(wanted_s)
 
@@ -71,9 +71,9 @@ def test_attention_is_believed_more_where_a_pause_is_short() -> None:
     ],
 )
 def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], wanted: tuple[float, float]) -> None:
-    speech = Heard(((100, 500), (660, 1200)))
+    speech = SpeechMap(((100, 500), (660, 1200)))
     quiet = Seam(580, (500, 660))  # known from elsewhere
-    for heard, seam in ((speech, Seam(580, (580, 580))), (Heard(((0, 3000),)), quiet), (speech, quiet)):
+    for heard, seam in ((speech, Seam(580, (580, 580))), (SpeechMap(((0, 3000),)), quiet), (speech, quiet)):
         assert times(out_of_pauses([segment(word)], heard, 0, 3000, [seam])) == [pytest.approx(wanted)]
     for others in ([], [Seam(200, (200, 200))]):
         assert times(out_of_pauses([segment(word)], speech, 0, 3000, others)) == [word]
@@ -93,7 +93,7 @@ def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], want
 def test_the_pause_is_where_a_clause_ends(
     word: tuple[float, float], seams: list[Seam], otherwise: tuple[float, float], behind_a_clause: tuple[float, float]
 ) -> None:
-    speech = Heard(((100, 500), (660, 1200)))
+    speech = SpeechMap(((100, 500), (660, 1200)))
     for text, wanted in ((" books", otherwise), (" books,", behind_a_clause)):
         one = segment((3.0, 4.0), word, (6.9, 7.2))
         before, *others = one.words or ()
@@ -103,7 +103,7 @@ def test_the_pause_is_where_a_clause_ends(
 
 
 def test_a_window_that_begins_or_ends_beside_a_seam() -> None:
-    everywhere, seam = Heard(((0, 3000),)), Seam(30, (-10, 70))
+    everywhere, seam = SpeechMap(((0, 3000),)), Seam(30, (-10, 70))
     assert times(out_of_pauses([segment((0.1, 0.9))], everywhere, 0, 3000, [seam])) == [(0.65, 0.9)]
     assert times(out_of_pauses([segment((0.1, 0.25))], everywhere, 0, 3000, [seam])) == [pytest.approx((0.65, 0.8))]
     behind = Seam(2980, (2940, 3020))
@@ -122,7 +122,7 @@ def test_speech_that_was_cut_in_its_middle() -> None:
         ((5.0, 5.2), (5.0, 5.2)),
         ((5.1, 5.2), (5.1, 5.2)),
     ):
-        assert times(out_of_pauses([segment(word)], Heard(((0, 3000),)), 0, 3000, cut)) == [wanted]
+        assert times(out_of_pauses([segment(word)], SpeechMap(((0, 3000),)), 0, 3000, cut)) == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -141,25 +141,25 @@ def test_speech_that_was_cut_in_its_middle() -> None:
 )
 def test_segments_beside_a_pause_that_was_cut_short(time: tuple[float, float], wanted: tuple[float, float]) -> None:
     one = replace(segment(time), words=None)
-    (moved,) = out_of_pauses([one], Heard(((0, 3000),)), 0, 3000, [Seam(580, (500, 660))])
+    (moved,) = out_of_pauses([one], SpeechMap(((0, 3000),)), 0, 3000, [Seam(580, (500, 660))])
     assert (moved.start_s, moved.end_s) == wanted
-    assert out_of_pauses([one], Heard(((100, 500), (660, 1200))), 0, 3000) == [one]
+    assert out_of_pauses([one], SpeechMap(((100, 500), (660, 1200))), 0, 3000) == [one]
 
 
 def test_a_moment_too_short_for_a_word_is_no_end_of_a_pause() -> None:
     for length, wanted in ((13, (9.95, 10.05)), (20, (7.2, 7.25))):  # the nearer end of the pause around 7.6 s
-        speech = Heard(((100, 500), (700, 700 + length), (1000, 1500)))
+        speech = SpeechMap(((100, 500), (700, 700 + length), (1000, 1500)))
         moved = out_of_pauses([segment((7.6, 7.7))], speech, 0, 3000, [Seam(800, (800, 800))])
         assert times(moved) == [pytest.approx(wanted)]
 
 
 def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
     one = segment((3.0, 4.0))
-    assert out_of_pauses([one], Heard(()), 0, 3000) == [one]
+    assert out_of_pauses([one], SpeechMap(()), 0, 3000) == [one]
 
 
 def test_before_the_first_and_behind_the_last_speech() -> None:
-    moved = out_of_pauses([segment((3.0, 4.0), (22.0, 23.0))], Heard(((1000, 2000),)), 0, 3000)
+    moved = out_of_pauses([segment((3.0, 4.0), (22.0, 23.0))], SpeechMap(((1000, 2000),)), 0, 3000)
     assert times(moved) == [pytest.approx((9.95, 10.95)), pytest.approx((20.0, 20.05))]
 
 
@@ -198,7 +198,7 @@ def seams_of(draw: st.DrawFn) -> list[Seam]:
 def test_order_stays_whatever_is_heard(
     edges: list[int], at: list[float], n_segments: int, seams: list[Seam], with_words: bool
 ) -> None:
-    heard = Heard(tuple(zip(edges[::2], edges[1::2], strict=False)) or ((0, 3000),))
+    heard = SpeechMap(tuple(zip(edges[::2], edges[1::2], strict=False)) or ((0, 3000),))
     words = list(zip(at[::2], at[1::2], strict=False))
     size = -(-len(words) // n_segments)
     segments = [segment(*words[i : i + size]) for i in range(0, len(words), size)]

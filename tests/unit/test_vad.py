@@ -19,8 +19,8 @@ from stapes.backends.base import FloatArray
 from stapes.errors import CheckpointError, OptionError
 from stapes.testing import noise, silence, tone
 from stapes.vad import silero_weights as silero
-from stapes.vad.detector import find_spans, levelled
-from stapes.vad.silero_numpy import CHUNK, SpeechNetwork
+from stapes.vad.detector import find_spans, normalise_loudness
+from stapes.vad.silero_numpy import CHUNK, SileroNumpy
 from stapes.vad.silero_weights import SpeechWeights, speech_weights
 from stapes.vad.spans import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
 from tests.random_cases import random_cases
@@ -38,7 +38,7 @@ def weights() -> SpeechWeights:
 # The network.
 
 
-class LoneChunks(SpeechNetwork):
+class LoneChunks(SileroNumpy):
     """Hears before each chunk its reflection, as the package does, instead of the samples that were there."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
@@ -62,7 +62,7 @@ def test_the_numbers_are_the_packages(weights: SpeechWeights) -> None:
 
 
 def test_speech_is_likely_where_somebody_speaks(weights: SpeechWeights) -> None:
-    found = SpeechNetwork(weights).probabilities(np.concatenate((silence(3.0), spoken(), silence(3.0))))
+    found = SileroNumpy(weights).probabilities(np.concatenate((silence(3.0), spoken(), silence(3.0))))
     n_silent = int(2.9 * SAMPLE_RATE / CHUNK)
     assert found[:n_silent].max() < 0.2
     assert found[-n_silent + 10 :].max() < 0.3
@@ -71,15 +71,15 @@ def test_speech_is_likely_where_somebody_speaks(weights: SpeechWeights) -> None:
 
 @pytest.mark.parametrize("sound", [silence(4.0), noise(4.0), tone(4.0)], ids=["silence", "noise", "tone"])
 def test_silence_noise_and_tones_are_no_speech(weights: SpeechWeights, sound: FloatArray) -> None:
-    assert SpeechNetwork(weights).probabilities(sound)[8:].max() < 0.5
+    assert SileroNumpy(weights).probabilities(sound)[8:].max() < 0.5
 
 
 @random_cases(5, 100)
 @given(st.lists(st.integers(0, 40), max_size=5))
 def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: list[int]) -> None:
     samples = spoken()[: 48 * CHUNK + 100]
-    whole = SpeechNetwork(weights).probabilities(samples)
-    network = SpeechNetwork(weights)
+    whole = SileroNumpy(weights).probabilities(samples)
+    network = SileroNumpy(weights)
     bounds = [0, *sorted(cut * CHUNK for cut in cuts), len(samples)]
     pieces = [network.probabilities(samples[start:end]) for start, end in itertools.pairwise(bounds)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
@@ -87,15 +87,15 @@ def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: lis
 
 def test_another_listener_has_heard_nothing(weights: SpeechWeights) -> None:
     samples = spoken()[: 40 * CHUNK]
-    first = SpeechNetwork(weights)
+    first = SileroNumpy(weights)
     expected = first.probabilities(samples)
     assert first.afresh().probabilities(samples).tobytes() == expected.tobytes()
     assert first.probabilities(samples).tobytes() != expected.tobytes()
 
 
 def test_no_samples_are_no_chunks(weights: SpeechWeights) -> None:
-    assert SpeechNetwork(weights).probabilities(np.zeros(0, np.float32)).shape == (0,)
-    assert SpeechNetwork(weights).probabilities(np.zeros(1, np.float32)).shape == (1,)
+    assert SileroNumpy(weights).probabilities(np.zeros(0, np.float32)).shape == (0,)
+    assert SileroNumpy(weights).probabilities(np.zeros(1, np.float32)).shape == (1,)
 
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_recording_is_made_evenly_loud_as_a_whole(n_samples: int) -> None:
             return self
 
     find_spans(recording_of_array("it", samples), Listener(), VoiceSettings())
-    np.testing.assert_allclose(np.concatenate(heard), levelled(samples), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(np.concatenate(heard), normalise_loudness(samples), rtol=1e-4, atol=1e-7)
 
 
 def test_no_speech_is_no_stretch(weights: SpeechWeights) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stapes.recording.language.question import LanguageQuestion
-from stapes.recording.passes import WindowAtHand
+from stapes.recording.passes import WindowSlot
 from stapes.results import LanguageGuess
 from stapes.testing import ScriptedBackend, reciting, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
@@ -15,10 +15,10 @@ TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 CODES = ("en", "de", "fr")
 
 
-def hand_and_backend() -> tuple[WindowAtHand[LanguageGuess], ScriptedBackend]:
+def hand_and_backend() -> tuple[WindowSlot[LanguageGuess], ScriptedBackend]:
     """Hold a window over which nothing is asked yet."""
     backend = ScriptedBackend(tiny_spec(), reciting(TOKENIZER, ["Hello."]))
-    hand = WindowAtHand[LanguageGuess](backend)
+    hand = WindowSlot[LanguageGuess](backend)
     assert not hand.is_there
     hand.take(*backend.encode(np.zeros((1, 80, 3000), np.float32)))
     return hand, backend

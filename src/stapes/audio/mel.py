@@ -87,13 +87,13 @@ class LogMel:
         """Normalised frames of stretches (first, first behind the end), one behind the other, as `window` has them."""
         return _padded(self._normalise(self._log10_stretches(stretches)))
 
-    def evened(self, stretches: Iterable[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> Mel:
+    def with_quiet_gain(self, stretches: Iterable[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> Mel:
         """`joined` without regard to how loud the rest of the recording is: quiet voices are raised, and the floor is
         80 dB below the loudest of these frames.
 
         voices: where somebody speaks, half-open, in order, counted from the first of these frames.
         """
-        log10_power = raised(self._log10_stretches(stretches), voices)
+        log10_power = quiet_gain(self._log10_stretches(stretches), voices)
         return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
 
     def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
@@ -159,7 +159,7 @@ class LogMel:
         return np.float32(self._kernel(np.zeros(N_FFT, np.float32), self._filters)[0, 0])
 
 
-def raised(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
+def quiet_gain(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
     """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly, and raises nothing further.
 
     log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; what of them lies

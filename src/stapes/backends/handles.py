@@ -27,7 +27,7 @@ class Row(Generic[Cache]):
     cache: Cache
 
 
-class Ledger(Generic[Memory, Cache]):
+class Handles(Generic[Memory, Cache]):
     """Windows and rows by id. Every method raises BackendError for an id that is not here."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -143,10 +143,10 @@ class Ledger(Generic[Memory, Cache]):
             raise BackendError(f"row {step.row} asks for a head that is not there")
 
 
-class LedgerBackend(Generic[Memory, Cache]):
+class HandlesBackend(Generic[Memory, Cache]):
     """The part of a backend that its ledger does: lengths and lifetimes."""
 
-    ledger: Ledger[Memory, Cache]
+    ledger: Handles[Memory, Cache]
 
     def release(self, window: WindowId) -> None:
         """Give back a window's memory."""

@@ -22,10 +22,10 @@ from stapes.backends.resources import default_max_memory
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
-from stapes.engine.scheduled_job import JobState, ProgressSink, ScheduledJob, Wishes
+from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
 from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
-from stapes.engine.tasks import Work, Workshop, detection_options, tokenizer_of
-from stapes.engine.thread import EngineThread, Turns
+from stapes.engine.tasks import TaskFactory, Work, detection_options, tokenizer_of
+from stapes.engine.thread import EngineThread, FairLock
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
@@ -38,7 +38,7 @@ from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowRes
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import OpenListener
+from stapes.vad.detector import OpenVadModel
 
 
 class Engine(BoundToProcess):
@@ -55,7 +55,7 @@ class Engine(BoundToProcess):
         backend: Backend,
         *,
         max_memory: int | None = None,
-        listener: OpenListener | None = None,
+        listener: OpenVadModel | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
@@ -70,7 +70,7 @@ class Engine(BoundToProcess):
         self._backend = backend
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = tokenizer or tokenizer_of(checkpoint)
-        self._workshop = Workshop(checkpoint, backend, self._tokenizer, listener)
+        self._workshop = TaskFactory(checkpoint, backend, self._tokenizer, listener)
         self._closed = False
         if max_memory is None:
             max_memory = default_max_memory(backend.info.window_bytes)
@@ -81,7 +81,7 @@ class Engine(BoundToProcess):
         """Begin without jobs and threads."""
         self._submitted = itertools.count()
         self._n_submitted = 0
-        self._turns = Turns()
+        self._lock = FairLock()
         self.scheduler = Scheduler(self._backend, bound)
         name = f"stapes {self._checkpoint.name}"
         self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), name)
@@ -149,7 +149,7 @@ class Engine(BoundToProcess):
         ) as recording:
             detection = self._workshop.detection(recording, speech)
             while (mel := detection.mel()) is not None:
-                with self._turns.mine():
+                with self._lock.held():
                     self._check_open()
                     detection.ask(mel)
         return detection.guess
@@ -196,7 +196,7 @@ class Engine(BoundToProcess):
         language, task: as it was decoded.
         """
         reading = self._workshop.attention(recording, window, language, task)
-        with self._turns.mine():
+        with self._lock.held():
             self._check_open()
             return reading.read()
 
@@ -244,17 +244,17 @@ class Engine(BoundToProcess):
         self._check_open()
         self.check_speech(options.speech)
         self._warn_of_mismatch(options)
-        wishes = Wishes(
+        params = JobParams(
             priority=plain(priority),
             deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
             on_progress=on_progress,
             on_event=on_event,
         )
-        wishes = replace(wishes, on_event=_printing(on_event)) if verbose else wishes
+        params = replace(params, on_event=_printing(on_event)) if verbose else params
         recording = load_audio(
             audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
         )
-        return self.submit_recording(recording, options, wishes, resume=resume, check=check)
+        return self.submit_recording(recording, options, params, resume=resume, check=check)
 
     def check_speech(self, speech: Speech) -> None:
         """Raise OptionError for a language or a task that this model does not know."""
@@ -265,7 +265,7 @@ class Engine(BoundToProcess):
         self,
         recording: Recording,
         options: TranscribeOptions,
-        wishes: Wishes | None = None,
+        params: JobParams | None = None,
         *,
         resume: Sequence[Answer] = (),
         check: Callable[[], None] = lambda: None,
@@ -276,10 +276,10 @@ class Engine(BoundToProcess):
             _warn_of_clips(recording, options)
             return self._workshop.transcription(recording, options, resume, check)
 
-        return self._schedule(recording, make, wishes, check)
+        return self._schedule(recording, make, params, check)
 
     def _schedule(
-        self, recording: Recording, make: Callable[[], Work], wishes: Wishes | None, check: Callable[[], None]
+        self, recording: Recording, make: Callable[[], Work], params: JobParams | None, check: Callable[[], None]
     ) -> Job:
         try:
             self._check_open()
@@ -289,7 +289,7 @@ class Engine(BoundToProcess):
         except BaseException:
             recording.close()
             raise
-        job = ScheduledJob(task, wishes)
+        job = ScheduledJob(task, params)
         self._n_submitted = next(self._submitted) + 1
         self.scheduler.submit(job)
         if self._closed:  # meanwhile: nobody would end it
@@ -319,7 +319,7 @@ class Engine(BoundToProcess):
 
     def step(self) -> bool:
         """Do one unit of model work for whichever jobs are ready; False if there is none."""
-        with self._turns.mine():
+        with self._lock.held():
             self._check_open()
             batch = self.scheduler.next_batch()
             if batch is not None:
@@ -349,7 +349,7 @@ class Engine(BoundToProcess):
 
     def _step_on(self) -> bool:
         """Step for the engine's thread, where nobody would see what is raised."""
-        with self._turns.mine():
+        with self._lock.held():
             try:
                 return not self._closed and self.step()
             except Exception as error:  # a mistake of ours: nobody must wait for ever
@@ -360,17 +360,17 @@ class Engine(BoundToProcess):
 
     def works_here(self) -> bool:
         """Whether the calling thread is inside a step, in a sink: it steps on instead of waiting."""
-        return self._turns.is_mine
+        return self._lock.is_held_here
 
     def cancel(self, job: ScheduledJob) -> None:
         """End a job: now, or, while the engine steps, before its next step. What has ended stays as it is.
 
         Never waits: event loops and the garbage collector call this, at any moment and from any thread.
         """
-        job.unwanted = True
-        with self._turns.mine_if_free() as free:
+        job.cancel_requested = True
+        with self._lock.try_hold() as free:
             if free:
-                self.scheduler.take_in()
+                self.scheduler.admit()
 
     # What it is.
 
@@ -393,7 +393,7 @@ class Engine(BoundToProcess):
     def close(self) -> None:
         """Cancel what is left and give the memory back. The engine cannot be used after that."""
         self._thread.stop()
-        with self._turns.mine():
+        with self._lock.held():
             if not self._closed:
                 self._closed = True
                 self.scheduler.end_all(CancelledError("the engine was closed"))

@@ -10,7 +10,7 @@ from stapes.errors import OptionError
 from stapes.options import Channel, Clock
 from stapes.recording.time_map import TimeMap
 from stapes.vad.detector import find_spans
-from stapes.vad.open import open_speech_listener
+from stapes.vad.open import open_vad_model
 from stapes.vad.silero_weights import speech_weights
 from stapes.vad.spans import SAMPLE_RATE, VoiceSettings, padded
 
@@ -45,7 +45,7 @@ def find_speech(
         if name not in known:
             raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
     voice = VoiceSettings(**settings)
-    listener = open_speech_listener(speech_weights())
+    listener = open_vad_model(speech_weights())
     with load_audio(
         audio,
         sample_rate=sample_rate,

@@ -11,7 +11,7 @@ from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import PRECISIONS, unknown_option
 from stapes.options.checks import number, plain, whole
-from stapes.vad.open import speech_listeners
+from stapes.vad.open import vad_models
 
 DEVICES = ("cpu",)
 
@@ -65,7 +65,7 @@ def load(
         checkpoint.verify()  # of what is wrong, a package's damage is the cause
         raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory, listener=speech_listeners(backend), tokenizer=tokenizer)
+    return Engine(checkpoint, opened, max_memory=max_memory, listener=vad_models(backend), tokenizer=tokenizer)
 
 
 _KEYWORDS = ("device", "precision", "threads", "download", "backend", "max_memory", "model_dir")

@@ -16,7 +16,7 @@ from stapes.backends.base import RowResult
 from stapes.errors import CancelledError, DeadlineError
 from stapes.options.checks import number, require
 from stapes.recording.events import EventSink, JobEvent, WindowDone
-from stapes.recording.protocols import RecordingWork, Strand
+from stapes.recording.protocols import RecordingWork, WindowStream
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.runtime.processes import register
 
@@ -51,7 +51,7 @@ ProgressSink = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class JobParams:
     """What a caller wants of a job beside its text.
 
     priority: higher goes first; equals take turns.   deadline: on the scheduler's clock, in seconds; None: any.
@@ -75,11 +75,11 @@ class Wishes:
 class ScheduledJob:
     """One recording's place in the schedule, and the queue through which its segments leave."""
 
-    def __init__(self, work: RecordingWork, wishes: Wishes | None = None) -> None:
+    def __init__(self, work: RecordingWork, params: JobParams | None = None) -> None:
         self._work = work
-        self.wishes = wishes or Wishes()
+        self.params = params or JobParams()
         self.state = JobState.QUEUED
-        self.unwanted = False  # its end was asked for: it is ended before the next step
+        self.cancel_requested = False  # its end was asked for: it is ended before the next step
         self.due = 0  # on the scheduler's clock of windows
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, work.duration_s)
@@ -108,12 +108,12 @@ class ScheduledJob:
         """Which language was detected; None if it was given, or is not known yet."""
         return self._work.language_guess
 
-    def strands(self) -> Sequence[Strand]:
+    def streams(self) -> Sequence[WindowStream]:
         """What of it can be worked on side by side; nothing once it has ended, or if this ends it."""
         if self.state.ended:
             return ()
         try:
-            return self._work.strands()
+            return self._work.streams()
         except Exception as error:  # a recording that cannot be read where it is to be cut
             self.fail(error)
             return ()
@@ -127,30 +127,30 @@ class ScheduledJob:
         """Note that a window of it was encoded."""
         self.state = JobState.RUNNING
 
-    def hear(self, strand: Strand) -> None:
-        """Let a strand listen on."""
+    def hear(self, stream: WindowStream) -> None:
+        """Let a stream listen on."""
         if not self.state.ended:
-            self._events.extend(self._work.in_order(strand, strand.hear()))
+            self._events.extend(self._work.in_order(stream, stream.hear()))
 
-    def accept(self, strand: Strand, results: Sequence[RowResult]) -> None:
-        """Bring a strand what its rows gave."""
+    def accept(self, stream: WindowStream, results: Sequence[RowResult]) -> None:
+        """Bring a stream what its rows gave."""
         if not self.state.ended:
-            self._events.extend(self._work.in_order(strand, strand.accept(results)))
+            self._events.extend(self._work.in_order(stream, stream.accept(results)))
 
     def report(self) -> None:
         """Tell of windows that have ended, and of how far the recording is; end the job if nothing is left of it."""
         moved = bool(self._events)
-        while self._events and not self.state.ended and not self.unwanted:
+        while self._events and not self.state.ended and not self.cancel_requested:
             event = self._events.popleft()
-            if self.wishes.on_event is not None:
-                self.wishes.on_event(event)
+            if self.params.on_event is not None:
+                self.params.on_event(event)
             if isinstance(event, WindowDone):
                 self.segments.extend(event.segments)
         progress = Progress(self._work.done_s, self._work.duration_s)
         if not self.state.ended and progress != self.progress:
             self.progress = progress
-            if self.wishes.on_progress is not None:
-                self.wishes.on_progress(progress)
+            if self.params.on_progress is not None:
+                self.params.on_progress(progress)
         if not self.state.ended and self._work.done:
             self.transcript = self._work.transcript()
             self._end(JobState.DONE)
@@ -163,11 +163,11 @@ class ScheduledJob:
             self.error = error
             self._end(JobState.CANCELLED if isinstance(error, CancelledError) else JobState.FAILED)
 
-    def end_if_unwanted(self, now: float) -> None:
+    def end_if_cancelled(self, now: float) -> None:
         """End the job if nobody wants it any more, or its time is over."""
-        if self.unwanted:
+        if self.cancel_requested:
             self.fail(CancelledError("the job was cancelled"))
-        elif self.wishes.deadline is not None and now >= self.wishes.deadline:
+        elif self.params.deadline is not None and now >= self.params.deadline:
             done, total = self.progress.done_s, self.progress.total_s
             self.fail(DeadlineError(f"the deadline has passed with {done:.1f} of {total:.1f} s of audio transcribed"))
 

@@ -16,7 +16,7 @@ import numpy as np
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.errors import CancelledError, OptionError
-from stapes.recording.protocols import Strand, WindowCost
+from stapes.recording.protocols import WindowCost, WindowStream
 
 #: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
 MAX_WINDOWS = 16
@@ -76,10 +76,10 @@ class MemoryBound:
 
 @dataclass(frozen=True, slots=True)
 class ListenBatch:
-    """A strand that listens on: without the backend, but in a turn like any other."""
+    """A stream that listens on: without the backend, but in a turn like any other."""
 
     job: ScheduledJob
-    strand: Strand
+    stream: WindowStream
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
@@ -88,7 +88,7 @@ class ListenBatch:
 
     def run(self, _backend: Backend) -> list[RowResult]:
         """Let it listen; what that settles is in its job then."""
-        self.job.hear(self.strand)
+        self.job.hear(self.stream)
         return []
 
 
@@ -97,7 +97,7 @@ class EncodeBatch:
     """A window to encode for a job."""
 
     job: ScheduledJob
-    strand: Strand
+    stream: WindowStream
     mel: FloatArray  # (1, n_mels, 3000)
 
     @property
@@ -112,10 +112,10 @@ class EncodeBatch:
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Rows to step together; strand i, of job i, owns the next `counts[i]` of `steps`."""
+    """Rows to step together; stream i, of job i, owns the next `counts[i]` of `steps`."""
 
     owners: tuple[ScheduledJob, ...]
-    strands: tuple[Strand, ...]
+    streams: tuple[WindowStream, ...]
     counts: tuple[int, ...]
     steps: tuple[RowStep, ...]
 
@@ -162,7 +162,7 @@ class Scheduler:
         """Those that have not ended, whether taken in yet or not."""
         return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
 
-    def take_in(self) -> None:
+    def admit(self) -> None:
         """Admit what has come in, and end what nobody wants any more."""
         while self._incoming:
             job = self._incoming.popleft()
@@ -171,12 +171,12 @@ class Scheduler:
             _for_each((job,), (job.report,))  # one with nothing to decode is done at once
         now = self.clock()
         for job in self.jobs:
-            job.end_if_unwanted(now)
+            job.end_if_cancelled(now)
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
         """Give the next unit of model work: a window to encode where there is room, else rows to step."""
-        self.take_in()
+        self.admit()
         batch: Batch | None
         if self._n_encodes < _ENCODES_IN_A_ROW:
             batch = self._encode_batch() or self._decode_batch()
@@ -191,51 +191,51 @@ class Scheduler:
 
         A job that cannot give its window fails, and the next is asked.
         """
-        strands = [(job, strand) for job in self.jobs for strand in job.strands()]
-        waiting = [one for one in strands if one[1].needs_window or one[1].needs_ears]
-        held = [strand.window_cost for _, strand in strands if strand.holds_window] if waiting else []
-        for job, strand in sorted(waiting, key=lambda one: (-one[0].wishes.priority, one[0].due)):
+        streams = [(job, stream) for job in self.jobs for stream in job.streams()]
+        waiting = [one for one in streams if one[1].needs_window or one[1].needs_vad]
+        held = [stream.window_cost for _, stream in streams if stream.holds_window] if waiting else []
+        for job, stream in sorted(waiting, key=lambda one: (-one[0].params.priority, one[0].due)):
             if job.state.ended:
                 continue
-            if strand.needs_ears:
-                return ListenBatch(job, strand)
-            if not self.bound.fits([*held, strand.window_cost]):
+            if stream.needs_vad:
+                return ListenBatch(job, stream)
+            if not self.bound.fits([*held, stream.window_cost]):
                 break  # nobody overtakes the most urgent one for being smaller
             try:
-                mel = strand.mel()
+                mel = stream.mel()
             except Exception as error:  # whatever is wrong with one recording is its own
                 job.fail(error)
             else:
                 self._forget_ended()
-                return EncodeBatch(job, strand, mel[None])
+                return EncodeBatch(job, stream, mel[None])
         self._forget_ended()
         return None
 
     def _decode_batch(self) -> DecodeBatch | None:
         """Give all rows that are ready; of those whose answers take memory, as many as have room."""
-        holding = [(job, strand) for job in self.jobs for strand in job.strands() if strand.holds_window]
-        room = self.bound.max_bytes - self.bound.held([strand.window_cost for _, strand in holding])
-        asked: list[tuple[ScheduledJob, Strand, list[RowStep]]] = []
-        for job, strand in holding:
-            rows = strand.steps()
+        holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
+        room = self.bound.max_bytes - self.bound.held([stream.window_cost for _, stream in holding])
+        asked: list[tuple[ScheduledJob, WindowStream, list[RowStep]]] = []
+        for job, stream in holding:
+            rows = stream.steps()
             taken = sum(row.answer_bytes(self._backend.spec) for row in rows)
             if rows and (taken <= room or not asked):  # one always: a text that is resumed may be longer than expected
-                asked.append((job, strand, rows))
+                asked.append((job, stream, rows))
                 room -= taken
         if not asked:
             return None
-        owners, strands, steps = zip(*asked, strict=True)
-        return DecodeBatch(owners, strands, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
+        owners, streams, steps = zip(*asked, strict=True)
+        return DecodeBatch(owners, streams, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
 
     def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
         """Bring each job what the backend gave for it."""
         if isinstance(batch, EncodeBatch):
             batch.job.begin()
-            _for_each(batch.jobs, [_bind(batch.strand.attach, *answer)])
+            _for_each(batch.jobs, [_bind(batch.stream.attach, *answer)])
         elif isinstance(batch, DecodeBatch):
             ends = np.cumsum(batch.counts).tolist()
-            shares = zip(batch.owners, batch.strands, [0, *ends[:-1]], ends, strict=True)
-            accepts = [_bind(job.accept, strand, answer[start:end]) for job, strand, start, end in shares]
+            shares = zip(batch.owners, batch.streams, [0, *ends[:-1]], ends, strict=True)
+            accepts = [_bind(job.accept, stream, answer[start:end]) for job, stream, start, end in shares]
             _for_each(batch.owners, accepts)
         # Sinks come last, when every job has what is its own: they may cancel, or ask the engine for more.
         _for_each(batch.jobs, [job.report for job in batch.jobs])

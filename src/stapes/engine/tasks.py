@@ -13,34 +13,34 @@ from stapes.checkpoint.base import Checkpoint
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import Clips, Speech, Task, TranscribeOptions
 from stapes.recording.chunked import ChunkedTask
-from stapes.recording.forced_alignment import GivenTextTask
+from stapes.recording.forced_alignment import ForcedAlignmentTask
 from stapes.recording.language.detect import LanguageDetection
 from stapes.recording.loop import Answer
 from stapes.recording.speech_only import whole_frames, within
 from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import Seam, TimeMap, clips_in_frames
 from stapes.recording.words.alignment import AlignmentSetting
-from stapes.recording.words.attention import AttentionReading
+from stapes.recording.words.attention import AttentionPass
 from stapes.results import Window
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import OpenListener, find_spans
-from stapes.vad.open import open_speech_listener
+from stapes.vad.detector import OpenVadModel, find_spans
+from stapes.vad.open import open_vad_model
 from stapes.vad.silero_weights import speech_weights
 from stapes.vad.spans import VoiceSettings, padded
 
-Work = RecordingTask | ChunkedTask | GivenTextTask
+Work = RecordingTask | ChunkedTask | ForcedAlignmentTask
 _FRAMES_PER_POSITION = 2  # of the encoder, whose second convolution has a stride of 2
 _OF_DETECTION = ("languages", "language_detection_segments", "language_detection_threshold")
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class TaskFactory:
     """One model's parts, of which works are made."""
 
     checkpoint: Checkpoint
     backend: Backend
     tokenizer: Tokenizer
-    listener: OpenListener | None  # None: nothing here can hear speech
+    listener: OpenVadModel | None  # None: nothing here can hear speech
 
     def transcription(
         self,
@@ -82,7 +82,7 @@ class Workshop:
     ) -> tuple[Recording, TimeMap]:
         """Cut out of a recording's clips what is speech."""
         voice = VoiceSettings.of(options.voice)
-        listener = open_speech_listener(speech_weights()) if self.listener is None else self.listener()
+        listener = open_vad_model(speech_weights()) if self.listener is None else self.listener()
         clips = clips_in_frames(options.clips.clip_timestamps, -(-recording.n_samples // HOP_LENGTH))
         n_samples, found = recording.n_samples, find_spans(recording, listener, voice, check)
         heard = whole_frames(within(found, clips), n_samples)
@@ -93,9 +93,9 @@ class Workshop:
         """Make the detection of a recording's language."""
         return LanguageDetection(recording, self.backend, self.tokenizer, speech)
 
-    def alignment(self, recording: Recording, text: str, speech: Speech) -> GivenTextTask:
+    def alignment(self, recording: Recording, text: str, speech: Speech) -> ForcedAlignmentTask:
         """Make the alignment of a text that is known."""
-        return GivenTextTask(
+        return ForcedAlignmentTask(
             recording,
             self.backend,
             self.tokenizer,
@@ -106,13 +106,13 @@ class Workshop:
             time_map=TimeMap.of_container(recording.spans),
         )
 
-    def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionReading:
+    def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionPass:
         """Make what reads the attention of a window that was transcribed with times of words."""
         heads = self.checkpoint.alignment_heads
         time_map = TimeMap.of_container(recording.spans)
         window = window if time_map is None else time_map.window_back(window)
         setting = AlignmentSetting.make(self.backend.spec, self.tokenizer, heads, language, task, N_FRAMES)
-        return AttentionReading(recording, self.backend, setting, window)
+        return AttentionPass(recording, self.backend, setting, window)
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from stapes.runtime.processes import register
 
 
-class Turns:
+class FairLock:
     """A lock that is handed over in the order of arrival: who steps without end keeps nobody out."""
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class Turns:
         self._owner: int | None = None
 
     @property
-    def is_mine(self) -> bool:
+    def is_held_here(self) -> bool:
         """Whether the calling thread has the turn."""
         return self._owner == threading.get_ident()
 
     @contextmanager
-    def mine(self) -> Iterator[bool]:
+    def held(self) -> Iterator[bool]:
         """Wait for the turn and have it; a thread that has it already goes on."""
-        if self.is_mine:
+        if self.is_held_here:
             yield True
             return
         with self._entrance:
@@ -38,9 +38,9 @@ class Turns:
         yield from self._kept()
 
     @contextmanager
-    def mine_if_free(self) -> Iterator[bool]:
+    def try_hold(self) -> Iterator[bool]:
         """Have the turn if nobody has it, not even the calling thread; tell whether that is so."""
-        if self.is_mine or not self._turn.acquire(blocking=False):
+        if self.is_held_here or not self._turn.acquire(blocking=False):
             yield False
         else:
             yield from self._kept()

@@ -21,13 +21,13 @@ from stapes.options import Clips, TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import most_spoken
 from stapes.recording.loop import Answer
-from stapes.recording.protocols import Strand, WindowCost
+from stapes.recording.protocols import WindowCost, WindowStream
 from stapes.recording.task import RecordingTask, window_cost
 from stapes.recording.time_map import Seam, TimeMap, clips_in_frames
 from stapes.recording.words.alignment import Heads
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import OpenListener
+from stapes.vad.detector import OpenVadModel
 
 #: A chunk is as long as a window at most, and is not cut before this: 18 s.
 _SHORTEST_FRAMES = 1800
@@ -90,7 +90,7 @@ class ChunkedTask:
         resume: Sequence[Answer] = (),
         *,
         heads: Heads = (),
-        listener: OpenListener | None = None,
+        listener: OpenVadModel | None = None,
         time_map: TimeMap | None = None,
         spliced_at: Sequence[Seam] = (),
     ) -> None:
@@ -192,14 +192,14 @@ class ChunkedTask:
         """Tell of what was known from an earlier run."""
         return self._first_events
 
-    def strands(self) -> list[RecordingTask]:
+    def streams(self) -> list[RecordingTask]:
         """Every chunk that is on its way, the first of the recording first."""
         self._begin_more(_MOST_AT_ONCE)
         return [chunk.task for chunk in self._chunks if not chunk.task.done]
 
-    def in_order(self, strand: Strand, events: Sequence[JobEvent]) -> list[JobEvent]:
+    def in_order(self, stream: WindowStream, events: Sequence[JobEvent]) -> list[JobEvent]:
         """Keep what a chunk tells until nothing before it is missing; give what is complete, its segments numbered."""
-        chunk = next(one for one in self._chunks if one.task is strand)
+        chunk = next(one for one in self._chunks if one.task is stream)
         chunk.events.extend(events)
         return self._collect()
 

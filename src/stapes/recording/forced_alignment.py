@@ -22,8 +22,8 @@ from stapes.languages import WITHOUT_SPACES
 from stapes.options import Speech, Words
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.recording.passes import Reading, WindowAtHand
-from stapes.recording.protocols import Strand, WindowCost
+from stapes.recording.passes import ForcedPass, WindowSlot
+from stapes.recording.protocols import WindowCost, WindowStream
 from stapes.recording.segments import Piece
 from stapes.recording.time_map import TimeMap
 from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
@@ -32,7 +32,7 @@ from stapes.recording.words.timing import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.split import split_words
-from stapes.vad.detector import Ear, Listen, OpenListener
+from stapes.vad.detector import DetectSpeech, OpenVadModel, SpeechDetector
 
 _SENTENCE_ENDS = ".。!！?？"
 #: A word that ends in the last 0.2 s of a window may be cut there: the next window takes it.
@@ -40,7 +40,7 @@ _EDGE_S = 0.2
 _WORDS = Words(word_timestamps=True)
 
 
-class ShareFinder(Reading[int]):
+class ShareFinder(ForcedPass[int]):
     """Finds how many words of a text a window holds."""
 
     def __init__(
@@ -74,8 +74,8 @@ def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
     return int(np.argmax((not_before + np.log(ended))[bounds]))
 
 
-class GivenTextTask:
-    """Drives one recording and its text. Satisfies `RecordingWork`, and `Strand`: its only one."""
+class ForcedAlignmentTask:
+    """Drives one recording and its text. Satisfies `RecordingWork`, and `WindowStream`: its only one."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class GivenTextTask:
         speech: Speech,
         *,
         heads: Heads,
-        listener: OpenListener | None = None,
+        listener: OpenVadModel | None = None,
         time_map: TimeMap | None = None,
     ) -> None:
         """Take a recording, which the task closes.
@@ -101,7 +101,7 @@ class GivenTextTask:
         self._speech = speech
         self._heads = heads
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
-        self._ear = None if listener is None else Ear(recording, listener)
+        self._ear = None if listener is None else SpeechDetector(recording, listener)
         self._time_map = time_map
         self._guess: LanguageGuess | None = None
         self._languages = candidates_of(tokenizer, speech)
@@ -115,7 +115,7 @@ class GivenTextTask:
         self._seek = 0
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
-        self._hand = WindowAtHand[LanguageGuess | int | Alignment](backend)  # int: so many words are in the window
+        self._hand = WindowSlot[LanguageGuess | int | Alignment](backend)  # int: so many words are in the window
 
     def _new_setting(self) -> AlignmentSetting:
         return AlignmentSetting.make(
@@ -138,12 +138,12 @@ class GivenTextTask:
         """Nothing is known from before."""
         return ()
 
-    def strands(self) -> Sequence[GivenTextTask]:
+    def streams(self) -> Sequence[ForcedAlignmentTask]:
         """A window begins where the one before it ends."""
         return (self,)
 
-    def in_order(self, _strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
-        """There is one strand: its order is the recording's."""
+    def in_order(self, _strand: WindowStream, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """There is one stream: its order is the recording's."""
         return events
 
     @property
@@ -167,7 +167,7 @@ class GivenTextTask:
         return not self._left or self._seek >= self._mel.content_frames
 
     @property
-    def needs_ears(self) -> bool:
+    def needs_vad(self) -> bool:
         """Nobody is listened to."""
         return False
 
@@ -259,7 +259,7 @@ class GivenTextTask:
         end = seek + round(words[-1].end_s * 100) if words else seek
         self._seek = seek + n_frames if end <= seek or self._is_last else end
         self._left = self._left[len(words) :]
-        segments = self._begun_by_voice(self._cut(words, seek), Listen(seek, min(n_frames, opening(words))))
+        segments = self._begun_by_voice(self._cut(words, seek), DetectSpeech(seek, min(n_frames, opening(words))))
         tokens = tuple(token for word in words for token in word.tokens)
         text = self._tokenizer.decode(tokens)
         result = WindowResult(tokens=tokens, text=text.strip(), avg_logprob=_mean_logprob(words), no_speech_prob=0.0,
@@ -298,7 +298,7 @@ class GivenTextTask:
             )  # fmt: skip
         return in_order(segments, spoken_until_s)
 
-    def _begun_by_voice(self, segments: list[Segment], asked: Listen) -> list[Segment]:
+    def _begun_by_voice(self, segments: list[Segment], asked: DetectSpeech) -> list[Segment]:
         """Begin a window's first word with the voice. asked: the window's opening; empty where no word can hold one."""
         if self._ear is None or not asked.n_frames:
             return segments

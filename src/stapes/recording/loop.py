@@ -9,7 +9,7 @@ Requests count frames in the loop's own time: the recording's, without pauses th
 Whatever is told is in the recording's.
 
 Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`). Where
-its scores are doubtful, the guards ask first who speaks there (`Listen`).
+its scores are doubtful, the guards ask first who speaks there (`DetectSpeech`).
 
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
 a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
@@ -27,7 +27,7 @@ from stapes.options import TranscribeOptions
 from stapes.recording.guards.pause import Pause
 from stapes.recording.guards.rules import Guarded
 from stapes.recording.guards.state import Watch
-from stapes.recording.language.per_window import Detect, SpokenLanguages, most_spoken
+from stapes.recording.language.per_window import Detect, LanguagePerWindow, most_spoken
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.segments import Cut, Piece, Place, WindowGeometry, bounded, cut
 from stapes.recording.time_map import Seam, Timeline, clips_in_frames
@@ -35,7 +35,7 @@ from stapes.recording.words.hallucination import Settled, Stretch, settle
 from stapes.recording.words.timing import in_order, last_word_end, place_words
 from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Frames, Heard, Listen
+from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
 
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
@@ -59,10 +59,10 @@ class Align:
     tokens: tuple[int, ...]
 
 
-Request = Detect | Decode | Align | Listen
+Request = Detect | Decode | Align | DetectSpeech
 #: A window's result takes its alignment in: a result that has one needs no other answer. What is heard is not kept:
 #: to listen again gives the same.
-Answer = LanguageGuess | WindowResult | Alignment | Heard
+Answer = LanguageGuess | WindowResult | Alignment | SpeechMap
 
 
 class SeekLoop:
@@ -77,12 +77,12 @@ class SeekLoop:
         n_text_ctx: int,
         tokenizer: Tokenizer,
         options: TranscribeOptions,
-        can_listen: bool = False,
+        has_vad: bool = False,
         spliced_at: Sequence[Seam] = (),
     ) -> None:
         """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
 
-        can_listen: whether `Listen` has an answer; the guards that need one stand only then.
+        has_vad: whether `DetectSpeech` has an answer; the guards that need one stand only then.
         spliced_at: where the recording was put together out of spans.
         """
         self._content_frames = content_frames
@@ -100,18 +100,18 @@ class SeekLoop:
         self._hotwords = Hotwords.of(options.context.hotwords, tokenizer, n_text_ctx)
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
-        self._spoken = SpokenLanguages(
+        self._spoken = LanguagePerWindow(
             options.speech,
             content_frames=content_frames,
             only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
-            can_listen=can_listen,
+            has_vad=has_vad,
         )
         self._asked: Request | None = None
         self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_word_end_s = 0.0  # as the reference has it: of the words as they were settled, before the guards
         self._told_until_s = 0.0  # where what was told ends, words or segments: nothing that is told later overlaps it
         self._timeline = Timeline(content_frames, spliced_at)
-        self._watch = Watch(options.guards_on, tokenizer, self._timeline, can_listen=can_listen)
+        self._watch = Watch(options.guards_on, tokenizer, self._timeline, has_vad=has_vad)
 
     @property
     def language(self) -> str | None:
@@ -163,7 +163,7 @@ class SeekLoop:
         if isinstance(asked, Align) and isinstance(answer, Alignment) and self._decoded is not None:
             (decoded, result), self._decoded = self._decoded, None
             return self._accept_window(decoded, replace(result, timings=answer.words))
-        if isinstance(asked, Listen) and isinstance(answer, Heard):
+        if isinstance(asked, DetectSpeech) and isinstance(answer, SpeechMap):
             if self._spoken.is_listening:
                 self._spoken.accept(answer)
                 return []
@@ -190,7 +190,7 @@ class SeekLoop:
 
     # Where to decode.
 
-    def _next_window(self) -> Detect | Decode | Listen | None:
+    def _next_window(self) -> Detect | Decode | DetectSpeech | None:
         if self.language is None and (question := self._spoken.question_of_all()):
             return question
         while self._clips:
@@ -202,7 +202,7 @@ class SeekLoop:
                 continue
             is_rest, is_first = size < self._window_frames, self._seek == start
             if self._watch.wants_to_know(is_rest=is_rest, is_first=is_first):
-                return Listen(self._seek, size)
+                return DetectSpeech(self._seek, size)
             if pauses := self._watch.other_pauses(Place(self._seek, size)):
                 self._leave_out(pauses)
             elif self._watch.hears_nobody(is_rest=is_rest, is_first=is_first):
@@ -232,7 +232,7 @@ class SeekLoop:
         self._watch.leave_out_pauses(pauses)
         self._spoken.forget_from(pauses[0].start)
 
-    def _asked_or_decoded(self, size: int) -> Detect | Decode | Listen:
+    def _asked_or_decoded(self, size: int) -> Detect | Decode | DetectSpeech:
         """Ask for the language of a window, as far as that is to be asked, then for its text."""
         question = self._spoken.question(self._seek, size)
         if question is not None:
@@ -311,7 +311,7 @@ class SeekLoop:
     def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:
         """Say what else must be known of a window before it is settled."""
         if self._watch.doubts(result, found, place):
-            return Listen(place.seek, place.n_frames)
+            return DetectSpeech(place.seek, place.n_frames)
         if is_silence(result, self._options.thresholds) or not self._options.words.word_timestamps:
             return None
         text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))

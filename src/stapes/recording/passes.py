@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class WindowWork(Protocol[Result_co]):
+class WindowPass(Protocol[Result_co]):
     """Rows over one window. The window's memory belongs to whoever made the work."""
 
     @property
@@ -32,8 +32,8 @@ class WindowWork(Protocol[Result_co]):
         """Give every row back; may be called at any time, and twice."""
 
 
-class Reading(ABC, Generic[Result]):
-    """One pass of one row over tokens that are known. Satisfies `WindowWork`."""
+class ForcedPass(ABC, Generic[Result]):
+    """One pass of one row over tokens that are known. Satisfies `WindowPass`."""
 
     def __init__(self, backend: Backend, window: WindowId) -> None:
         self._backend = backend
@@ -65,13 +65,13 @@ class Reading(ABC, Generic[Result]):
             self._row = None
 
 
-class WindowAtHand(Generic[Result]):
+class WindowSlot(Generic[Result]):
     """The one window that somebody holds, if any, and the one work that goes on over it."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._window: WindowId | None = None
-        self._work: WindowWork[Result] | None = None
+        self._work: WindowPass[Result] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -88,7 +88,7 @@ class WindowAtHand(Generic[Result]):
         """Hold a window's memory from now on, until `release`."""
         self._window = window
 
-    def begin(self, work: WindowWork[Result]) -> None:
+    def begin(self, work: WindowPass[Result]) -> None:
         """Work over the window, of which nothing else is being asked."""
         self._work = work
 

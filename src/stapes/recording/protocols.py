@@ -1,9 +1,9 @@
-"""What the scheduler works on: a strand has at most one window at a time, a recording has one or more strands.
+"""What the scheduler works on: a stream has at most one window at a time, a recording has one or more streams.
 
-listen:  events = strand.hear()                            where strand.needs_ears
-encode:  strand.attach(window encoded from strand.mel())   where strand.needs_window
-decode:  events = strand.accept(results of strand.steps())
-tell:    work.in_order(strand, events)
+listen:  events = stream.hear()                            where stream.needs_vad
+encode:  stream.attach(window encoded from stream.mel())   where stream.needs_window
+decode:  events = stream.accept(results of stream.steps())
+tell:    work.in_order(stream, events)
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class WindowCost:
     answer_bytes: int = 0  # of one step, while that lasts; see `RowStep.answer_bytes`
 
 
-class Strand(Protocol):
+class WindowStream(Protocol):
     """One window after another."""
 
     @property
-    def needs_ears(self) -> bool:
+    def needs_vad(self) -> bool:
         """Whether the next thing to do is to listen on, with `hear`: a long silence is listened to bit by bit."""
 
     @property
@@ -82,11 +82,11 @@ class RecordingWork(Protocol):
     def first_events(self) -> Sequence[JobEvent]:
         """Tell of what was known from an earlier run."""
 
-    def strands(self) -> Sequence[Strand]:
+    def streams(self) -> Sequence[WindowStream]:
         """What can be worked on side by side, the most urgent first."""
 
-    def in_order(self, strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
-        """Take what one of its strands tells; give all that can be told now, in the recording's order."""
+    def in_order(self, stream: WindowStream, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """Take what one of its streams tells; give all that can be told now, in the recording's order."""
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""

@@ -20,13 +20,13 @@ from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language.per_window import Detect
 from stapes.recording.language.question import LanguageQuestion, candidates_of
 from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
-from stapes.recording.passes import WindowAtHand
-from stapes.recording.protocols import Strand, WindowCost
+from stapes.recording.passes import WindowSlot
+from stapes.recording.protocols import WindowCost, WindowStream
 from stapes.recording.time_map import Seam, TimeMap
 from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import Ear, Listen, OpenListener
+from stapes.vad.detector import DetectSpeech, OpenVadModel, SpeechDetector
 
 _LOG = logging.getLogger("stapes")
 #: windows that are listened to before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
@@ -37,7 +37,7 @@ _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 class RecordingTask:
     """Drives one SeekLoop. Ends when `done`; `close` gives everything back at any moment.
 
-    Satisfies `RecordingWork`, and `Strand`: its only one.
+    Satisfies `RecordingWork`, and `WindowStream`: its only one.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RecordingTask:
         resume: Sequence[Answer] = (),
         *,
         heads: Heads = (),
-        listener: OpenListener | None = None,
+        listener: OpenVadModel | None = None,
         time_map: TimeMap | None = None,
         spliced_at: Sequence[Seam] = (),
         mel: LogMel | None = None,
@@ -77,17 +77,17 @@ class RecordingTask:
             n_text_ctx=spec.n_text_ctx,
             tokenizer=tokenizer,
             options=options,
-            can_listen=listener is not None,
+            has_vad=listener is not None,
             spliced_at=spliced_at,
         )
-        self._ear = None if listener is None else Ear(recording, listener)
+        self._ear = None if listener is None else SpeechDetector(recording, listener)
         self._time_map = time_map
         self._n_flags_told = 0
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
         self._candidates = candidates_of(tokenizer, options.speech)
         self._heads = heads
-        self._hand = WindowAtHand[LanguageGuess | WindowResult | Alignment](backend)
+        self._hand = WindowSlot[LanguageGuess | WindowResult | Alignment](backend)
         self._encoded: tuple[int, int] | None = None  # which frames the window holds: first, how many
         self._untold: tuple[list[Segment], bool] | None = None  # of a window, and whether it was known from earlier
         self.hear()
@@ -98,7 +98,7 @@ class RecordingTask:
         if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
         events = self._told(answer, resumed=True)
-        while self.needs_ears:
+        while self.needs_vad:
             events += self.hear()
         return events
 
@@ -113,9 +113,9 @@ class RecordingTask:
         return self.hear()
 
     @property
-    def needs_ears(self) -> bool:
+    def needs_vad(self) -> bool:
         """Whether the next thing to do is to listen on."""
-        return isinstance(self._loop.next(), Listen)
+        return isinstance(self._loop.next(), DetectSpeech)
 
     def hear(self) -> list[JobEvent]:
         """Tell the loop who speaks, in a window or two at most; tell of the window that this settles.
@@ -124,13 +124,13 @@ class RecordingTask:
         """
         for _ in range(_MOST_HEARD):
             request = self._loop.next()
-            if not isinstance(request, Listen):
+            if not isinstance(request, DetectSpeech):
                 break
             assert self._ear is not None
             segments = self._loop.accept(self._ear.hear(request, self._loop.frames))
             if self._untold is not None:
                 self._untold = self._untold[0] + segments, self._untold[1]
-        if self._untold is None or isinstance(self._loop.next(), Align | Listen):
+        if self._untold is None or isinstance(self._loop.next(), Align | DetectSpeech):
             return []
         (segments, resumed), self._untold = self._untold, None
         told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
@@ -151,12 +151,12 @@ class RecordingTask:
         """Tell of what was known from an earlier run."""
         return self._first_events
 
-    def strands(self) -> Sequence[RecordingTask]:
+    def streams(self) -> Sequence[RecordingTask]:
         """The seek loop knows a window only when it has the one before."""
         return (self,)
 
-    def in_order(self, _strand: Strand, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
-        """There is one strand: its order is the recording's."""
+    def in_order(self, _strand: WindowStream, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """There is one stream: its order is the recording's."""
         return events
 
     @property
@@ -188,7 +188,7 @@ class RecordingTask:
     @property
     def needs_window(self) -> bool:
         """Whether the next thing to do is to encode what `mel` gives."""
-        return not self._hand.is_there and not self.done and not self.needs_ears
+        return not self._hand.is_there and not self.done and not self.needs_vad
 
     @property
     def holds_window(self) -> bool:
@@ -206,7 +206,7 @@ class RecordingTask:
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
             end = request.seek + request.n_frames
             frames, voices = self._loop.frames(request.seek, end), self._loop.voices(request.seek, end)
-            return self._mel.evened(frames, voices) if voices else self._mel.joined(frames)
+            return self._mel.with_quiet_gain(frames, voices) if voices else self._mel.joined(frames)
         return self._mel.opening()
 
     def attach(self, window: WindowId) -> None:
@@ -275,4 +275,4 @@ def _frames_of(request: Request | None) -> tuple[int, int] | None:
     """
     if isinstance(request, Detect) and request.n_frames is None:
         return 0, N_FRAMES
-    return None if request is None or isinstance(request, Listen) else (request.seek, request.n_frames or 0)
+    return None if request is None or isinstance(request, DetectSpeech) else (request.seek, request.n_frames or 0)

@@ -9,10 +9,10 @@ import numpy as np
 
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
-from stapes.vad.model import SpeechListener
+from stapes.vad.model import VadModel
 from stapes.vad.spans import CHUNK_SAMPLES, Span, VoiceSettings, heard_spans, speech_spans
 
-OpenListener = Callable[[], SpeechListener]
+OpenVadModel = Callable[[], VadModel]
 #: stretches of a recording, in frames: (first, first behind the end), in order and apart
 Frames = tuple[tuple[int, int], ...]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
@@ -31,7 +31,7 @@ _VOICE = VoiceSettings(
 
 
 def find_spans(
-    recording: Recording, listener: SpeechListener, voice: VoiceSettings, check: Callable[[], None] = lambda: None
+    recording: Recording, listener: VadModel, voice: VoiceSettings, check: Callable[[], None] = lambda: None
 ) -> tuple[Span, ...]:
     """Find the stretches of a recording in which speech is heard, in order and not padded.
 
@@ -41,13 +41,13 @@ def find_spans(
     for start in range(0, recording.n_samples, _BLOCK_SAMPLES):
         check()
         first = max(0, start - _LEVEL_MARGIN)
-        samples = levelled(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
+        samples = normalise_loudness(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
         likely.append(listener.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
     return heard_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class DetectSpeech:
     """Say where somebody speaks in `n_frames` frames from frame `seek` on. Answer: Heard."""
 
     seek: int
@@ -56,7 +56,7 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SpeechMap:
     """Where somebody speaks, in the frames that were asked about."""
 
     spans: Frames
@@ -70,20 +70,20 @@ class Heard:
         """Give what of it lies between two frames, counted from the first of them."""
         return tuple((start - first, stop - first) for start, stop in self.within(first, end))
 
-    def without(self, quiet: Iterable[tuple[int, int]]) -> Heard:
+    def without(self, quiet: Iterable[tuple[int, int]]) -> SpeechMap:
         """Take stretches out in which nobody speaks; an empty one cuts what it lies in."""
         spans = self.spans
         for first, end in quiet:
             parts = (part for start, stop in spans for part in ((start, min(stop, first)), (max(start, end), stop)))
             spans = tuple((start, stop) for start, stop in parts if start < stop)
-        return Heard(spans)
+        return SpeechMap(spans)
 
     def frames_within(self, first: int, end: int) -> int:
         """Count the frames of speech between two frames."""
         return sum(stop - start for start, stop in self.within(first, end))
 
 
-def levelled(samples: Samples) -> Samples:
+def normalise_loudness(samples: Samples) -> Samples:
     """Make quiet stretches as loud as loud ones: the network hears no quiet voice for seconds after a loud one.
 
     Every half second is brought to the same root mean square, or as near to it as its louder neighbour lets it, with
@@ -103,17 +103,17 @@ def levelled(samples: Samples) -> Samples:
     return found
 
 
-class Ear:
+class SpeechDetector:
     """Listens to stretches of one recording.
 
     What is heard depends on the recording and the stretch alone: the network hears the two seconds before it first.
     """
 
-    def __init__(self, recording: Recording, open_listener: OpenListener) -> None:
+    def __init__(self, recording: Recording, open_listener: OpenVadModel) -> None:
         self._recording = recording
         self._open = open_listener
 
-    def hear(self, asked: Listen, frames_of: Callable[[int, int], Frames]) -> Heard:
+    def hear(self, asked: DetectSpeech, frames_of: Callable[[int, int], Frames]) -> SpeechMap:
         """Answer a request. frames_of: says which frames of the recording those are that a loop counts.
 
         Each stretch is heard where it lies in the recording: where two meet, the network would hear the jump.
@@ -122,11 +122,11 @@ class Ear:
         for first, end in frames_of(asked.seek, asked.seek + asked.n_frames):
             found += [(at + start - first, at + stop - first) for start, stop in self._heard(first, end).spans]
             at += end - first
-        return Heard(tuple(found))
+        return SpeechMap(tuple(found))
 
-    def _heard(self, first: int, end: int) -> Heard:
+    def _heard(self, first: int, end: int) -> SpeechMap:
         lead = max(0, first * HOP_LENGTH - _LEAD_SAMPLES)
-        samples = levelled(self._recording.read(lead, end * HOP_LENGTH))
+        samples = normalise_loudness(self._recording.read(lead, end * HOP_LENGTH))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
         frames = tuple(((lead + one.start) // HOP_LENGTH, -(-(lead + one.end) // HOP_LENGTH)) for one in spans)
-        return Heard(Heard(frames).within(first, end))
+        return SpeechMap(SpeechMap(frames).within(first, end))

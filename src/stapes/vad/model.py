@@ -7,7 +7,7 @@ from typing import Protocol
 from stapes.backends.base import FloatArray
 
 
-class SpeechListener(Protocol):
+class VadModel(Protocol):
     """Listens to one recording from its beginning on; what it has heard changes what it hears next."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
@@ -17,5 +17,5 @@ class SpeechListener(Protocol):
         call should bring one.
         """
 
-    def afresh(self) -> SpeechListener:
+    def afresh(self) -> VadModel:
         """Begin another recording: a listener that has heard nothing, over the same weights. Costs next to nothing."""

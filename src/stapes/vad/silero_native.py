@@ -17,8 +17,8 @@ from stapes.vad.silero_numpy import STRIDES
 from stapes.vad.silero_weights import SpeechWeights
 
 
-class NativeSpeechNetwork:
-    """Satisfies `stapes.vad.model.SpeechListener`. Calls on one listener come from one thread at a time."""
+class SileroNative:
+    """Satisfies `stapes.vad.model.VadModel`. Calls on one listener come from one thread at a time."""
 
     def __init__(self, weights: SpeechWeights, isa: str | None = None) -> None:
         """Pack the weights, once: whoever listens to more than one recording takes the others from `afresh`.
@@ -42,14 +42,14 @@ class NativeSpeechNetwork:
         )
         self._state: Any = self._network.begin()
 
-    def afresh(self) -> NativeSpeechNetwork:
+    def afresh(self) -> SileroNative:
         """Begin another recording: a listener that has heard nothing, over the same packed weights; in microseconds."""
-        made = object.__new__(NativeSpeechNetwork)
+        made = object.__new__(SileroNative)
         made._network, made._state = self._network, self._network.begin()
         return made
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
-        """Give the probability of speech in each chunk, as `SpeechNetwork.probabilities` does.
+        """Give the probability of speech in each chunk, as `SileroNumpy.probabilities` does.
 
         A recording's numbers do not depend, to the last bit, on how its chunks are dealt out to calls. Samples that are
         not finite, or so large (1e16) that squares of sums might not be, leave NaN from there on.

@@ -22,8 +22,8 @@ STRIDES = (1, 2, 2, 1)  # of the convolutions
 _BLOCK = 512  # chunks at a time, 16 s: their frames' values fit into a core's cache in parts
 
 
-class SpeechNetwork:
-    """Satisfies `stapes.vad.model.SpeechListener`; the oracle of the native library's."""
+class SileroNumpy:
+    """Satisfies `stapes.vad.model.VadModel`; the oracle of the native library's."""
 
     def __init__(self, weights: SpeechWeights) -> None:
         self._weights = weights
@@ -32,7 +32,7 @@ class SpeechNetwork:
         n = len(weights.output_weight)
         self._state = np.zeros(n, np.float32), np.zeros(n, np.float32)
 
-    def afresh(self) -> SpeechNetwork:
+    def afresh(self) -> SileroNumpy:
         """Begin another recording: a listener that has heard nothing, over the same weights."""
         return type(self)(self._weights)
 

@@ -28,7 +28,7 @@ from stapes.backends.base import (
     TokenColumnsKernel,
     WindowId,
 )
-from stapes.backends.handles import Ledger, LedgerBackend
+from stapes.backends.handles import Handles, HandlesBackend
 from stapes.backends.native.library import library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
@@ -42,7 +42,7 @@ ISA_VARIABLE = "STAPES_ISA"
 _MOST_THREADS = 256
 
 
-class NativeBackend(LedgerBackend[Any, Any]):
+class NativeBackend(HandlesBackend[Any, Any]):
     """Satisfies `stapes.backends.base.Backend`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class NativeBackend(LedgerBackend[Any, Any]):
             precisions=PRECISIONS,
             isa=self._isa,
         )
-        self.ledger: Ledger[Any, Any] = Ledger(spec)
+        self.ledger: Handles[Any, Any] = Handles(spec)
 
     @property
     def log10_mel(self) -> LogMelKernel:

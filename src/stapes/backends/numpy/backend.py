@@ -30,7 +30,7 @@ from stapes.backends.base import (
     TokenColumnsKernel,
     WindowId,
 )
-from stapes.backends.handles import Ledger, LedgerBackend, Row
+from stapes.backends.handles import Handles, HandlesBackend, Row
 from stapes.backends.numerics import token_columns
 from stapes.backends.numpy.blas_threads import Pace
 from stapes.backends.numpy.encoder import encode
@@ -65,14 +65,14 @@ class _Memory:
         return _Memory(self.keys[..., chosen], self.values[:, :, chosen])
 
 
-class NumpyBackend(LedgerBackend[_Memory, _Cache]):
+class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     """Satisfies `stapes.backends.base.Backend`."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         """Take the weights as float32; threads: None uses every core that the process may use."""
         self.spec: ModelSpec = checkpoint.spec
         self._weights = Weights(checkpoint.tensors, self.spec)
-        self.ledger: Ledger[_Memory, _Cache] = Ledger(self.spec)
+        self.ledger: Handles[_Memory, _Cache] = Handles(self.spec)
         self._threads = threads or usable_cores()
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from stapes.recording.guards.rules import LONG_PAUSE
 from stapes.results import WindowResult
-from stapes.vad.detector import Heard
+from stapes.vad.detector import SpeechMap
 
 #: frames of it that are kept on either side: sentences have pauses.
 #: At a window's end too: somebody may speak right behind it
@@ -30,7 +30,7 @@ class Pause:
     left_out: tuple[int, int]
 
 
-def long_pauses(heard: Heard, first: int, end: int, seams: Sequence[int] = ()) -> tuple[Pause, ...]:
+def long_pauses(heard: SpeechMap, first: int, end: int, seams: Sequence[int] = ()) -> tuple[Pause, ...]:
     """Find the long pauses of a window of frames first..end, in order; none where nobody speaks at all.
 
     seams: frames before which something was left out already: what is kept of a pause before one stays.

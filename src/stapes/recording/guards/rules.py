@@ -12,7 +12,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.repetition import find_loop
 from stapes.recording.segments import Cut, Piece, Place
 from stapes.results import Segment, WindowResult, Word
-from stapes.vad.detector import RUN_UP, Heard
+from stapes.vad.detector import RUN_UP, SpeechMap
 
 #: frames without speech that make a pause a long one
 LONG_PAUSE = 300
@@ -79,7 +79,7 @@ def is_doubtful(result: WindowResult, found: Cut, place: Place, eot: int) -> boo
     )
 
 
-def drop_unheard(guarded: Guarded, heard: Heard, place: Place, length: int, eot: int) -> Guarded:
+def drop_unheard(guarded: Guarded, heard: SpeechMap, place: Place, length: int, eot: int) -> Guarded:
     """Drop a window's text where nobody speaks in it, or not for as long as the text takes to say.
 
     length: of the whole text, in characters.   Of a window in which somebody speaks no piece is dropped by its times:
@@ -126,7 +126,7 @@ def drop_loop(found: Cut, place: Place, before: Sequence[int], eot: int) -> Guar
     return Guarded(replace(found, pieces=tuple(pieces), advance=advance), (dropped,))
 
 
-def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int) -> int:
+def back_to_speech(heard: SpeechMap, place: Place, said: Said | None, next_seek: int) -> int:
     """Say where to go on: where speech begins that the window's text leaves out, else at `next_seek`.
 
     said: the text; None: there is none. Where its times hold too little speech for it they are not believed.
@@ -143,7 +143,7 @@ def back_to_speech(heard: Heard, place: Place, said: Said | None, next_seek: int
     return left[0][0] - RUN_UP if sum(stop - start for start, stop in left) >= WORTH_GOING_BACK else next_seek
 
 
-def overlong_word(segments: Sequence[Segment], heard: Heard) -> tuple[int, Word, float] | None:
+def overlong_word(segments: Sequence[Segment], heard: SpeechMap) -> tuple[int, Word, float] | None:
     """Find a word that holds more speech than a word takes: others were said in it, and left out.
 
     Gives its segment's place, the word, and how many seconds of speech it holds.

@@ -28,7 +28,7 @@ from stapes.recording.time_map import Timeline
 from stapes.recording.words.snap_to_speech import begun_by_voice, has_hole, lies_in_pause, opening, out_of_pauses
 from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import RUN_UP, Frames, Heard, Listen
+from stapes.vad.detector import RUN_UP, DetectSpeech, Frames, SpeechMap
 
 #: frames that a window has at least that ends in a pause; speech is heard to its end as far as so many frames before it
 _LEAST_WINDOW, _TO_THE_END = 1000, 5
@@ -43,14 +43,14 @@ class Watch:
     All frames are the timeline's; flags have the recording's times.
     """
 
-    def __init__(self, guards: Guards, tokenizer: Tokenizer, timeline: Timeline, *, can_listen: bool) -> None:
-        """can_listen: whether somebody can say who speaks; the guards that ask stand only then."""
+    def __init__(self, guards: Guards, tokenizer: Tokenizer, timeline: Timeline, *, has_vad: bool) -> None:
+        """has_vad: whether somebody can say who speaks; the guards that ask stand only then."""
         self._timeline = timeline
         self._guards = guards
         self._tokenizer = tokenizer
-        self._can_listen = can_listen
-        self._heard: Heard | None = None  # in the window that is decoded next, or was just now
-        self._opening: Heard | None = None  # in its beginning alone
+        self._can_listen = has_vad
+        self._heard: SpeechMap | None = None  # in the window that is decoded next, or was just now
+        self._opening: SpeechMap | None = None  # in its beginning alone
         self._quiet = False  # whether nobody was heard in the last window
         self._looped = False  # whether the last window ended in a loop
         self._leaves_out = False  # whether the window is decoded without its long pauses
@@ -61,7 +61,7 @@ class Watch:
         """What the guards did so far."""
         return tuple(self._flags)
 
-    def hear(self, heard: Heard, *, is_opening: bool = False) -> None:
+    def hear(self, heard: SpeechMap, *, is_opening: bool = False) -> None:
         """Take what was heard in the window, or in its opening."""
         if is_opening:
             self._opening = heard
@@ -127,15 +127,15 @@ class Watch:
         may_ask = asks and self._can_listen and self._heard is None
         return may_ask and is_doubtful(result, found, place, self._tokenizer.special.eot)
 
-    def question_of_words(self, result: WindowResult, place: Place) -> Listen | None:
+    def question_of_words(self, result: WindowResult, place: Place) -> DetectSpeech | None:
         """Ask who speaks where a window's words give reason to: in all of it, or in its opening."""
         if not self._guards.silence_guard or not self._can_listen or self._heard is not None:
             return None
         timings = result.timings or ()
         if has_hole(timings, place.n_frames / FRAMES_PER_SECOND):
-            return Listen(place.seek, place.n_frames)
+            return DetectSpeech(place.seek, place.n_frames)
         n_frames = min(opening(timings), place.n_frames)
-        return Listen(place.seek, n_frames, is_opening=True) if n_frames and self._opening is None else None
+        return DetectSpeech(place.seek, n_frames, is_opening=True) if n_frames and self._opening is None else None
 
     def spoiling_pauses(
         self, result: WindowResult, found: Cut, place: Place, clip: tuple[int, int]
@@ -226,7 +226,7 @@ class Watch:
         if heard is None:
             if not seams:
                 return segments
-            heard = Heard(((place.seek, place.end),))
+            heard = SpeechMap(((place.seek, place.end),))
         return out_of_pauses(segments, heard, place.seek, place.end, seams)
 
     def whole(self, place: Place, segments: list[Segment], next_seek: int) -> tuple[list[Segment], int] | None:

@@ -6,9 +6,9 @@ from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray
 from stapes.options import Speech
-from stapes.recording.language.per_window import SpokenLanguages
+from stapes.recording.language.per_window import LanguagePerWindow
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.recording.passes import WindowAtHand
+from stapes.recording.passes import WindowSlot
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 
@@ -25,7 +25,7 @@ class LanguageDetection:
         self._tokenizer = tokenizer
         self._candidates = candidates_of(tokenizer, speech)
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
-        self._spoken = SpokenLanguages(speech, content_frames=self._mel.content_frames)
+        self._spoken = LanguagePerWindow(speech, content_frames=self._mel.content_frames)
 
     def mel(self) -> FloatArray | None:
         """Give the log-mel of the window that is to be asked; None once the language is known."""
@@ -38,7 +38,7 @@ class LanguageDetection:
 
     def ask(self, mel: FloatArray) -> None:
         """Ask the model, whose turn this has to be."""
-        hand = WindowAtHand[LanguageGuess](self._backend)
+        hand = WindowSlot[LanguageGuess](self._backend)
         hand.take(*self._backend.encode(mel[None]))
         try:
             hand.begin(LanguageQuestion(self._backend, hand.window, self._tokenizer, self._candidates))

@@ -15,7 +15,7 @@ from stapes.audio.mel import N_FRAMES
 from stapes.options import Speech
 from stapes.recording.language.question import mean_guess
 from stapes.results import LanguageGuess, Segment
-from stapes.vad.detector import Frames, Heard, Listen
+from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
 
 #: what is said is asked in one piece with its neighbour if it is shorter: 1 s
 _SHORTEST = 100
@@ -64,20 +64,18 @@ class Run:
     end: int  # frame in the pause behind that, or the window's end
 
 
-class SpokenLanguages:
+class LanguagePerWindow:
     """Which language a recording's windows are spoken in."""
 
-    def __init__(
-        self, speech: Speech, *, content_frames: int, only: str | None = None, can_listen: bool = False
-    ) -> None:
+    def __init__(self, speech: Speech, *, content_frames: int, only: str | None = None, has_vad: bool = False) -> None:
         """Take the options.
 
-        only: the one language that the model knows.   can_listen: whether `Listen` has an answer; without one, a window
-        is one piece.
+        only: the one language that the model knows.
+        has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
         """
         self._speech = speech
         self._content_frames = content_frames
-        self._can_listen = can_listen
+        self._can_listen = has_vad
         self._each = speech.multilingual and only is None
         #: of the window that is decoded next
         self.language: str | None = only or speech.language_code
@@ -102,7 +100,7 @@ class SpokenLanguages:
         """Whether the window is in another language than the text before it."""
         return self._each and self._before not in (None, self.language)
 
-    def question(self, seek: int, size: int) -> Detect | Listen | None:
+    def question(self, seek: int, size: int) -> Detect | DetectSpeech | None:
         """Say what has to be known before a window of `size` frames from `seek` on is decoded; None: nothing."""
         if not self._each:
             return None
@@ -113,7 +111,7 @@ class SpokenLanguages:
             self._window, self._pieces, self._guesses, self._run = (seek, size), None, [], None
         if self._pieces is None and self._can_listen:
             self.is_listening = True
-            return Listen(seek, size)
+            return DetectSpeech(seek, size)
         if not self._pieces and (self._before is None or not self._can_listen) and not self._guesses:
             return Detect(seek, size)
         pieces = self._pieces or ()
@@ -130,9 +128,9 @@ class SpokenLanguages:
         seek = len(self._guesses) * N_FRAMES
         return Detect(seek, min(N_FRAMES, self._content_frames - seek)) if seek else Detect()
 
-    def accept(self, answer: LanguageGuess | Heard) -> None:
+    def accept(self, answer: LanguageGuess | SpeechMap) -> None:
         """Take the answer to the last question."""
-        if isinstance(answer, Heard):
+        if isinstance(answer, SpeechMap):
             assert self._window is not None
             self.is_listening = False
             self._pieces = pieces_of(answer.within(self._window[0], sum(self._window)))
@@ -177,7 +175,7 @@ class SpokenLanguages:
 
     def voices(self, first: int, end: int) -> Frames:
         """Give the pieces that lie in frames first..end, counted from the first; none where one language is spoken."""
-        return Heard(tuple((one.first, one.end) for one in self._pieces or ())).counted_from(first, end)
+        return SpeechMap(tuple((one.first, one.end) for one in self._pieces or ())).counted_from(first, end)
 
     def forget_from(self, frame: int) -> None:
         """Forget what is known of frames from there on: others stand in their place."""

@@ -13,7 +13,7 @@ from stapes.backends.base import PART_POSITIONS, Backend, Probe, ProbeResult, Ro
 from stapes.decoding.quality import check_answer
 from stapes.errors import OptionError
 from stapes.options import Speech
-from stapes.recording.passes import Reading
+from stapes.recording.passes import ForcedPass
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 
@@ -37,7 +37,7 @@ def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
     return tuple(one for one in tokenizer.special.languages if speech.candidates is None or one in speech.candidates)
 
 
-class LanguageQuestion(Reading[LanguageGuess]):
+class LanguageQuestion(ForcedPass[LanguageGuess]):
     """Asks which of some languages is spoken in a window."""
 
     def __init__(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId, answer_bytes
 from stapes.checkpoint.base import ModelSpec
 from stapes.options import Task
-from stapes.recording.passes import Reading
+from stapes.recording.passes import ForcedPass
 from stapes.recording.words.timing import time_words
 from stapes.results import Alignment
 from stapes.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ class AlignmentSetting:
         )
 
 
-class WindowAligner(Reading[Alignment]):
+class WindowAligner(ForcedPass[Alignment]):
     """Aligns one window."""
 
     def __init__(

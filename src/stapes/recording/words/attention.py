@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stapes.audio.mel import LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend, FloatArray
-from stapes.recording.passes import WindowAtHand
+from stapes.recording.passes import WindowSlot
 from stapes.recording.words.alignment import AlignmentSetting, WindowAligner
 from stapes.results import Alignment, Window, WordTiming
 
@@ -23,7 +23,7 @@ class AttentionScores:
     words: tuple[WordTiming, ...]
 
 
-class AttentionReading:
+class AttentionPass:
     """Reads one window again. The recording stays the caller's."""
 
     def __init__(self, recording: Recording, backend: Backend, setting: AlignmentSetting, window: Window) -> None:
@@ -34,11 +34,13 @@ class AttentionReading:
         self._tokens = [token for word in window.result.timings for token in word.tokens]
         self._n_frames = window.n_frames
         mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
-        self._window_mel = mel.evened(window.frames, window.voices) if window.voices else mel.joined(window.frames)
+        self._window_mel = (
+            mel.with_quiet_gain(window.frames, window.voices) if window.voices else mel.joined(window.frames)
+        )
 
     def read(self) -> AttentionScores:
         """Ask the model, whose turn this has to be."""
-        hand = WindowAtHand[Alignment](self._backend)
+        hand = WindowSlot[Alignment](self._backend)
         hand.take(*self._backend.encode(self._window_mel[None]))
         try:
             hand.begin(WindowAligner(self._backend, hand.window, self._setting, self._tokens, self._n_frames))

@@ -15,7 +15,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.recording.guards.rules import LONG_PAUSE
 from stapes.recording.time_map import Seam
 from stapes.results import Segment, Word, WordTiming
-from stapes.vad.detector import Heard
+from stapes.vad.detector import SpeechMap
 
 #: by which the word is too early at least
 _LEAST_S = 0.1
@@ -57,7 +57,7 @@ def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
     return any(later - start >= LEAST_PAUSE_S for start, later in itertools.pairwise(starts))
 
 
-def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> bool:
+def lies_in_pause(words: Sequence[Word], heard: SpeechMap, first: int, end: int) -> bool:
     """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
     return bool(words) and any(
         words[0].start_s > pause.start_s + _FAR_S and words[-1].end_s < pause.end_s - _FAR_S
@@ -66,7 +66,7 @@ def lies_in_pause(words: Sequence[Word], heard: Heard, first: int, end: int) -> 
 
 
 def out_of_pauses(
-    segments: Sequence[Segment], heard: Heard, first: int, end: int, seams: Sequence[Seam] = ()
+    segments: Sequence[Segment], heard: SpeechMap, first: int, end: int, seams: Sequence[Seam] = ()
 ) -> list[Segment]:
     """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
 
@@ -74,13 +74,13 @@ def out_of_pauses(
     then reaches over one, and no segment begins before one with what is said behind it, or ends behind one likewise.
     """
     heard = heard.without(seam.quiet for seam in seams)
-    heard = Heard(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
+    heard = SpeechMap(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
     seams_s = [seam.at / FRAMES_PER_SECOND for seam in seams]
     pauses = _pauses(heard, first, end, seams_s)
     return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
 
 
-def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: Heard) -> list[Segment]:
+def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: SpeechMap) -> list[Segment]:
     words = [word for segment in segments for word in segment.words or ()]
     texts_before = ["", *(word.text for word in words)]
     moved = [_moved(word, _ends_clause(text), pauses, heard) for word, text in zip(words, texts_before, strict=False)]
@@ -98,7 +98,7 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], hear
     return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
 
 
-def _pauses(heard: Heard, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
+def _pauses(heard: SpeechMap, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
     """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
     spans = heard.within(first, end)
     first_s, end_s = first / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
@@ -124,7 +124,7 @@ def _ends_clause(text: str) -> bool:
     return text.strip().endswith(_CLAUSE_ENDS)
 
 
-def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Heard) -> Word:
+def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: SpeechMap) -> Word:
     """Move one word. begins_clause: whether the word before it ends a clause: in doubt, the pause is between them."""
     for pause in pauses:
         if (laid := _laid_on_one_side(word, begins_clause, pause, heard)) is not None:
@@ -146,7 +146,7 @@ def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Hear
     return word
 
 
-def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: Heard) -> Word | None:
+def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: SpeechMap) -> Word | None:
     """Lay a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
 
     A path has the first word behind a pause begin where the one before it ends: it is laid over all of the pause, and
@@ -174,7 +174,7 @@ def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[flo
     return [seam_s for seam_s in seams_s if start_s < seam_s < end_s]
 
 
-def _spoken_s(heard: Heard, start_s: float, end_s: float) -> float:
+def _spoken_s(heard: SpeechMap, start_s: float, end_s: float) -> float:
     first, end = (round(time_s * FRAMES_PER_SECOND) for time_s in (start_s, end_s))
     return heard.frames_within(first, end) / FRAMES_PER_SECOND
 
@@ -218,7 +218,7 @@ def opening(timings: Sequence[WordTiming]) -> int:
     return round(timings[0].end_s * FRAMES_PER_SECOND) + _BEHIND
 
 
-def begun_by_voice(segments: Sequence[Segment], heard: Heard, first: int) -> list[Segment]:
+def begun_by_voice(segments: Sequence[Segment], heard: SpeechMap, first: int) -> list[Segment]:
     """Begin a window's first word, and a segment that begins with it, where a voice is heard first, inside the word.
 
     heard: in the window's frames, from `first` on; of its opening at least.
