@@ -186,7 +186,13 @@ Answerer = Callable[[str, Any, Loop], Any]
 def drive(loop: Loop, answer: Answerer, trace: Trace, *, until: int | None = None) -> list[Any]:
     """Drive a loop to its end, or for `until` answers; give what a journal would hold: guesses and windows' results."""
     kept, n_windows, n_flags, n_answers = list[Any](), 0, 0, 0
-    while (asked := loop.next()) is not None and (until is None or n_answers < until):
+    while True:
+        asked = loop.next()
+        flags = loop.inner.flags  # what a guard does before the next request counts with the answer before it
+        trace.step(flags[n_flags:])
+        n_flags = len(flags)
+        if asked is None or (until is not None and n_answers >= until):
+            return kept
         kind, request = asked
         described = _described(loop, kind, request)
         given = answer(kind, request, loop)
@@ -197,12 +203,10 @@ def drive(loop: Loop, answer: Answerer, trace: Trace, *, until: int | None = Non
             kept.append(given)
         windows = loop.inner.transcript(0.0).windows
         kept += [window.result for window in windows[n_windows:]]
-        flags = loop.inner.flags
-        trace.step(windows[n_windows:], flags[n_flags:])
-        n_windows, n_flags = len(windows), min(n_flags, len(flags))
+        trace.step(windows[n_windows:])
+        n_windows = len(windows)
         if n_answers > 5000:
             raise RuntimeError("the loop does not end")
-    return kept
 
 
 def _described(loop: Loop, kind: str, request: Any) -> list[Any]:

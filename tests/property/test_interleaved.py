@@ -25,7 +25,7 @@ from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import CancelledError, DeadlineError
 from stapes.options import PRECISIONS
 from stapes.recording.events import JobEvent, LanguageDetected
-from stapes.recording.loop import Answer
+from stapes.recording.requests import Answer
 from stapes.recording.words.alignment import alignment_bytes
 from stapes.results import Transcript
 from stapes.testing import babbling, noise, random_checkpoint, tiny_spec

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stapes.options import TranscribeOptions
-from stapes.recording.language.per_window import Detect
-from stapes.recording.loop import Decode, SeekLoop
-from stapes.recording.segments import WindowGeometry, cut
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Decode, Detect
+from stapes.recording.segments import TimestampIds, cut
 from stapes.results import LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
@@ -185,7 +185,11 @@ def check(content_frames: int, options: TranscribeOptions, given_answers: list[W
         assert clips[clip][0] <= seek < clips[clip][1]
         assert request.n_frames == min(WINDOW, content_frames - seek, clips[clip][1] - seek)
         assert request.n_frames > 0
-        moved = request.n_frames if books.skips(answer) else cut(answer.tokens, geometry_of(request)).advance
+        moved = (
+            request.n_frames
+            if books.skips(answer)
+            else cut(answer.tokens, request.span, TimestampIds(BEGIN, 2)).advance
+        )
         assert moved > 0
         seek += moved
         assert request.prompt == books.prompt()
@@ -205,12 +209,8 @@ def check(content_frames: int, options: TranscribeOptions, given_answers: list[W
     return transcript
 
 
-def geometry_of(request: Decode) -> WindowGeometry:
-    return WindowGeometry(seek=request.seek, n_frames=request.n_frames, frames_per_timestamp=2, timestamp_begin=BEGIN)
-
-
 def check_segments(request: Decode, answer: WindowResult, found: list[Segment]) -> None:
-    pieces = cut(answer.tokens, geometry_of(request)).pieces
+    pieces = cut(answer.tokens, request.span, TimestampIds(BEGIN, 2)).pieces
     assert len(found) == len(pieces)
     for segment, piece in zip(found, pieces, strict=True):
         assert (segment.start_s, segment.end_s) == (piece.start_s, piece.end_s)  # emptied or not

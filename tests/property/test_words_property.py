@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from stapes.backends.base import FloatArray
 from stapes.backends.numerics import token_columns
 from stapes.options import TranscribeOptions
-from stapes.recording.loop import Align, Decode, SeekLoop
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Align, Decode, DetectSpeech
 from stapes.recording.time_map import Seam, TimeMap
 from stapes.recording.words.timing import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, SpeechMap
-from stapes.vad.spans import Span
+from stapes.vad.spans import Span, SpeechMap
 from tests.random_cases import random_cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())

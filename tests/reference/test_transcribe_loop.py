@@ -14,7 +14,8 @@ import pytest
 
 from stapes.decoding.quality import compression_ratio, refusal
 from stapes.options import TranscribeOptions
-from stapes.recording.loop import Decode, SeekLoop
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Decode
 from stapes.results import LanguageGuess, WindowResult
 from tests.reference.both import (
     ENGLISH,

@@ -13,7 +13,8 @@ from stapes.backends.base import FloatArray
 from stapes.backends.numerics import alignment_cost, dtw_path, median_filter, token_columns
 from stapes.options import TranscribeOptions, Words
 from stapes.recording import loop as our_loop
-from stapes.recording.loop import Align, Decode, SeekLoop
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Align, Decode
 from stapes.recording.segments import Piece
 from stapes.recording.words.alignment import AlignmentSetting, WindowAligner
 from stapes.recording.words.timing import place_words, time_words

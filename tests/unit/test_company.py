@@ -27,7 +27,7 @@ from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import AudioError, BackendError, CancelledError, DeadlineError, OptionError
 from stapes.options import TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.loop import Answer
+from stapes.recording.requests import Answer
 from stapes.recording.words.alignment import alignment_bytes
 from stapes.results import LanguageGuess, Transcript, WindowResult
 from stapes.testing import babbling, noise, random_checkpoint, reciting, tiny_spec

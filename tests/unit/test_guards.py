@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stapes.audio.intervals import Interval
 from stapes.decoding.repetition import Loop, find_loop
 from stapes.options import TranscribeOptions
-from stapes.recording.language.per_window import Detect
-from stapes.recording.loop import Align, Decode, SeekLoop
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Align, Decode, Detect, DetectSpeech
 from stapes.results import Alignment, LanguageGuess, Transcript, WindowResult, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
+from stapes.vad.spans import SpeechMap
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin
@@ -56,7 +57,7 @@ def run(
     while (request := loop.next()) is not None:
         if isinstance(request, DetectSpeech):
             listened.append(request)
-            loop.accept(heard(loop, request, SpeechMap(tuple(speech))))
+            loop.accept(heard(request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Decode)
             decoded.append(request)
@@ -65,10 +66,10 @@ def run(
     return loop.transcript(n_frames / 100), decoded, listened
 
 
-def heard(loop: SeekLoop, request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
+def heard(request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
     """Answer a request, which counts frames as the loop does."""
     spans, at = [], request.seek
-    for first, end in loop.frames(request.seek, request.seek + request.n_frames):
+    for first, end in request.frames:
         spans += [(at + start - first, at + stop - first) for start, stop in speech.within(first, end)]
         at += end - first
     return SpeechMap(tuple(spans))
@@ -252,7 +253,7 @@ def test_speech_that_is_left_out_between_words_is_gone_back_for(
             whole = said(0.0, "one two", 4.0, 4.0, f"so it was {last} four", 30.0)
             loop.accept(whole if request.seek == 0 else said(0.0, FLUENT, 24.0))
         elif isinstance(request, DetectSpeech):
-            loop.accept(heard(loop, request, SpeechMap(tuple(speech))))
+            loop.accept(heard(request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Align)
             if request.seek == 0:
@@ -352,7 +353,7 @@ def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_paus
     ],
 )
 def test_a_window_that_would_break_off_in_speech_ends_in_the_last_pause_that_was_left_out(
-    before: int, behind: int, frames: Frames
+    before: int, behind: int, frames: tuple[Interval, ...]
 ) -> None:
     speech = [(0, before), (1500, 1500 + before), (7000, behind)]
     answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 29.0), *[said(0.0, FLUENT, 30.0)] * 2])
@@ -416,11 +417,11 @@ def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
     refused = False
     while (request := loop.next()) is not None:
         if isinstance(request, DetectSpeech):
-            loop.accept(heard(loop, request, SpeechMap(tuple(APART))))
+            loop.accept(heard(request, SpeechMap(tuple(APART))))
         elif isinstance(request, Detect):
             first, end = request.part or (0, 3000)
-            ((start, _), *_) = loop.frames(request.seek + (first + end) // 2, request.seek + end)
-            code, other = ("en", "de") if start < 1000 else ("de", "en")
+            inside = [one for span in request.frames for one in range(*span)][(first + end) // 2]
+            code, other = ("en", "de") if inside < 1000 else ("de", "en")
             loop.accept(LanguageGuess(language=code, probabilities={code: 0.9, other: 0.1}))
         else:
             assert isinstance(request, Decode)
@@ -454,7 +455,7 @@ def test_whatever_pauses_are_left_out_no_speech_is(lengths: list[tuple[int, int]
 
     transcript, _, _ = run(at, decode, speech, silence_guard=False, loop_guard=False)
     decoded = [SpeechMap(one.frames) for one in transcript.windows if not one.skipped]
-    left_out = [span for span in speech if sum(one.frames_within(*span) for one in decoded) < span[1] - span[0]]
+    left_out = [span for span in speech if sum(one.length_within(*span) for one in decoded) < span[1] - span[0]]
     assert not left_out
 
 

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.options import TranscribeOptions
-from stapes.recording.loop import Align, Decode, SeekLoop
+from stapes.recording.loop import SeekLoop
+from stapes.recording.requests import Align, Decode, DetectSpeech
 from stapes.recording.words.snap_to_speech import begun_by_voice, opening
 from stapes.results import Alignment, Segment, Transcript, WindowResult, Word, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, SpeechMap
+from stapes.vad.spans import SpeechMap
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 BEGIN = TOKENIZER.special.timestamp_begin
@@ -117,7 +118,10 @@ SPEECH = SpeechMap(((55, 2750), (3050, 5970)))
 def test_the_loop_asks_who_speaks_in_a_windows_opening_alone() -> None:
     transcript, listened = run(SPEECH)
     assert [one.seek for one in transcript.windows] == [0, 2970]
-    assert listened == [DetectSpeech(0, 110, is_opening=True), DetectSpeech(2970, 110, is_opening=True)]
+    assert listened == [
+        DetectSpeech(0, 110, ((0, 110),), is_opening=True),
+        DetectSpeech(2970, 110, ((2970, 3080),), is_opening=True),
+    ]
     firsts = [one.words[0] for one in transcript.segments if one.words]
     assert [(one.start_s, one.end_s) for one in firsts] == [(0.5, 0.9), (30.45, 30.6)]
     assert [one.start_s for one in transcript.segments] == [0.5, 30.45]

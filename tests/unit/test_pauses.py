@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stapes.recording.time_map import Seam
 from stapes.recording.words.snap_to_speech import has_hole, lies_in_pause, out_of_pauses
 from stapes.results import Segment, Word, WordTiming
-from stapes.vad.detector import SpeechMap
+from stapes.vad.spans import SpeechMap
 
 
 def segment(*words: tuple[float, float]) -> Segment:

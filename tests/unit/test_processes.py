@@ -167,7 +167,7 @@ def test_what_was_done_before_the_fork_is_still_there() -> None:
 @pytest.mark.parametrize("lock", ["_turn", "_entrance", "_gate"])
 def test_a_lock_that_is_held_at_the_fork_holds_no_child_up(lock: str) -> None:
     engine = scripted_engine()
-    owner = engine._thread if lock == "_gate" else engine._turns
+    owner = engine._thread if lock == "_gate" else engine._lock
     with getattr(owner, lock):
         assert in_child(lambda: engine.transcribe(tone(2.0)).text) == " Hello."
 

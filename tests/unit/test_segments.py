@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.recording.segments import Cut, WindowGeometry, cut
+from stapes.recording.segments import Cut, TimestampIds, WindowSpan, cut
 
 BEGIN = 1000  # the first timestamp of this file's vocabulary
 A, B, C = 7, 8, 9  # text
@@ -19,7 +19,7 @@ def at(seconds: float) -> int:
 
 
 def cut_at(tokens: tuple[int, ...], *, seek: int = 0, n_frames: int = 3000) -> Cut:
-    return cut(tokens, WindowGeometry(seek=seek, n_frames=n_frames, frames_per_timestamp=2, timestamp_begin=BEGIN))
+    return cut(tokens, WindowSpan(seek, n_frames), TimestampIds(BEGIN, 2))
 
 
 T0, T1, T2, T4 = at(0.0), at(1.0), at(2.0), at(4.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from stapes.errors import OptionError
 from stapes.options import Speech
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import (
-    Detect,
     LanguagePerWindow,
     Piece,
     first_run,
@@ -28,10 +27,12 @@ from stapes.recording.language.per_window import (
     with_pauses,
 )
 from stapes.recording.language.question import mean_guess, positions_of
+from stapes.recording.requests import Asking, Detect, DetectSpeech
+from stapes.recording.segments import WindowSpan
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.testing import babbling, noise, random_checkpoint, random_engine, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, SpeechMap
+from stapes.vad.spans import SpeechMap
 from tests.quick_backend import QuickBackend
 from tests.random_cases import cases
 
@@ -39,6 +40,7 @@ CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 BABBLE = babbling(3, TOKENIZER)
 CODES = ("en", "de", "es")
+Asked = TypeVar("Asked")
 
 
 def guess(**shares: float) -> LanguageGuess:
@@ -52,35 +54,47 @@ def spoken(*, has_vad: bool = True, content: int = 100_000, **keywords: Any) -> 
     return LanguagePerWindow(Speech(**keywords), content_frames=content, has_vad=has_vad)
 
 
+def questions(state: LanguagePerWindow, seek: int, size: int) -> Asking[Detect | DetectSpeech, None]:
+    return state.detect(WindowSpan(seek, size), ((seek, seek + size),), ())
+
+
+def answered(asking: Asking[Asked, None], *answers: LanguageGuess | SpeechMap) -> list[Asked]:
+    """Answer questions, each once; return them. There must be as many as there are answers."""
+    asked = list[Asked]()
+    try:
+        asked.append(next(asking))
+        for answer in answers:
+            asked.append(asking.send(answer))
+    except StopIteration:
+        pass
+    assert len(asked) == len(answers)
+    return asked
+
+
 # One language for the whole recording.
 
 
 def test_the_first_30_s_are_asked_and_believed_as_the_reference_does() -> None:
     state = spoken()
-    assert state.question_of_all() == Detect()
-    state.accept(guess(de=0.4))
+    assert answered(state.detect_once(), guess(de=0.4)) == [Detect()]
     assert (state.language, state.of_segments) == ("de", None)
-    assert state.question(0, 3000) is None
+    assert answered(questions(state, 0, 3000)) == []
 
 
 def test_stretches_are_asked_until_one_reaches_the_threshold() -> None:
     state = spoken(language_detection_segments=4, language_detection_threshold=0.8, content=7000)
-    for answer, question in ((guess(de=0.7), Detect()), (guess(es=0.81), Detect(3000, 3000))):
-        assert state.language is None
-        assert state.question_of_all() == question
-        state.accept(answer)
+    asked = answered(state.detect_once(), guess(de=0.7), guess(es=0.81))
+    assert asked == [Detect(), Detect(3000, 3000, frames=((3000, 6000),))]
     assert state.guess == guess(es=0.81)
+    assert state.language == "es"
 
 
 @pytest.mark.parametrize("threshold", [None, 0.9])
 def test_where_none_reaches_it_the_mean_decides(threshold: float | None) -> None:
     state = spoken(language_detection_segments=9, language_detection_threshold=threshold, content=7000)
-    for seek, answer in zip((0, 3000, 6000), (guess(de=0.6, en=0.4), guess(es=0.5), guess(en=0.6)), strict=True):
-        question = state.question_of_all()
-        assert question is not None
-        assert question.seek == seek
-        state.accept(answer)
-    assert question == Detect(6000, 1000)
+    asked = answered(state.detect_once(), guess(de=0.6, en=0.4), guess(es=0.5), guess(en=0.6))
+    assert [one.seek for one in asked] == [0, 3000, 6000]
+    assert asked[-1] == Detect(6000, 1000, frames=((6000, 7000),))
     assert state.language == "en"
     assert state.guess is not None
     assert state.guess.probability == pytest.approx((0.4 + 0.25 + 0.6) / 3)
@@ -89,7 +103,8 @@ def test_where_none_reaches_it_the_mean_decides(threshold: float | None) -> None
 def test_a_language_that_is_given_is_not_asked_for() -> None:
     assert spoken(language="German").language == "de"
     only = LanguagePerWindow(Speech(), content_frames=9, only="en")
-    assert (only.language, only.question(0, 9)) == ("en", None)
+    assert only.language == "en"
+    assert answered(questions(only, 0, 9)) == []
 
 
 # One for each window.
@@ -98,15 +113,10 @@ def test_a_language_that_is_given_is_not_asked_for() -> None:
 def ask(
     state: LanguagePerWindow, seek: int, size: int, heard: tuple[tuple[int, int], ...], *answers: LanguageGuess
 ) -> int:
-    """Answer all that is asked before a window; gives how much of it is to be decoded."""
-    assert state.question(seek, size) == DetectSpeech(seek, size)
-    state.accept(SpeechMap(heard))
-    for answer in answers:
-        question = state.question(seek, size)
-        assert isinstance(question, Detect)
-        assert state.question(seek, size) == question
-        state.accept(answer)
-    assert state.question(seek, size) is None
+    """Answer all that is asked before a window; return how much of it is to be decoded."""
+    first, *others = answered(questions(state, seek, size), SpeechMap(heard), *answers)
+    assert first == DetectSpeech(seek, size, ((seek, seek + size),))
+    assert all(isinstance(one, Detect) for one in others)
     return state.size(seek, size)
 
 
@@ -114,9 +124,10 @@ def test_a_window_ends_in_the_pause_where_its_language_does() -> None:
     state = spoken(multilingual=True)
     assert ask(state, 0, 3000, ((20, 900), (1000, 2000), (2100, 2990)), guess(en=0.9), *[guess(de=0.9)] * 2) == 950
     assert (state.language, state.of_segments) == ("en", "en")
-    state.moved_on(with_text=True)
+    state.end_window(with_text=True)
     # Back inside its language nothing is asked, and what is left of a pause is skipped.
-    assert (state.question(700, 3000), state.size(700, 3000), state.start(700)) == (None, 250, 700)
+    assert answered(questions(state, 700, 3000)) == []
+    assert (state.size(700, 3000), state.start(700)) == (250, 700)
     assert state.start(900) == 950
     assert ask(state, 950, 3000, ((1000, 2000),), guess(de=0.9)) == 3000
     assert (state.language, state.changed) == ("de", True)
@@ -135,7 +146,7 @@ def test_voices_are_counted_from_a_request_s_first_frame() -> None:
 def test_a_clip_before_the_last_one_is_asked_anew() -> None:
     state = spoken(multilingual=True)
     assert ask(state, 9000, 3000, ((9000, 9900), (10000, 12000)), guess(en=0.9), guess(de=0.9)) == 950
-    state.moved_on(with_text=True)
+    state.end_window(with_text=True)
     assert ask(state, 0, 3000, ((0, 3000),), guess(de=0.9)) == 3000
     assert (state.language, state.start(2000)) == ("de", 2000)
 
@@ -143,10 +154,10 @@ def test_a_clip_before_the_last_one_is_asked_anew() -> None:
 def test_silence_changes_no_language() -> None:
     state = spoken(multilingual=True)
     ask(state, 0, 3000, ((0, 2900),), guess(de=0.9))
-    state.moved_on(with_text=True)
+    state.end_window(with_text=True)
     assert ask(state, 3000, 3000, ()) == 3000
     assert state.language == "de"
-    state.moved_on(with_text=False)
+    state.end_window(with_text=False)
     assert ask(state, 6000, 3000, ((6000, 9000),), guess(es=0.45)) == 3000
     assert state.language == "de"  # too unsure to take its place
 
@@ -155,16 +166,15 @@ def test_a_threshold_says_how_sure_a_window_must_be() -> None:
     for threshold, language in ((0.3, "es"), (0.96, "de"), (None, "es")):
         state = spoken(multilingual=True, language_detection_threshold=threshold)
         ask(state, 0, 3000, ((0, 2900),), guess(de=0.99))
-        state.moved_on(with_text=True)
+        state.end_window(with_text=True)
         ask(state, 3000, 3000, ((3000, 5900),), guess(es=0.95))
         assert state.language == language
 
 
 def test_without_ears_a_window_is_one_piece() -> None:
     state = spoken(multilingual=True, has_vad=False)
-    assert state.question(0, 3000) == Detect(0, 3000)
-    state.accept(guess(es=0.6))
-    assert (state.question(0, 3000), state.language, state.size(0, 3000)) == (None, "es", 3000)
+    assert answered(questions(state, 0, 3000), guess(es=0.6)) == [Detect(0, 3000, frames=((0, 3000),))]
+    assert (state.language, state.size(0, 3000)) == ("es", 3000)
 
 
 def test_a_first_window_without_speech_is_asked_as_a_whole() -> None:

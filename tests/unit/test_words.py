@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stapes.options import Words
-from stapes.recording.segments import Piece
-from stapes.recording.words.hallucination import Stretch, is_anomaly, settle
+from stapes.recording.segments import Cut, Piece, WindowSpan
+from stapes.recording.words.hallucination import Settled, is_anomaly, settle
 from stapes.recording.words.timing import in_order, place_words
 from stapes.results import Segment, Word, WordTiming
 
@@ -107,12 +107,10 @@ def test_anomalies_are_the_improbable_the_short_and_the_long(words: tuple[Word, 
     assert is_anomaly(words) == invented
 
 
-def stretch(**changed: Any) -> Stretch:
-    values = {
-        "seek": 1000, "n_frames": 3000, "window_frames": 3000, "content_frames": 9000, "next_seek": 3500,
-        "closed": False, **changed,
-    }  # fmt: skip
-    return Stretch(**values)
+def settled(*pieces: Piece, threshold_s: float | None = None, closed: bool = False, content: int = 9000) -> Settled:
+    """Settle a window of frames 1000 to 4000 whose timestamps lead to 3500."""
+    found = Cut(pieces=pieces, advance=2500, closed=closed)
+    return settle(found, WindowSpan(1000, 3000), threshold_s, window_frames=3000, content_frames=content)
 
 
 GOOD = piece(18.8, 20.0, 2, (" a", 18.8, 19.4), (" b", 19.4, 20.0))
@@ -120,30 +118,30 @@ BAD = piece(30.0, 31.0, 1, (" you", 30.0, 31.0), probability=0.01)
 
 
 def test_the_loop_goes_on_behind_the_last_word_unless_nothing_follows_it() -> None:
-    assert settle((GOOD,), stretch(), None).next_seek == 2000
-    assert settle((GOOD,), stretch(closed=True), None).next_seek == 3500
-    assert settle((piece(10.0, 10.0, 0),), stretch(), None).next_seek == 3500  # no word, and no time
-    assert settle((GOOD,), stretch(), 2.0).next_seek == 2000
-    assert settle((GOOD,), stretch(), 25.0).next_seek == 4000  # the rest is too short for a silence
+    assert settled(GOOD).next_seek == 2000
+    assert settled(GOOD, closed=True).next_seek == 3500
+    assert settled(piece(10.0, 10.0, 0)).next_seek == 3500  # no word, and no time
+    assert settled(GOOD, threshold_s=2.0).next_seek == 2000
+    assert settled(GOOD, threshold_s=25.0).next_seek == 4000  # the rest is too short for a silence
 
 
 def test_the_loop_never_stands_still() -> None:
     at_once = piece(10.0, 10.004, 1, (" a", 10.0, 10.004))
-    assert settle((at_once,), stretch(), None).next_seek == 1001
+    assert settled(at_once).next_seek == 1001
 
 
 def test_invented_text_is_dropped_with_what_follows_it() -> None:
-    settled = settle((GOOD, BAD), stretch(), 2.0)
-    assert settled.pieces == (GOOD,)
-    assert settled.next_seek == 3000  # decoded again from where it began
-    assert settle((GOOD, BAD), stretch(), None).pieces == (GOOD, BAD)
-    assert settle((GOOD, BAD), stretch(content_frames=3200), 2.0).next_seek == 3200  # it is the recording's end
+    found = settled(GOOD, BAD, threshold_s=2.0)
+    assert found.pieces == (GOOD,)
+    assert found.next_seek == 3000  # decoded again from where it began
+    assert settled(GOOD, BAD).pieces == (GOOD, BAD)
+    assert settled(GOOD, BAD, threshold_s=2.0, content=3200).next_seek == 3200  # it is the recording's end
 
 
 def test_a_silence_before_invented_text_is_skipped_and_nothing_kept() -> None:
-    settled = settle((BAD,), stretch(), 2.0)
-    assert settled.pieces is None
-    assert settled.next_seek == 3000
+    found = settled(BAD, threshold_s=2.0)
+    assert found.pieces is None
+    assert found.next_seek == 3000
 
 
 # Order.

@@ -32,7 +32,7 @@ from stapes.options.checks import above_0, plain, require
 from stapes.output.writers import format_timestamp
 from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.language.question import candidates_of
-from stapes.recording.loop import Answer
+from stapes.recording.requests import Answer
 from stapes.recording.words.attention import AttentionScores
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.runtime.printing import Printer

@@ -15,7 +15,7 @@ from stapes.options import Clips, Speech, Task, TranscribeOptions
 from stapes.recording.chunked import ChunkedTask
 from stapes.recording.forced_alignment import ForcedAlignmentTask
 from stapes.recording.language.detect import LanguageDetection
-from stapes.recording.loop import Answer
+from stapes.recording.requests import Answer
 from stapes.recording.speech_only import whole_frames, within
 from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import Seam, TimeMap, clips_in_frames

@@ -20,8 +20,8 @@ from stapes.languages import language_token
 from stapes.options import Clips, TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import most_spoken
-from stapes.recording.loop import Answer
 from stapes.recording.protocols import WindowCost, WindowStream
+from stapes.recording.requests import Answer
 from stapes.recording.task import RecordingTask, window_cost
 from stapes.recording.time_map import Seam, TimeMap, clips_in_frames
 from stapes.recording.words.alignment import Heads

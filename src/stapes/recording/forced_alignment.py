@@ -24,7 +24,7 @@ from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language.question import LanguageQuestion, candidates_of
 from stapes.recording.passes import ForcedPass, WindowSlot
 from stapes.recording.protocols import WindowCost, WindowStream
-from stapes.recording.segments import Piece
+from stapes.recording.segments import Piece, WindowSpan
 from stapes.recording.time_map import TimeMap
 from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.recording.words.snap_to_speech import begun_by_voice, opening
@@ -32,7 +32,7 @@ from stapes.recording.words.timing import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.split import split_words
-from stapes.vad.detector import DetectSpeech, OpenVadModel, SpeechDetector
+from stapes.vad.detector import OpenVadModel, SpeechDetector
 
 _SENTENCE_ENDS = ".。!！?？"
 #: A word that ends in the last 0.2 s of a window may be cut there: the next window takes it.
@@ -259,7 +259,7 @@ class ForcedAlignmentTask:
         end = seek + round(words[-1].end_s * 100) if words else seek
         self._seek = seek + n_frames if end <= seek or self._is_last else end
         self._left = self._left[len(words) :]
-        segments = self._begun_by_voice(self._cut(words, seek), DetectSpeech(seek, min(n_frames, opening(words))))
+        segments = self._begun_by_voice(self._cut(words, seek), WindowSpan(seek, min(n_frames, opening(words))))
         tokens = tuple(token for word in words for token in word.tokens)
         text = self._tokenizer.decode(tokens)
         result = WindowResult(tokens=tokens, text=text.strip(), avg_logprob=_mean_logprob(words), no_speech_prob=0.0,
@@ -298,11 +298,11 @@ class ForcedAlignmentTask:
             )  # fmt: skip
         return in_order(segments, spoken_until_s)
 
-    def _begun_by_voice(self, segments: list[Segment], asked: DetectSpeech) -> list[Segment]:
+    def _begun_by_voice(self, segments: list[Segment], asked: WindowSpan) -> list[Segment]:
         """Begin a window's first word with the voice. asked: the window's opening; empty where no word can hold one."""
         if self._ear is None or not asked.n_frames:
             return segments
-        return begun_by_voice(segments, self._ear.hear(asked, lambda first, end: ((first, end),)), asked.seek)
+        return begun_by_voice(segments, self._ear.detect(asked.seek, ((asked.seek, asked.end),)), asked.seek)
 
     def transcript(self) -> Transcript:
         """Give everything found so far."""

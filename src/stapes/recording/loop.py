@@ -1,15 +1,20 @@
-"""The seek loop of one recording, as a state machine: no model, no audio, no clock.
-
-`next` says what is needed, `accept` takes the answer:
+"""The seek loop of one recording: a generator that asks, and is sent the answers. No model, no audio, no clock.
 
     while (request := loop.next()) is not None:
         segments = loop.accept(answer(request))
 
-Requests count frames in the loop's own time: the recording's, without pauses that were left out (`frames` maps them).
-Whatever is told is in the recording's.
+What follows what:
 
-Word times change where the loop goes on: behind a window's result stands a question for its alignment (`Align`). Where
-its scores are doubtful, the guards ask first who speaks there (`DetectSpeech`).
+    DetectSpeech?   before a window that may be silent                        guards/order.py: before_window
+    DetectSpeech?, Detect*   the window's language, where each has its own    language/per_window.py: detect
+    Decode
+    DetectSpeech?   where its scores are doubtful                             guards/order.py: check_text
+    Align?          where words are asked for and there is text
+    DetectSpeech?   where the words' times give reason to                     guards/order.py: check_words
+    then the window is decoded again (without its pauses, or without its prompt), or it ends: its segments are given
+
+Detect stands before all of it where the recording is in one language. Requests count frames in the loop's own time: the
+recording's, without pauses that were cut out (`Timeline`). Segments, windows and flags have the recording's.
 
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
 a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
@@ -17,52 +22,28 @@ a clip's end is clamped to the recording's, and a window that points nowhere mov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
-from stapes.recording.guards.pause import Pause
+from stapes.recording.guards.order import Guards
 from stapes.recording.guards.rules import Guarded
-from stapes.recording.guards.state import Watch
-from stapes.recording.language.per_window import Detect, LanguagePerWindow, most_spoken
+from stapes.recording.language.per_window import LanguagePerWindow, most_spoken
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
-from stapes.recording.segments import Cut, Piece, Place, WindowGeometry, bounded, cut
+from stapes.recording.requests import ANSWERS, Align, Answer, Asking, Decode, Detect, DetectSpeech, Request
+from stapes.recording.segments import Cut, Piece, TimestampIds, WindowSpan, bounded, cut, text_of
 from stapes.recording.time_map import Seam, Timeline, clips_in_frames
-from stapes.recording.words.hallucination import Settled, Stretch, settle
+from stapes.recording.words.hallucination import Settled, settle
 from stapes.recording.words.timing import in_order, last_word_end, place_words
-from stapes.results import Alignment, Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
+from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
 
 #: above this temperature a window's text is too wild to be the next window's prompt
 _WILD = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Decode:
-    """Decode `n_frames` frames from frame `seek` on, behind the text `prompt`. Answer: WindowResult."""
-
-    seek: int
-    n_frames: int
-    prompt: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Align:
-    """Say where `tokens` of text lie in the window that was decoded just now. Answer: Alignment."""
-
-    seek: int
-    n_frames: int
-    tokens: tuple[int, ...]
-
-
-Request = Detect | Decode | Align | DetectSpeech
-#: A window's result takes its alignment in: a result that has one needs no other answer. What is heard is not kept:
-#: to listen again gives the same.
-Answer = LanguageGuess | WindowResult | Alignment | SpeechMap
 
 
 class SeekLoop:
@@ -82,13 +63,13 @@ class SeekLoop:
     ) -> None:
         """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
 
-        has_vad: whether `DetectSpeech` has an answer; the guards that need one stand only then.
+        has_vad: whether `DetectSpeech` has an answer; guards that need one act only then.
         spliced_at: where the recording was put together out of spans.
         """
         self._content_frames = content_frames
         self._window_frames = window_frames
-        self._frames_per_timestamp = window_frames // n_audio_ctx
         self._tokenizer = tokenizer
+        self._times = TimestampIds(tokenizer.special.timestamp_begin, window_frames // n_audio_ctx)
         self._options = options
         self._clips = clips_in_frames(options.clips.clip_timestamps, content_frames)
         self._seek = self._clips[0][0] if self._clips else content_frames
@@ -106,12 +87,12 @@ class SeekLoop:
             only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
             has_vad=has_vad,
         )
-        self._asked: Request | None = None
-        self._decoded: tuple[Decode, WindowResult] | None = None  # waits for its alignment
         self._last_word_end_s = 0.0  # as the reference has it: of the words as they were settled, before the guards
-        self._told_until_s = 0.0  # where what was told ends, words or segments: nothing that is told later overlaps it
+        self._given_until_s = 0.0  # where what was given ends, words or segments: nothing later overlaps it
         self._timeline = Timeline(content_frames, spliced_at)
-        self._watch = Watch(options.guards_on, tokenizer, self._timeline, has_vad=has_vad)
+        self._guards = Guards(options, tokenizer, self._timeline, has_vad=has_vad)
+        self._asked: Request | None = None
+        self._steps = self._run()
 
     @property
     def language(self) -> str | None:
@@ -131,51 +112,40 @@ class SeekLoop:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What the guards did so far."""
-        return self._watch.flags
+        return self._guards.flags
 
     @property
     def seek(self) -> int:
         """How far the loop has come, in frames of the recording."""
         return self._timeline.frame(self._seek)
 
-    def frames(self, first: int, end: int) -> Frames:
-        """Say which frames of the recording a request's frames first..end are."""
-        return self._timeline.frames(first, end)
-
-    def voices(self, first: int, end: int) -> Frames:
-        """Say where somebody speaks in a request's frames, counted from the first; none: no quiet voice is raised."""
-        return self._spoken.voices(first, end) or self._watch.voices(first, end)
-
     def next(self) -> Request | None:
-        """Say what is needed next; the same until it is answered. None: the recording is done."""
+        """Return what is needed next; the same until it is answered. None: the recording is done."""
         if self._asked is None:
-            self._asked = self._next_window()
+            step = next(self._steps, None)
+            assert not isinstance(step, list)  # segments come of an answer
+            self._asked = step
         return self._asked
 
     def accept(self, answer: Answer) -> list[Segment]:
-        """Take the answer to the last request; give the segments that came of it."""
-        asked, self._asked = self._asked, None
-        if isinstance(asked, Detect) and isinstance(answer, LanguageGuess):
-            self._spoken.accept(answer)
+        """Take the answer to the last request; return the segments of the window that ends with it.
+
+        Raises TypeError for an answer of another kind; the request stands then.
+        """
+        if self._asked is None or not isinstance(answer, ANSWERS[type(self._asked)]):
+            raise TypeError(f"{type(answer).__name__} does not answer {self._asked!r}")
+        self._asked = None
+        try:
+            step = self._steps.send(answer)
+        except StopIteration:
             return []
-        if isinstance(asked, Decode) and isinstance(answer, WindowResult):
-            return self._accept_window(asked, answer)
-        if isinstance(asked, Align) and isinstance(answer, Alignment) and self._decoded is not None:
-            (decoded, result), self._decoded = self._decoded, None
-            return self._accept_window(decoded, replace(result, timings=answer.words))
-        if isinstance(asked, DetectSpeech) and isinstance(answer, SpeechMap):
-            if self._spoken.is_listening:
-                self._spoken.accept(answer)
-                return []
-            self._watch.hear(answer, is_opening=asked.is_opening)
-            if self._decoded is None:
-                return []
-            (decoded, result), self._decoded = self._decoded, None
-            return self._accept_window(decoded, result)
-        raise TypeError(f"{type(answer).__name__} does not answer {asked!r}")
+        if isinstance(step, list):
+            return step
+        self._asked = step
+        return []
 
     def transcript(self, duration_s: float, warnings: tuple[str, ...] = ()) -> Transcript:
-        """Give everything found so far."""
+        """Return everything found so far."""
         return Transcript(
             text=self._tokenizer.decode(self._history[len(self._initial) :]),
             segments=tuple(self._segments),
@@ -188,58 +158,132 @@ class SeekLoop:
             flags=self.flags,
         )
 
-    # Where to decode.
+    # The loop. It yields requests, and the segments of each window where that ends.
 
-    def _next_window(self) -> Detect | Decode | DetectSpeech | None:
-        if self.language is None and (question := self._spoken.question_of_all()):
-            return question
+    def _run(self) -> Generator[Request | list[Segment], Any, None]:
+        """Decode window after window."""
+        if self.language is None and not self._spoken.each:
+            yield from self._spoken.detect_once()
         while self._clips:
             start, end = self._clip()
             self._seek = self._spoken.start(max(self._seek, start))
-            size = min(self._window_frames, end - self._seek)
-            if size <= 0:
+            window = WindowSpan(self._seek, min(self._window_frames, end - self._seek))
+            if window.n_frames <= 0:
                 self._next_clip()
                 continue
-            is_rest, is_first = size < self._window_frames, self._seek == start
-            if self._watch.wants_to_know(is_rest=is_rest, is_first=is_first):
-                return DetectSpeech(self._seek, size)
-            if pauses := self._watch.other_pauses(Place(self._seek, size)):
-                self._leave_out(pauses)
-            elif self._watch.hears_nobody(is_rest=is_rest, is_first=is_first):
-                self._watch.leave_out(Place(self._seek, size), is_rest=is_rest)
-                self._seek += size
+            is_rest, is_first = window.n_frames < self._window_frames, self._seek == start
+            plan = yield from self._guards.before_window(window, is_rest=is_rest, is_first=is_first)
+            if plan.pauses:
+                self._spoken.forget_from(plan.pauses[0].start)
+            elif plan.n_frames:
+                yield from self._window(WindowSpan(self._seek, plan.n_frames))
             else:
-                return self._asked_or_decoded(self._watch.size(Place(self._seek, size), is_rest=is_rest))
-        return None
+                self._seek = window.end
 
-    def _clip(self) -> tuple[int, int]:
-        """The first frame of the clip that is decoded, and the first behind it, in the loop's own time."""
-        start, end = self._clips[0]
-        return start, end - (self._content_frames - self._timeline.n_frames)
-
-    def _next_clip(self) -> None:
-        """Go on with the next clip, in the recording's time."""
-        del self._clips[0]
-        if not self._clips:
+    def _window(self, window: WindowSpan) -> Generator[Request | list[Segment], Any, None]:
+        """Decode one window: what is asked, in this order, and what comes of it."""
+        asked = yield from self._request(window)
+        result: WindowResult = yield asked
+        found = self._cut(asked, result)
+        guarded = yield from self._guards.check_text(asked, result, found)
+        if self._options.words.word_timestamps and not is_silence(result, self._options.thresholds):
+            tokens = self._text_of(*guarded.found.pieces)
+            if tokens and result.timings is None:  # a resumed result has its timings, and is not aligned again
+                alignment = yield Align(asked.seek, asked.n_frames, tokens, asked.language, asked.frames)
+                result = replace(result, timings=alignment.words)
+            if tokens:
+                guarded = yield from self._guards.check_words(asked, result, found)
+        has_prompt = self._reset < len(self._history)
+        pauses = self._guards.must_decode_again(asked, result, found, self._clip(), has_prompt=has_prompt)
+        if pauses is None:
+            yield self._end_window(asked, result, guarded)
             return
-        self._seek = self._clips[0][0]
-        self._last_word_end_s = self._timeline.end(self._last_word_end_s)
-        goes_back = bool(self._windows) and self._windows[-1].seek > self._seek
-        self._told_until_s = 0.0 if goes_back else self._timeline.end(self._told_until_s)
-        self._timeline.put_back()
+        segments = self._move_on(asked, result, asked.seek, segments=None)
+        self._guards.decode_again(asked.span, pauses)
+        if pauses:
+            self._spoken.forget_from(pauses[0].start)
+        else:
+            self._reset = len(self._history)
+        yield segments
 
-    def _leave_out(self, pauses: Sequence[Pause]) -> None:
-        self._watch.leave_out_pauses(pauses)
-        self._spoken.forget_from(pauses[0].start)
+    def _end_window(self, asked: Decode, result: WindowResult, guarded: Guarded) -> list[Segment]:
+        """Make a window's segments, keep them, and move on."""
+        window, with_words = asked.span, self._options.words.word_timestamps
+        if is_silence(result, self._options.thresholds) or not guarded.found.pieces:
+            if not is_silence(result, self._options.thresholds):
+                self._keep(guarded, window)
+            return self._move_on(asked, result, self._guards.go_on((), window, window.end), segments=None)
+        settled = Settled(guarded.found.pieces, window.seek + guarded.found.advance)
+        if with_words:
+            result = replace(result, timings=result.timings or ())  # no text has no words
+            settled = self._with_words(window, guarded.found, result.timings or ())
+        self._guards.keep(guarded, window)
+        next_seek = settled.next_seek
+        if settled.pieces is None:
+            return self._move_on(asked, result, next_seek, segments=None)
+        pieces = self._guards.check_pieces(settled.pieces, window)
+        segments = [self._segment(piece, window.seek, result, i) for i, piece in enumerate(pieces)]
+        segments = self._guards.place_words(segments, window)
+        if with_words:
+            segments = in_order(segments, self._given_until_s)
+            if (cut_short := self._guards.before_overlong_word(segments, window, next_seek)) is not None:
+                segments, next_seek = cut_short
+                self._last_word_end_s = min(self._last_word_end_s, next_seek / FRAMES_PER_SECOND)
+            for segment in segments:
+                if segment.words:
+                    self._given_until_s = max(segment.end_s, segment.words[-1].end_s)
+        self._history.extend(token for segment in segments for token in segment.tokens)
+        is_wild = result.temperature > _WILD
+        if guarded.looped or is_wild or not self._options.context.condition_on_previous_text:
+            self._reset = len(self._history)  # no window after a loop has the text that led to it as its prompt
+        if not guarded.looped:  # the loop guard has said where to go on
+            next_seek = self._guards.go_on(segments, window, next_seek)
+        return self._move_on(asked, result, next_seek, segments=segments)
 
-    def _asked_or_decoded(self, size: int) -> Detect | Decode | DetectSpeech:
-        """Ask for the language of a window, as far as that is to be asked, then for its text."""
-        question = self._spoken.question(self._seek, size)
-        if question is not None:
-            return question
+    def _keep(self, guarded: Guarded, window: WindowSpan) -> None:
+        """Note what the guards took out of a window of which nothing is left."""
+        self._guards.keep(guarded, window)
+        if guarded.looped:
+            self._reset = len(self._history)
+
+    def _move_on(
+        self, asked: Decode, result: WindowResult, next_seek: int, *, segments: list[Segment] | None
+    ) -> list[Segment]:
+        """Keep a window and its segments, and go on at `next_seek`; None: the window is skipped."""
+        self._seek = next_seek
+        window = Window(
+            seek=asked.seek,
+            n_frames=asked.n_frames,
+            next_seek=next_seek,
+            skipped=segments is None,
+            result=result,
+            voices=asked.voices,
+        )
+        self._guards.end_window()
+        self._spoken.end_window(with_text=any(one.text for one in segments or ()))
+        self._windows.append(self._timeline.window(window))
+        given = self._timeline.segments(segments or ())
+        self._segments.extend(given)
+        return given
+
+    # What is asked.
+
+    def _request(self, window: WindowSpan) -> Asking[Detect | DetectSpeech, Decode]:
+        """Ask for a window's language, as far as that is to be asked; return the request for its text."""
+        voices = self._guards.voices(window.seek, window.end)
+        yield from self._spoken.detect(window, self._timeline.frames(window.seek, window.end), voices)
         if self._spoken.changed:  # text in another language pulls the decoder back to it
             self._reset = len(self._history)
-        return Decode(self._seek, self._spoken.size(self._seek, size), tuple(self._prompt()))
+        n_frames = self._spoken.size(window.seek, window.n_frames)
+        end = window.seek + n_frames
+        return Decode(
+            seek=window.seek,
+            n_frames=n_frames,
+            prompt=tuple(self._prompt()),
+            language=self.language,
+            frames=self._timeline.frames(window.seek, end),
+            voices=self._spoken.voices(window.seek, end) or self._guards.voices(window.seek, end),
+        )
 
     def _prompt(self) -> list[int]:
         return prompt_of(
@@ -251,114 +295,57 @@ class SeekLoop:
             carry=self._options.context.carry_initial_prompt,
         )
 
-    # What came of it.
+    def _clip(self) -> tuple[int, int]:
+        """The first frame of the clip that is decoded, and the first after it, in the loop's own time."""
+        start, end = self._clips[0]
+        return start, end - (self._content_frames - self._timeline.n_frames)
 
-    def _accept_window(self, asked: Decode, result: WindowResult) -> list[Segment]:
-        place = Place(asked.seek, asked.n_frames)
-        found = self._cut(asked, result)
-        guarded = self._watch.filtered(found, place, asked.prompt)
-        if (question := self._question(place, result, found, guarded)) is not None:
-            self._decoded, self._asked = (asked, result), question
-            return []
-        if self._reads_again(asked, result, found, place):
-            return []
-        silent = is_silence(result, self._options.thresholds)
-        if silent or not guarded.found.pieces:
-            if not silent:
-                self._watch.keep(guarded, place)
-                self._forget_prompt_of(guarded)
-            return self._move_on(asked, result, self._watch.go_on(place, (), place.end), segments=None)
-        settled = Settled(guarded.found.pieces, asked.seek + guarded.found.advance)
-        if self._options.words.word_timestamps:
-            result = replace(result, timings=result.timings or ())  # no text has no words
-            settled = self._with_words(asked, guarded.found, result.timings or ())
-        self._watch.keep(guarded, place)
-        if settled.pieces is None:
-            return self._move_on(asked, result, settled.next_seek, segments=None)
-        pieces = self._watch.heard_pieces(settled.pieces, place)
-        segments = [self._segment(piece, asked.seek, result, i) for i, piece in enumerate(pieces)]
-        segments, next_seek = self._watch.out_of_pauses(segments, place), settled.next_seek
-        if self._options.words.word_timestamps:
-            segments = in_order(segments, self._told_until_s)
-            if (whole := self._watch.whole(place, segments, next_seek)) is not None:
-                segments, next_seek = whole
-                self._last_word_end_s = min(self._last_word_end_s, next_seek / FRAMES_PER_SECOND)
-            for segment in segments:
-                if segment.words:
-                    self._told_until_s = max(segment.end_s, segment.words[-1].end_s)
-        self._history.extend(token for segment in segments for token in segment.tokens)
-        if not self._options.context.condition_on_previous_text or result.temperature > _WILD:
-            self._reset = len(self._history)
-        self._forget_prompt_of(guarded)
-        if not guarded.looped:  # that guard has said where to go on
-            next_seek = self._watch.go_on(place, segments, next_seek)
-        return self._move_on(asked, result, next_seek, segments=segments)
+    def _next_clip(self) -> None:
+        """Go on with the next clip, in the recording's time."""
+        del self._clips[0]
+        if not self._clips:
+            return
+        self._seek = self._clips[0][0]
+        self._last_word_end_s = self._timeline.end(self._last_word_end_s)
+        goes_back = bool(self._windows) and self._windows[-1].seek > self._seek
+        self._given_until_s = 0.0 if goes_back else self._timeline.end(self._given_until_s)
+        self._timeline.put_back()
 
-    def _reads_again(self, asked: Decode, result: WindowResult, found: Cut, place: Place) -> bool:
-        """Refuse a window's text for another reading: without its long pauses, and then without the text before it."""
-        pauses = self._watch.spoiling_pauses(result, found, place, self._clip())
-        silent = is_silence(result, self._options.thresholds) and self._watch.doubts_silence(place)
-        if not pauses and not (silent and self._reset < len(self._history)):
-            return False
-        self._move_on(asked, result, asked.seek, segments=None)
-        if pauses:
-            self._leave_out(pauses)
-        else:
-            self._reset = len(self._history)
-            self._watch.go_again(place)
-        return True
-
-    def _question(self, place: Place, result: WindowResult, found: Cut, guarded: Guarded) -> Request | None:
-        """Say what else must be known of a window before it is settled."""
-        if self._watch.doubts(result, found, place):
-            return DetectSpeech(place.seek, place.n_frames)
-        if is_silence(result, self._options.thresholds) or not self._options.words.word_timestamps:
-            return None
-        text = tuple(token for piece in guarded.found.pieces for token in self._text_of(piece))
-        if text and result.timings is None:
-            return Align(place.seek, place.n_frames, text)
-        return self._watch.question_of_words(result, place) if text else None
-
-    def _forget_prompt_of(self, guarded: Guarded) -> None:
-        """Give no window behind a loop the text that led to it."""
-        if guarded.looped:
-            self._reset = len(self._history)
+    # What comes of an answer.
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
-        geometry = WindowGeometry(
-            seek=asked.seek,
-            n_frames=asked.n_frames,
-            frames_per_timestamp=self._frames_per_timestamp,
-            timestamp_begin=self._tokenizer.special.timestamp_begin,
-        )
-        found = cut(result.tokens, geometry)
+        found = cut(result.tokens, asked.span, self._times)
         ends_early = asked.n_frames < min(self._window_frames, self._clip()[1] - asked.seek)
-        return bounded(found, geometry) if ends_early else found
+        return bounded(found, asked.span) if ends_early else found
 
-    def _text_of(self, piece: Piece) -> tuple[int, ...]:
-        return tuple(token for token in piece.tokens if token < self._tokenizer.special.eot)
+    def _text_of(self, *pieces: Piece) -> tuple[int, ...]:
+        return text_of((token for piece in pieces for token in piece.tokens), self._tokenizer.special.eot)
 
-    def _with_words(self, asked: Decode, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
+    def _with_words(self, window: WindowSpan, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
         """Give a window's pieces their words, which may drop some of them, and change where the loop goes on."""
-        stretch = Stretch(
-            seek=asked.seek,
-            n_frames=asked.n_frames,
+        options, last_word_end_s = self._options.words, self._last_word_end_s
+        pieces = place_words(
+            found.pieces,
+            timings,
+            options,
+            offset_s=window.start_s,
+            last_speech_s=last_word_end_s,
+            eot=self._tokenizer.special.eot,
+        )
+        settled = settle(
+            replace(found, pieces=pieces),
+            window,
+            options.hallucination_silence_threshold,
             window_frames=self._window_frames,
             content_frames=self._timeline.n_frames,
-            next_seek=asked.seek + found.advance,
-            closed=found.closed,
+            last_speech_s=last_word_end_s,
         )
-        options, eot = self._options.words, self._tokenizer.special.eot
-        pieces = place_words(
-            found.pieces, timings, options, offset_s=stretch.offset_s, last_speech_s=self._last_word_end_s, eot=eot
-        )
-        settled = settle(pieces, stretch, options.hallucination_silence_threshold, self._last_word_end_s)
         if settled.pieces:
             self._last_word_end_s = last_word_end(settled.pieces) or 0.0
         return settled
 
     def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:
-        """Make a segment; one that is as long as nothing, or says nothing, stays with empty text and tokens."""
+        """Make a segment; one without length or text stays, with empty text and tokens."""
         text = self._tokenizer.decode(self._text_of(piece))
         empty = piece.start_s == piece.end_s or not text.strip()
         return Segment(
@@ -376,23 +363,3 @@ class SeekLoop:
             words=() if empty else piece.words if self._options.words.word_timestamps else None,
             language=self._spoken.of_segments,
         )
-
-    def _move_on(
-        self, asked: Decode, result: WindowResult, next_seek: int, *, segments: list[Segment] | None
-    ) -> list[Segment]:
-        """Keep a window's segments and go on behind it; None: the window is skipped."""
-        self._seek = next_seek
-        window = Window(
-            seek=asked.seek,
-            n_frames=asked.n_frames,
-            next_seek=next_seek,
-            skipped=segments is None,
-            result=result,
-            voices=self.voices(asked.seek, asked.seek + asked.n_frames),
-        )
-        self._watch.moved_on()
-        self._spoken.moved_on(with_text=any(one.text for one in segments or ()))
-        self._windows.append(self._timeline.window(window))
-        told = self._timeline.segments(segments or ())
-        self._segments.extend(told)
-        return told

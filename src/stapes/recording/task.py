@@ -17,16 +17,16 @@ from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-from stapes.recording.language.per_window import Detect
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.recording.loop import Align, Answer, Decode, Request, SeekLoop
+from stapes.recording.loop import SeekLoop
 from stapes.recording.passes import WindowSlot
 from stapes.recording.protocols import WindowCost, WindowStream
+from stapes.recording.requests import Align, Answer, Decode, Detect, DetectSpeech, Request
 from stapes.recording.time_map import Seam, TimeMap
 from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import DetectSpeech, OpenVadModel, SpeechDetector
+from stapes.vad.detector import OpenVadModel, SpeechDetector
 
 _LOG = logging.getLogger("stapes")
 #: windows that are listened to before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
@@ -127,7 +127,7 @@ class RecordingTask:
             if not isinstance(request, DetectSpeech):
                 break
             assert self._ear is not None
-            segments = self._loop.accept(self._ear.hear(request, self._loop.frames))
+            segments = self._loop.accept(self._ear.detect(request.seek, request.frames))
             if self._untold is not None:
                 self._untold = self._untold[0] + segments, self._untold[1]
         if self._untold is None or isinstance(self._loop.next(), Align | DetectSpeech):
@@ -204,9 +204,8 @@ class RecordingTask:
         """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
-            end = request.seek + request.n_frames
-            frames, voices = self._loop.frames(request.seek, end), self._loop.voices(request.seek, end)
-            return self._mel.with_quiet_gain(frames, voices) if voices else self._mel.joined(frames)
+            voices = () if isinstance(request, Align) else request.voices
+            return self._mel.with_quiet_gain(request.frames, voices) if voices else self._mel.joined(request.frames)
         return self._mel.opening()
 
     def attach(self, window: WindowId) -> None:
@@ -220,16 +219,16 @@ class RecordingTask:
         if isinstance(request, Detect):
             self._hand.begin(LanguageQuestion(backend, window, self._tokenizer, self._candidates, request.part))
         elif isinstance(request, Decode):
-            self._setting = self._setting.speaking(self._loop.language)
+            self._setting = self._setting.speaking(request.language)
             random_key = self._options.search.seed, request.seek
             self._hand.begin(WindowDecoder(backend, window, self._setting, request.prompt, random_key))
         elif isinstance(request, Align):
-            setting = self._alignment_setting()
+            setting = self._alignment_setting(request.language)
             self._hand.begin(WindowAligner(backend, window, setting, request.tokens, request.n_frames))
 
-    def _alignment_setting(self) -> AlignmentSetting:
+    def _alignment_setting(self, language: str | None) -> AlignmentSetting:
         return AlignmentSetting.make(
-            self._backend.spec, self._tokenizer, self._heads, self._loop.language, self._options.speech.task, N_FRAMES
+            self._backend.spec, self._tokenizer, self._heads, language, self._options.speech.task, N_FRAMES
         )
 
     def steps(self) -> list[RowStep]:

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from stapes.audio.intervals import Interval, Intervals
 from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 from stapes.results import Flag, Segment, Transcript, Window, Word
-from stapes.vad.detector import Frames
 from stapes.vad.spans import SAMPLE_RATE, Span
 
 #: frames by which two times that are meant to be equal may differ in their last bits
@@ -156,7 +156,7 @@ class TimeMap:
         return round(self.start(seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
 
 
-def _left_out(frames: Sequence[Sequence[int]]) -> Frames:
+def _left_out(frames: Sequence[Sequence[int]]) -> tuple[Interval, ...]:
     """Say what lies between stretches; nothing where they touch, or overlap."""
     edges = ((before[1], behind[0]) for before, behind in itertools.pairwise(frames))
     return tuple((end, first) for end, first in edges if end < first)
@@ -178,8 +178,7 @@ class Timeline:
 
     def leave_out(self, pauses: Iterable[tuple[int, int]]) -> None:
         """Take frames out. pauses: in this time, half-open, in order and apart; not empty, and not all there is."""
-        edges = [0, *(frame for pause in pauses for frame in pause), self.n_frames]
-        kept = [part for first, end in zip(edges[::2], edges[1::2], strict=True) for part in self.frames(first, end)]
+        kept = [part for gap in Intervals(tuple(pauses)).gaps(0, self.n_frames) for part in self.frames(*gap)]
         spans = [Span(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in kept]
         self._map = TimeMap(spans, self._content_frames * HOP_LENGTH)
         self.n_frames = sum(end - first for first, end in kept)
@@ -201,7 +200,7 @@ class Timeline:
         """Say how many frames are left before a frame of the recording."""
         return sum(max(0, min(stop, frame) - start) for start, stop in self.frames(0, self.n_frames))
 
-    def frames(self, first: int, end: int) -> Frames:
+    def frames(self, first: int, end: int) -> tuple[Interval, ...]:
         """Say which frames of the recording frames first..end are."""
         return ((first, end),) if self._map is None else self._map.frames(first, end)
 

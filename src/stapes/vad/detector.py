@@ -1,20 +1,18 @@
-"""Where somebody speaks in a recording: in all of it, or in a stretch that a seek loop asks for."""
+"""Voice activity detection over a recording: all of it, or parts that a seek loop asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from stapes.audio.intervals import Interval
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
 from stapes.vad.model import VadModel
-from stapes.vad.spans import CHUNK_SAMPLES, Span, VoiceSettings, heard_spans, speech_spans
+from stapes.vad.spans import CHUNK_SAMPLES, Span, SpeechMap, VoiceSettings, heard_spans, speech_spans
 
 OpenVadModel = Callable[[], VadModel]
-#: stretches of a recording, in frames: (first, first behind the end), in order and apart
-Frames = tuple[tuple[int, int], ...]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
@@ -22,8 +20,6 @@ _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 _LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
 #: a network that has heard nothing yet is unsure of what comes first; whole chunks, so that one begins with a stretch
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
-#: frames before speech at which to begin: a window that begins with the voice itself is read worse
-RUN_UP = 50
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
 _VOICE = VoiceSettings(
     threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0
@@ -44,43 +40,6 @@ def find_spans(
         samples = normalise_loudness(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
         likely.append(listener.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
     return heard_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
-
-
-@dataclass(frozen=True, slots=True)
-class DetectSpeech:
-    """Say where somebody speaks in `n_frames` frames from frame `seek` on. Answer: Heard."""
-
-    seek: int
-    n_frames: int
-    is_opening: bool = False  # whether only the beginning of a window is asked about
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechMap:
-    """Where somebody speaks, in the frames that were asked about."""
-
-    spans: Frames
-
-    def within(self, first: int, end: int) -> Frames:
-        """Give what of it lies between two frames."""
-        cut = ((max(first, start), min(end, stop)) for start, stop in self.spans)
-        return tuple((start, stop) for start, stop in cut if start < stop)
-
-    def counted_from(self, first: int, end: int) -> Frames:
-        """Give what of it lies between two frames, counted from the first of them."""
-        return tuple((start - first, stop - first) for start, stop in self.within(first, end))
-
-    def without(self, quiet: Iterable[tuple[int, int]]) -> SpeechMap:
-        """Take stretches out in which nobody speaks; an empty one cuts what it lies in."""
-        spans = self.spans
-        for first, end in quiet:
-            parts = (part for start, stop in spans for part in ((start, min(stop, first)), (max(start, end), stop)))
-            spans = tuple((start, stop) for start, stop in parts if start < stop)
-        return SpeechMap(spans)
-
-    def frames_within(self, first: int, end: int) -> int:
-        """Count the frames of speech between two frames."""
-        return sum(stop - start for start, stop in self.within(first, end))
 
 
 def normalise_loudness(samples: Samples) -> Samples:
@@ -104,29 +63,29 @@ def normalise_loudness(samples: Samples) -> Samples:
 
 
 class SpeechDetector:
-    """Listens to stretches of one recording.
+    """Finds speech in parts of one recording.
 
-    What is heard depends on the recording and the stretch alone: the network hears the two seconds before it first.
+    What is found depends on the recording and the part alone: the network is run over the two seconds before it first.
     """
 
-    def __init__(self, recording: Recording, open_listener: OpenVadModel) -> None:
+    def __init__(self, recording: Recording, open_vad: OpenVadModel) -> None:
         self._recording = recording
-        self._open = open_listener
+        self._open = open_vad
 
-    def hear(self, asked: DetectSpeech, frames_of: Callable[[int, int], Frames]) -> SpeechMap:
-        """Answer a request. frames_of: says which frames of the recording those are that a loop counts.
+    def detect(self, seek: int, frames: Sequence[Interval]) -> SpeechMap:
+        """Find speech in parts of the recording; in what is returned frames count from `seek` on, part after part.
 
-        Each stretch is heard where it lies in the recording: where two meet, the network would hear the jump.
+        Each part is looked at where it is in the recording: where two meet, the network would see the jump.
         """
-        found, at = [], asked.seek
-        for first, end in frames_of(asked.seek, asked.seek + asked.n_frames):
-            found += [(at + start - first, at + stop - first) for start, stop in self._heard(first, end).spans]
+        found, at = [], seek
+        for first, end in frames:
+            found += [(at + start - first, at + stop - first) for start, stop in self._spans(first, end)]
             at += end - first
         return SpeechMap(tuple(found))
 
-    def _heard(self, first: int, end: int) -> SpeechMap:
+    def _spans(self, first: int, end: int) -> tuple[Interval, ...]:
         lead = max(0, first * HOP_LENGTH - _LEAD_SAMPLES)
         samples = normalise_loudness(self._recording.read(lead, end * HOP_LENGTH))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
         frames = tuple(((lead + one.start) // HOP_LENGTH, -(-(lead + one.end) // HOP_LENGTH)) for one in spans)
-        return SpeechMap(SpeechMap(frames).within(first, end))
+        return SpeechMap(frames).within(first, end)

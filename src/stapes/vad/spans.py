@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from stapes.audio.intervals import Intervals
 from stapes.errors import OptionError
 from stapes.options import Voice
 from stapes.options.checks import make_plain, number, require
@@ -57,6 +58,12 @@ class VoiceSettings:
                 f"max_speech_duration_s must be more than {_LEAST_S} s and twice speech_pad_ms, "
                 f"got {self.max_speech_duration_s}"
             )
+
+
+#: Where speech is, in frames of 10 ms.
+SpeechMap = Intervals
+#: frames before speech at which to begin: a window that begins with the first sound itself is read worse
+RUN_UP = 50
 
 
 @dataclass(frozen=True, slots=True)

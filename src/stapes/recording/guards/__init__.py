@@ -1,1 +1,1 @@
-"""Guards against invented, repeated and lost speech (docs/guards.md)."""
+"""Guards against invented, repeated and lost speech; order.py asks them (docs/guards.md)."""

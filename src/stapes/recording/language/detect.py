@@ -26,15 +26,14 @@ class LanguageDetection:
         self._candidates = candidates_of(tokenizer, speech)
         self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
         self._spoken = LanguagePerWindow(speech, content_frames=self._mel.content_frames)
+        self._questions = self._spoken.detect_once()
+        self._question = next(self._questions, None)
 
     def mel(self) -> FloatArray | None:
         """Give the log-mel of the window that is to be asked; None once the language is known."""
-        if self._spoken.guess is not None:
+        if self._question is None:
             return None
-        question = self._spoken.question_of_all()
-        if question is None or question.n_frames is None:
-            return self._mel.opening()
-        return self._mel.window(question.seek, question.n_frames)
+        return self._mel.joined(self._question.frames) if self._question.frames else self._mel.opening()
 
     def ask(self, mel: FloatArray) -> None:
         """Ask the model, whose turn this has to be."""
@@ -46,7 +45,10 @@ class LanguageDetection:
         finally:
             hand.release()
         assert guess is not None
-        self._spoken.accept(guess)
+        try:
+            self._question = self._questions.send(guess)
+        except StopIteration:
+            self._question = None
 
     @property
     def guess(self) -> LanguageGuess:

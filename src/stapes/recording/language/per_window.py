@@ -11,11 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.audio.intervals import Interval
 from stapes.audio.mel import N_FRAMES
 from stapes.options import Speech
 from stapes.recording.language.question import mean_guess
+from stapes.recording.requests import Asking, Detect, DetectSpeech
+from stapes.recording.segments import WindowSpan
 from stapes.results import LanguageGuess, Segment
-from stapes.vad.detector import DetectSpeech, Frames, SpeechMap
+from stapes.vad.spans import SpeechMap
 
 #: what is said is asked in one piece with its neighbour if it is shorter: 1 s
 _SHORTEST = 100
@@ -30,19 +33,6 @@ _LEAST_SHARE = 0.01
 _CHANGE, _CHANGE_BEFORE = 2.0, 1.0
 #: a language that is less probable than this does not take the place of the one before, unless a threshold is given
 _SURE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Detect:
-    """Tell the language of a window of `n_frames` frames from frame `seek` on. Answer: LanguageGuess.
-
-    part: frames of the window that count, half-open; None: all.   n_frames: None asks for the recording's first 30 s
-    as the reference does, with the spectrum of silence behind a shorter one.
-    """
-
-    seek: int = 0
-    n_frames: int | None = None
-    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,7 @@ class Run:
 
 
 class LanguagePerWindow:
-    """Which language a recording's windows are spoken in."""
+    """Which language the windows of a recording are spoken in."""
 
     def __init__(self, speech: Speech, *, content_frames: int, only: str | None = None, has_vad: bool = False) -> None:
         """Take the options.
@@ -75,121 +65,106 @@ class LanguagePerWindow:
         """
         self._speech = speech
         self._content_frames = content_frames
-        self._can_listen = has_vad
-        self._each = speech.multilingual and only is None
-        #: of the window that is decoded next
-        self.language: str | None = only or speech.language_code
-        self.guess: LanguageGuess | None = None
-        self.is_listening = False  # waits for what is heard
-        self._guesses: list[LanguageGuess] = []
-        self._before: str | None = None  # of the last window in which something was said
-        self._window: tuple[int, int] | None = None  # that is being asked
-        self._pieces: tuple[Piece, ...] | None = None
-        self._decided: tuple[int, int] | None = None  # the window that `language` was found for
+        self._has_vad = has_vad
+        self.each = speech.multilingual and only is None  # whether each window has a language of its own
+        self.language: str | None = only or speech.language_code  # of the window that is decoded next
+        self.guess: LanguageGuess | None = None  # of the whole recording
+        self._before: str | None = None  # of the last window with text
+        self._pieces: tuple[Piece, ...] = ()  # of the window that was asked about last
         self._run: Run | None = None  # a language that ends inside a window
         self._known: list[tuple[Piece, LanguageGuess]] = []  # asked in earlier windows
-        self._changes_here = False  # whether another language ended where the window begins
 
     @property
     def of_segments(self) -> str | None:
         """What a segment of the window says of its language; None where all are in one."""
-        return self.language if self._each else None
+        return self.language if self.each else None
 
     @property
     def changed(self) -> bool:
         """Whether the window is in another language than the text before it."""
-        return self._each and self._before not in (None, self.language)
+        return self.each and self._before not in (None, self.language)
 
-    def question(self, seek: int, size: int) -> Detect | DetectSpeech | None:
-        """Say what has to be known before a window of `size` frames from `seek` on is decoded; None: nothing."""
-        if not self._each:
-            return None
-        if self._run_at(seek) is not None or self._decided == (seek, size):
-            return None
-        if self._window != (seek, size):
-            self._changes_here = self._run is not None and seek == self._run.end
-            self._window, self._pieces, self._guesses, self._run = (seek, size), None, [], None
-        if self._pieces is None and self._can_listen:
-            self.is_listening = True
-            return DetectSpeech(seek, size)
-        if not self._pieces and (self._before is None or not self._can_listen) and not self._guesses:
-            return Detect(seek, size)
-        pieces = self._pieces or ()
-        if len(self._guesses) < len(pieces):
-            first, end = with_pauses(pieces, len(self._guesses), seek, seek + size)
-            return Detect(seek, size, (first - seek, end - seek))
-        self._decide()
-        return None
+    def detect_once(self) -> Asking[Detect, None]:
+        """Ask for the language of the recording's beginning, 30 s after 30 s, where all of it is in one."""
+        threshold, most = self._speech.language_detection_threshold, self._speech.language_detection_segments
+        guesses: list[LanguageGuess] = []
+        while self.guess is None:
+            seek = len(guesses) * N_FRAMES
+            guesses.append((yield self._opening(seek)))
+            is_sure = threshold is not None and guesses[-1].probability >= threshold
+            if is_sure or len(guesses) == most or len(guesses) * N_FRAMES >= self._content_frames:
+                self.guess = guesses[-1] if is_sure else mean_guess(guesses)
+        self.language = self.guess.language
 
-    def question_of_all(self) -> Detect | None:
-        """Say what has to be known before anything is decoded, while the language is not known; None: nothing."""
-        if self._each:
-            return None
-        seek = len(self._guesses) * N_FRAMES
-        return Detect(seek, min(N_FRAMES, self._content_frames - seek)) if seek else Detect()
+    def _opening(self, seek: int) -> Detect:
+        n_frames = min(N_FRAMES, self._content_frames - seek)
+        return Detect(seek, n_frames, frames=((seek, seek + n_frames),)) if seek else Detect()
 
-    def accept(self, answer: LanguageGuess | SpeechMap) -> None:
-        """Take the answer to the last question."""
-        if isinstance(answer, SpeechMap):
-            assert self._window is not None
-            self.is_listening = False
-            self._pieces = pieces_of(answer.within(self._window[0], sum(self._window)))
+    def detect(
+        self, window: WindowSpan, frames: tuple[Interval, ...], voices: tuple[Interval, ...]
+    ) -> Asking[Detect | DetectSpeech, None]:
+        """Ask for the language of a window, piece by piece, where each window has its own.
+
+        frames: the window's in the recording's time.   voices: for quiet-speech gain, where no pieces are known.
+        """
+        if not self.each or self._run_at(window.seek) is not None:
             return
-        self._guesses.append(answer)
-        if not self._each:
-            n = len(self._guesses)
-            threshold = self._speech.language_detection_threshold
-            reached = threshold is not None and answer.probability >= threshold
-            if reached or n == self._speech.language_detection_segments or n * N_FRAMES >= self._content_frames:
-                self.guess = answer if reached else mean_guess(self._guesses)
-                self.language = self.guess.language
+        changes_here = self._run is not None and window.seek == self._run.end
+        self._run, self._pieces = None, ()
+        if self._has_vad:
+            speech: SpeechMap = yield DetectSpeech(window.seek, window.n_frames, frames)
+            self._pieces = pieces_of(speech.within(window.seek, window.end))
+        guesses: list[LanguageGuess] = []
+        voices = self.voices(window.seek, window.end) or voices
+        if not self._pieces and (self._before is None or not self._has_vad):
+            guesses.append((yield Detect(window.seek, window.n_frames, None, frames, voices)))
+        for i in range(len(self._pieces)):
+            first, end = with_pauses(self._pieces, i, window.seek, window.end)
+            part = first - window.seek, end - window.seek
+            guesses.append((yield Detect(window.seek, window.n_frames, part, frames, voices)))
+        self._decide(window, guesses, changes_here=changes_here)
 
-    def _decide(self) -> None:
-        assert self._window is not None
-        seek, size = self._window
-        self._decided = self._window
-        if not self._guesses:
+    def _decide(self, window: WindowSpan, own_guesses: Sequence[LanguageGuess], *, changes_here: bool) -> None:
+        if not own_guesses:
             self.language = self._before
             return
-        end = seek + size
-        pieces = self._pieces or (Piece(seek, end),)
-        asked = list(zip(pieces, self._guesses, strict=True))
-        known = [one for one in self._known if one[0].end > seek]
+        pieces = self._pieces or (Piece(window.seek, window.end),)
+        asked = list(zip(pieces, own_guesses, strict=True))
+        known = [one for one in self._known if one[0].end > window.seek]
         guesses = [together(piece, guess, known) for piece, guess in asked]
         self._known = known + asked
-        run = first_run(pieces, guesses, None if self._changes_here else self._before, (seek, end))
+        run = first_run(pieces, guesses, None if changes_here else self._before, (window.seek, window.end))
         threshold = self._speech.language_detection_threshold
         unsure = run.share < (_SURE if threshold is None else threshold)
         self.language = self._before if unsure and self._before is not None else run.language
-        self._run = run if run.end < end else None
+        self._run = run if run.end < window.end else None
 
     def start(self, seek: int) -> int:
-        """Say where to go on: behind a language that has ended, if what is left of it is a pause."""
+        """Return where to go on: after a language that has ended, if what is left of it is a pause."""
         run = self._run_at(seek)
         return seek if run is None or seek < run.speech_end else run.end
 
     def size(self, seek: int, size: int) -> int:
-        """Say how many frames of a window to decode: no more than are in its language."""
+        """Return how many frames of a window to decode: no more than are in its language."""
         run = self._run_at(seek)
         return size if run is None else min(size, run.end - seek)
 
-    def voices(self, first: int, end: int) -> Frames:
-        """Give the pieces that lie in frames first..end, counted from the first; none where one language is spoken."""
-        return SpeechMap(tuple((one.first, one.end) for one in self._pieces or ())).counted_from(first, end)
+    def voices(self, first: int, end: int) -> tuple[Interval, ...]:
+        """Return the pieces in frames first..end, counted from the first; none where one language is spoken."""
+        return SpeechMap(tuple((one.first, one.end) for one in self._pieces)).counted_from(first, end)
 
     def forget_from(self, frame: int) -> None:
-        """Forget what is known of frames from there on: others stand in their place."""
+        """Forget what is known of frames from there on: others are in their place now."""
         self._run = None
         self._known = [one for one in self._known if one[0].end <= frame]
 
     def _run_at(self, seek: int) -> Run | None:
-        """The language that ends inside a window, where a frame lies in it; clips need not stand in order."""
+        """The language that ends inside a window, if a frame is in it; clips need not be in order."""
         run = self._run
         return run if run is not None and run.start <= seek < run.end else None
 
-    def moved_on(self, *, with_text: bool) -> None:
+    def end_window(self, *, with_text: bool) -> None:
         """Note that the window was decoded; one without text says nothing of what is spoken."""
-        self._decided = self._window = None
         if with_text:
             self._before = self.language
 

@@ -1,4 +1,4 @@
-"""Where the loop goes on behind a window with words, and which of its text seems invented. Pure.
+"""Where the loop goes on after a window with words, and which of its text seems invented. Pure.
 
 Source: openai/whisper transcribe.py at c0d2f62, the part of the seek loop that begins with `if word_timestamps`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stapes.audio.mel import FRAMES_PER_SECOND
-from stapes.recording.segments import Piece
+from stapes.recording.segments import Cut, Piece, WindowSpan, frame
 from stapes.recording.words.timing import last_word_end
 from stapes.results import Word
 
@@ -17,33 +17,6 @@ from stapes.results import Word
 _MARKS = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 #: so many of a segment's first words are looked at
 _WORDS_LOOKED_AT = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """Where a window lies in its recording. In frames of 10 ms."""
-
-    seek: int
-    n_frames: int  # of content in the window
-    window_frames: int  # 3000
-    content_frames: int  # of the recording
-    next_seek: int  # where its timestamps lead
-    closed: bool  # whether it ends in a lone timestamp: nothing is spoken behind it
-
-    @property
-    def offset_s(self) -> float:
-        """Where the window begins."""
-        return float(self.seek * 160 / 16000)
-
-    @property
-    def window_end_s(self) -> float:
-        """Where the window ends, were it full."""
-        return float((self.seek + self.window_frames) * 160 / 16000)
-
-    @property
-    def content_end_s(self) -> float:
-        """Where its content ends."""
-        return self.offset_s + self.n_frames * 160 / 16000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +28,43 @@ class Settled:
 
 
 def settle(
-    pieces: tuple[Piece, ...], stretch: Stretch, threshold_s: float | None, last_speech_s: float = 0.0
+    found: Cut,
+    window: WindowSpan,
+    threshold_s: float | None,
+    *,
+    window_frames: int,
+    content_frames: int,
+    last_speech_s: float = 0.0,
 ) -> Settled:
     """Decide where the loop goes on, and drop what seems invented around silences longer than `threshold_s`.
 
-    pieces: with their words.   threshold_s: None drops nothing.   last_speech_s: where speech ended before the window.
+    found: its pieces with their words.   threshold_s: None drops nothing.   window_frames: of a full window (3000).
+    content_frames: of the recording.   last_speech_s: where speech ended before the window.
     The loop always moves on by a frame or more (in the reference, rounding may leave it where it is, for ever).
     """
-    settled = _settle(pieces, stretch, threshold_s, last_speech_s)
-    return Settled(settled.pieces, max(settled.next_seek, stretch.seek + 1))
-
-
-def _settle(pieces: tuple[Piece, ...], stretch: Stretch, threshold_s: float | None, last_speech_s: float) -> Settled:
+    full_end_s = (window.seek + window_frames) / FRAMES_PER_SECOND
+    pieces, next_seek = found.pieces, window.seek + found.advance
     end_s = last_word_end(pieces)
-    next_seek = stretch.next_seek
-    if not stretch.closed and end_s is not None and end_s > stretch.offset_s:
-        next_seek = _frame(end_s)
-        if threshold_s is not None and not stretch.window_end_s - end_s > threshold_s:
-            next_seek = stretch.seek + stretch.n_frames
-    if threshold_s is None:
-        return Settled(pieces, next_seek)
-    first = next((piece for piece in pieces if piece.words), None)
-    if first is not None and is_anomaly(first.words):
-        gap_s = first.start_s - stretch.offset_s
-        if gap_s > threshold_s:
-            return Settled(None, stretch.seek + _frame(gap_s))
-    cut = _first_invented(pieces, stretch, threshold_s, last_speech_s)
-    if cut is None:
-        return Settled(pieces, next_seek)
-    invented = pieces[cut]
-    next_seek = _frame(max(stretch.offset_s + 1, invented.start_s))
-    if stretch.content_frames * 160 / 16000 - invented.end_s < threshold_s:
-        next_seek = stretch.content_frames
-    return Settled(pieces[:cut], next_seek)
+    if not found.closed and end_s is not None and end_s > window.start_s:
+        next_seek = frame(end_s)
+        if threshold_s is not None and not full_end_s - end_s > threshold_s:
+            next_seek = window.end
+    if threshold_s is not None:
+        first = next((piece for piece in pieces if piece.words), None)
+        if first is not None and is_anomaly(first.words) and (gap_s := first.start_s - window.start_s) > threshold_s:
+            return Settled(None, max(window.seek + frame(gap_s), window.seek + 1))
+        cut = _first_invented(pieces, window, full_end_s, threshold_s, last_speech_s)
+        if cut is not None:
+            invented, pieces = pieces[cut], pieces[:cut]
+            next_seek = frame(max(window.start_s + 1, invented.start_s))
+            if content_frames / FRAMES_PER_SECOND - invented.end_s < threshold_s:
+                next_seek = content_frames
+    return Settled(pieces, max(next_seek, window.seek + 1))
 
 
-def _frame(seconds: float) -> int:
-    return round(seconds * FRAMES_PER_SECOND)
-
-
-def _first_invented(pieces: Sequence[Piece], stretch: Stretch, threshold_s: float, last_speech_s: float) -> int | None:
+def _first_invented(
+    pieces: Sequence[Piece], window: WindowSpan, full_end_s: float, threshold_s: float, last_speech_s: float
+) -> int | None:
     """Find the first piece that seems invented, with silence or more of its kind on either side."""
     spoken_until_s = last_speech_s
     for i, piece in enumerate(pieces):
@@ -102,16 +72,16 @@ def _first_invented(pieces: Sequence[Piece], stretch: Stretch, threshold_s: floa
             continue
         if is_anomaly(piece.words):
             following = next((one for one in pieces[i + 1 :] if one.words), None)
-            next_start_s = following.words[0].start_s if following else stretch.content_end_s
+            next_start_s = following.words[0].start_s if following else window.start_s + window.duration_s
             silence_before = (
                 piece.start_s - spoken_until_s > threshold_s
                 or piece.start_s < threshold_s
-                or piece.start_s - stretch.offset_s < 2.0
+                or piece.start_s - window.start_s < 2.0
             )
             silence_after = (
                 next_start_s - piece.end_s > threshold_s
                 or (following is not None and is_anomaly(following.words))
-                or stretch.window_end_s - piece.end_s < 2.0
+                or full_end_s - piece.end_s < 2.0
             )
             if silence_before and silence_after:
                 return i

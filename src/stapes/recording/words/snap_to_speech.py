@@ -13,14 +13,10 @@ from dataclasses import dataclass, replace
 
 from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.recording.guards.rules import LONG_PAUSE
+from stapes.recording.segments import WindowSpan
 from stapes.recording.time_map import Seam
 from stapes.results import Segment, Word, WordTiming
-from stapes.vad.detector import SpeechMap
-
-#: by which the word is too early at least
-_LEAST_S = 0.1
-#: frames behind the word that are listened to as well: the network hears what is there a bit late
-_BEHIND = 20
+from stapes.vad.spans import SpeechMap
 
 #: shorter pauses are left to attention
 LEAST_PAUSE_S = 1.5
@@ -29,7 +25,7 @@ _REACH_S = 0.2
 #: by which a word that reaches into speech begins too early: attention's own errors are smaller
 _EARLY_S = 1.0
 #: the same before the end of a pause that is long, or was cut short, where attention errs more
-_EARLY_BEHIND_LONG_S = 0.1
+_EARLY_AFTER_LONG_S = 0.1
 #: by which the first word behind a pause that was cut short may begin before the pause
 _OVER_S = 0.3
 #: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
@@ -38,6 +34,10 @@ _FAR_S = 0.5
 _NO_WORD = 15
 #: by which a word begins before the network hears it, or ends behind what it heard
 BLUR_S = 0.05
+#: by which a window's first word is too early at least
+_LEAST_S = 0.1
+#: frames after that word that are looked at as well: the VAD network reacts a bit late
+_AFTER = 20
 _CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
 
 
@@ -49,6 +49,26 @@ class Pause:
     end_s: float
     early_s: float  # by which a word that reaches into the speech behind it begins too early
     seams_s: tuple[float, ...] = ()  # where a part of it was cut out
+
+
+def snap(
+    segments: list[Segment],
+    window: WindowSpan,
+    *,
+    speech: SpeechMap | None,
+    opening: SpeechMap | None,
+    seams: Sequence[Seam],
+) -> list[Segment]:
+    """Move a window's words to the speech they belong to, as far as that is known.
+
+    speech: in the whole window; None: not known, and only words that reach over a seam move.
+    opening: in its beginning; None: not known.   seams: in the window.
+    """
+    if (known := speech or opening) is not None:
+        segments = begun_by_voice(segments, known, window.seek)
+    if speech is None and not seams:
+        return segments
+    return out_of_pauses(segments, speech or SpeechMap(((window.seek, window.end),)), window.seek, window.end, seams)
 
 
 def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
@@ -99,21 +119,21 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], hear
 
 
 def _pauses(heard: SpeechMap, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
-    """Give the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
-    spans = heard.within(first, end)
-    first_s, end_s = first / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
-    edges = [first_s, *(frame / FRAMES_PER_SECOND for span in spans for frame in span), end_s]
+    """Return the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
+    if not heard.within(first, end):
+        return []
     found = []
-    for a, b in zip(edges[::2], edges[1::2], strict=True):
+    for start, stop in heard.gaps(first, end):
+        a, b = start / FRAMES_PER_SECOND, stop / FRAMES_PER_SECOND
         own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
-        if not spans or (b - a < LEAST_PAUSE_S and not own_seams_s):
+        if b - a < LEAST_PAUSE_S and not own_seams_s:
             continue
         is_long = own_seams_s or b - a >= LONG_PAUSE / FRAMES_PER_SECOND
         found.append(
             Pause(
-                start_s=a if a > first_s else -1.0,
-                end_s=b if b < end_s else end_s + 1e9,
-                early_s=_EARLY_BEHIND_LONG_S if is_long else _EARLY_S,
+                start_s=a if start > first else -1.0,
+                end_s=b if stop < end else b + 1e9,
+                early_s=_EARLY_AFTER_LONG_S if is_long else _EARLY_S,
                 seams_s=own_seams_s,
             )
         )
@@ -176,7 +196,7 @@ def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[flo
 
 def _spoken_s(heard: SpeechMap, start_s: float, end_s: float) -> float:
     first, end = (round(time_s * FRAMES_PER_SECOND) for time_s in (start_s, end_s))
-    return heard.frames_within(first, end) / FRAMES_PER_SECOND
+    return heard.length_within(first, end) / FRAMES_PER_SECOND
 
 
 def _begin_behind(word: Word, pause: Pause) -> float:
@@ -215,7 +235,7 @@ def opening(timings: Sequence[WordTiming]) -> int:
     """Say how many of a window's frames decide where its first word begins; 0: it is too short to begin too early."""
     if not timings or timings[0].end_s <= _LEAST_S:
         return 0
-    return round(timings[0].end_s * FRAMES_PER_SECOND) + _BEHIND
+    return round(timings[0].end_s * FRAMES_PER_SECOND) + _AFTER
 
 
 def begun_by_voice(segments: Sequence[Segment], heard: SpeechMap, first: int) -> list[Segment]:

@@ -1,0 +1,164 @@
+"""Asks the guards of one recording, always in this order:
+
+Before a window is decoded (`before_window`):
+ 1. pause            cuts out long pauses that came into the window when others were cut out; the window is chosen anew
+ 2. tail, silence    skip a window without speech, at the recording's end or after a silent window
+ 3. pause            ends a window that would break off in speech in the last pause that was cut out of it
+With its text (`check_text`, and `check_words` once its words have times; speech is looked for where there is doubt):
+ 4. loop             keeps a looping phrase once
+ 5. silence          drops text where there is no speech, or less than the text takes to say
+Then (`must_decode_again`):
+ 6. pause            has doubtful text around long pauses decoded again without them
+ 7. speech           has what was taken for silence, though there is speech, decoded again without the prompt
+With its segments (`check_pieces`, `place_words`, `go_on`):
+ 8. silence          drops pieces whose words are all in a pause; words move out of pauses (words/snap_to_speech.py)
+ 9. speech           drops segments from an overlong word on, and goes back to speech after the last word
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stapes.audio.intervals import Interval
+from stapes.decoding.quality import is_silence
+from stapes.options import TranscribeOptions
+from stapes.recording.guards import pause, silence, speech
+from stapes.recording.guards.loop import drop_loop
+from stapes.recording.guards.pause import Pause
+from stapes.recording.guards.rules import Guarded, is_doubtful
+from stapes.recording.guards.state import GuardState
+from stapes.recording.requests import Asking, Decode, DetectSpeech
+from stapes.recording.segments import Cut, Piece, WindowSpan
+from stapes.recording.time_map import Timeline
+from stapes.recording.words.snap_to_speech import has_hole, opening, snap
+from stapes.results import Flag, Segment, WindowResult
+from stapes.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with the next window: decode `n_frames` of it, skip it (0), or choose it anew without `pauses`."""
+
+    n_frames: int
+    pauses: tuple[Pause, ...] = ()
+
+
+class Guards:
+    """The guards that are switched on for one recording."""
+
+    def __init__(self, options: TranscribeOptions, tokenizer: Tokenizer, timeline: Timeline, *, has_vad: bool) -> None:
+        """has_vad: whether `DetectSpeech` has an answer; guards that need one act only then."""
+        self._state = GuardState(options.guards_on, tokenizer, timeline, has_vad=has_vad)
+        self._thresholds = options.thresholds
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the guards did so far, in the recording's time."""
+        return tuple(self._state.flags)
+
+    def _question(self, seek: int, n_frames: int, *, is_opening: bool = False) -> DetectSpeech:
+        return DetectSpeech(seek, n_frames, self._state.timeline.frames(seek, seek + n_frames), is_opening)
+
+    # Before a window is decoded.
+
+    def before_window(self, window: WindowSpan, *, is_rest: bool, is_first: bool) -> Asking[DetectSpeech, Plan]:
+        """Decide what to do with a window.
+
+        is_rest: less than a window is left.   is_first: nothing of the clip was decoded before it.
+        """
+        state = self._state
+        may_skip = silence.may_skip(state, is_rest=is_rest, is_first=is_first)
+        if state.has_vad and (state.without_pauses or may_skip):
+            state.speech = yield self._question(window.seek, window.n_frames)
+        if pauses := pause.more_pauses(state, window):
+            pause.cut_out(state, pauses)
+            return Plan(0, pauses)
+        if may_skip and state.is_silent:
+            silence.skip(state, window, is_rest=is_rest)
+            return Plan(0)
+        return Plan(pause.frames_to_decode(state, window, is_rest=is_rest))
+
+    def voices(self, first: int, end: int) -> tuple[Interval, ...]:
+        """Return speech for quiet-speech gain in frames first..end, counted from the first; (): no gain."""
+        return pause.voices(self._state, first, end)
+
+    # With what was decoded.
+
+    def check_text(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
+        """Take out text that loops, or that was not spoken."""
+        state, on = self._state, self._state.on
+        may_ask = state.has_vad and state.speech is None and (on.silence_guard or on.speech_guard or on.pause_guard)
+        if may_ask and is_doubtful(result, found, asked.span, state.eot):
+            state.speech = yield self._question(asked.seek, asked.n_frames)
+        return self._filtered(found, asked)
+
+    def check_words(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
+        """Do so again, where the times of the words are a reason to look for speech, in all of it or in its opening."""
+        state, timings = self._state, result.timings or ()
+        if state.on.silence_guard and state.has_vad and state.speech is None:
+            if has_hole(timings, asked.span.duration_s):
+                state.speech = yield self._question(asked.seek, asked.n_frames)
+            elif n_frames := min(opening(timings), asked.n_frames):
+                state.opening = yield self._question(asked.seek, n_frames, is_opening=True)
+        return self._filtered(found, asked)
+
+    def _filtered(self, found: Cut, asked: Decode) -> Guarded:
+        state = self._state
+        guarded = drop_loop(found, asked.span, asked.prompt, state.eot) if state.on.loop_guard else Guarded(found)
+        guarded = silence.drop_text(guarded, state, asked.span)
+        if guarded.looped and state.had_loop:  # the same again: whatever is said there, this model does not decode it
+            guarded = replace(guarded, found=replace(guarded.found, advance=asked.n_frames))
+        return guarded
+
+    def must_decode_again(
+        self, asked: Decode, result: WindowResult, found: Cut, clip: Interval, *, has_prompt: bool
+    ) -> tuple[Pause, ...] | None:
+        """Return the pauses without which a window is decoded again; (): without its prompt; None: it stays.
+
+        found: before text was taken out.   clip: what of the recording is decoded.   has_prompt: of previous text.
+        """
+        if pauses := pause.pauses_to_cut(self._state, result, found, asked.span, clip):
+            return pauses
+        silent = is_silence(result, self._thresholds) and speech.doubts_silence(self._state, asked.span)
+        return () if silent and has_prompt else None
+
+    def decode_again(self, window: WindowSpan, pauses: tuple[Pause, ...]) -> None:
+        """Note that a window is decoded again, once it is recorded as it was."""
+        if pauses:
+            pause.cut_out(self._state, pauses)
+        else:
+            speech.decode_without_prompt(self._state, window)
+
+    def keep(self, guarded: Guarded, window: WindowSpan) -> None:
+        """Note what was taken out of a window that stays."""
+        self._state.had_loop = guarded.looped and not self._state.had_loop
+        for one in guarded.dropped:
+            self._state.add_dropped(one, window)
+
+    # With its segments.
+
+    def check_pieces(self, pieces: Sequence[Piece], window: WindowSpan) -> tuple[Piece, ...]:
+        """Drop pieces whose words are all in a pause."""
+        return silence.drop_pieces_in_pauses(pieces, self._state, window)
+
+    def place_words(self, segments: list[Segment], window: WindowSpan) -> list[Segment]:
+        """Move words out of pauses, if speech was looked for; put what reaches over a seam on one side, in any case."""
+        state = self._state
+        found = state.speech if state.on.silence_guard else None
+        seams = state.timeline.seams(window.seek, window.end)
+        return snap(segments, window, speech=found, opening=state.opening, seams=seams)
+
+    def before_overlong_word(
+        self, segments: list[Segment], window: WindowSpan, next_seek: int
+    ) -> tuple[list[Segment], int] | None:
+        """Drop segments from one with an overlong word on; return the others, and where to go on. None: all stay."""
+        return speech.before_overlong_word(self._state, segments, window, next_seek)
+
+    def go_on(self, segments: Sequence[Segment], window: WindowSpan, next_seek: int) -> int:
+        """Return where to go on: at `next_seek`, or back where speech begins that the text leaves out."""
+        return speech.go_on(self._state, segments, window, next_seek)
+
+    def end_window(self) -> None:
+        """Forget the window."""
+        self._state.end_window()
