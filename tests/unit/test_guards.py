@@ -75,6 +75,38 @@ def heard(request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
     return SpeechMap(tuple(spans))
 
 
+def test_an_answer_of_another_kind_is_refused_and_the_request_stands() -> None:
+    loop = loop_of(3000, language="en")
+    asked = loop.next()
+    assert isinstance(asked, Decode)
+    with pytest.raises(TypeError, match="Alignment does not answer Decode"):
+        loop.accept(Alignment(()))
+    assert loop.next() is asked
+    assert [one.text for one in loop.accept(fluent(asked))] == [FLUENT]
+    assert loop.next() is None
+    with pytest.raises(TypeError, match="Alignment does not answer None"):
+        loop.accept(Alignment(()))
+
+
+def test_requests_carry_what_answers_them() -> None:
+    """Where pauses were cut out, a window's frames are in two parts, and the speech in it is counted from its start."""
+    loop, asked = loop_of(6000, language="de"), list[Decode]()
+    while (request := loop.next()) is not None:
+        if isinstance(request, DetectSpeech):
+            assert sum(end - first for first, end in request.frames) == request.n_frames
+            loop.accept(heard(request, SpeechMap(((0, 1000), (2000, 3700)))))
+        else:
+            assert isinstance(request, Decode)
+            asked.append(request)
+            poor = {} if len(asked) > 1 else {"avg_logprob": -0.9}
+            loop.accept(said(0.0, FLUENT, request.n_frames / 100, **poor))
+    first, again, *_ = asked
+    assert {one.language for one in asked} == {"de"}
+    assert (first.frames, first.voices) == (((0, 3000),), ())
+    assert again.frames == ((0, 1080), (1920, 3840))
+    assert again.voices == ((0, 1000), (1160, 2860))
+
+
 FLUENT = "a text of many words, as long as what somebody who speaks on and on says in so many seconds of time"
 
 

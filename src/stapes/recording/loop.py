@@ -173,10 +173,10 @@ class SeekLoop:
                 continue
             is_rest, is_first = window.n_frames < self._window_frames, self._seek == start
             plan = yield from self._guards.before_window(window, is_rest=is_rest, is_first=is_first)
-            if plan.pauses:
-                self._spoken.forget_from(plan.pauses[0].start)
-            elif plan.n_frames:
-                yield from self._window(WindowSpan(self._seek, plan.n_frames))
+            if isinstance(plan, tuple):
+                self._spoken.forget_from(plan[0].start)
+            elif plan:
+                yield from self._window(WindowSpan(self._seek, plan))
             else:
                 self._seek = window.end
 
@@ -209,8 +209,9 @@ class SeekLoop:
     def _end_window(self, asked: Decode, result: WindowResult, guarded: Guarded) -> list[Segment]:
         """Make a window's segments, keep them, and move on."""
         window, with_words = asked.span, self._options.words.word_timestamps
-        if is_silence(result, self._options.thresholds) or not guarded.found.pieces:
-            if not is_silence(result, self._options.thresholds):
+        silent = is_silence(result, self._options.thresholds)
+        if silent or not guarded.found.pieces:
+            if not silent:
                 self._keep(guarded, window)
             return self._move_on(asked, result, self._guards.go_on((), window, window.end), segments=None)
         settled = Settled(guarded.found.pieces, window.seek + guarded.found.advance)

@@ -11,14 +11,14 @@ Then (`must_decode_again`):
  6. pause            has doubtful text around long pauses decoded again without them
  7. speech           has what was taken for silence, though there is speech, decoded again without the prompt
 With its segments (`check_pieces`, `place_words`, `go_on`):
- 8. silence          drops pieces whose words are all in a pause; words move out of pauses (words/snap_to_speech.py)
+ 8. silence          drops pieces whose words are all in a pause; other words move to speech (words/snap_to_speech.py)
  9. speech           drops segments from an overlong word on, and goes back to speech after the last word
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from stapes.audio.intervals import Interval
 from stapes.decoding.quality import is_silence
@@ -36,14 +36,6 @@ from stapes.results import Flag, Segment, WindowResult
 from stapes.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do with the next window: decode `n_frames` of it, skip it (0), or choose it anew without `pauses`."""
-
-    n_frames: int
-    pauses: tuple[Pause, ...] = ()
-
-
 class Guards:
     """The guards that are switched on for one recording."""
 
@@ -57,40 +49,34 @@ class Guards:
         """What the guards did so far, in the recording's time."""
         return tuple(self._state.flags)
 
-    def _question(self, seek: int, n_frames: int, *, is_opening: bool = False) -> DetectSpeech:
-        return DetectSpeech(seek, n_frames, self._state.timeline.frames(seek, seek + n_frames), is_opening)
-
     # Before a window is decoded.
 
-    def before_window(self, window: WindowSpan, *, is_rest: bool, is_first: bool) -> Asking[DetectSpeech, Plan]:
-        """Decide what to do with a window.
-
-        is_rest: less than a window is left.   is_first: nothing of the clip was decoded before it.
-        """
+    def before_window(
+        self, window: WindowSpan, *, is_rest: bool, is_first: bool
+    ) -> Asking[DetectSpeech, int | tuple[Pause, ...]]:
+        """Return how many frames of a window to decode; 0: skip it; pauses: they were cut out, choose it anew."""
         state = self._state
         may_skip = silence.may_skip(state, is_rest=is_rest, is_first=is_first)
         if state.has_vad and (state.without_pauses or may_skip):
-            state.speech = yield self._question(window.seek, window.n_frames)
+            state.speech = yield state.question(window.seek, window.n_frames)
         if pauses := pause.more_pauses(state, window):
             pause.cut_out(state, pauses)
-            return Plan(0, pauses)
+            return pauses
         if may_skip and state.is_silent:
             silence.skip(state, window, is_rest=is_rest)
-            return Plan(0)
-        return Plan(pause.frames_to_decode(state, window, is_rest=is_rest))
+            return 0
+        return pause.frames_to_decode(state, window, is_rest=is_rest)
 
     def voices(self, first: int, end: int) -> tuple[Interval, ...]:
         """Return speech for quiet-speech gain in frames first..end, counted from the first; (): no gain."""
         return pause.voices(self._state, first, end)
-
-    # With what was decoded.
 
     def check_text(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
         """Take out text that loops, or that was not spoken."""
         state, on = self._state, self._state.on
         may_ask = state.has_vad and state.speech is None and (on.silence_guard or on.speech_guard or on.pause_guard)
         if may_ask and is_doubtful(result, found, asked.span, state.eot):
-            state.speech = yield self._question(asked.seek, asked.n_frames)
+            state.speech = yield state.question(asked.seek, asked.n_frames)
         return self._filtered(found, asked)
 
     def check_words(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
@@ -98,9 +84,9 @@ class Guards:
         state, timings = self._state, result.timings or ()
         if state.on.silence_guard and state.has_vad and state.speech is None:
             if has_hole(timings, asked.span.duration_s):
-                state.speech = yield self._question(asked.seek, asked.n_frames)
+                state.speech = yield state.question(asked.seek, asked.n_frames)
             elif n_frames := min(opening(timings), asked.n_frames):
-                state.opening = yield self._question(asked.seek, n_frames, is_opening=True)
+                state.opening = yield state.question(asked.seek, n_frames, is_opening=True)
         return self._filtered(found, asked)
 
     def _filtered(self, found: Cut, asked: Decode) -> Guarded:
@@ -120,8 +106,8 @@ class Guards:
         """
         if pauses := pause.pauses_to_cut(self._state, result, found, asked.span, clip):
             return pauses
-        silent = is_silence(result, self._thresholds) and speech.doubts_silence(self._state, asked.span)
-        return () if silent and has_prompt else None
+        silent = has_prompt and is_silence(result, self._thresholds)
+        return () if silent and speech.doubts_silence(self._state, asked.span) else None
 
     def decode_again(self, window: WindowSpan, pauses: tuple[Pause, ...]) -> None:
         """Note that a window is decoded again, once it is recorded as it was."""
@@ -145,8 +131,7 @@ class Guards:
     def place_words(self, segments: list[Segment], window: WindowSpan) -> list[Segment]:
         """Move words out of pauses, if speech was looked for; put what reaches over a seam on one side, in any case."""
         state = self._state
-        found = state.speech if state.on.silence_guard else None
-        seams = state.timeline.seams(window.seek, window.end)
+        found, seams = state.speech if state.on.silence_guard else None, state.timeline.seams(window.seek, window.end)
         return snap(segments, window, speech=found, opening=state.opening, seams=seams)
 
     def before_overlong_word(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from stapes.options import Guards
 from stapes.recording.guards.rules import Dropped
+from stapes.recording.requests import DetectSpeech
 from stapes.recording.segments import WindowSpan
 from stapes.recording.time_map import Timeline
 from stapes.results import Flag
@@ -34,6 +35,10 @@ class GuardState:
     def is_silent(self) -> bool:
         """Whether the VAD found no speech in the window."""
         return self.speech is not None and not self.speech.spans
+
+    def question(self, seek: int, n_frames: int, *, is_opening: bool = False) -> DetectSpeech:
+        """Ask where speech is."""
+        return DetectSpeech(seek, n_frames, self.timeline.frames(seek, seek + n_frames), is_opening)
 
     def flag(self, guard: str, start_s: float, end_s: float, reason: str, text: str = "") -> Flag:
         """Describe what a guard did; times are the timeline's here, and the recording's in the flag."""
