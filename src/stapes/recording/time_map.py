@@ -1,4 +1,4 @@
-"""A recording without the stretches in which nobody speaks, and the way back to its own time. Pure."""
+"""The time of a recording of which parts were cut out, and the way back to its own time. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from stapes.audio.intervals import Interval, Intervals
 from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 from stapes.results import Flag, Segment, Transcript, Window, Word
-from stapes.vad.spans import SAMPLE_RATE, Span
+from stapes.vad.spans import SAMPLE_RATE
 
 #: frames by which two times that are meant to be equal may differ in their last bits
 _HAIR = 1e-6
@@ -22,55 +22,50 @@ class Seam:
     """Where two spans meet, in frames of the spliced recording."""
 
     at: int
-    quiet: tuple[int, int]  # what lies around it in which nobody was heard: half-open; empty where that is not known
+    quiet: Interval  # frames without speech around it; empty where that is not known
 
 
 class TimeMap:
-    """From the time of spans that are played one behind the other to that of the recording they were cut from."""
+    """From the time of spans that are played one after another to that of the recording they were cut from."""
 
-    def __init__(self, spans: Sequence[Span], n_samples: int, heard: Sequence[Span] | None = None) -> None:
-        """Take spans whose bounds are whole frames, in order and apart, of a recording of so many samples.
+    def __init__(self, spans: Sequence[Interval], n_samples: int, speech: Sequence[Interval] | None = None) -> None:
+        """Take spans in samples whose bounds are whole frames, in order and apart, of a recording of so many samples.
 
-        heard: where in them somebody speaks, in whole frames too; None: not known.
+        speech: where speech is in them, in whole frames too; None: not known.
         """
-        self._spans = tuple(spans) or (Span(0, 0),)
-        self._heard = self._spans if heard is None else tuple(heard)
+        self._spans = tuple(spans) or ((0, 0),)
+        self._speech = self._spans if speech is None else tuple(speech)
         #: where each span begins in the spliced recording, in frames, and where the last one ends
-        self._begin = [
-            0, *itertools.accumulate((span.end - span.start) / HOP_LENGTH for span in self._spans)
-        ]  # fmt: skip
+        self._begin = [0, *itertools.accumulate((end - start) / HOP_LENGTH for start, end in self._spans)]
         #: before which no time of a span lies: the end of those before it, where timestamps overlap
-        self._floor_s = [
-            end / SAMPLE_RATE
-            for end in itertools.accumulate((span.end for span in self._spans[:-1]), max, initial=-math.inf)
-        ]
+        floor = itertools.accumulate((end for _, end in self._spans[:-1]), max, initial=-math.inf)
+        self._floor_s = [end / SAMPLE_RATE for end in floor]
         self.duration_s = n_samples / SAMPLE_RATE
 
     @classmethod
-    def of_container(cls, spans: Sequence[tuple[int, int]]) -> TimeMap | None:
+    def of_container(cls, spans: Sequence[Interval]) -> TimeMap | None:
         """Make the map to a container's time (`Recording.spans`); None where its time is that of the samples.
 
         Here spans may overlap, as a recorder's timestamps do where its clock runs slow; times still never go back.
         """
-        return cls([Span(*span) for span in spans], max(end for _, end in spans)) if spans else None
+        return cls(spans, max(end for _, end in spans)) if spans else None
 
     def then(self, outer: TimeMap) -> TimeMap:
         """Make the map that maps by this one, and what comes of that by `outer`."""
         pieces = [
-            Span(first * HOP_LENGTH, end * HOP_LENGTH)
-            for span in self._spans
-            for first, end in outer.frames(span.start // HOP_LENGTH, -(-span.end // HOP_LENGTH))
+            (first * HOP_LENGTH, end * HOP_LENGTH)
+            for start, stop in self._spans
+            for first, end in outer.frames(start // HOP_LENGTH, -(-stop // HOP_LENGTH))
         ]
         return TimeMap(pieces, round(outer.duration_s * SAMPLE_RATE))
 
     def back(self, seconds: float) -> float:
         """Map a time the other way; one between two spans is where they meet, one behind the last stays behind it."""
         frame = seconds * FRAMES_PER_SECOND
-        for span, begin in zip(self._spans, self._begin, strict=False):
-            start, end = span.start / HOP_LENGTH, span.end / HOP_LENGTH
-            if frame < end:
-                return (begin + max(0.0, frame - start)) / FRAMES_PER_SECOND
-        return (self._begin[-1] + frame - end) / FRAMES_PER_SECOND
+        for (start, end), begin in zip(self._spans, self._begin, strict=False):
+            if frame < end / HOP_LENGTH:
+                return (begin + max(0.0, frame - start / HOP_LENGTH)) / FRAMES_PER_SECOND
+        return (self._begin[-1] + frame - end / HOP_LENGTH) / FRAMES_PER_SECOND
 
     def window_back(self, one: Window) -> Window:
         """Give a window that was mapped in the time it was decoded in."""
@@ -89,7 +84,7 @@ class TimeMap:
 
     def _moved(self, seconds: float, span: int) -> float:
         span = min(max(span, 0), len(self._spans) - 1)
-        frames = self._spans[span].start / HOP_LENGTH - self._begin[span]
+        frames = self._spans[span][0] / HOP_LENGTH - self._begin[span]
         seconds = min(seconds, self._begin[-1] / FRAMES_PER_SECOND)  # a model's times may lie behind its sound
         moved = max(round(seconds + frames / FRAMES_PER_SECOND, 3), self._floor_s[span])
         return min(moved, self.duration_s)
@@ -118,21 +113,21 @@ class TimeMap:
     @property
     def seams(self) -> tuple[Seam, ...]:
         """Give the places at which spans meet, in order."""
-        starts, ends = [one.start for one in self._heard], [one.end for one in self._heard]
+        starts, ends = [start for start, _ in self._speech], [end for _, end in self._speech]
         found = []
-        for at, (before, behind) in zip(self._begin[1:-1], itertools.pairwise(self._spans), strict=True):
-            last, first = bisect.bisect_left(starts, before.end) - 1, bisect.bisect_right(ends, behind.start)
-            silent = before.end - max(before.start, min(before.end, ends[last] if last >= 0 else 0))
-            until = min(behind.end, max(behind.start, starts[first] if first < len(starts) else behind.end))
-            quiet = round(at - silent / HOP_LENGTH), round(at + (until - behind.start) / HOP_LENGTH)
+        for at, ((start, cut), (resumed, end)) in zip(self._begin[1:-1], itertools.pairwise(self._spans), strict=True):
+            last, first = bisect.bisect_left(starts, cut) - 1, bisect.bisect_right(ends, resumed)
+            silent = cut - max(start, min(cut, ends[last] if last >= 0 else 0))
+            until = min(end, max(resumed, starts[first] if first < len(starts) else end))
+            quiet = round(at - silent / HOP_LENGTH), round(at + (until - resumed) / HOP_LENGTH)
             found.append(Seam(round(at), quiet))
         return tuple(found)
 
-    def frames(self, first: int, end: int) -> tuple[tuple[int, int], ...]:
-        """Say which frames of the recording frames first..end are: half-open stretches, in order and apart."""
+    def frames(self, first: int, end: int) -> tuple[Interval, ...]:
+        """Return which frames of the recording frames first..end are, in order and apart."""
         found = []
         for span, begin in zip(self._spans, self._begin, strict=False):
-            start, stop = span.start / HOP_LENGTH, span.end / HOP_LENGTH
+            start, stop = span[0] / HOP_LENGTH, span[1] / HOP_LENGTH
             lower, upper = max(start, start + first - begin), min(stop, start + end - begin)
             if lower < upper:
                 found.append((round(lower), round(upper)))
@@ -179,7 +174,7 @@ class Timeline:
     def leave_out(self, pauses: Iterable[tuple[int, int]]) -> None:
         """Take frames out. pauses: in this time, half-open, in order and apart; not empty, and not all there is."""
         kept = [part for gap in Intervals(tuple(pauses)).gaps(0, self.n_frames) for part in self.frames(*gap)]
-        spans = [Span(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in kept]
+        spans = [(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in kept]
         self._map = TimeMap(spans, self._content_frames * HOP_LENGTH)
         self.n_frames = sum(end - first for first, end in kept)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from stapes.audio.intervals import Intervals
 from stapes.errors import OptionError
@@ -66,9 +67,8 @@ SpeechMap = Intervals
 RUN_UP = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of speech, in samples at 16 kHz: first, and first behind the end."""
+class Span(NamedTuple):
+    """A stretch of speech, in samples at 16 kHz: first, and first after the end."""
 
     start: int
     end: int
