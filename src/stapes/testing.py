@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 
-from stapes.audio.mel import log10_mel
 from stapes.audio.pcm import SAMPLE_RATE
 from stapes.backends.base import (
     BackendInfo,
@@ -28,7 +27,7 @@ from stapes.backends.base import (
     WindowId,
 )
 from stapes.backends.handles import Handles, HandlesBackend
-from stapes.backends.numerics import token_columns
+from stapes.backends.numerics import log10_mel, token_columns
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.sampling import choose, constrain, probe
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData, parameter_shapes

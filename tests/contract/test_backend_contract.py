@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.audio.mel import log10_mel, mel_filters
+from stapes.audio.mel import mel_filters
 from stapes.backends.base import (
     Backend,
     Best,
@@ -32,7 +32,7 @@ from stapes.backends.base import (
 from stapes.backends.handles import HandlesBackend
 from stapes.backends.native.backend import NativeBackend
 from stapes.backends.native.library import is_built, library, library_problem
-from stapes.backends.numerics import token_columns
+from stapes.backends.numerics import log10_mel, token_columns
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.sampling import choose, constrain
 from stapes.checkpoint.base import Checkpoint, ModelSpec

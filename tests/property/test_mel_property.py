@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.audio.mel import LogMel, log10_mel, mel_filters, quiet_gain, read_padded
+from stapes.audio.mel import LogMel, mel_filters, quiet_gain, read_padded
 from stapes.audio.pcm import recording_of_array
+from stapes.backends.numerics import log10_mel
 
 
 def noise(n_samples: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def test_any_stretch_of_the_padded_signal_is_that_of_the_whole(n_samples, start,
 @given(n_samples=st.integers(0, 9000))
 def test_opening_is_the_plain_spectrogram_at_any_length(n_samples):
     samples = noise(n_samples)
-    opening = LogMel(recording_of_array("test", samples), 80).opening()
+    opening = LogMel(recording_of_array("test", samples), 80, kernel=log10_mel).opening()
     power = log10_mel(padded(samples, 490_000)[: 2999 * 160 + 400], mel_filters(80))
     plain = (np.maximum(power, power.max() - 8) + 4) / 4
     # The last bit may differ: a frame sits elsewhere in the matrix product.
@@ -42,7 +43,7 @@ def test_opening_is_the_plain_spectrogram_at_any_length(n_samples):
 @settings(max_examples=40, deadline=None)
 @given(n_samples=st.integers(0, 60_000), cut=st.data())
 def test_any_window_equals_the_columns_of_the_whole(n_samples, cut):
-    mel = LogMel(recording_of_array("test", noise(n_samples)), 80)
+    mel = LogMel(recording_of_array("test", noise(n_samples)), 80, kernel=log10_mel)
     start = cut.draw(st.integers(0, mel.content_frames))
     n_frames = cut.draw(st.integers(0, mel.content_frames - start))
     whole = mel.window(0, mel.content_frames)

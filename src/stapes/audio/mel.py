@@ -21,12 +21,8 @@ HOP_LENGTH = 160  # samples from frame to frame: 10 ms
 FRAMES_PER_SECOND = 100  # 16000 samples a second / 160 samples a frame
 N_FRAMES = 3000  # of a window: 30 s / 10 ms
 N_SAMPLES = N_FRAMES * HOP_LENGTH  # of a window: 480,000
-_N_BINS = N_FFT // 2 + 1  # frequencies of a real transform: 0 to 8000 Hz by 40 Hz
+N_BINS = N_FFT // 2 + 1  # frequencies of a real transform: 0 to 8000 Hz by 40 Hz
 _HALF_FFT = N_FFT // 2  # a frame is centred on its first hop
-_BLOCK_FRAMES = 64  # frames at a time: their spectra (64 x 201 x 8 bytes) stay in a core's cache
-# Frames of one matrix product. One shape for all makes a frame's bits independent of its neighbours, and is too
-# small for BLAS to wake other threads, which costs more than the product itself.
-_TILE_FRAMES = 8
 _KEPT_FRAMES = 2 * N_FRAMES  # a recording of up to two windows keeps its frames from the pass for the maximum
 # A quieter voice is raised to 10 dB below the loudest, by 60 dB at most; 80 dB below that, everything is cut off.
 _QUIETER, _MOST_GAIN = np.float32(1.0), np.float32(6.0)
@@ -50,13 +46,13 @@ class LogMel:
     """The log-mel spectrogram of one recording, computed on demand.
 
     recording: read in blocks, never as a whole.   n_mels: 80, or 128 for large-v3.
-    kernel: computes `log10_mel`'s numbers; a backend may bring a faster one.
+    kernel: the backend's, or `stapes.backends.numerics.log10_mel`.
     """
 
-    def __init__(self, recording: SampleReader, n_mels: int, *, kernel: Kernel | None = None) -> None:
+    def __init__(self, recording: SampleReader, n_mels: int, *, kernel: Kernel) -> None:
         self._recording = recording
         self._filters = mel_filters(n_mels)
-        self._kernel = log10_mel if kernel is None else kernel
+        self._kernel = kernel
         self._lock = threading.Lock()
         self._maximum: np.float32 | None = None
         self._kept: Mel | None = None
@@ -208,35 +204,13 @@ def read_padded(recording: SampleReader, start: int, stop: int) -> Samples:
     return samples
 
 
-def log10_mel(samples: Samples, filters: npt.NDArray[np.float32]) -> Mel:
-    """log10 of the mel power of frames at every 160 samples, at least 1e-10.
-
-    samples: float32 ((n_frames - 1) * 160 + 400,).   filters: float32 (n_mels, 201).
-    Returns float32 (n_mels, n_frames). The NumPy twin of the backends' kernels.
-    """
-    n_frames = (samples.size - N_FFT) // HOP_LENGTH + 1
-    assert samples.size == (n_frames - 1) * HOP_LENGTH + N_FFT, samples.size
-    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
-    mel = np.empty((filters.shape[0], n_frames), np.float32)
-    power = np.zeros((_BLOCK_FRAMES, _N_BINS), np.float32)
-    for start in range(0, n_frames, _BLOCK_FRAMES):
-        block = frames[start : start + _BLOCK_FRAMES] * _hann_window()
-        spectrum = np.fft.rfft(block)  # complex64: float64 agrees no better with the reference's float32
-        power[: len(block)] = spectrum.real**2 + spectrum.imag**2
-        tiles = power.reshape(-1, _TILE_FRAMES, _N_BINS) @ filters.T  # (tiles, 8, n_mels)
-        mel[:, start : start + len(block)] = tiles.reshape(_BLOCK_FRAMES, -1)[: len(block)].T
-    np.maximum(mel, np.float32(1e-10), out=mel)
-    np.log10(mel, out=mel)
-    return np.maximum(mel, np.float32(-10.0), out=mel)  # NumPy's log10(1e-10) is -10.000001, the reference's -10
-
-
 @cache
 def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
     """Slaney's mel filter bank, each triangle of unit area: float32 (n_mels, 201), read-only.
 
     Source: M. Slaney, Auditory Toolbox (1998), `mfcc`; the numbers that librosa.filters.mel gives for 16 kHz.
     """
-    hertz = np.linspace(0.0, SAMPLE_RATE / 2, _N_BINS)
+    hertz = np.linspace(0.0, SAMPLE_RATE / 2, N_BINS)
     edges = _hertz_of_mel(np.linspace(0.0, _mel_of_hertz(SAMPLE_RATE / 2), n_mels + 2))
     widths = np.diff(edges)
     slopes = edges[:, None] - hertz[None, :]  # (n_mels + 2, 201)
@@ -264,10 +238,3 @@ def _mel_of_hertz(hertz: float) -> float:
 def _hertz_of_mel(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     bent = 1000.0 * np.exp(_LOG_STEP * (mel - _LINEAR_MEL))
     return np.where(mel < _LINEAR_MEL, mel * _HERTZ_PER_MEL, bent)
-
-
-@cache
-def _hann_window() -> npt.NDArray[np.float32]:
-    """Hann's window, periodic: 400 values, the 401st would be the first again."""
-    phase = 2.0 * np.pi * np.arange(N_FFT) / N_FFT
-    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)

@@ -207,7 +207,7 @@ class Backend(Protocol):
 
     @property
     def log10_mel(self) -> LogMelKernel:
-        """The backend's own log-mel, equal to `stapes.audio.mel.log10_mel` within 1e-5."""
+        """The backend's own log-mel, equal to `stapes.backends.numerics.log10_mel` within 1e-5."""
 
     @property
     def token_columns(self) -> TokenColumnsKernel:

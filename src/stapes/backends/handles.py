@@ -1,6 +1,6 @@
-"""Which windows and rows a backend holds: ids, checks and lifetimes, the same for every backend.
+"""Which windows and rows a backend holds: handles, checks and lifetimes, the same for every backend.
 
-What a window's or a row's memory is, the backend knows; that it is asked for what is there, this file sees to.
+The backend knows what the memory of a window or a row is; this file checks that a handle is open.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stapes.backends.base import PART_POSITIONS, FloatArray, RowId, RowStep, WindowId
+from stapes.backends.base import (
+    PART_POSITIONS,
+    FloatArray,
+    LogMelKernel,
+    RowId,
+    RowStep,
+    TokenColumnsKernel,
+    WindowId,
+)
+from stapes.backends.numerics import log10_mel, token_columns
 from stapes.checkpoint.base import ModelSpec
 from stapes.errors import BackendError
 
@@ -144,22 +153,26 @@ class Handles(Generic[Memory, Cache]):
 
 
 class HandlesBackend(Generic[Memory, Cache]):
-    """The part of a backend that its ledger does: lengths and lifetimes."""
+    """What backends have in common: lifetimes, lengths, and NumPy's kernels where a backend has none of its own."""
 
     ledger: Handles[Memory, Cache]
 
+    @property
+    def log10_mel(self) -> LogMelKernel:
+        return log10_mel
+
+    @property
+    def token_columns(self) -> TokenColumnsKernel:
+        return token_columns
+
     def release(self, window: WindowId) -> None:
-        """Give back a window's memory."""
         self.ledger.release(window)
 
     def truncate(self, row: RowId, length: int) -> None:
-        """Forget a row's tokens from position `length` on."""
         self.ledger.truncate(row, length)
 
     def length(self, row: RowId) -> int:
-        """How many tokens a row holds."""
         return self.ledger.row(row).length
 
     def close(self, row: RowId) -> None:
-        """Give back a row's memory."""
         self.ledger.close(row)

@@ -1,19 +1,54 @@
-"""Where tokens lie in the sound: attention scores -> a matrix of costs -> the cheapest path (dynamic time warping).
+"""The plain NumPy kernels beside the network: log-mel, and alignment by dynamic time warping (DTW).
 
-The plain NumPy form, the oracle of the native library's. Knows scores, not what tokens say.
-Source: openai/whisper timing.py at c0d2f62 (find_alignment, median_filter, dtw).
+They are the oracles of the native library's kernels, and serve every backend that has none of its own.
+Source: openai/whisper at c0d2f62: audio.py (log_mel_spectrogram), timing.py (find_alignment, median_filter, dtw).
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
+from stapes.audio.mel import HOP_LENGTH, N_BINS, N_FFT
 from stapes.backends.base import FloatArray, IntArray
 
+_BLOCK_FRAMES = 64  # frames at a time: their spectra (64 x 201 x 8 bytes) stay in a core's cache
+# Frames of one matrix product. One shape for all makes a frame's bits independent of its neighbours, and is too
+# small for BLAS to wake other threads, which costs more than the product itself.
+_TILE_FRAMES = 8
 #: columns of the median filter: 0.14 s
 _MEDIAN_WIDTH = 7
 BoolArray = npt.NDArray[np.bool_]
+
+
+def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
+    """Return log10 of the mel power of a frame at every 160 samples, at least -10: (n_mels, n_frames).
+
+    samples: ((n_frames - 1) * 160 + 400,).   filters: (n_mels, 201), from `stapes.audio.mel.mel_filters`.
+    """
+    n_frames = (samples.size - N_FFT) // HOP_LENGTH + 1
+    assert samples.size == (n_frames - 1) * HOP_LENGTH + N_FFT, samples.size
+    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
+    mel = np.empty((filters.shape[0], n_frames), np.float32)
+    power = np.zeros((_BLOCK_FRAMES, N_BINS), np.float32)
+    for start in range(0, n_frames, _BLOCK_FRAMES):
+        block = frames[start : start + _BLOCK_FRAMES] * _hann_window()
+        spectrum = np.fft.rfft(block)  # complex64: float64 agrees no better with the reference's float32
+        power[: len(block)] = spectrum.real**2 + spectrum.imag**2
+        tiles = power.reshape(-1, _TILE_FRAMES, N_BINS) @ filters.T  # (tiles, 8, n_mels)
+        mel[:, start : start + len(block)] = tiles.reshape(_BLOCK_FRAMES, -1)[: len(block)].T
+    np.maximum(mel, np.float32(1e-10), out=mel)
+    np.log10(mel, out=mel)
+    return np.maximum(mel, np.float32(-10.0), out=mel)  # NumPy's log10(1e-10) is -10.000001, the reference's -10
+
+
+@cache
+def _hann_window() -> FloatArray:
+    phase = 2.0 * np.pi * np.arange(N_FFT) / N_FFT  # periodic: the 401st value would be the first again
+    window: FloatArray = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+    return window
 
 
 def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:

@@ -64,7 +64,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
         sizes += [spec.n_vocab, spec.n_text_ctx, spec.n_text_head, spec.n_text_layer]
         self._model = native.Model(sizes, precision, self._isa, self._threads)
         load_weights(self._model, checkpoint.tensors, spec)
-        self._info = BackendInfo(
+        self.info: BackendInfo = BackendInfo(
             name="native",
             device="cpu",
             precision=precision,
@@ -79,18 +79,16 @@ class NativeBackend(HandlesBackend[Any, Any]):
 
     @property
     def log10_mel(self) -> LogMelKernel:
-        """The library's own log-mel."""
-        isa = self._isa
+        native, isa = self._native, self._isa
 
         def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
-            mel: FloatArray = self._native.log_mel(isa, _contiguous(samples), _contiguous(filters))
+            mel: FloatArray = native.log_mel(isa, _contiguous(samples), _contiguous(filters))
             return mel
 
         return log10_mel
 
     @property
     def token_columns(self) -> TokenColumnsKernel:
-        """The library's own alignment."""
         native = self._native
 
         def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
@@ -99,32 +97,22 @@ class NativeBackend(HandlesBackend[Any, Any]):
 
         return token_columns
 
-    @property
-    def info(self) -> BackendInfo:
-        """What runs the network, and what it costs."""
-        return self._info
-
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
         self.ledger.check_mel(mel)
         return [self.ledger.add_window(self._model.encode(_contiguous(one))) for one in mel]
 
     def open(self, window: WindowId) -> RowId:
-        """Open an empty row over a window."""
         return self.ledger.add_row(window, self._native.Row())
 
     def fork(self, row: RowId) -> RowId:
-        """Open a row that holds the same tokens as another; what both hold is kept once."""
         source = self.ledger.row(row)
         return self.ledger.add_row(source.window, self._model.fork(source.cache, source.length), source.length)
 
     def shut_down(self) -> None:
-        """Forget everything; threads end with the last backend that uses them."""
         self.ledger.clear()
         self._model = None
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        """Advance each row by its new tokens, all in one call."""
         self.ledger.check_steps(steps)
         requests = [self._request(one) for one in steps]
         self._model.step(requests)

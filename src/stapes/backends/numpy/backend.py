@@ -19,19 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stapes.audio.mel import log10_mel
-from stapes.backends.base import (
-    BackendInfo,
-    FloatArray,
-    LogMelKernel,
-    RowId,
-    RowResult,
-    RowStep,
-    TokenColumnsKernel,
-    WindowId,
-)
+from stapes.backends.base import BackendInfo, FloatArray, RowId, RowResult, RowStep, WindowId
 from stapes.backends.handles import Handles, HandlesBackend, Row
-from stapes.backends.numerics import token_columns
 from stapes.backends.numpy.blas_threads import Pace
 from stapes.backends.numpy.encoder import encode
 from stapes.backends.numpy.kernels import gelu, softmax
@@ -81,38 +70,25 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         register(self)
 
     def after_fork(self) -> None:
-        """Make the pool, anew in a forked child: the parent's threads are not there."""
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
 
     @property
-    def log10_mel(self) -> LogMelKernel:
-        """NumPy's own log-mel: the twin itself."""
-        return log10_mel
-
-    @property
-    def token_columns(self) -> TokenColumnsKernel:
-        """NumPy's own alignment: the twin itself."""
-        return token_columns
-
-    @property
     def info(self) -> BackendInfo:
-        """What runs the network, and what it costs."""
         spec = self.spec
-        row = 2 * spec.n_text_layer * spec.n_text_ctx * spec.n_text_state * 4
+        position_bytes = 2 * spec.n_text_layer * spec.n_text_state * 4  # of keys and values, float32
         return BackendInfo(
             name="numpy",
             device="cpu",
             precision="float32",
             threads=self._threads,
             weight_bytes=self._weights.n_bytes,
-            window_bytes=2 * spec.n_text_layer * spec.n_audio_ctx * spec.n_text_state * 4,
-            row_bytes=row,
+            window_bytes=spec.n_audio_ctx * position_bytes,
+            row_bytes=spec.n_text_ctx * position_bytes,
         )
 
     # Windows.
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        """Encode windows one after another: (windows, n_mels, 2 * n_audio_ctx)."""
         self.ledger.check_mel(mel)
         with self._blas_threads(1):
             memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
@@ -155,7 +131,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     # Rows.
 
     def open(self, window: WindowId) -> RowId:
-        """Open an empty row over a window."""
         return self.ledger.add_row(window, self._empty_cache())
 
     def _empty_cache(self) -> _Cache:
@@ -165,20 +140,17 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return _Cache(np.empty(shape, np.float32), np.empty(shape, np.float32))
 
     def fork(self, row: RowId) -> RowId:
-        """Open a row that holds the same tokens as another."""
         source, cache = self.ledger.row(row), self._empty_cache()
         cache.keys[:, :, : source.length] = source.cache.keys[:, :, : source.length]
         cache.values[:, :, : source.length] = source.cache.values[:, :, : source.length]
         return self.ledger.add_row(source.window, cache, source.length)
 
     def shut_down(self) -> None:
-        """End the pool's threads and forget everything."""
         self._pool.shutdown()
         self.ledger.clear()
         self._weights.clear()
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        """Advance each row by its new tokens."""
         self.ledger.check_steps(steps)
         # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
         thin = all(len(one.tokens) == 1 for one in steps)
