@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,10 +26,6 @@ from stapes.options.checks import above_0, plain
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-
 
 class SupportsArray(Protocol):
     """What NumPy makes an array of: a torch tensor on the CPU, a column of a table."""
@@ -38,7 +36,7 @@ class SupportsArray(Protocol):
 AudioSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic] | SupportsArray
 )
-MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; what is longer waits in a temporary file
+_MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; what is longer waits in a temporary file
 
 
 def load_audio(
@@ -49,7 +47,7 @@ def load_audio(
     audio_track: int | None = None,
     channel: Channel = "mix",
     clock: Clock = "samples",
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    memory_limit_bytes: int = _MEMORY_LIMIT_BYTES,
     check: Callable[[], None] = lambda: None,
 ) -> Recording:
     """Read a recording.
@@ -113,11 +111,7 @@ def _load_array(
 
 
 def _load_file(
-    source: ByteSource,
-    wanted: Audio,
-    max_duration_s: float | None,
-    memory_limit_bytes: int,
-    check: Callable[[], None],
+    source: ByteSource, wanted: Audio, max_duration_s: float | None, memory_limit_bytes: int, check: Callable[[], None]
 ) -> Recording:
     from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (as above)
 

@@ -31,6 +31,11 @@ Mel = npt.NDArray[np.float32]  # (n_mels, n_frames)
 Kernel = Callable[[Samples, npt.NDArray[np.float32]], Mel]
 
 
+def seconds_of(frame: float) -> float:
+    """Return when a frame begins, in seconds."""
+    return frame / FRAMES_PER_SECOND
+
+
 class SampleReader(Protocol):
     """What LogMel needs of a recording."""
 

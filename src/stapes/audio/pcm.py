@@ -40,12 +40,7 @@ class Recording(BoundToProcess):
     )
 
     def __init__(
-        self,
-        name: str,
-        storage: _Storage,
-        *,
-        warnings: tuple[str, ...] = (),
-        spans: tuple[tuple[int, int], ...] = (),
+        self, name: str, storage: _Storage, *, warnings: tuple[str, ...] = (), spans: tuple[tuple[int, int], ...] = ()
     ) -> None:
         self.name = name
         self.warnings = warnings
@@ -69,27 +64,21 @@ class Recording(BoundToProcess):
         May be a read-only view. Raises ValueError after `close`.
         """
         assert 0 <= start <= stop, (start, stop)
-        if self._storage is None:
-            raise ValueError(f"{self.name}: the recording is closed")
-        samples = self._storage.read(min(start, self.n_samples), min(stop, self.n_samples))
+        samples = self._opened().read(min(start, self.n_samples), min(stop, self.n_samples))
         if samples.dtype == np.int16:
             return samples.astype(np.float32) / _FULL_SCALE
         return samples
 
     def shared(self) -> Recording:
         """The same samples, for somebody who closes them without closing this recording."""
-        if self._storage is None:
-            raise ValueError(f"{self.name}: the recording is closed")
-        return Recording(self.name, _SharedStorage(self._storage), warnings=self.warnings)
+        return Recording(self.name, _SharedStorage(self._opened()), warnings=self.warnings)
 
     def spliced(self, parts: Sequence[tuple[int, int]]) -> Recording:
         """Some parts of this recording alone, one behind the other; to close it closes this one.
 
         parts: first sample, and first behind the end; in order, apart from each other, inside the recording.
         """
-        if self._storage is None:
-            raise ValueError(f"{self.name}: the recording is closed")
-        return Recording(self.name, _SplicedStorage(self._storage, parts), warnings=self.warnings)
+        return Recording(self.name, _SplicedStorage(self._opened(), parts), warnings=self.warnings)
 
     def laid_out(self) -> Recording:
         """This recording in the time of its spans, with silence where they leave gaps; to close it closes this one.
@@ -98,9 +87,12 @@ class Recording(BoundToProcess):
         """
         if not self.spans:
             return self
+        return Recording(self.name, _LaidOutStorage(self._opened(), self.spans), warnings=self.warnings)
+
+    def _opened(self) -> _Storage:
         if self._storage is None:
             raise ValueError(f"{self.name}: the recording is closed")
-        return Recording(self.name, _LaidOutStorage(self._storage, self.spans), warnings=self.warnings)
+        return self._storage
 
     def close(self) -> None:
         """Free the samples; a second call does nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from av.audio.stream import AudioStream
@@ -31,14 +32,13 @@ _RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
 #: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
 _FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
 _FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot", *_FIRST_BOXES_OF_SEGMENTS)
+_WAV = (b"RIFF", b"RF64", b"BW64")  # the last two have lengths of 64 bits
 #: what may follow the samples: another chunk, or a tag of mp3's; not another file
 _NO_SAMPLES = re.compile(rb"(?!RIFF)[ -~]{4}|ID3")
 _BLOCK_BYTES = 1 << 16
 
 
-class _Chunks(NamedTuple):
-    """How a kind of file is cut into chunks."""
-
+class _Chunks(NamedTuple):  # how a kind of file is cut
     first: int  # byte at which the first chunk begins
     name_bytes: int
     size_bytes: int
@@ -51,11 +51,20 @@ class _Chunks(NamedTuple):
 
 #: first four bytes of the file -> its chunks
 _KINDS = {
-    **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _Chunks(12, 4, 4, "little", b"data", 2)),
+    **dict.fromkeys(_WAV, _Chunks(12, 4, 4, "little", b"data", 2)),
     b"FORM": _Chunks(12, 4, 4, "big", b"SSND", 2, skipped=8),
     b"caff": _Chunks(8, 4, 8, "big", b"data", 1, skipped=4),
     b"riff": _Chunks(40, 16, 8, "little", b"data", 8, own_bytes=24),  # Sony's W64
 }
+
+
+@contextmanager
+def _unmoved(source: ByteSource) -> Iterator[None]:
+    position = source.tell()
+    try:
+        yield
+    finally:
+        source.seek(position)
 
 
 def promised_duration_s(source: ByteSource, container: InputContainer, stream: AudioStream) -> float | None:
@@ -66,11 +75,8 @@ def promised_duration_s(source: ByteSource, container: InputContainer, stream: A
     names = container.format.name.split(",")
     if len(container.streams) > 1 and "mp3" not in names:  # an mp3's second stream is its cover
         return None
-    position = source.tell()
-    try:
+    with _unmoved(source):
         is_exact = _has_frame_count(source) if "mp3" in names else not _EXACT_DURATIONS.isdisjoint(names)
-    finally:
-        source.seek(position)
     if not is_exact:
         return None
     if stream.duration is not None and stream.time_base is not None:
@@ -84,12 +90,9 @@ def promised_share(source: ByteSource) -> float:
     Infinite where there are none.
     Of wav with RF64 and W64, aiff, caf and au, whatever their codec. Leaves the source where it was.
     """
-    position = source.tell()
-    try:
+    with _unmoved(source):
         size, start = _samples_of(source)
         present = source.seek(0, 2) - start
-    finally:
-        source.seek(position)
     if size is None or present >= size:
         return 1.0
     return size / present if present > 0 else math.inf
@@ -101,10 +104,9 @@ def present_share(source: ByteSource) -> float:
     A recorder that crashed leaves the length that it had written last; one of 32 bits begins anew at 4 GiB. libav
     reads what is counted. Leaves the source where it was.
     """
-    position = source.tell()
-    try:
+    with _unmoved(source):
         source.seek(0)
-        is_wav = source.read(4) in (b"RIFF", b"RF64", b"BW64")
+        is_wav = source.read(4) in _WAV
         size, start = _samples_of(source) if is_wav else (None, 0)
         if size is None:
             return 1.0
@@ -113,8 +115,6 @@ def present_share(source: ByteSource) -> float:
         if not any(behind) or _NO_SAMPLES.match(behind):
             return 1.0
         return (source.seek(0, 2) - start) / size
-    finally:
-        source.seek(position)
 
 
 def is_rf64_of_unknown_length(source: ByteSource) -> bool:
@@ -122,12 +122,9 @@ def is_rf64_of_unknown_length(source: ByteSource) -> bool:
 
     Leaves the source where it was.
     """
-    position = source.tell()
-    try:
+    with _unmoved(source):
         source.seek(0)
-        return source.read(4) in (b"RF64", b"BW64") and _samples_of(source)[0] is None
-    finally:
-        source.seek(position)
+        return source.read(4) in _WAV[1:] and _samples_of(source)[0] is None
 
 
 def is_mp4_segment(source: ByteSource) -> bool:

@@ -20,7 +20,7 @@ from stapes.errors import AudioError
 # A pipe is copied to a temporary file before it is read: the index of an MP4 may stand at its end, and what a
 # demuxer finds must not depend on how the file came. The cap keeps an endless pipe from filling the disk.
 MAX_PIPE_BYTES = 8 << 30
-PIPE_MEMORY_BYTES = 8 << 20  # copies below this stay in memory
+_PIPE_MEMORY_BYTES = 8 << 20  # copies below this stay in memory
 _BLOCK_BYTES = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -203,10 +203,10 @@ def _gives_text(file: Any) -> bool:
 
 
 def _copy_pipe(read: Callable[[int], bytes], label: str) -> IO[bytes]:
-    """Copy what a pipe gives into memory, or above PIPE_MEMORY_BYTES into an unlinked temporary file."""
+    """Copy what a pipe gives into memory, or above _PIPE_MEMORY_BYTES into an unlinked temporary file."""
     import tempfile  # noqa: PLC0415 (8 ms, for pipes only)
 
-    copy = tempfile.SpooledTemporaryFile(max_size=PIPE_MEMORY_BYTES)  # noqa: SIM115 (it outlives this function)
+    copy = tempfile.SpooledTemporaryFile(max_size=_PIPE_MEMORY_BYTES)  # noqa: SIM115 (it outlives this function)
     n_bytes = 0
     try:
         while block := read(_BLOCK_BYTES):

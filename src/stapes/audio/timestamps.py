@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stapes.audio.pcm import SAMPLE_RATE
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 
 #: Timestamps in milliseconds, long frames and encoders' run-in move single frames by less.
 _JITTER_S: Final = 0.1
 #: a difference that is told, and that is worth another clock
-TOLD_S: Final = 0.25
+_TOLD_S: Final = 0.25
 #: further back than this, timestamps were begun anew (files glued together) and say nothing of what came before
 _LONGEST_OVERLAP_S: Final = 10.0
 #: No recording is behind by more than a day; a forged timestamp must not make a day of silence a year of it.
 _LONGEST_GAP_S: Final = 86_400.0
 _MOST_PIECES: Final = 10_000
-_STEP: Final = SAMPLE_RATE // 100  # pieces begin at whole frames of 10 ms
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -80,8 +79,8 @@ class Timestamps:
         """
         if all(abs(ahead_s) < _JITTER_S for _, ahead_s in self._pieces):
             return ()
-        begins = [round(position_s * 100) * _STEP for position_s, _ in self._pieces] + [n_samples]
-        ahead = [round(ahead_s * 100) * _STEP for _, ahead_s in self._pieces]
+        begins = [_whole_frames(position_s) for position_s, _ in self._pieces] + [n_samples]
+        ahead = [_whole_frames(ahead_s) for _, ahead_s in self._pieces]
         ends = [min(begin, n_samples) for begin in begins]
         found = zip(ends[:-1], ends[1:], ahead, strict=True)
         return tuple((begin + moved, end + moved) for begin, end, moved in found if begin < end)
@@ -89,18 +88,22 @@ class Timestamps:
     def notes(self) -> Iterator[str]:
         """What is worth another clock: clauses that go on after "its"."""
         (_, late_s), *later = self._pieces
-        if late_s >= TOLD_S:
+        if late_s >= _TOLD_S:
             yield f"sound begins {late_s:.1f} s later than the file (its picture or another stream)"
         jumps = [
             (at_s, ahead_s - before_s) for (at_s, ahead_s), (_, before_s) in zip(later, self._pieces, strict=False)
         ]
         gaps = [(at_s, jump_s) for at_s, jump_s in jumps if jump_s > 0]
         gaps_s = sum(jump_s for _, jump_s in gaps)
-        if gaps_s >= TOLD_S and len(gaps) == 1:
+        if gaps_s >= _TOLD_S and len(gaps) == 1:
             yield f"timestamps have a gap of {gaps_s:.1f} s after {gaps[0][0]:.1f} s of sound"
-        elif gaps_s >= TOLD_S:
+        elif gaps_s >= _TOLD_S:
             yield f"timestamps have {len(gaps)} gaps, {gaps_s:.1f} s in all, the first after {gaps[0][0]:.1f} s"
         overlaps = [(at_s, -jump_s) for at_s, jump_s in jumps if jump_s < 0]
         overlaps_s = sum(jump_s for _, jump_s in overlaps)
-        if overlaps_s >= TOLD_S:
+        if overlaps_s >= _TOLD_S:
             yield f"timestamps go back by {overlaps_s:.1f} s, first after {overlaps[0][0]:.1f} s of sound"
+
+
+def _whole_frames(seconds: float) -> int:
+    return round(seconds * FRAMES_PER_SECOND) * HOP_LENGTH

@@ -10,15 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stapes.backends.base import (
-    PART_POSITIONS,
-    FloatArray,
-    LogMelKernel,
-    RowId,
-    RowStep,
-    TokenColumnsKernel,
-    WindowId,
-)
+from stapes.backends.base import PART_POSITIONS, FloatArray, LogMelKernel, RowId, RowStep, TokenColumnsKernel, WindowId
 from stapes.backends.numerics import log10_mel, token_columns
 from stapes.checkpoint.base import ModelSpec
 from stapes.errors import BackendError

@@ -20,7 +20,7 @@ _BLOCK_FRAMES = 64  # frames at a time: their spectra (64 x 201 x 8 bytes) stay 
 _TILE_FRAMES = 8
 #: columns of the median filter: 0.14 s
 _MEDIAN_WIDTH = 7
-BoolArray = npt.NDArray[np.bool_]
+_BoolArray = npt.NDArray[np.bool_]
 
 
 def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
@@ -103,7 +103,7 @@ def dtw_path(cost: FloatArray) -> IntArray:
     return np.array(path[::-1], np.int32).reshape(-1, 2).T
 
 
-def _ways(cost: FloatArray) -> tuple[BoolArray, BoolArray]:
+def _ways(cost: FloatArray) -> tuple[_BoolArray, _BoolArray]:
     """Say to which cells the cheapest path came from both before, and to which from the token before; to the others it
     came from the column before. Both: [token + column, token], counted from 1.
 

@@ -20,11 +20,11 @@ def constrain(logits: FloatArray, constraint: Constraint) -> FloatArray:
     logits[constraint.permanent.array] = -np.inf
     for start, stop in constraint.now:
         logits[start:stop] = -np.inf
-    logprobs = log_softmax(logits)
+    logprobs = _log_softmax(logits)
     border = constraint.vote_from
     if border is not None and log_sum_exp(logprobs[border:]) > logprobs[:border].max(initial=-np.inf):
         logits[:border] = -np.inf
-        return log_softmax(logits)
+        return _log_softmax(logits)
     return logprobs
 
 
@@ -36,7 +36,7 @@ def log_sum_exp(values: FloatArray) -> np.float32:
     return np.float32(highest + np.log(np.exp(values - highest).sum(dtype=np.float32)))
 
 
-def log_softmax(logits: FloatArray) -> FloatArray:
+def _log_softmax(logits: FloatArray) -> FloatArray:
     """Log-softmax of (n,) in float32; all -inf where nothing is allowed."""
     total = log_sum_exp(logits)
     return logits if np.isneginf(total) else logits - total

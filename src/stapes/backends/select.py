@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
 
 from stapes.backends import REGISTRY, backend_class
 from stapes.backends.base import Backend
@@ -15,7 +14,7 @@ from stapes.checkpoint.heads import FINGERPRINTS
 from stapes.errors import OptionError, StapesWarning
 from stapes.options import PRECISIONS
 
-DEFAULT_PRECISION = "float32"
+_DEFAULT_PRECISION = "float32"
 #: (official model, instruction set) -> precision
 BEST: dict[tuple[str, str], str] = {
     ("base", "avx512_amx"): "bfloat16",
@@ -51,15 +50,15 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     return made
 
 
-def _check_name(backend: str) -> None:
-    if backend not in (*REGISTRY, "auto"):
-        raise OptionError(f"backend {backend!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
+def _check_name(name: str) -> None:
+    if name not in (*REGISTRY, "auto"):
+        raise OptionError(f"backend {name!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
 
 
 def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:
-    if precision not in (DEFAULT_PRECISION, "auto"):
+    if precision not in (_DEFAULT_PRECISION, "auto"):
         why = "" if asked_for else f", and the native library is not here: {library_problem()}"
-        raise OptionError(f"NumPy computes in {DEFAULT_PRECISION}, not in {precision}{why}")
+        raise OptionError(f"NumPy computes in {_DEFAULT_PRECISION}, not in {precision}{why}")
     if not asked_for:
         warnings.warn(
             f"running on NumPy, several times slower than the native library, which is not here: {library_problem()}. "
@@ -67,10 +66,9 @@ def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, thre
             StapesWarning,
             stacklevel=4,
         )
-    check_room(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {DEFAULT_PRECISION}")
-    made: Any = backend_class("numpy")(checkpoint, threads=threads)
-    backend: Backend = made
-    return backend
+    check_room(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {_DEFAULT_PRECISION}")
+    made: Backend = backend_class("numpy")(checkpoint, threads=threads)
+    return made
 
 
 def _needed_bytes(spec: ModelSpec, precision: str) -> int:
@@ -84,4 +82,4 @@ def _needed_bytes(spec: ModelSpec, precision: str) -> int:
 
 def best_precision(model: str | None, isa: str) -> str:
     """Pick a precision. model: the official model that the weights are, or None."""
-    return DEFAULT_PRECISION if model is None else BEST.get((model, isa), DEFAULT_PRECISION)
+    return _DEFAULT_PRECISION if model is None else BEST.get((model, isa), _DEFAULT_PRECISION)

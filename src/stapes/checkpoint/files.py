@@ -24,7 +24,7 @@ from stapes.errors import CheckpointError
 Array = npt.NDArray[Any]
 
 #: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. What exceeds this is not one.
-MAX_JSON_BYTES = 64 << 20
+_MAX_JSON_BYTES = 64 << 20
 MAX_DIMENSIONS = 8  # convolutions have three
 _HASH_BYTES = 16 << 20  # a piece's pages are given back before the next one is read
 
@@ -43,6 +43,11 @@ class FileBytes:
         """Copy `size` bytes; `what` names them in the error if the file ends before."""
         self.check(offset, size, what)
         return b"".join(part[start:stop] for part, start, stop in self._pieces(offset, size))
+
+    @property
+    def head(self) -> bytes:
+        """The first HEAD_BYTES, or fewer."""
+        return self.read(0, min(HEAD_BYTES, self.size), "its head")
 
     def array(self, offset: int, dtype: str, shape: tuple[int, ...], what: str) -> Array:
         """Give numbers as a read-only array in C order: a view of the file where that is possible.
@@ -146,8 +151,7 @@ class Cursor:
 
     def number(self, code: str, what: str) -> int:
         """Read one little-endian integer; `code` as in the struct module."""
-        raw = self.take(struct.calcsize("<" + code), what)
-        return int(struct.unpack("<" + code, raw)[0])
+        return self.numbers(code, 1, what)[0]
 
     def numbers(self, code: str, count: int, what: str) -> tuple[int, ...]:
         """Read `count` little-endian integers."""
@@ -171,7 +175,7 @@ class Cursor:
 def read_json(path: Path) -> object:
     """Read a JSON file; raises CheckpointError where it is missing, too large, or not JSON."""
     data = FileBytes(path)
-    if data.size > MAX_JSON_BYTES:
+    if data.size > _MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: {data.size} bytes are too many for a configuration; fetch it again")
     return parse_json(data.read(0, data.size, "the text"), str(path))
 

@@ -11,11 +11,11 @@ from stapes.checkpoint.formats.ctranslate2 import CT2_WEIGHTS, NAME_IN_HEAD, rea
 from stapes.checkpoint.formats.folders import weights_in
 from stapes.checkpoint.formats.huggingface import INDEX, WEIGHTS, read_huggingface, shard_names
 from stapes.checkpoint.formats.safetensors import is_safetensors
-from stapes.checkpoint.formats.unsupported import HEAD_BYTES, describe_file, describe_names
+from stapes.checkpoint.formats.unsupported import describe_file, describe_names
 from stapes.errors import CheckpointError
 
-ZIP = b"PK\x03\x04"
-GGML = b"lmgg"  # the number 0x67676d6c, little-endian
+_ZIP = b"PK\x03\x04"
+_GGML = b"lmgg"  # the number 0x67676d6c, little-endian
 _EXPECTED = (
     "stapes reads Hugging Face folders (config.json with model.safetensors), OpenAI .pt files, CTranslate2 "
     "folders (model.bin) and ggml .bin files of whisper.cpp"
@@ -54,8 +54,8 @@ def _content_of(folder: Path) -> str:
                 "together with what its links lead to (cp -rL)"
             )
         if path.is_file():
-            head = _head_of(FileBytes(path))
-            own = "a model by itself: give its path" if head.startswith((ZIP, GGML)) else "no file of weights"
+            head = FileBytes(path).head
+            own = "a model by itself: give its path" if head.startswith((_ZIP, _GGML)) else "no file of weights"
             return f"holds {name}, which is {describe_file(head) or own}"
     if what := describe_names(names):
         return f"holds {what}"
@@ -76,8 +76,7 @@ def snapshot_of(folder: Path) -> Path | None:
     found = sorted(entry for entry in snapshots.iterdir() if entry.is_dir()) if snapshots.is_dir() else []
     main = folder / "refs" / "main"
     if main.is_file() and main.stat().st_size:
-        data = FileBytes(main)
-        commit = data.read(0, min(HEAD_BYTES, data.size), "a commit").strip()
+        commit = FileBytes(main).head.strip()
         found = [entry for entry in found if os.fsencode(entry.name) == commit] or found
     if len(found) == 1 and weights_in(entry.name for entry in found[0].iterdir()):
         return found[0]
@@ -90,19 +89,19 @@ def snapshot_of(folder: Path) -> Path | None:
 
 def _open_file(path: Path, name: str) -> Checkpoint:
     data = FileBytes(path)
-    head = _head_of(data)
+    head = data.head
     # Readers are imported when needed: each file of Python takes milliseconds of every start.
-    if head.startswith(ZIP):
+    if head.startswith(_ZIP):
         from stapes.checkpoint.formats.openai import read_openai  # noqa: PLC0415
 
         return read_openai(path, name)
-    if head.startswith(GGML):
+    if head.startswith(_GGML):
         from stapes.checkpoint.formats.ggml import read_ggml  # noqa: PLC0415
 
         return read_ggml(path, name)
     if head[4:].startswith(NAME_IN_HEAD):
         return read_ctranslate2(path.parent, name, path)
-    if is_safetensors(head, data.size):
+    if is_safetensors(data):
         return read_huggingface(path.parent, name, None if _is_part_of_folder(path) else path)
     is_json = path.suffix == ".json" and head.lstrip().startswith(b"{")
     what = "a part of a model's folder; give the folder" if is_json else describe_file(head)
@@ -119,13 +118,7 @@ def _is_part_of_folder(path: Path) -> bool:
 
 
 def _is_ctranslate2(path: Path) -> bool:
-    if not path.is_file() or path.stat().st_size == 0:
-        return False
-    return _head_of(FileBytes(path))[4:].startswith(NAME_IN_HEAD)
-
-
-def _head_of(data: FileBytes) -> bytes:
-    return data.read(0, min(HEAD_BYTES, data.size), "its head")
+    return path.is_file() and path.stat().st_size > 0 and FileBytes(path).head[4:].startswith(NAME_IN_HEAD)
 
 
 def looks_like_whisper(path: Path) -> bool:
@@ -142,5 +135,4 @@ def looks_like_whisper(path: Path) -> bool:
         data = FileBytes(path)
     except CheckpointError:
         return False
-    head = _head_of(data)
-    return head.startswith((ZIP, GGML)) or head[4:].startswith(NAME_IN_HEAD) or is_safetensors(head, data.size)
+    return data.head.startswith((_ZIP, _GGML)) or data.head[4:].startswith(NAME_IN_HEAD) or is_safetensors(data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES
 from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId
 from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.beam import BeamRows
@@ -24,8 +25,7 @@ from stapes.options import Beam, Greedy, Search, Task, Thresholds, TranscribeOpt
 from stapes.results import Try, WindowResult
 from stapes.tokenizer import Tokenizer
 
-#: seconds that a window covers, in every Whisper model
-WINDOW_SECONDS = 30.0
+_WINDOW_S = N_FRAMES / FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class WindowSetting:
         return cls(
             tokenizer=tokenizer,
             task=options.speech.task,
-            rules=DecodingRules.make(tokenizer, options.rules, WINDOW_SECONDS / spec.n_audio_ctx),
+            rules=DecodingRules.make(tokenizer, options.rules, _WINDOW_S / spec.n_audio_ctx),
             search=options.search,
             thresholds=options.thresholds,
             loop_guard=options.guards_on.loop_guard,

@@ -5,16 +5,7 @@ from __future__ import annotations
 from stapes.output.ass import to_ass
 from stapes.output.lrc import to_lrc
 from stapes.output.subtitles import Layout
-from stapes.output.writers import (
-    format_timestamp,
-    to_csv,
-    to_json,
-    to_srt,
-    to_tsv,
-    to_txt,
-    to_vtt,
-    write_files,
-)
+from stapes.output.writers import format_timestamp, to_csv, to_json, to_srt, to_tsv, to_txt, to_vtt, write_files
 
 __all__ = [
     "Layout",

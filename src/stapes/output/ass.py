@@ -14,7 +14,7 @@ from typing import Final
 
 from stapes.output.line_breaks import visible
 from stapes.output.readable import Cue
-from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues, without_commands
+from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues, hundredths, without_commands
 from stapes.results import Transcript
 
 #: White where said, grey until then, black around; at the bottom, on a screen of 1920 x 1080 that players scale.
@@ -44,8 +44,8 @@ def to_ass(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
 
 
 def _event(cue: Cue) -> str:
-    start = _hundredths(cue.start_s)
-    end = max(start, _hundredths(cue.end_s))
+    start = hundredths(cue.start_s)
+    end = max(start, hundredths(cue.end_s))
     text = _sung(cue, start, end) if cue.words else _shown(cue.text)
     return f"Dialogue: 0,{_clock(start)},{_clock(end)},Default,,0,0,0,,{text}\n"
 
@@ -54,8 +54,8 @@ def _sung(cue: Cue, start: int, end: int) -> str:
     """Write words with their lengths; no sum of roundings: each length lies between two rounded times."""
     text, last = "", start
     for word in cue.words:
-        begins = min(end, max(last, _hundredths(word.start_s)))
-        ends = min(end, max(begins, _hundredths(word.end_s)))
+        begins = min(end, max(last, hundredths(word.start_s)))
+        ends = min(end, max(begins, hundredths(word.end_s)))
         bare = word.text.lstrip()
         before = _shown(word.text[: len(word.text) - len(bare)])
         silence = rf"{{\k{begins - last}}}" if begins > last else ""
@@ -68,11 +68,7 @@ def _shown(text: str) -> str:
     return r"\N".join(without_commands(visible(line)) for line in text.split("\n"))
 
 
-def _hundredths(seconds: float) -> int:
-    return round(100 * seconds)
-
-
-def _clock(hundredths: int) -> str:
+def _clock(time: int) -> str:
     """Write a time as H:MM:SS.xx."""
-    minutes, rest = divmod(hundredths, 6000)
+    minutes, rest = divmod(time, 6000)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"

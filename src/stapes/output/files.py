@@ -20,7 +20,7 @@ from typing import IO, Final
 from stapes.errors import OutputError
 
 #: name of the files made from standard input
-STDIN_STEM: Final = "stdin"
+_STDIN_STEM: Final = "stdin"
 
 #: most bytes in a file's name on every usual file system
 _LONGEST_NAME: Final = 255
@@ -260,4 +260,4 @@ def why_not_written(error: OSError, folder: Path | None = None) -> str:
 
 def output_stem(audio: str) -> str:
     """Name a recording's files, without suffix: "in/a.b.mp3" -> "a.b", "-" -> "stdin"."""
-    return STDIN_STEM if audio == "-" else os.path.splitext(os.path.basename(audio))[0]  # noqa: PTH119, PTH122
+    return _STDIN_STEM if audio == "-" else os.path.splitext(os.path.basename(audio))[0]  # noqa: PTH119, PTH122

@@ -2,7 +2,7 @@
 
 A character counts as one column, wide East Asian ones and emoji as two, combining marks and invisible ones as none.
 What a break costs is a number from 0 (after a sentence) up; the costs were tuned by reading subtitles of real speech.
-Knows no grammar: marks, pauses, words that lean on what follows (leaning_words.py), and the scripts of East Asia.
+Knows no grammar: marks, pauses, words that lean on what follows (line_break_words.py), and the scripts of East Asia.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Final
 
 from stapes.output.line_breaks import visible
 from stapes.output.readable import Cue
-from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues
+from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues, hundredths
 from stapes.results import Transcript
 
 #: a shorter silence leaves the line where it is
@@ -28,17 +28,17 @@ _TAG: Final = re.compile(r"\[([\w# ]*:[^\[\]]*)\]|<(\s*[\d:][\d:.\s]*)>")
 
 def to_lrc(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
     """LRC: one line per segment, or per subtitle as `layout` has it; times never run backwards."""
-    lines = ["[re:stapes]", f"[length:{_clock(_hundredths(transcript.duration_s))}]"]
+    lines = ["[re:stapes]", f"[length:{_clock(hundredths(transcript.duration_s))}]"]
     return "".join(f"{line}\n" for line in (*lines, *_lines(list(cues(transcript, layout)))))
 
 
 def _lines(found: list[Cue]) -> Iterator[str]:
     last = 0
     for number, cue in enumerate(found):
-        start = max(last, _hundredths(cue.start_s))
+        start = max(last, hundredths(cue.start_s))
         text, last = _text(cue, start)
         yield f"[{_clock(start)}]{text}"
-        last = max(last, _hundredths(cue.end_s))
+        last = max(last, hundredths(cue.end_s))
         following = found[number + 1] if number + 1 < len(found) else None
         if following is None or following.start_s - cue.end_s >= _CLEARING_SILENCE_S:
             yield f"[{_clock(last)}]"
@@ -53,9 +53,9 @@ def _text(cue: Cue, start: int) -> tuple[str, int]:
     text, last = "", start
     for i, (word, bare) in enumerate(words):
         apart = i > 0 and visible(word.text).startswith(" ")
-        last = max(last, _hundredths(word.start_s))
+        last = max(last, hundredths(word.start_s))
         text += f"{' ' if apart else ''}<{_clock(last)}>{_without_tags(bare)}"
-    last = max(last, _hundredths(words[-1][0].end_s))
+    last = max(last, hundredths(words[-1][0].end_s))
     return f"{text}<{_clock(last)}>", last
 
 
@@ -63,10 +63,6 @@ def _without_tags(text: str) -> str:
     return _TAG.sub(lambda found: f"({found[1] or found[2]})", text)
 
 
-def _hundredths(seconds: float) -> int:
-    return round(100 * seconds)
-
-
-def _clock(hundredths: int) -> str:
+def _clock(time: int) -> str:
     """Write a time as MM:SS.xx, with as many minutes as there are."""
-    return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
+    return f"{time // 6000:02d}:{time // 100 % 60:02d}.{time % 100:02d}"

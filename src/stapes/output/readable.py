@@ -6,7 +6,7 @@ the reading speed and the shortest duration.
 
 One pass of dynamic programming over the words finds the cheapest breaks of the whole recording: a subtitle costs
 something by itself, for where it ends, for how its lines break, for pauses and ends of sentences inside, and for being
-too short or too fast. Knows no file format. What a break costs by itself stands in breaks.py.
+too short or too fast. Knows no file format. What a break costs by itself stands in line_breaks.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Subtitles of a transcript: which words stand together, on which line, and how long they are shown. Pure.
 
-Two styles: plain is the reference's and stands here; readable stands in cues.py. Knows no file format: writers write
-down what comes from here.
+Two styles: plain, the reference's, is here; readable is in readable.py. Knows no file format.
 Source: openai/whisper utils.py, release 20250625 (SubtitlesWriter: the rules, not the code).
 """
 
@@ -134,7 +133,7 @@ def cues(transcript: Transcript, layout: Layout) -> Iterator[Cue]:
     """Give the subtitles of a transcript, laid out by words where all segments have them.
 
     None is empty, and each stands longer than any format's rounding: what is as short as nothing, as openai/whisper
-    has it now and then, shares the time that is free around it (`breaks.in_order`).
+    has it now and then, shares the time that is free around it (`line_breaks.in_order`).
     """
     if layout.cue_style == "readable":
         yield from readable_cues(transcript.segments, layout.limits, transcript.duration_s)
@@ -267,6 +266,11 @@ def _underlined(text: str) -> str:
     """Underline a word, but not the space or line feed before it."""
     bare = text.lstrip()
     return f"{text[: len(text) - len(bare)]}<u>{bare}</u>"
+
+
+def hundredths(seconds: float) -> int:
+    """Return a time as LRC and ASS write it."""
+    return round(100 * seconds)
 
 
 def without_arrows(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stapes.audio.load import AudioSource, loaded
+from stapes.audio.mel import seconds_of
 from stapes.audio.pcm import Recording
 from stapes.backends.base import FloatArray, IntArray
 from stapes.backends.numerics import alignment_cost, dtw_path
@@ -30,7 +31,7 @@ class WindowAttention:
     words: tuple[WordTiming, ...]
 
 
-def check_window(transcript: Transcript, number: int) -> Window:
+def _window_of(transcript: Transcript, number: int) -> Window:
     """Give a window by its number, from 1. Raises OptionError where there is none."""
     if not 1 <= number <= len(transcript.windows):
         windows = f"{len(transcript.windows)} windows" if len(transcript.windows) != 1 else "one window"
@@ -55,7 +56,7 @@ def window_attention(
     task, audio_track, channel, clock: as it was transcribed.
     Raises OptionError where there is no such window, or word times were not asked for.
     """
-    window = check_window(transcript, number)
+    window = _window_of(transcript, number)
     words = window.result.timings
     if words is None:
         raise OptionError(f"window {number} has no times of words; transcribe with word_timestamps=True")
@@ -69,8 +70,8 @@ def window_attention(
     cost = alignment_cost(read.scores, read.n_columns, read.n_start)
     return WindowAttention(
         number=number,
-        seek_s=window.seek / 100,
-        left_out_s=(window.end - window.seek - window.n_frames) / 100,
+        seek_s=seconds_of(window.seek),
+        left_out_s=seconds_of(window.end - window.seek - window.n_frames),
         matrix=-cost,
         path=dtw_path(cost),
         columns_per_second=read.columns_per_second,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from stapes.audio.mel import seconds_of
 from stapes.report.escape import clock, escaped
 from stapes.report.waveform import Waveform
 from stapes.results import Segment, Transcript, Window
 
 #: units across, and down: the picture is stretched to the page's width
-WIDTH: Final = 2000
+_WIDTH: Final = 2000
 _HEIGHT: Final = 100
 #: where the band of windows begins, below the waveform
 _BAND: Final = 88
@@ -25,12 +26,12 @@ _PATTERNS: Final = (
 
 def overview(transcript: Transcript, wave: Waveform) -> Iterator[str]:
     """Draw the whole recording, a few thousand points whatever its length."""
-    scale = WIDTH / max(transcript.duration_s, wave.duration_s, 0.01)
-    yield f'<svg viewBox="0 0 {WIDTH} {_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">{_PATTERNS}'
+    scale = _WIDTH / max(transcript.duration_s, wave.duration_s, 0.01)
+    yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">{_PATTERNS}'
     for name, remainder in (("even", 0), ("odd", 1)):
         spoken = [one for one in transcript.segments if one.text.strip()]
         yield f'<path class="band {name}" d="{_bands(spoken[remainder::2], scale)}"/>'
-    yield f'<path class="wave" d="{_outline(wave.coarser(WIDTH), wave.duration_s * scale)}"/>'
+    yield f'<path class="wave" d="{_outline(wave.coarser(_WIDTH), wave.duration_s * scale)}"/>'
     for name, windows in _kinds(transcript.windows):
         top = _BAND if name == "again" else (_BAND + _HEIGHT) / 2
         yield f'<path class="window {name}" d="{_window_boxes(windows, scale, top)}"/>'
@@ -70,7 +71,7 @@ def kind_of(window: Window) -> str:
 def _window_boxes(windows: Iterable[Window], scale: float, top: float) -> str:
     """Draw the stretch that each window moved the loop on by, with a gap that shows where it ends."""
     gap = 1.5
-    edges = ((one.seek / 100 * scale, one.next_seek / 100 * scale) for one in windows)
+    edges = ((seconds_of(one.seek) * scale, seconds_of(one.next_seek) * scale) for one in windows)
     return "".join(_box(left, max(left, right - gap), top, _HEIGHT) for left, right in edges)
 
 

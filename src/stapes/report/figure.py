@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from stapes.audio.mel import seconds_of
 from stapes.errors import OptionError
 from stapes.report.escape import clock, number, plain_name
 from stapes.report.waveform import Waveform
@@ -22,7 +23,7 @@ from stapes.results import Transcript, Window, Word
 if TYPE_CHECKING:
     from stapes.report.attention import WindowAttention
 
-ImageFormat = Literal["png", "svg"]
+_ImageFormat = Literal["png", "svg"]
 #: inches: a second has 0.3 while there is room (3 minutes), and less in a longer recording
 _INCHES_PER_SECOND, _NARROWEST, _WIDEST = 0.3, 11.0, 60.0
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 1.0, 0.3, 0.5, 0.6, 0.16
@@ -75,7 +76,7 @@ def draw(
     file: IO[bytes],
     *,
     title: str,
-    image_format: ImageFormat,
+    image_format: _ImageFormat,
     span_s: tuple[float, float] | None = None,
     attentions: Sequence[WindowAttention] = (),
 ) -> None:
@@ -228,12 +229,12 @@ def _draw_value(panel: Any, windows: Sequence[Window], value: _Value) -> None:
     for skipped, style in ((False, "-"), (True, ":")):
         chosen = [one for one in windows if one.skipped is skipped]
         kept = [getattr(one.result, value.name) for one in chosen]
-        edges = ([one.seek / 100 for one in chosen], [one.next_seek / 100 for one in chosen])
+        edges = ([seconds_of(one.seek) for one in chosen], [seconds_of(one.next_seek) for one in chosen])
         panel.hlines(kept, *edges, color="#00224e", lw=2, ls=style)
     if value.name != "no_speech_prob":
         refused = [(one.seek + one.next_seek, tried) for one in windows for tried in one.result.tries[:-1]]
-        middles_s, values = [both / 200 for both, _ in refused], [getattr(tried, value.name) for _, tried in refused]
-        panel.plot(middles_s, values, "x", color="#a8761a", ms=6, mew=1.6)
+        middles_s = [seconds_of(both / 2) for both, _ in refused]
+        panel.plot(middles_s, [getattr(tried, value.name) for _, tried in refused], "x", color="#a8761a", ms=6, mew=1.6)
     if value.limit is not None:
         panel.axhline(value.limit, color="#a8761a", lw=0.8, ls="--", zorder=0)
     panel.margins(y=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from stapes.audio.mel import seconds_of
 from stapes.report.drawing import kind_of
 from stapes.report.escape import clock, escaped, language_name, language_tag, number
 from stapes.results import LanguageGuess, Transcript, Try, Window
@@ -38,14 +39,18 @@ def _window(window: Window, place: int, languages: Sequence[str]) -> str:
         ("language", ", ".join(language_name(one) for one in languages)),
     )
     scores = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in values)
-    when = f"{clock(window.seek / 100)} – {clock(window.end / 100)}"
+    when = _stretch(window.seek, window.end)
     if window.left_out:
-        when += f", without {', '.join(f'{clock(first / 100)} – {clock(end / 100)}' for first, end in window.left_out)}"
+        when += f", without {', '.join(_stretch(*one) for one in window.left_out)}"
     return (
         f'<details class="window {kind}" id="w{place}"><summary><span class="place">{place}</span>'
         f'<span class="when">{when}</span>{label}'
         f'<span class="values">{scores}</span></summary>{_inside(window, place, languages)}</details>\n'
     )
+
+
+def _stretch(first: int, end: int) -> str:
+    return f"{clock(seconds_of(first))} – {clock(seconds_of(end))}"
 
 
 def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
@@ -58,7 +63,7 @@ def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
         if rows
         else ""
     )
-    text, next_s = result.text.strip(), window.next_seek / 100
+    text, next_s = result.text.strip(), seconds_of(window.next_seek)
     said = f'<p dir="auto" lang="{language_tag(languages[0])}">{escaped(text)}</p>' if text else "<p>No text.</p>"
     return (
         f'<div class="inside">{table}<p class="quiet">No-speech probability {number(result.no_speech_prob, 4)}; '

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from stapes.audio.mel import seconds_of
 from stapes.report.escape import clock, escaped, language_name, language_tag
 from stapes.results import Flag, Segment, Transcript, Window, Word
 
@@ -24,7 +25,7 @@ def text_parts(transcript: Transcript) -> Iterator[str]:
     numbers = {window.seek: number for number, window in enumerate(transcript.windows, 1)}
     entries: list[tuple[float, int, Segment | int | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
     entries += [(one.start_s, 1, one) for one in transcript.flags]
-    entries += [(one.seek / 100, 0, number) for number, one in enumerate(transcript.windows, 1) if one.skipped]
+    entries += [(seconds_of(one.seek), 0, number) for number, one in enumerate(transcript.windows, 1) if one.skipped]
     told = None
     for _, _, entry in sorted(entries, key=lambda one: one[:2]):
         if isinstance(entry, Segment):
@@ -84,7 +85,7 @@ def _flag(flag: Flag) -> str:
 def _skipped(window: Window, number: int) -> str:
     text = window.result.text.strip()
     dropped = f' It had read <q dir="auto">{escaped(text)}</q>' if text else ""
-    seek_s, end_s = window.seek / 100, window.next_seek / 100
+    seek_s, end_s = seconds_of(window.seek), seconds_of(window.next_seek)
     what = f", to {clock(end_s)}, was skipped: taken for silence, or its text for invented"
     if window.decoded_again:
         what = f" was decoded again without its long pauses, as window {number + 1}"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stapes.audio.mel import SampleReader
 from stapes.audio.pcm import SAMPLE_RATE
 
-Levels = npt.NDArray[np.int8]  # (n,), 127 is full scale
+_Levels = npt.NDArray[np.int8]  # (n,), 127 is full scale
 
 #: stretches a second where the recording is short, and stretches in all: above an hour they grow longer
 _PER_SECOND, _MOST = 50, 180_000
@@ -23,8 +23,8 @@ _FULL_SCALE = 127
 class Waveform:
     """Lowest and highest sample of equal stretches."""
 
-    low: Levels
-    high: Levels
+    low: _Levels
+    high: _Levels
     duration_s: float
 
     def coarser(self, n_most: int) -> Waveform:
@@ -57,9 +57,9 @@ def waveform(recording: SampleReader) -> Waveform:
     return Waveform(low, high, n_samples / SAMPLE_RATE)
 
 
-def _levels(samples: npt.NDArray[np.float32]) -> Levels:
+def _levels(samples: npt.NDArray[np.float32]) -> _Levels:
     """Round samples away from 0, so that what is not silent is seen; what is no number is 0."""
     scaled = np.nan_to_num(samples, nan=0.0) * _FULL_SCALE
     away = np.copysign(np.ceil(np.abs(scaled) - 0.5 / _FULL_SCALE), scaled)
-    levels: Levels = np.clip(away, -_FULL_SCALE, _FULL_SCALE).astype(np.int8)
+    levels: _Levels = np.clip(away, -_FULL_SCALE, _FULL_SCALE).astype(np.int8)
     return levels

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from stapes.report.attention import WindowAttention
 
 Sound = Literal["inside", "link", "none"]
-SOUNDS: Final[tuple[Sound, ...]] = get_args(Sound)
+_SOUNDS: Final[tuple[Sound, ...]] = get_args(Sound)
 #: a longer recording's sound is left out of the page, which would have 38 MB: two hours
-MOST_INSIDE_S: Final = 7200.0
+_MOST_INSIDE_S: Final = 7200.0
 
 
 def write_report(
@@ -38,7 +38,7 @@ def write_report(
     title: str | None = None,
     model: str = "",
     sound: Sound = "inside",
-    most_inside_s: float = MOST_INSIDE_S,
+    most_inside_s: float = _MOST_INSIDE_S,
     inputs: Iterable[str | os.PathLike[str]] | InputFiles = (),
     audio_track: int | None = None,
     channel: Channel = "mix",
@@ -55,13 +55,13 @@ def write_report(
     inputs: files beside the recording that must not be replaced.
     The page is written whole or not at all. Raises OptionError, AudioError, OutputError.
     """
-    if sound not in SOUNDS:
-        raise OptionError(f"sound must be one of {', '.join(SOUNDS)}; got {sound!r}")
+    if sound not in _SOUNDS:
+        raise OptionError(f"sound must be one of {', '.join(_SOUNDS)}; got {sound!r}")
     most_inside_s = plain(most_inside_s)
     require(most_inside_s is not None, "most_inside_s must be a number, got None")
     number("most_inside_s", most_inside_s, low=0)
     target, keep = Path(path), _checked(path, audio, inputs)
-    with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
+    with _opened(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
         shown = Path(recording.name).name if title is None else title
         wave = waveform(recording)
         with _page_sound(recording, audio, target, sound, most_inside_s) as page_sound:
@@ -72,9 +72,7 @@ def write_report(
 
 
 def _checked(
-    path: str | os.PathLike[str],
-    audio: AudioSource | Recording,
-    inputs: Iterable[str | os.PathLike[str]] | InputFiles,
+    path: str | os.PathLike[str], audio: AudioSource | Recording, inputs: Iterable[str | os.PathLike[str]] | InputFiles
 ) -> InputFiles:
     """Give the files that must stay, the recording's among them. Raises OutputError where the path leads to one."""
     name = audio if isinstance(audio, str | os.PathLike) else getattr(audio, "name", None)
@@ -85,15 +83,9 @@ def _checked(
 
 
 @contextmanager
-def opened(
-    audio: AudioSource | Recording,
-    *,
-    audio_track: int | None = None,
-    channel: Channel = "mix",
-    clock: Clock = "samples",
-) -> Iterator[Recording]:
+def _opened(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
     """Load a recording, laid out in the time of its transcript, and close what was loaded here."""
-    with loaded(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
+    with loaded(audio, wanted) as recording:
         yield recording.laid_out()
 
 
@@ -173,7 +165,7 @@ def write_plot(
     keep = _checked(path, audio, inputs)
     from stapes.report.figure import draw  # noqa: PLC0415 (matplotlib is an extra, and takes half a second)
 
-    with opened(audio, audio_track=audio_track, channel=channel, clock=clock) as recording:
+    with _opened(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
         shown = Path(recording.name).name if title is None else title
         wave = waveform(recording)
     image = BytesIO()

@@ -62,11 +62,11 @@ class SpecialIds:
         return {
             **{one: name for one, name in named if one is not None},
             **{one: language_token(code) for code, one in self.languages.items()},
-            **{self.timestamp_begin + i: timestamp_name(i) for i in range(self.n_timestamps)},
+            **{self.timestamp_begin + i: _timestamp_name(i) for i in range(self.n_timestamps)},
         }
 
 
-def timestamp_name(position: int) -> str:
+def _timestamp_name(position: int) -> str:
     """Give the name of the timestamp at a position of 20 ms: "<|1.08|>"."""
     return f"<|{position * 0.02:.2f}|>"
 
@@ -184,7 +184,7 @@ class StatedIds:
         for i, one in stated.items():
             if one != begin + i:
                 raise CheckpointError(
-                    f"{self.source}: {timestamp_name(i)} has id {one}; counted from <|0.00|>, it must be {begin + i}"
+                    f"{self.source}: {_timestamp_name(i)} has id {one}; counted from <|0.00|>, it must be {begin + i}"
                 )
         if stated:
             return begin, next(i for i in range(self.most_timestamps + 1) if i not in stated)

@@ -9,14 +9,7 @@ from typing import Final, Literal
 
 from stapes.checkpoint.base import ModelSpec, VocabularyData
 from stapes.errors import CheckpointError
-from stapes.tokenizer.special import (
-    AFTER_LANGUAGES,
-    BEFORE_LANGUAGES,
-    WAY_OUT,
-    StatedIds,
-    by_present_name,
-    layout,
-)
+from stapes.tokenizer.special import AFTER_LANGUAGES, BEFORE_LANGUAGES, WAY_OUT, StatedIds, by_present_name, layout
 
 VocabularyName = Literal["multilingual", "english"]
 #: vocabulary and mel bins of each kind of published model -> languages in its layout (openai/whisper at c0d2f62)
@@ -39,7 +32,7 @@ def n_timestamps(spec: ModelSpec) -> int:
     return spec.n_audio_ctx + 1
 
 
-def published_languages(n_ordinary: int, spec: ModelSpec) -> int | None:
+def _published_languages(n_ordinary: int, spec: ModelSpec) -> int | None:
     """How many languages the published model of these sizes knows; None: no published model has them."""
     for (name, n_mels), n_languages in _PUBLISHED.items():
         n_special = len(BEFORE_LANGUAGES) + n_languages + len(AFTER_LANGUAGES) + n_timestamps(spec)
@@ -59,7 +52,7 @@ def ordinary_tokens(spec: ModelSpec, stated: VocabularyData, source: str) -> tup
     eot = stated.special.get("<|endoftext|>")
     for name in names:
         n_ordinary = len(shipped_tokens(name))
-        if n_ordinary == eot or (eot is None and published_languages(n_ordinary, spec) is not None):
+        if n_ordinary == eot or (eot is None and _published_languages(n_ordinary, spec) is not None):
             return shipped_tokens(name)
     raise CheckpointError(
         f"{source}: states no vocabulary, and no published model has {spec.n_vocab} ids and {spec.n_mels} mel bins; "
@@ -75,7 +68,7 @@ def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...
     """
     english = tokens is not shipped_tokens("multilingual") and tokens == shipped_tokens("english")
     multilingual = not english if stated.multilingual is None else stated.multilingual
-    n_languages = published_languages(len(tokens), spec)
+    n_languages = _published_languages(len(tokens), spec)
     published = {} if n_languages is None else layout(len(tokens), n_languages)
     listed = stated.languages if multilingual else None
     named = by_present_name(stated.special, listed or ())

@@ -3,7 +3,7 @@
 Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
 nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
 The encoder's work is shared out by a pool of our own; the decoder's products are too small for that, and BLAS's own
-threads share them while that helps (pace.py).
+threads share them while that helps (blas_threads.py).
 
 Source of the network: openai/whisper model.py at c0d2f62.
 """

@@ -25,26 +25,19 @@ from stapes.errors import CheckpointError
 
 CT2_WEIGHTS = "model.bin"
 
-VERSION = 6  # since CTranslate2 3.0
-NETWORK = b"WhisperSpec\0"
+_VERSION = 6  # since CTranslate2 3.0
+_NETWORK = b"WhisperSpec\0"
 #: How model.bin begins, whatever the version.
-NAME_IN_HEAD = len(NETWORK).to_bytes(2, "little") + NETWORK
+NAME_IN_HEAD = len(_NETWORK).to_bytes(2, "little") + _NETWORK
 
-#: By type number: our name and the bytes per number.
-_TYPES = {
-    0: ("float32", 4),
-    1: ("int8", 1),
-    2: ("int16", 2),
-    3: ("int32", 4),
-    4: ("float16", 2),
-    5: ("bfloat16", 2),
-}
+#: Our names in the order of the type numbers, and the bytes per number.
+_WIDTHS = {"float32": 4, "int8": 1, "int16": 2, "int32": 4, "float16": 2, "bfloat16": 2}
 _MAX_TENSORS = 1 << 16  # large-v3 has 1,100
 _GELU = 3  # of python/ctranslate2/specs/common_spec.py, Activation: the exact one
 
-HEAD_WIDTH = 64  # of every published Whisper; for files that do not state the number of heads
+_HEAD_WIDTH = 64  # of every published Whisper; for files that do not state the number of heads
 
-Raw = tuple[str, tuple[int, ...], int]  # kind, shape, offset in the file
+_Raw = tuple[str, tuple[int, ...], int]  # kind, shape, offset in the file
 
 
 def read_ctranslate2(folder: Path, name: str, weights: Path | None = None) -> Checkpoint:
@@ -75,35 +68,37 @@ def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _read_structure(data: FileBytes) -> tuple[dict[str, Raw], dict[str, str]]:
+def _read_structure(data: FileBytes) -> tuple[dict[str, _Raw], dict[str, str]]:
     """Read what lies where; gives tensors and aliases by name."""
     cursor = Cursor(data)
     version = cursor.number("I", "the version")
-    if version != VERSION:
+    if version != _VERSION:
         raise CheckpointError(
-            f"{data.name}: model.bin of version {version}; stapes reads version {VERSION}: convert the model "
+            f"{data.name}: model.bin of version {version}; stapes reads version {_VERSION}: convert the model "
             "again with CTranslate2 3.0 or later"
         )
     network = _string(cursor, "the network's name")
-    if network + "\0" != NETWORK.decode():
+    if network + "\0" != _NETWORK.decode():
         raise CheckpointError(f"{data.name}: holds a {network!r:.40}; stapes runs WhisperSpec only")
     cursor.number("I", "the revision")
-    count = cursor.number("I", "the number of tensors")
-    if count > _MAX_TENSORS:
-        raise CheckpointError(f"{data.name}: claims {count} tensors; the file is damaged: fetch it again")
-    raw: dict[str, Raw] = {}
-    for _ in range(count):
+    raw: dict[str, _Raw] = {}
+    for _ in range(_count(cursor, "tensors")):
         name, found = _read_tensor(cursor)
         if name in raw:
             raise CheckpointError(f"{data.name}: tensor {name!r:.80} stands twice; fetch the file again")
         raw[name] = found
-    count = cursor.number("I", "the number of aliases")
+    aliases = range(_count(cursor, "aliases"))
+    return raw, {_string(cursor, "an alias"): _string(cursor, "an alias's tensor") for _ in aliases}
+
+
+def _count(cursor: Cursor, what: str) -> int:
+    count = cursor.number("I", f"the number of {what}")
     if count > _MAX_TENSORS:
-        raise CheckpointError(f"{data.name}: claims {count} aliases; the file is damaged: fetch it again")
-    return raw, {_string(cursor, "an alias"): _string(cursor, "an alias's tensor") for _ in range(count)}
+        raise CheckpointError(f"{cursor.data.name}: claims {count} {what}; the file is damaged: fetch it again")
+    return count
 
 
-def _read_tensor(cursor: Cursor) -> tuple[str, Raw]:
+def _read_tensor(cursor: Cursor) -> tuple[str, _Raw]:
     name = _string(cursor, "a tensor's name")
     where = f"{cursor.data.name}: tensor {name!r:.80}"
     dimensions = cursor.number("B", f"the dimensions of {name!r:.80}")
@@ -111,11 +106,11 @@ def _read_tensor(cursor: Cursor) -> tuple[str, Raw]:
         raise CheckpointError(f"{where} has {dimensions} dimensions; the file is damaged: fetch it again")
     shape = cursor.numbers("I", dimensions, f"the shape of {name!r:.80}")
     code = cursor.number("B", f"the type of {name!r:.80}")
-    if code not in _TYPES:
-        raise CheckpointError(f"{where} has type {code}; stapes reads {', '.join(k for k, _ in _TYPES.values())}")
-    kind, width = _TYPES[code]
+    if code >= len(_WIDTHS):
+        raise CheckpointError(f"{where} has type {code}; stapes reads {', '.join(_WIDTHS)}")
+    kind = tuple(_WIDTHS)[code]
     size = cursor.number("I", f"the size of {name!r:.80}")
-    if size != math.prod(shape) * width:
+    if size != math.prod(shape) * _WIDTHS[kind]:
         raise CheckpointError(f"{where} of shape {shape} ({kind}) has {size} bytes; fetch the file again")
     return name, (kind, shape, cursor.skip(size, f"tensor {name!r:.80}"))
 
@@ -128,7 +123,7 @@ def _string(cursor: Cursor, what: str) -> str:
         raise CheckpointError(f"{cursor.data.name}: {what} is not text ({raw[:40]!r}); fetch the file again") from exc
 
 
-def _check_aliases(data: FileBytes, raw: dict[str, Raw], aliases: dict[str, str]) -> None:
+def _check_aliases(data: FileBytes, raw: dict[str, _Raw], aliases: dict[str, str]) -> None:
     """Put aliases in as tensors, and hold the output projection to be the token embedding.
 
     The converter writes every tensor that equals an earlier one as an alias of it.
@@ -145,7 +140,7 @@ def _check_aliases(data: FileBytes, raw: dict[str, Raw], aliases: dict[str, str]
         )
 
 
-def _stored(data: FileBytes, raw: dict[str, Raw]) -> dict[str, StoredTensor]:
+def _stored(data: FileBytes, raw: dict[str, _Raw]) -> dict[str, StoredTensor]:
     """Describe how to read each tensor of numbers; integers without a scale are settings, not weights."""
     found = {}
     for name, (kind, shape, offset) in raw.items():
@@ -156,7 +151,7 @@ def _stored(data: FileBytes, raw: dict[str, Raw]) -> dict[str, StoredTensor]:
     return found
 
 
-def _scaled(data: FileBytes, name: str, weight: Raw, scale: Raw) -> StoredTensor:
+def _scaled(data: FileBytes, name: str, weight: _Raw, scale: _Raw) -> StoredTensor:
     """Describe a weight stored as integers: its numbers are integer / scale, one per row or one for all."""
     kind, shape, offset = weight
     scale_kind, scale_shape, scale_offset = scale
@@ -164,8 +159,7 @@ def _scaled(data: FileBytes, name: str, weight: Raw, scale: Raw) -> StoredTensor
         raise CheckpointError(
             f"{data.name}: the scale of {name!r:.80} is {scale_kind} of shape {scale_shape}; fetch the file again"
         )
-    dtype, row = ("i1", 1) if kind == "int8" else ("<i2", 2)
-    row *= math.prod(shape[1:])
+    dtype, row = f"<i{_WIDTHS[kind]}", math.prod(shape[1:]) * _WIDTHS[kind]
 
     def read(first: int, stop: int) -> Array:
         part = (stop - first, *shape[1:])
@@ -180,7 +174,7 @@ def _scaled(data: FileBytes, name: str, weight: Raw, scale: Raw) -> StoredTensor
     return StoredTensor(shape, kind, read)
 
 
-def _spec(data: FileBytes, raw: Mapping[str, Raw]) -> ModelSpec:
+def _spec(data: FileBytes, raw: Mapping[str, _Raw]) -> ModelSpec:
     """Take the sizes from the tensors' shapes and the stored numbers of heads."""
 
     def size(name: str, axis: int, dimensions: int) -> int:
@@ -205,23 +199,22 @@ def _spec(data: FileBytes, raw: Mapping[str, Raw]) -> ModelSpec:
         "n_mels": size("encoder/conv1/weight", 1, 3),
         "n_audio_ctx": size("encoder/position_encodings/encodings", 0, 2),
         "n_audio_state": size("encoder/position_encodings/encodings", 1, 2),
-        "n_audio_head": _setting(data, raw, "encoder/num_heads", max(1, width // HEAD_WIDTH)),
+        "n_audio_head": _setting(data, raw, "encoder/num_heads", max(1, width // _HEAD_WIDTH)),
         "n_audio_layer": layers("encoder"),
         "n_vocab": size("decoder/embeddings/weight", 0, 2),
         "n_text_ctx": size("decoder/position_encodings/encodings", 0, 2),
         "n_text_state": width,
-        "n_text_head": _setting(data, raw, "decoder/num_heads", max(1, width // HEAD_WIDTH)),
+        "n_text_head": _setting(data, raw, "decoder/num_heads", max(1, width // _HEAD_WIDTH)),
         "n_text_layer": layers("decoder"),
     }
     return spec_of(sizes, data.name)
 
 
-def _setting(data: FileBytes, raw: Mapping[str, Raw], name: str, default: int) -> int:
+def _setting(data: FileBytes, raw: Mapping[str, _Raw], name: str, default: int) -> int:
     """Read a stored integer, or give the default where it is not stored."""
     if name not in raw:
         return default
     kind, shape, offset = raw[name]
     if kind not in ("int8", "int16", "int32") or math.prod(shape) != 1:
         raise CheckpointError(f"{data.name}: {name} is {kind} of shape {shape}, expected one whole number")
-    width = {"int8": 1, "int16": 2, "int32": 4}[kind]
-    return int.from_bytes(data.read(offset, width, name), "little", signed=True)
+    return int.from_bytes(data.read(offset, _WIDTHS[kind], name), "little", signed=True)

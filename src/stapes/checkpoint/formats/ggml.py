@@ -16,10 +16,10 @@ from pathlib import Path
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData
 from stapes.checkpoint.files import Array, Cursor, FileBytes
 from stapes.checkpoint.formats.quantised import BLOCK, BLOCK_BYTES, dequantise
-from stapes.checkpoint.formats.stored import StoredTensor, kind_of, plain, spec_of, tensors_of
+from stapes.checkpoint.formats.stored import WIDTHS, StoredTensor, kind_of, plain, spec_of, tensors_of
 from stapes.errors import CheckpointError
 
-MAGIC = 0x67676D6C  # "ggml", as a number
+_MAGIC = 0x67676D6C  # "ggml", as a number
 
 #: In the order of the file.
 _SIZES = (
@@ -38,7 +38,7 @@ def read_ggml(path: Path, name: str) -> Checkpoint:
     """Read a file; raises CheckpointError where it is damaged, or quantised as stapes does not know."""
     data = FileBytes(path)
     cursor = Cursor(data)
-    if cursor.number("I", "the magic number") != MAGIC:
+    if cursor.number("I", "the magic number") != _MAGIC:
         raise CheckpointError(f"{path}: does not begin as a ggml file does; fetch it again")
     sizes = dict(zip(_SIZES, cursor.numbers("i", len(_SIZES), "the sizes"), strict=True))
     spec = spec_of(sizes, str(path))
@@ -122,8 +122,7 @@ def _describe(cursor: Cursor, name: str, kind: str, shape: tuple[int, ...]) -> S
     """Step over a tensor's numbers and say how to read them."""
     data, what = cursor.data, f"tensor {name!r:.80}"
     if kind not in BLOCK_BYTES:
-        width = 4 if kind == "float32" else 2
-        return plain(data, cursor.skip(math.prod(shape) * width, what), kind, shape, what)
+        return plain(data, cursor.skip(math.prod(shape) * WIDTHS[kind], what), kind, shape, what)
     if len(shape) < 2 or shape[-1] % BLOCK:
         raise CheckpointError(
             f"{data.name}: {what} of shape {shape} cannot be {kind}: its rows are not blocks of {BLOCK}; "

@@ -18,7 +18,7 @@ from stapes.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_SHARDS = 1000
+_MAX_SHARDS = 1000
 
 #: Sizes by OpenAI's name -> by the name in config.json.
 #: Source: transformers v5.0.0 models/whisper/configuration_whisper.py.
@@ -99,7 +99,7 @@ def shard_names(index: dict[str, Any], path: Path) -> list[str]:
     for name in names:
         if not name.endswith(".safetensors") or PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path}: {name!r:.80} is not the name of a shard; fetch the index again")
-    if len(names) > MAX_SHARDS:
+    if len(names) > _MAX_SHARDS:
         raise CheckpointError(f"{path}: names {len(names)} shards; a Whisper has a few")
     return sorted(names)
 

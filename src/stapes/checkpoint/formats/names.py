@@ -37,16 +37,8 @@ _BLOCK_MODULES: tuple[tuple[str, str, str, tuple[int, int]], ...] = (
 )
 #: Tensors that are not a weight or a bias of a module.
 _SINGLE: tuple[tuple[str, str, str], ...] = (
-    (
-        "encoder.positional_embedding",
-        "encoder.embed_positions.weight",
-        "encoder/position_encodings/encodings",
-    ),
-    (
-        "decoder.positional_embedding",
-        "decoder.embed_positions.weight",
-        "decoder/position_encodings/encodings",
-    ),
+    ("encoder.positional_embedding", "encoder.embed_positions.weight", "encoder/position_encodings/encodings"),
+    ("decoder.positional_embedding", "decoder.embed_positions.weight", "decoder/position_encodings/encodings"),
 )
 #: CTranslate2 calls a layer norm's weight and bias by the names of the paper (arXiv:1607.06450).
 _NORMS = ("ln_post", "decoder.ln", "attn_ln", "mlp_ln")

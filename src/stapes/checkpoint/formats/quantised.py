@@ -17,13 +17,7 @@ BLOCK = 32  # numbers per block, in each of these formats
 
 #: Bytes per block: float16 scale (2), float16 offset of *_1 (2), fifth bits of q5 (4), then 16 bytes of 4-bit
 #: or 32 of 8-bit numbers.
-BLOCK_BYTES = {
-    "q4_0": 2 + 16,
-    "q4_1": 2 + 2 + 16,
-    "q5_0": 2 + 4 + 16,
-    "q5_1": 2 + 2 + 4 + 16,
-    "q8_0": 2 + 32,
-}
+BLOCK_BYTES = {"q4_0": 2 + 16, "q4_1": 2 + 2 + 16, "q5_0": 2 + 4 + 16, "q5_1": 2 + 2 + 4 + 16, "q8_0": 2 + 32}
 
 
 def dequantise(kind: str, raw: Array) -> Array:

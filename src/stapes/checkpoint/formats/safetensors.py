@@ -12,23 +12,23 @@ from typing import Any
 
 from stapes.checkpoint.files import MAX_DIMENSIONS, FileBytes, parse_json
 from stapes.checkpoint.formats.stored import WIDTHS, StoredTensor, plain
-from stapes.checkpoint.formats.unsupported import HEAD_BYTES, MLX, describe_file
+from stapes.checkpoint.formats.unsupported import MLX, describe_file
 from stapes.errors import CheckpointError
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-MAX_OFFSET = 1 << 62  # far beyond any file; larger numbers are forged
-KINDS = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "F64": "float64"}
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MAX_OFFSET = 1 << 62  # far beyond any file; larger numbers are forged
+_KINDS = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "F64": "float64"}
 
 
-def is_safetensors(head: bytes, size: int) -> bool:
+def is_safetensors(data: FileBytes) -> bool:
     """Tell from a file's first bytes and its size whether it can be one."""
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8
+    head = data.head
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= data.size - 8
 
 
 def refuse_unsupported(data: FileBytes) -> None:
     """Raise CheckpointError where a file is known to be something else: a Git LFS pointer, a web page."""
-    head = data.read(0, min(HEAD_BYTES, data.size), "its head")
-    if not is_safetensors(head, data.size) and (what := describe_file(head)):
+    if not is_safetensors(data) and (what := describe_file(data.head)):
         raise CheckpointError(f"{data.name}: is {what}")
 
 
@@ -41,9 +41,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     data = FileBytes(path)
     refuse_unsupported(data)
     length = int.from_bytes(data.read(0, 8, "the header's length"), "little")
-    if length > MAX_HEADER_BYTES:
+    if length > _MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"{path}: a header of {length} bytes exceeds the format's limit of {MAX_HEADER_BYTES}; "
+            f"{path}: a header of {length} bytes exceeds the format's limit of {_MAX_HEADER_BYTES}; "
             "this is not a safetensors file, or it is damaged: fetch it again"
         )
     header = parse_json(data.read(8, length, "the header"), f"{path}: header")
@@ -70,18 +70,18 @@ def _span(entry: object, what: str) -> tuple[int, int]:
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)):
         raise CheckpointError(f"{what} has no two data_offsets in the header; fetch the file again")
     begin, end = offsets
-    if not 0 <= begin <= end < MAX_OFFSET:
+    if not 0 <= begin <= end < _MAX_OFFSET:
         raise CheckpointError(f"{what} has impossible data_offsets; the file is damaged: fetch it again")
     return begin, end
 
 
 def _tensor(data: FileBytes, start: int, entry: dict[str, Any], what: str) -> StoredTensor:
-    shape, kind = entry.get("shape"), str(entry.get("dtype"))
-    kind = KINDS.get(kind, kind)
+    shape, dtype = entry.get("shape"), str(entry.get("dtype"))
+    kind = _KINDS.get(dtype, dtype)
     if not (
         isinstance(shape, list)
         and len(shape) <= MAX_DIMENSIONS
-        and all(type(size) is int and 0 <= size < MAX_OFFSET for size in shape)
+        and all(type(size) is int and 0 <= size < _MAX_OFFSET for size in shape)
     ):
         raise CheckpointError(f"{data.name}: {what} has shape {shape!r:.80}; fetch the file again")
     begin, end = entry["data_offsets"]

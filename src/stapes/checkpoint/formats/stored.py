@@ -45,7 +45,7 @@ def plain(data: FileBytes, offset: int, kind: str, shape: tuple[int, ...], what:
         part = (stop - first, *shape[1:])
         start = offset + first * row_bytes
         if kind == "bfloat16":
-            return widen_bfloat16(data.array(start, "<u2", part, what))
+            return _widen_bfloat16(data.array(start, "<u2", part, what))
         if kind == "float64":
             with np.errstate(over="ignore"):  # beyond float32 is infinity, as where PyTorch rounds
                 return data.array(start, "<f8", part, what).astype(np.float32)
@@ -54,9 +54,8 @@ def plain(data: FileBytes, offset: int, kind: str, shape: tuple[int, ...], what:
     return StoredTensor(shape, kind, read)
 
 
-def widen_bfloat16(bits: Array) -> Array:
-    """Give the float32 numbers whose upper halves are `bits` (uint16): exact."""
-    widened: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+def _widen_bfloat16(bits: Array) -> Array:
+    widened: Array = (bits.astype(np.uint32) << 16).view(np.float32)  # exact
     return widened
 
 

@@ -25,7 +25,7 @@ _MOST_IN_A_KEY = 64
 _FORGED = 1 << 62  # no size or offset in a file is as large
 
 #: Storage types that hold weights -> how stapes calls their numbers. Others may stand in a file, unread.
-STORAGE_KINDS = {
+_STORAGE_KINDS = {
     "HalfStorage": "float16",
     "FloatStorage": "float32",
     "BFloat16Storage": "bfloat16",
@@ -54,11 +54,7 @@ _GLOBALS = re.compile(
 _DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
 _TENSORS = {"torch._utils._rebuild_tensor": 4, "torch._utils._rebuild_tensor_v2": 6}
 _PARAMETERS = frozenset(
-    {
-        "torch.nn.parameter.Parameter",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-    }
+    {"torch.nn.parameter.Parameter", "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 )
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"  # (function, class, its arguments, attributes)
 
@@ -291,7 +287,7 @@ class _Machine:
         if not _is_count(count):
             raise self.refusal("a storage without type and size")
         name = kind.text.rpartition(".")[2]  # torch.HalfStorage, torch.cuda.HalfStorage
-        self.push(Storage(STORAGE_KINDS.get(name, name), key, count))
+        self.push(Storage(_STORAGE_KINDS.get(name, name), key, count))
 
 
 def _is_key(value: object) -> bool:

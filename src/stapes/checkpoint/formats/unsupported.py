@@ -1,6 +1,6 @@
 """Describes unsupported formats: a file by its first bytes, a folder or repository by its file names.
 
-Each description ends with the way out. Which format a checkpoint has is decided in sniff.py, by content.
+Each description ends with the way out. Which format a checkpoint has is decided in open.py, by content.
 """
 
 from __future__ import annotations

@@ -38,16 +38,10 @@ ANSWER_VARIABLE = "HF_HUB_ETAG_TIMEOUT"
 
 _NOT_WRITTEN = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 #: Small files beside the weights, where a model has them.
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "vocab.json",
-    "added_tokens.json",
-    "tokenizer_config.json",
-    "vocabulary.json",
-    "vocabulary.txt",
-)
+_COMPANIONS = (
+    "config.json", "generation_config.json", "tokenizer.json", "vocab.json", "added_tokens.json",
+    "tokenizer_config.json", "vocabulary.json", "vocabulary.txt",
+)  # fmt: skip
 
 
 def cached_folder(hub_id: str) -> Path | None:
@@ -65,10 +59,9 @@ def cached_folder(hub_id: str) -> Path | None:
     found = weights_in(name for name in (WEIGHTS, INDEX, CT2_WEIGHTS) if cached(name))
     if config is None or not found:
         return None
-    weights = found[0]
     folder = config.parent
     index = folder / INDEX
-    needed = shard_names(read_json_object(index), index) if weights == INDEX else [weights]
+    needed = shard_names(read_json_object(index), index) if found[0] == INDEX else found[:1]
     return folder if all((folder / name).is_file() for name in needed) else None
 
 
@@ -92,7 +85,7 @@ def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, ca
         if weights != CT2_WEIGHTS:  # refused before gigabytes are fetched
             config = Path(hub.hf_hub_download(hub_id, "config.json", **at))
             check_network(read_json_object(config), config)
-        wanted = [name for name in COMPANIONS if name in files]
+        wanted = [name for name in _COMPANIONS if name in files]
         if weights == INDEX:
             index = Path(hub.hf_hub_download(hub_id, INDEX, **at))
             wanted += [INDEX, *shard_names(read_json_object(index), index)]
