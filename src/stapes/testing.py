@@ -19,15 +19,12 @@ from stapes.audio.pcm import SAMPLE_RATE
 from stapes.backends.base import (
     BackendInfo,
     FloatArray,
-    LogMelKernel,
     RowId,
     RowResult,
     RowStep,
-    TokenColumnsKernel,
     WindowId,
 )
 from stapes.backends.handles import Handles, HandlesBackend
-from stapes.backends.numerics import log10_mel, token_columns
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.sampling import choose, constrain, probe
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData, parameter_shapes
@@ -195,11 +192,6 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
         self.n_steps = 0
 
     @property
-    def log10_mel(self) -> LogMelKernel:
-        """NumPy's log-mel."""
-        return log10_mel
-
-    @property
     def info(self) -> BackendInfo:
         """Next to nothing."""
         return BackendInfo(
@@ -210,11 +202,6 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
     def n_open(self) -> int:
         """Windows and rows that were not given back."""
         return len(self.ledger)
-
-    @property
-    def token_columns(self) -> TokenColumnsKernel:
-        """NumPy's alignment."""
-        return token_columns
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Remember each window's sound by its checksum."""

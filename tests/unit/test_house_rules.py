@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,93 @@ def test_no_token_id_stands_in_the_code(path: Path) -> None:
                 f"line {node.lineno}: {node.value} belongs to one vocabulary: take ids from the tokenizer, sizes from "
                 "the checkpoint"
             )
+
+
+def classes() -> dict[str, ast.ClassDef]:
+    """Give every class at the top of a file, by "module.name"."""
+    return {
+        f"{module_name(path)}.{node.name}": node
+        for path in FILES
+        for node in parsed(path).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def is_protocol(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).startswith("Protocol") for base in node.bases)
+
+
+def own_methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    found = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {one.name: one for one in found if not one.name.startswith("_")}
+
+
+def members(node: ast.ClassDef, by_name: dict[str, ast.ClassDef]) -> set[str]:
+    """Give the names of methods and attributes, those of base classes included."""
+    found = set(own_methods(node))
+    for one in ast.walk(node):
+        if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) and ast.unparse(one.value) == "self":
+            found.add(one.attr)
+        elif isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+            found.add(one.target.id)
+    for base in node.bases:
+        if (above := by_name.get(ast.unparse(base).partition("[")[0])) is not None:
+            found |= members(above, by_name)
+    return found
+
+
+def documented_elsewhere(node: ast.ClassDef, by_name: dict[str, ast.ClassDef]) -> set[str]:
+    """Give the names that a Protocol documents for a class which has most of that Protocol's members."""
+    has = members(node, by_name)
+    protocols = [set(own_methods(one)) for one in by_name.values() if is_protocol(one)]
+    return {name for names in protocols if 2 * len(names & has) > len(names) for name in names}
+
+
+def test_what_is_public_is_documented() -> None:
+    wanted: dict[str, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    by_name = {name.rpartition(".")[2]: node for name, node in classes().items()}
+    for path in FILES:
+        module = wanted[module_name(path)] = parsed(path)
+        for node in module.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+                wanted[f"{module_name(path)}.{node.name}"] = node
+    for name, node in classes().items():
+        if is_protocol(node) or not node.name.startswith("_"):
+            elsewhere = set() if is_protocol(node) else documented_elsewhere(node, by_name)
+            wanted |= {f"{name}.{one}": it for one, it in own_methods(node).items() if one not in elsewhere}
+    missing = sorted(name for name, node in wanted.items() if not ast.get_docstring(node))
+    assert len(wanted) > 500
+    assert not missing, f"without a docstring: {missing}"
+
+
+@pytest.mark.parametrize("name", ["stapes", "stapes.output", "stapes.report", "stapes.tokenizer"])
+def test_what_a_package_exports_is_documented(name: str) -> None:
+    package = import_module(name)
+    exported = [getattr(package, one) for one in package.__all__]
+    own = [one for one in exported if inspect.isclass(one) or inspect.isroutine(one)]
+    assert own
+    assert not [one.__qualname__ for one in own if not inspect.getdoc(one)]
+
+
+def test_a_method_without_a_protocol_needs_its_own_docstring() -> None:
+    source = """
+class Reader(Protocol):
+    def read(self): ...
+    def close(self): ...
+    def size(self): ...
+class File:
+    def __init__(self): self.size = 0
+    def read(self): ...
+    def lock(self): ...
+class Locked(File):
+    def close(self): ...
+class Lock:
+    def close(self): ...
+"""
+    found = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    assert documented_elsewhere(found["File"], found) == {"read", "close", "size"}
+    assert documented_elsewhere(found["Locked"], found) == {"read", "close", "size"}
+    assert documented_elsewhere(found["Lock"], found) == set()
 
 
 @each_file

@@ -98,7 +98,6 @@ class LogMel:
         return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
 
     def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
-        """Frames of log10 power (n_mels, n_frames) of stretches inside the content, 3000 frames at most."""
         found = [np.empty((self.n_mels, 0), np.float32)]
         for first, end in stretches:
             assert 0 <= first <= end <= self.content_frames, (first, end)
@@ -185,7 +184,6 @@ def _normalised(log10_power: Mel, maximum: np.float32) -> Mel:
 
 
 def _padded(frames: Mel) -> Mel:
-    """Frames, then 0.0 up to 3000."""
     n_mels, n_frames = frames.shape
     assert n_frames <= N_FRAMES, n_frames
     window = np.zeros((n_mels, N_FRAMES), np.float32)

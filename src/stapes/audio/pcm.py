@@ -187,9 +187,11 @@ def recording_of_array(name: str, samples: Samples, *, warnings: tuple[str, ...]
 class _Storage(Protocol):
     n_samples: int
 
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]: ...
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Samples start..stop, int16 or float32."""
 
-    def close(self) -> object: ...
+    def close(self) -> object:
+        """Free the samples."""
 
 
 class _SharedStorage:

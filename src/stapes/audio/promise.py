@@ -180,7 +180,6 @@ def _stated(size: int) -> int | None:
 
 
 def _chunks(source: ByteSource, kind: _Chunks) -> Iterator[tuple[bytes, int, int]]:
-    """Name, size and start of each chunk's contents."""
     start = kind.first
     for _ in range(_MAX_CHUNKS):
         source.seek(start)

@@ -203,7 +203,6 @@ def _gives_text(file: Any) -> bool:
 
 
 def _copy_pipe(read: Callable[[int], bytes], label: str) -> IO[bytes]:
-    """Copy what a pipe gives into memory, or above _PIPE_MEMORY_BYTES into an unlinked temporary file."""
     import tempfile  # noqa: PLC0415 (8 ms, for pipes only)
 
     copy = tempfile.SpooledTemporaryFile(max_size=_PIPE_MEMORY_BYTES)  # noqa: SIM115 (it outlives this function)

@@ -147,6 +147,7 @@ class Handles(Generic[Memory, Cache]):
 class HandlesBackend(Generic[Memory, Cache]):
     """What backends have in common: lifetimes, lengths, and NumPy's kernels where a backend has none of its own."""
 
+    spec: ModelSpec
     ledger: Handles[Memory, Cache]
 
     @property

@@ -90,7 +90,6 @@ class FileBytes:
         return digest.hexdigest()
 
     def _pieces(self, offset: int, size: int) -> Iterator[tuple[mmap.mmap, int, int]]:
-        """Give (file, start, stop) for each file that the bytes lie in."""
         for part in self._parts:
             start, stop = max(offset, 0), min(offset + size, len(part))
             if start < stop:

@@ -44,7 +44,6 @@ def _open_folder(folder: Path, name: str) -> Checkpoint:
 
 
 def _content_of(folder: Path) -> str:
-    """Say what a folder holds instead of a checkpoint, and what to do."""
     names = sorted(entry.name for entry in folder.iterdir())
     for name in weights_in(names):
         path = folder / name

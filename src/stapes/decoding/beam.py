@@ -38,26 +38,22 @@ class BeamRows:
 
     @property
     def first_choice(self) -> Choice:
-        """One more than the beam is wide, since one of them may be end-of-text."""
-        return Top(self._beam.size + 1)
+        return Top(self._beam.size + 1)  # one of them may be end-of-text
 
     @property
     def done(self) -> bool:
-        """Whether enough rows have finished, or the rows are full."""
         full = self._n_sampled >= self._setting.max_tokens
         return self._n_sampled > 0 and (full or len(self._finished) >= self._beam.max_finished)
 
     def begin(self, row: RowId, result: RowResult) -> None:
-        """Let the first tokens of one row become the beam: where all rows are equal, they are one."""
-        self._live = [Hypothesis(row, (), 0.0)]
+        self._live = [Hypothesis(row, (), 0.0)]  # one row: at first all rows are equal
         self.accept([result])
 
     def steps(self) -> list[RowStep]:
-        """One token per live row."""
         return [one.step(self._setting.rules, self.first_choice) for one in self._live]
 
     def accept(self, results: Sequence[RowResult]) -> None:
-        """Rank every row's continuations; the best that do not end live on, those that end before them finish."""
+        # The best continuations that do not end live on; those that end, and rank before the last of these, finish.
         candidates = [
             _Next(one.row, (*one.tokens, token), add32(one.sum_logprob, logprob))
             for one, result in zip(self._live, results, strict=True)
@@ -92,7 +88,6 @@ class BeamRows:
         self._live = live
 
     def candidates(self) -> list[Candidate]:
-        """What has finished; if that is less than the beam is wide, the best live rows too."""
         found = list(self._finished)
         sums = np.array([one.sum_logprob for one in self._live], dtype=np.float32)
         for i in np.argsort(sums)[::-1]:
@@ -102,7 +97,6 @@ class BeamRows:
         return found
 
     def close(self) -> None:
-        """Give all rows back."""
         for one in self._live:
             self._setting.backend.close(one.row)
         self._live = []

@@ -37,19 +37,16 @@ class PickRows:
 
     @property
     def first_choice(self) -> Choice:
-        """One draw per row: all rows begin with the same prompt."""
         return Draw(self._temperature, self._uniforms) if self._temperature > 0 else Best()
 
     @property
     def done(self) -> bool:
-        """Whether every row has ended."""
         return bool(self._rows) and not any(self._live(one) for one in self._rows)
 
     def _live(self, one: Hypothesis) -> bool:
         return one.tokens[-1] != self._setting.rules.eot and len(one.tokens) < self._setting.max_tokens
 
     def begin(self, row: RowId, result: RowResult) -> None:
-        """Fork a row for every first token."""
         backend = self._setting.backend
         rows = [row, *(backend.fork(row) for _ in result.ids[1:])]
         self._open.update(rows)
@@ -59,7 +56,6 @@ class PickRows:
         self._close_ended()
 
     def steps(self) -> list[RowStep]:
-        """One token per live row."""
         draws: list[Choice] = [Draw(self._temperature, (u,)) for u in self._uniforms]
         choices = draws or [Best()]
         return [
@@ -69,7 +65,6 @@ class PickRows:
         ]
 
     def accept(self, results: Sequence[RowResult]) -> None:
-        """Append what was chosen."""
         incoming = iter(results)
         self._rows = [self._grown(one, next(incoming)) if self._live(one) else one for one in self._rows]
         self._uniforms = self._draw()
@@ -81,7 +76,6 @@ class PickRows:
         return replace(one, tokens=(*one.tokens, result.ids[0]), sum_logprob=total)
 
     def candidates(self) -> list[Candidate]:
-        """Every row, end-of-text cut off."""
         eot = self._setting.rules.eot
         return [
             Candidate(one.tokens[:-1] if one.tokens[-1] == eot else one.tokens, one.sum_logprob) for one in self._rows
@@ -94,7 +88,6 @@ class PickRows:
                 self._setting.backend.close(one.row)
 
     def close(self) -> None:
-        """Give all rows back."""
         for row in self._open:
             self._setting.backend.close(row)
         self._open.clear()

@@ -48,6 +48,5 @@ def find_loop(tokens: Sequence[int], before: Sequence[int] = ()) -> Loop | None:
 
 
 def _runs(same: np.ndarray) -> list[tuple[int, int]]:
-    """Give the stretches of True: first, and first behind the end."""
     edges = np.flatnonzero(np.diff(same.astype(np.int8), prepend=0, append=0))
     return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]

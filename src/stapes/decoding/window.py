@@ -192,7 +192,6 @@ class WindowDecoder:
         self._begun = True
 
     def _end_try(self) -> None:
-        """Rank what was found; keep it, or go on to the next temperature."""
         setting, temperature = self._setting, self._temperature
         best = rank(self._rows.candidates(), setting.search.length_penalty)
         check_answer(best.sum_logprob)

@@ -69,6 +69,5 @@ def _shown(text: str) -> str:
 
 
 def _clock(time: int) -> str:
-    """Write a time as H:MM:SS.xx."""
     minutes, rest = divmod(time, 6000)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"

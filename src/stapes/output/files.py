@@ -214,7 +214,6 @@ def _temporary_name(name: str, number: int) -> str:
 
 
 def _remove_left_over(places: Iterable[Path], inputs: InputFiles) -> None:
-    """Remove temporary files of these places whose process has ended."""
     begun: dict[Path, set[str]] = {}
     for place in places:
         begun.setdefault(place.parent, set()).update((place.name, f"{zlib.crc32(os.fsencode(place.name)):08x}"))

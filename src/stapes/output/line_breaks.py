@@ -198,7 +198,6 @@ def _narrow(part: str, widest: int, *, finely: bool) -> Iterator[str]:
 
 
 def _share(word: Word, texts: Sequence[str]) -> Iterator[Word]:
-    """Share a word's time among its parts by their columns."""
     widths = [max(1, columns(text.strip())) for text in texts]
     step_s = (word.end_s - word.start_s) / max(1, sum(widths))
     done = 0
@@ -270,13 +269,11 @@ def break_cost(left: str, right: str, pause_s: float) -> float:
 
 
 def _leans_back(text: str) -> bool:
-    """Whether no line may begin with a text."""
     begins_a_word = text[0] in _EITHER | _DASHES | {".", "…"} and any(map(str.isalnum, text))
     return text[0] in _NEVER_FIRST and not begins_a_word
 
 
 def _leans_on(text: str) -> bool:
-    """Whether no line may end with a text."""
     return text[-1] in _NEVER_LAST and not (text[-1] in _EITHER and any(map(str.isalnum, text)))
 
 
@@ -292,7 +289,6 @@ def _spaced_cost(left: str, right: str) -> float:
 
 
 def _words_cost(left: str, right: str) -> float:
-    """Say what a break between two words without a mark costs."""
     before, after = left.lower().strip(_QUOTES), right.lower().strip(_AROUND_WORDS)
     if before in LEANERS or left[-1] in _DASHES:  # "up- and downwards"
         return _LEANING

@@ -64,5 +64,4 @@ def _without_tags(text: str) -> str:
 
 
 def _clock(time: int) -> str:
-    """Write a time as MM:SS.xx, with as many minutes as there are."""
     return f"{time // 6000:02d}:{time // 100 % 60:02d}.{time % 100:02d}"

@@ -102,8 +102,6 @@ def _width(line: Sequence[Piece]) -> int:
 
 
 class _Lines(NamedTuple):
-    """The lines of a subtitle that is begun."""
-
     cost: float
     starts: tuple[int, ...]  # the pieces that begin lines
     width: int  # of the last one
@@ -130,7 +128,6 @@ class _Chooser:
         self._sentences = [0, *accumulate(int(i > 0 and one.break_cost == SENTENCE) for i, one in enumerate(found))]
 
     def choose(self) -> list[tuple[int, ...]]:
-        """Give for each subtitle the pieces that begin its lines."""
         best = [0.0] + [math.inf] * self._n
         lines: list[tuple[int, ...]] = [()] * (self._n + 1)
         for first in range(self._n):
@@ -188,7 +185,6 @@ class _Chooser:
         return self._widths[end] - self._widths[start] - self._spaces[start]
 
     def _cue_cost(self, first: int, end: int) -> float:
-        """Say what a subtitle costs, but for the breaks of its lines."""
         limits = self._limits
         next_s = self._starts[end] if end < self._n else math.inf
         shown_s = min(next_s - self._starts[first], limits.max_duration_s)

@@ -226,7 +226,6 @@ class _Lines:
 
     @property
     def rest(self) -> list[Word]:
-        """The last subtitle."""
         return self._words
 
 

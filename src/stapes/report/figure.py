@@ -46,8 +46,6 @@ _FONTS: Final[tuple[str, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value of windows and tries, with the usual limit of what is accepted."""
-
     label: str
     name: str
     limit: float | None
@@ -134,18 +132,15 @@ class _Sheet:
 
     @property
     def inches(self) -> float:
-        """How wide a panel is."""
         return self._width - _LEFT - _RIGHT
 
     def write(self, title: str, first: str, end: str) -> None:
-        """Write the head line."""
         y = 1 - 0.25 / self._height
         self.figure.text(_LEFT / self._width, y, plain_name(title), fontsize=12, va="center")
         right = 1 - _RIGHT / self._width
         self.figure.text(right, y, f"{first} – {end}", fontsize=12, va="center", ha="right")
 
     def panel(self, *, gap: float = _GAP, most_width: float = _WIDEST) -> Any:
-        """Add the next panel."""
         height = next(self._heights)
         self._y -= height + gap
         inches = min(self.inches, most_width)

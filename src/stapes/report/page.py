@@ -152,7 +152,6 @@ def _legend(transcript: Transcript) -> str:
 
 
 def _decisions(transcript: Transcript) -> Iterator[str]:
-    """Write what was decided: the language, and window by window."""
     yield '<section id="decisions"><h2>Windows</h2>\n'
     if transcript.language_guess is not None:
         yield language_table(transcript.language_guess)

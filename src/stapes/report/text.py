@@ -69,7 +69,6 @@ def _words(segment: Segment) -> str:
 
 
 def _word(word: Word) -> str:
-    """Mark a word without the spaces around it."""
     match = _EDGES.fullmatch(word.text)
     before, text, after = match.groups() if match else ("", word.text, "")
     marked = f'<span class="w {step_of(word.probability)}">{escaped(text)}</span>' if text else ""

@@ -33,7 +33,7 @@ from stapes.backends.native.library import library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
 from stapes.backends.resources import usable_cores
-from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.checkpoint.base import Checkpoint
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS
 
@@ -55,7 +55,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
         Raises OptionError for a set that this machine lacks, BackendError if there is not enough memory.
         """
         native = library()
-        self.spec: ModelSpec = checkpoint.spec
+        self.spec = checkpoint.spec
         self._isa = choose_isa(isa or os.environ.get(ISA_VARIABLE), native.isa_names())
         self._threads = min(threads or usable_cores(), _MOST_THREADS)
         self._native = native
@@ -75,7 +75,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
             precisions=PRECISIONS,
             isa=self._isa,
         )
-        self.ledger: Handles[Any, Any] = Handles(spec)
+        self.ledger = Handles(spec)
 
     @property
     def log10_mel(self) -> LogMelKernel:

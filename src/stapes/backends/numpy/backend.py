@@ -27,7 +27,7 @@ from stapes.backends.numpy.kernels import gelu, softmax
 from stapes.backends.numpy.weights import ID_BLOCK, Weights
 from stapes.backends.resources import usable_cores
 from stapes.backends.sampling import choose, constrain, probe
-from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.checkpoint.base import Checkpoint
 from stapes.runtime.processes import ForkGate, register
 
 T = TypeVar("T")
@@ -59,9 +59,9 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         """Take the weights as float32; threads: None uses every core that the process may use."""
-        self.spec: ModelSpec = checkpoint.spec
+        self.spec = checkpoint.spec
         self._weights = Weights(checkpoint.tensors, self.spec)
-        self.ledger: Handles[_Memory, _Cache] = Handles(self.spec)
+        self.ledger = Handles(self.spec)
         self._threads = threads or usable_cores()
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
@@ -95,7 +95,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return [self.ledger.add_window(memory) for memory in memories]
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
-        """Project an encoded window (n_audio_ctx, d) to every decoder layer's keys and values."""
         w, spec = self._weights, self.spec
         width = spec.n_text_state // spec.n_text_head
         shape = (spec.n_text_layer, spec.n_text_head)
@@ -243,7 +242,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
 
 def _wanted_positions(step: RowStep) -> set[int]:
-    """Tell after which of a row's new tokens logits are needed."""
     last = {len(step.tokens) - 1} if step.choice is not None else set()
     return last | {one.position for one in step.probes} | set(step.logits_at)
 
@@ -259,7 +257,6 @@ def _allowed_span(step: RowStep, position: int, n_vocab: int) -> slice:
 
 
 def _answer(step: RowStep, logits: dict[int, FloatArray], attention: FloatArray | None) -> RowResult:
-    """Turn logits by position into what the step asked for."""
     probes = tuple(probe(logits[one.position], one) for one in step.probes)
     whole = np.stack([logits[position] for position in step.logits_at]) if step.logits_at else None
     ids: tuple[int, ...] = ()

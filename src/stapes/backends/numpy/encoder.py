@@ -65,5 +65,4 @@ def _convolve(x: FloatArray, name: str, stride: int, w: Weights, share: Share) -
 
 
 def _parts(n: int) -> list[slice]:
-    """Cut n positions into stretches for the threads."""
     return [slice(start, min(start + _PART, n)) for start in range(0, n, _PART)]

@@ -69,7 +69,6 @@ def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
 
 
 def _read_structure(data: FileBytes) -> tuple[dict[str, _Raw], dict[str, str]]:
-    """Read what lies where; gives tensors and aliases by name."""
     cursor = Cursor(data)
     version = cursor.number("I", "the version")
     if version != _VERSION:
@@ -175,8 +174,6 @@ def _scaled(data: FileBytes, name: str, weight: _Raw, scale: _Raw) -> StoredTens
 
 
 def _spec(data: FileBytes, raw: Mapping[str, _Raw]) -> ModelSpec:
-    """Take the sizes from the tensors' shapes and the stored numbers of heads."""
-
     def size(name: str, axis: int, dimensions: int) -> int:
         shape = raw[name][1] if name in raw else ()
         if len(shape) != dimensions:
@@ -211,7 +208,6 @@ def _spec(data: FileBytes, raw: Mapping[str, _Raw]) -> ModelSpec:
 
 
 def _setting(data: FileBytes, raw: Mapping[str, _Raw], name: str, default: int) -> int:
-    """Read a stored integer, or give the default where it is not stored."""
     if name not in raw:
         return default
     kind, shape, offset = raw[name]

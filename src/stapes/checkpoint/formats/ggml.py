@@ -87,7 +87,6 @@ def _read_vocabulary(cursor: Cursor, spec: ModelSpec) -> VocabularyData | None:
 
 
 def _read_tensors(cursor: Cursor) -> dict[str, StoredTensor]:
-    """Read where each tensor lies, to the end of the file."""
     found: dict[str, StoredTensor] = {}
     while cursor.offset < cursor.data.size:
         name, tensor = _read_tensor(cursor)
@@ -119,7 +118,6 @@ def _read_tensor(cursor: Cursor) -> tuple[str, StoredTensor]:
 
 
 def _describe(cursor: Cursor, name: str, kind: str, shape: tuple[int, ...]) -> StoredTensor:
-    """Step over a tensor's numbers and say how to read them."""
     data, what = cursor.data, f"tensor {name!r:.80}"
     if kind not in BLOCK_BYTES:
         return plain(data, cursor.skip(math.prod(shape) * WIDTHS[kind], what), kind, shape, what)

@@ -75,7 +75,6 @@ def check_network(config: dict[str, Any], path: Path) -> None:
 
 
 def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
-    """Take the sizes from config.json."""
     spec = spec_of({ours: positive_int(config, theirs, str(path)) for ours, theirs in _SIZES.items()}, str(path))
     for side in ("encoder", "decoder"):
         inner = config.get(f"{side}_ffn_dim", 4 * spec.n_audio_state)
@@ -105,7 +104,6 @@ def shard_names(index: dict[str, Any], path: Path) -> list[str]:
 
 
 def _read_weights(folder: Path) -> dict[str, StoredTensor]:
-    """Read model.safetensors, or else the shards of the index."""
     if (folder / WEIGHTS).is_file():
         return read_safetensors(folder / WEIGHTS)
     index = folder / INDEX

@@ -35,8 +35,6 @@ _MAX_ENTRIES = 1 << 16  # large-v3 has 1,270
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where the bytes of an archive's entry lie in the file."""
-
     offset: int
     size: int
     checksum: int  # CRC-32
@@ -147,7 +145,6 @@ def _pickle_of(entries: Mapping[str, _Entry], data: FileBytes) -> bytes:
 
 
 def _stored(state: dict[str, Any], entries: Mapping[str, _Entry], data: FileBytes) -> dict[str, StoredTensor]:
-    """Describe how to read each tensor of a state dict; other values are skipped."""
     found = {}
     for name, value in state.items():
         if isinstance(value, Inert):

@@ -45,7 +45,6 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 
 
 def _shown(name: str) -> str:
-    """Show a token's name in an error: as it is, if it is short and can be printed."""
     return name if len(name) <= 60 and name.isprintable() else f"{name!r:.60}"
 
 
@@ -73,7 +72,6 @@ class _Statements:
 
     @property
     def ids(self) -> dict[str, int]:
-        """Every id by its token's name, in the order of the ids."""
         return dict(sorted(((name, index) for name, (index, _) in self._found.items()), key=lambda item: item[1]))
 
 
@@ -88,7 +86,6 @@ def read_vocabulary(folder: Path) -> VocabularyData | None:
 
 
 def _read_tokens(folder: Path, statements: _Statements) -> tuple[bytes, ...]:
-    """Read the tokenizer's files: give the ordinary tokens, note the ids of the others."""
     places = [folder / name for name in ("tokenizer.json", "vocab.json", "vocabulary.json", "vocabulary.txt")]
     path = next(filter(is_file, places), None)
     added: dict[str, Any] = {}
@@ -125,7 +122,6 @@ def _counts_beside(token: str) -> bool:
 
 
 def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take the vocabulary and the added tokens out of a `tokenizers` file."""
     model, added = found.get("model"), found.get("added_tokens", [])
     if isinstance(model, dict) and model.get("type") not in (None, "BPE"):
         raise CheckpointError(
@@ -142,7 +138,6 @@ def _from_tokenizer(found: dict[str, Any], path: Path) -> tuple[dict[str, Any], 
 
 
 def _from_tokenizer_config(path: Path) -> Iterator[tuple[str, int]]:
-    """Give the tokens that tokenizer_config.json adds (`added_tokens_decoder`), with their ids."""
     decoder = read_json_object(path).get("added_tokens_decoder") if is_file(path) else None
     for index, entry in (decoder or {}).items() if isinstance(decoder, dict) else ():
         content = entry.get("content") if isinstance(entry, dict) else None
@@ -245,7 +240,6 @@ def _add_config_id(stated: Any, token: str, path: Path, key: str, statements: _S
 
 
 def _object(found: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """Give the JSON object under a key; an empty one if there is none."""
     value = found.get(key)
     if value is not None and not isinstance(value, dict):
         raise CheckpointError(f"{path}: {key} is {value!r:.60}, expected names with their ids; fetch it again")

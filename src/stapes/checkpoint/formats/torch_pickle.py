@@ -169,7 +169,6 @@ class _Machine:
         self.take(8)
 
     def pop_to_mark(self) -> list[Any]:
-        """Take what lies above the last mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
                 items = self.stack[index + 1 :]
@@ -250,7 +249,6 @@ class _Machine:
         self.push(self.value_of(function, arguments))
 
     def value_of(self, function: Any, arguments: Any) -> Any:
-        """Say what a call would have given, without making it."""
         if not isinstance(function, Name) or type(arguments) is not tuple:
             raise self.refusal("a call of something that is no name")
         if function.text == _SUBCLASS and len(arguments) == 4:

@@ -42,8 +42,6 @@ class InstalledModel:
 
 @dataclass(frozen=True, slots=True)
 class _ModelRequest:
-    """What a name stands for, and where to look for it."""
-
     name: str
     model: KnownModel | None
     hub_ids: tuple[str, ...]

@@ -134,7 +134,6 @@ def _within(limit_s: float, ask: Callable[[], Iterable[str]]) -> Iterable[str]:
 
 
 def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
-    """Say why a model could not be fetched, and what to do."""
     kinds = {kind.__name__ for kind in type(exc).__mro__}
     if "GatedRepoError" in kinds:
         why = f"its owner asks for your consent: give it on https://huggingface.co/{hub_id} and set HF_TOKEN"
@@ -189,7 +188,6 @@ def _hub() -> ModuleType:
 
 
 def _reporter(progress: DownloadProgress) -> type[Any]:
-    """Make a progress bar class that draws nothing and tells `progress` of bytes."""
     bar: Any = importlib.import_module("tqdm").tqdm  # comes with huggingface_hub
 
     class Reporter(bar):  # type: ignore[misc]

@@ -110,7 +110,6 @@ def _hub_ids(model: KnownModel) -> tuple[str, ...]:
 
 
 def _short_names(model: KnownModel) -> tuple[str, ...]:
-    """Give the hub ids without their owner, and whisper-NAME for each name."""
     return (*(hub_id.partition("/")[2] for hub_id in _hub_ids(model)), *(f"whisper-{name}" for name in _names(model)))
 
 
@@ -142,8 +141,6 @@ def name_in(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What an address on the hub leads to."""
-
     name: str  # owner/name
     kind: str  # "tree", "blob", "resolve", ..., or empty for a model's own page
     revision: str
@@ -151,7 +148,6 @@ class _Page:
 
     @classmethod
     def of(cls, text: str) -> _Page | None:
-        """Read an address; None for a text that is none."""
         found = _ADDRESS.fullmatch(text) if len(text) <= _LONGEST else None
         if found is None:
             return None
