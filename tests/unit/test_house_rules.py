@@ -40,6 +40,7 @@ STRANGERS = (
     ("stapes.checkpoint", "stapes.audio"),
 )
 MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_POSITIONAL = 60, 600, 6
+MAX_GUARD_LINES = 150
 #: From the first special token of the English vocabulary to the last timestamp of large-v3.
 TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
@@ -177,6 +178,33 @@ def test_the_registry_of_backends_is_lazy() -> None:
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
         for name in (module, *names):
             assert not inside(name, "stapes.backends") or name == "stapes.backends.base", f"line {node.lineno}"
+
+
+def test_guards_are_short_and_only_their_order_knows_them_all() -> None:
+    guards = [path for path in FILES if path.parent.name == "guards" and path.parent.parent.name == "recording"]
+    assert {path.stem for path in guards} == {
+        "__init__",
+        "loop",
+        "order",
+        "pause",
+        "rules",
+        "silence",
+        "speech",
+        "state",
+    }
+    shared = ("stapes.recording.guards.rules", "stapes.recording.guards.state")
+    for path in guards:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_GUARD_LINES, path.name
+        known = {other for _, other in imported(path) if inside(other, "stapes.recording.guards")}
+        if path.stem in ("rules", "state"):
+            assert known <= {shared[0]}, f"{path.name} knows a guard: {known}"
+        elif path.stem != "order":
+            assert known <= set(shared), f"{path.name} knows another guard: {known}"
+
+
+def test_only_the_recording_task_drives_a_seek_loop() -> None:
+    drivers = {module_name(path) for path in FILES for _, other in imported(path) if other == "stapes.recording.loop"}
+    assert drivers == {"stapes.recording.task"}
 
 
 @each_file
