@@ -18,7 +18,6 @@ from stapes.options import Speech
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import (
     LanguagePerWindow,
-    Piece,
     first_run,
     most_likely,
     most_spoken,
@@ -187,19 +186,19 @@ def test_a_first_window_without_speech_is_asked_as_a_whole() -> None:
 
 
 def test_an_unsure_piece_goes_with_its_neighbours() -> None:
-    pieces = [Piece(0, 400), Piece(430, 600), Piece(640, 1000)]
+    pieces = [(0, 400), (430, 600), (640, 1000)]
     assert most_likely(pieces, [guess(en=0.9), guess(de=0.5, en=0.3), guess(en=0.9)], None) == ["en"] * 3
     assert most_likely(pieces, [guess(en=0.9), guess(de=0.99), guess(de=0.9)], None) == ["en", "de", "de"]
 
 
 def test_a_change_is_likelier_behind_a_long_pause() -> None:
     answers = [guess(en=0.9), guess(de=0.7, en=0.25)]
-    assert most_likely([Piece(0, 400), Piece(420, 800)], answers, None) == ["en", "en"]
-    assert most_likely([Piece(0, 400), Piece(700, 1080)], answers, None) == ["en", "de"]
+    assert most_likely([(0, 400), (420, 800)], answers, None) == ["en", "en"]
+    assert most_likely([(0, 400), (700, 1080)], answers, None) == ["en", "de"]
 
 
 def test_a_run_ends_in_the_middle_of_the_pause() -> None:
-    pieces = (Piece(0, 400), Piece(500, 900))
+    pieces = ((0, 400), (500, 900))
     run = first_run(pieces, [guess(en=0.9), guess(de=0.9)], None, (0, 3000))
     assert (run.language, run.speech_end, run.end) == ("en", 400, 450)
     assert run.share == pytest.approx(0.9)
@@ -207,22 +206,22 @@ def test_a_run_ends_in_the_middle_of_the_pause() -> None:
 
 
 def test_earlier_windows_count_where_they_heard_the_same() -> None:
-    known = [(Piece(100, 500), guess(de=0.98)), (Piece(600, 900), guess(es=0.99))]
-    found = together(Piece(100, 500), guess(en=0.4), known)
+    known = [((100, 500), guess(de=0.98)), ((600, 900), guess(es=0.99))]
+    found = together((100, 500), guess(en=0.4), known)
     assert found.language == "de"
-    assert together(Piece(1000, 1400), guess(en=0.4), known) == guess(en=0.4)
+    assert together((1000, 1400), guess(en=0.4), known) == guess(en=0.4)
 
 
 @given(st.lists(st.integers(1, 400), max_size=20).map(lambda steps: np.cumsum(steps).tolist()))
 def test_pieces_hold_all_that_is_heard_and_none_is_short_unless_alone(edges: list[int]) -> None:
     spans = list(zip(edges[::2], edges[1::2], strict=False))
     pieces = pieces_of(spans)
-    assert all(sum(piece.first <= first and end <= piece.end for piece in pieces) == 1 for first, end in spans)
-    assert all(one.end <= other.first for one, other in pairwise(pieces))
-    assert len(pieces) < 2 or all(piece.end - piece.first >= 100 for piece in pieces)
+    assert all(sum(piece[0] <= first and end <= piece[1] for piece in pieces) == 1 for first, end in spans)
+    assert all(one[1] <= other[0] for one, other in pairwise(pieces))
+    assert len(pieces) < 2 or all(piece[1] - piece[0] >= 100 for piece in pieces)
     for i, piece in enumerate(pieces):
         first, end = with_pauses(pieces, i, 0, 9000)
-        assert piece.first - 100 <= first <= piece.first < piece.end <= end <= piece.end + 100
+        assert piece[0] - 100 <= first <= piece[0] < piece[1] <= end <= piece[1] + 100
 
 
 @given(st.integers(0, 2998), st.integers(1, 3000))

@@ -36,14 +36,6 @@ _SURE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What is said between two pauses, in frames of the recording."""
-
-    first: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """What one language is spoken in, from the window's beginning on."""
 
@@ -70,9 +62,9 @@ class LanguagePerWindow:
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
         self.guess: LanguageGuess | None = None  # of the whole recording
         self._before: str | None = None  # of the last window with text
-        self._pieces: tuple[Piece, ...] = ()  # of the window that was asked about last
+        self._pieces: tuple[Interval, ...] = ()  # between two pauses, of the window that was asked about last
         self._run: Run | None = None  # a language that ends inside a window
-        self._known: list[tuple[Piece, LanguageGuess]] = []  # asked in earlier windows
+        self._known: list[tuple[Interval, LanguageGuess]] = []  # asked in earlier windows
 
     @property
     def of_segments(self) -> str | None:
@@ -128,9 +120,9 @@ class LanguagePerWindow:
         if not own_guesses:
             self.language = self._before
             return
-        pieces = self._pieces or (Piece(window.seek, window.end),)
+        pieces = self._pieces or ((window.seek, window.end),)
         asked = list(zip(pieces, own_guesses, strict=True))
-        known = [one for one in self._known if one[0].end > window.seek]
+        known = [one for one in self._known if one[0][1] > window.seek]
         guesses = [together(piece, guess, known) for piece, guess in asked]
         self._known = known + asked
         run = first_run(pieces, guesses, None if changes_here else self._before, (window.seek, window.end))
@@ -151,12 +143,12 @@ class LanguagePerWindow:
 
     def voices(self, first: int, end: int) -> tuple[Interval, ...]:
         """Return the pieces in frames first..end, counted from the first; none where one language is spoken."""
-        return SpeechMap(tuple((one.first, one.end) for one in self._pieces)).counted_from(first, end)
+        return SpeechMap(self._pieces).counted_from(first, end)
 
     def forget_from(self, frame: int) -> None:
         """Forget what is known of frames from there on: others are in their place now."""
         self._run = None
-        self._known = [one for one in self._known if one[0].end <= frame]
+        self._known = [one for one in self._known if one[0][1] <= frame]
 
     def _run_at(self, seek: int) -> Run | None:
         """The language that ends inside a window, if a frame is in it; clips need not be in order."""
@@ -169,42 +161,46 @@ class LanguagePerWindow:
             self._before = self.language
 
 
-def pieces_of(spans: Sequence[tuple[int, int]]) -> tuple[Piece, ...]:
+def pieces_of(spans: Sequence[Interval]) -> tuple[Interval, ...]:
     """Make pieces of stretches of speech, each long enough to be asked for itself: the nearest ones join."""
-    pieces = [Piece(*span) for span in spans]
+    pieces = list(spans)
     while len(pieces) > 1:
-        short = min(range(len(pieces)), key=lambda i: pieces[i].end - pieces[i].first)
-        if pieces[short].end - pieces[short].first >= _SHORTEST:
+        short = min(range(len(pieces)), key=lambda i: _length(pieces[i]))
+        if _length(pieces[short]) >= _SHORTEST:
             break
-        gaps = {i: pieces[i + 1].first - pieces[i].end for i in (short - 1, short) if 0 <= i < len(pieces) - 1}
+        gaps = {i: pieces[i + 1][0] - pieces[i][1] for i in (short - 1, short) if 0 <= i < len(pieces) - 1}
         at = min(gaps, key=lambda i: gaps[i])
-        pieces[at : at + 2] = [Piece(pieces[at].first, pieces[at + 1].end)]
+        pieces[at : at + 2] = [(pieces[at][0], pieces[at + 1][1])]
     return tuple(pieces)
 
 
-def together(piece: Piece, guess: LanguageGuess, known: Sequence[tuple[Piece, LanguageGuess]]) -> LanguageGuess:
+def together(piece: Interval, guess: LanguageGuess, known: Sequence[tuple[Interval, LanguageGuess]]) -> LanguageGuess:
     """Give the mean of a piece's own guess and of those of earlier windows over the same sound, by how much of it."""
-    votes = [(_weight(piece.end - piece.first), guess)]
+    votes = [(_weight(_length(piece)), guess)]
     for other, its in known:
-        shared = min(piece.end, other.end) - max(piece.first, other.first)
-        if 2 * shared > min(piece.end - piece.first, other.end - other.first):
+        shared = min(piece[1], other[1]) - max(piece[0], other[0])
+        if 2 * shared > min(_length(piece), _length(other)):
             votes.append((_weight(shared), its))
     return mean_guess([one for _, one in votes], [weight for weight, _ in votes])
+
+
+def _length(piece: Interval) -> int:
+    return piece[1] - piece[0]
 
 
 def _weight(n_frames: int) -> float:
     return min(1.0, n_frames / _FULL_WEIGHT)
 
 
-def with_pauses(pieces: Sequence[Piece], i: int, start: int, end: int) -> tuple[int, int]:
+def with_pauses(pieces: Sequence[Interval], i: int, start: int, end: int) -> Interval:
     """Give the frames of a piece and of the pauses around it, as far as they are short; start, end: the window's."""
-    before = pieces[i - 1].end if i else start
-    behind = pieces[i + 1].first if i + 1 < len(pieces) else end
-    return max(before, pieces[i].first - _PAUSE), min(behind, pieces[i].end + _PAUSE)
+    before = pieces[i - 1][1] if i else start
+    after = pieces[i + 1][0] if i + 1 < len(pieces) else end
+    return max(before, pieces[i][0] - _PAUSE), min(after, pieces[i][1] + _PAUSE)
 
 
 def first_run(
-    pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before: str | None, window: tuple[int, int]
+    pieces: Sequence[Interval], guesses: Sequence[LanguageGuess], before: str | None, window: Interval
 ) -> Run:
     """Find the language that a window begins in, and where it ends.
 
@@ -212,16 +208,16 @@ def first_run(
     """
     languages = most_likely(pieces, guesses, before)
     n = next((i for i, one in enumerate(languages) if one != languages[0]), len(pieces))
-    lengths = [piece.end - piece.first for piece in pieces[:n]]
+    lengths = [_length(piece) for piece in pieces[:n]]
     shares = (guess.probabilities[languages[0]] for guess in guesses)
     share = sum(length * one for length, one in zip(lengths, shares, strict=False)) / sum(lengths)
-    speech_end = pieces[n - 1].end
+    speech_end = pieces[n - 1][1]
     start, window_end = window
-    end = window_end if n == len(pieces) else (speech_end + pieces[n].first) // 2
+    end = window_end if n == len(pieces) else (speech_end + pieces[n][0]) // 2
     return Run(languages[0], share, start, speech_end, end)
 
 
-def most_likely(pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], before: str | None) -> list[str]:
+def most_likely(pieces: Sequence[Interval], guesses: Sequence[LanguageGuess], before: str | None) -> list[str]:
     """Give each piece's language so that all together are most likely, a change having its price (Viterbi)."""
     codes = list(guesses[0].probabilities)
     costs = {code: _CHANGE_BEFORE if before not in (None, code) else 0.0 for code in codes}
@@ -229,10 +225,10 @@ def most_likely(pieces: Sequence[Piece], guesses: Sequence[LanguageGuess], befor
     for i, (piece, guess) in enumerate(zip(pieces, guesses, strict=True)):
         if i:
             cheapest = min(codes, key=lambda code: costs[code])
-            changed = costs[cheapest] + _CHANGE / (1 + (piece.first - pieces[i - 1].end) / _PAUSE)
+            changed = costs[cheapest] + _CHANGE / (1 + (piece[0] - pieces[i - 1][1]) / _PAUSE)
             came_from.append({code: cheapest if changed < costs[code] else code for code in codes})
             costs = {code: min(changed, costs[code]) for code in codes}
-        weight = _weight(piece.end - piece.first)
+        weight = _weight(_length(piece))
         for code in codes:
             costs[code] -= weight * math.log(max(guess.probabilities[code], _LEAST_SHARE))
     found = [min(codes, key=lambda code: costs[code])]
