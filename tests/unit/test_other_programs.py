@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import re
 from typing import Any
 
 import pytest
 
+import stapes
 import stapes.output
 from stapes.cli.flags import build_parser, parse
 from stapes.errors import OptionError
 from stapes.options import option_fields
-from stapes.options.other_programs import _ADVICE, _IN_PYTHON, _OF_LOAD, _RENAMED, SHORT_FLAGS
+from stapes.options.other_programs import _ADVICE, _IN_PYTHON, _RENAMED, LOAD_KEYWORDS, SHORT_FLAGS
 from stapes.results import LanguageGuess, Transcript
 from stapes.testing import scripted_engine, tone
 
@@ -138,12 +140,16 @@ def test_a_recording_named_with_f_is_told_from_a_format() -> None:
 def test_what_is_said_is_there() -> None:
     assert _IN_PYTHON.keys() <= {flag.removeprefix("--") for flag in FLAGS}
     named = {*_RENAMED.values(), *(ours for text in _ADVICE.values() for ours in re.findall(r"\{(\w+)\}", text))}
-    assert named <= OPTIONS | _OF_LOAD | set(_IN_PYTHON)
+    assert named <= OPTIONS | set(LOAD_KEYWORDS) | set(_IN_PYTHON)
     assert {f"--{name}" for name in named - {"download"}} <= FLAGS
-    assert not (set(_RENAMED) | set(_ADVICE)) & (OPTIONS | _OF_LOAD)
+    assert not (set(_RENAMED) | set(_ADVICE)) & (OPTIONS | set(LOAD_KEYWORDS))
     assert not {f"--{name}" for name in (*_RENAMED, *_ADVICE)} & FLAGS
     assert not set(SHORT_FLAGS) & FLAGS
     assert {flag.split()[0] for flag in SHORT_FLAGS.values()} <= FLAGS
+
+
+def test_the_keywords_of_load_are_those_it_takes() -> None:
+    assert (*LOAD_KEYWORDS, "unknown") == tuple(inspect.signature(stapes.load).parameters)
 
 
 # Results.

@@ -6,9 +6,11 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import stapes
 from stapes.backends import resources
 from stapes.backends import select as selecting
 from stapes.backends.base import Backend
@@ -48,6 +50,26 @@ def test_unknown_names_are_refused_with_those_that_there_are(checkpoint: Checkpo
         open_backend(checkpoint, name="abacus", precision="auto", threads=1)
     with pytest.raises(OptionError, match=r"float8.*float32, bfloat16, int8, auto"):
         open_backend(checkpoint, name="auto", precision="float8", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"device": "cuda"}, "device 'cuda' is not in this version; there are: cpu, auto"),
+        (
+            {"precision": "float8"},
+            "precision 'float8' is not in this version; there are: float32, bfloat16, int8, auto",
+        ),
+        ({"backend": "abacus"}, "backend 'abacus' is not in this version; there are: native, numpy, auto"),
+    ],
+)
+def test_unknown_names_are_refused_before_a_model_is_looked_for(
+    keywords: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stapes.checkpoint.sources.find.find_checkpoint", lambda *_, **__: pytest.fail("looked for"))
+    with pytest.raises(OptionError) as caught:
+        stapes.load("base", **keywords)
+    assert str(caught.value) == said
 
 
 def test_unknown_listeners_are_refused_with_those_that_there_are() -> None:

@@ -12,7 +12,7 @@ from stapes.backends.resources import check_room
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
 from stapes.errors import OptionError, StapesWarning
-from stapes.options import PRECISIONS
+from stapes.options import DEVICES, PRECISIONS
 
 _DEFAULT_PRECISION = "float32"
 #: (official model, instruction set) -> precision
@@ -29,15 +29,24 @@ _WINDOW_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a window's;
 _INT8_VOCABULARY_BYTES = 2  # beside its 8 bits, the finer weights that decide
 
 
+def check_names(*, device: str = "auto", precision: str = "auto", backend: str = "auto") -> None:
+    """Raise OptionError for a device, a precision or a backend that this version does not have."""
+    for kind, name, known in (
+        ("device", device, DEVICES),
+        ("precision", precision, PRECISIONS),
+        ("backend", backend, tuple(REGISTRY)),
+    ):
+        if name not in (*known, "auto"):
+            raise OptionError(f"{kind} {name!r} is not in this version; there are: {', '.join(known)}, auto")
+
+
 def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: int | None) -> Backend:
     """Run a model on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
 
-    precision: one of PRECISIONS, or "auto": what was measured to be best for this model here, else float32.
+    precision: one of PRECISIONS, or "auto": the best measured for this model on this instruction set, else float32.
     Raises OptionError for what the backend cannot do, BackendError if there is not enough memory.
     """
-    _check_name(name)
-    if precision not in (*PRECISIONS, "auto"):
-        raise OptionError(f"precision {precision!r} is not in this version; there are: {', '.join(PRECISIONS)}, auto")
+    check_names(precision=precision, backend=name)
     if name == "numpy" or (name == "auto" and not is_built()):
         return _open_numpy(checkpoint, asked_for=name == "numpy", precision=precision, threads=threads)
     from stapes.backends.native.backend import ISA_VARIABLE, choose_isa  # noqa: PLC0415 (only where the library is here)
@@ -48,11 +57,6 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     check_room(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
     made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
     return made
-
-
-def _check_name(name: str) -> None:
-    if name not in (*REGISTRY, "auto"):
-        raise OptionError(f"backend {name!r} is not in this version; there are: {', '.join(REGISTRY)}, auto")
 
 
 def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:

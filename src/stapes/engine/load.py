@@ -1,19 +1,17 @@
-"""From a model's name to an engine: `load` finds the checkpoint, chooses the backend, and puts both together."""
+"""From a model's name to an engine: `load` finds the checkpoint, chooses the backend and the VAD network."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from stapes.backends.select import open_backend
+from stapes.backends.select import check_names, open_backend
 from stapes.engine.engine import Engine
 from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError, OptionError
-from stapes.options import PRECISIONS, unknown_option
+from stapes.options import unknown_option
 from stapes.options.checks import number, plain, whole
 from stapes.vad.open import vad_models
-
-DEVICES = ("cpu",)
 
 
 def load(
@@ -47,30 +45,20 @@ def load(
     from stapes.checkpoint.sources.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
 
     if unknown:
-        raise OptionError(unknown_option(next(iter(unknown)), "load", _KEYWORDS))
+        raise OptionError(unknown_option(next(iter(unknown)), "load"))
     if not isinstance(model, (str, os.PathLike)):
         raise OptionError(f"model must be a name or a path, got {model!r}")
     if not isinstance(model_dir, (str, os.PathLike, type(None))):
         raise OptionError(f"model_dir must be a path or None, got {model_dir!r}")
-    _one_of("device", device, DEVICES)
-    _one_of("precision", precision, PRECISIONS)
-    threads = plain(threads)
+    check_names(device=device, precision=precision, backend=backend)
+    threads, max_memory = plain(threads), plain(max_memory)
     whole("threads", threads)
-    max_memory = plain(max_memory)
     number("max_memory", max_memory, low=0)
     checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
     try:
-        tokenizer = tokenizer_of(checkpoint)  # before the weights are packed, which takes seconds
+        tokenizer = tokenizer_of(checkpoint)  # first: packing the weights takes seconds
     except CheckpointError:
-        checkpoint.verify()  # of what is wrong, a package's damage is the cause
+        checkpoint.verify()  # names the cause if the package is damaged
         raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
     return Engine(checkpoint, opened, max_memory=max_memory, listener=vad_models(backend), tokenizer=tokenizer)
-
-
-_KEYWORDS = ("device", "precision", "threads", "download", "backend", "max_memory", "model_dir")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in (*known, "auto"):
-        raise OptionError(f"{name} {value!r} is not in this version; there are: {', '.join(known)}, auto")

@@ -15,16 +15,17 @@ from stapes.options.audio import Audio, Channel, Clock
 from stapes.options.checks import option
 from stapes.options.guards import NO_GUARDS, Guards, Voice
 from stapes.options.method import Clips, Method, Mode, Words
-from stapes.options.other_programs import Face, advice
+from stapes.options.other_programs import LOAD_KEYWORDS, Face, advice
 from stapes.options.rules import Context, Rules
 from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
 from stapes.options.speech import Speech, Task
 
-__all__ = ["COMMAND_PRESET", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "Beam", "Channel", "Clips",
-           "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech", "Strategy",
-           "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option", "option_fields",
-           "unknown_option"]  # fmt: skip
+__all__ = ["COMMAND_PRESET", "DEVICES", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "Beam", "Channel",
+           "Clips", "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech",
+           "Strategy", "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
+           "option_fields", "unknown_option"]  # fmt: skip
 
+DEVICES = ("cpu",)
 #: what a model can be computed in; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -100,11 +101,8 @@ def default_of(name: str) -> Any:
     raise KeyError(name)
 
 
-def unknown_option(name: str, face: Face = "transcribe", known: Iterable[str] = ()) -> str:
-    """Say in a sentence that an option is unknown, and what to give instead.
-
-    face: whom it was given to.   known: what that takes, if it is not the options of a transcription.
-    """
+def unknown_option(name: str, face: Face = "transcribe") -> str:
+    """Return a sentence that says that an option is unknown, and what to give instead. face: what it was given to."""
     from difflib import get_close_matches  # noqa: PLC0415 (only on this path)
 
     if face == "transcribe" and name in _SET_BY_LOOP:
@@ -112,7 +110,7 @@ def unknown_option(name: str, face: Face = "transcribe", known: Iterable[str] = 
     options = [item.name for _, item in option_fields()]
     if (instead := advice(name, face, options)) is not None:
         return f"unknown option {name!r}; {instead}"
-    close = get_close_matches(name, tuple(known) or options, n=1)
+    close = get_close_matches(name, LOAD_KEYWORDS if face == "load" else options, n=1)
     return f"unknown option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; see stapes --help")
 
 

@@ -82,10 +82,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     f"output_{name}": f"give {{output_format}} {name.partition('_')[0]} instead"
     for name in ("txt", "srt", "vtt", "csv", "lrc", "json", "json_full")
 }  # fmt: skip
-#: what `load` takes beside the model
-_OF_LOAD: Final = frozenset(
-    {"model", "device", "precision", "threads", "download", "backend", "max_memory", "model_dir"}
-)
+#: the keywords of `load`
+LOAD_KEYWORDS: Final = ("model", "device", "precision", "threads", "download", "backend", "max_memory", "model_dir")
 #: what the library has otherwise: flag -> how
 _IN_PYTHON: Final[Mapping[str, str]] = {
     "output_format": "write the transcript with stapes.output.write_files()",
@@ -126,7 +124,7 @@ def advice(name: str, face: Face, options: Container[str]) -> str | None:
 def _advice_in_python(name: str, ours: str, face: Face, options: Container[str]) -> str | None:
     if ours in _IN_PYTHON:
         return _IN_PYTHON[ours]
-    home = "load" if ours in _OF_LOAD else "transcribe" if ours in options else None
+    home = "load" if ours in LOAD_KEYWORDS else "transcribe" if ours in options else None
     if home is None:
         return None
     if ours == name:
