@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stapes.audio.mel import LogMel
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.options import TranscribeOptions
+from stapes.recording.base import TaskInputs
 from stapes.recording.task import RecordingTask
 from stapes.results import WindowResult
 from stapes.testing import ScriptedBackend, tone
@@ -422,12 +424,13 @@ def our_transcript(script: TokenScript, content_frames: int, keywords: dict[str,
     spec = spec_of(MULTILINGUAL)
     backend = ScriptedBackend(spec, lambda _, tokens: script(tokens))
     recording = recording_of_array("tone", tone(content_frames / 100))
-    task = RecordingTask(
-        recording,
-        backend,
-        our_tokenizer(MULTILINGUAL),
-        TranscribeOptions.from_keywords({**keywords, "mode": "reference"}),
+    inputs = TaskInputs(
+        recording=recording,
+        mel=LogMel(recording, spec.n_mels),
+        backend=backend,
+        tokenizer=our_tokenizer(MULTILINGUAL),
     )
+    task = RecordingTask(inputs, TranscribeOptions.from_keywords({**keywords, "mode": "reference"}))
     while not task.done:
         if task.needs_window:
             task.attach(backend.encode(task.mel()[None])[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stapes.recording.language.question import LanguageQuestion
-from stapes.recording.passes import WindowSlot
+from stapes.recording.passes import WindowSlot, run_pass
 from stapes.results import LanguageGuess
 from stapes.testing import ScriptedBackend, reciting, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
@@ -53,3 +53,28 @@ def test_a_question_about_a_part_is_asked_of_that_part() -> None:
     (step,) = hand.steps()
     assert step.within == (320, 500)
     hand.release()
+
+
+def test_a_pass_alone_gives_its_result_and_the_backend_s_and_holds_nothing() -> None:
+    _, backend = hand_and_backend()
+    n_open = backend.n_open
+    mel = np.zeros((80, 3000), np.float32)
+    guess, read = run_pass(backend, mel, lambda window: LanguageQuestion(backend, window, TOKENIZER, CODES))
+    assert guess.language == "en"
+    assert len(read.probes) == 1
+    assert backend.n_open == n_open
+
+
+@pytest.mark.parametrize("fails", ["open", "step"])
+def test_a_pass_alone_that_fails_holds_nothing(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, backend = hand_and_backend()
+    n_open = backend.n_open
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the backend failed")
+
+    monkeypatch.setattr(backend, fails, fail)
+    mel = np.zeros((80, 3000), np.float32)
+    with pytest.raises(RuntimeError, match="the backend failed"):
+        run_pass(backend, mel, lambda window: LanguageQuestion(backend, window, TOKENIZER, CODES))
+    assert backend.n_open == n_open

@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -24,16 +26,19 @@ from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe,
 from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
 from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
 from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
-from stapes.engine.tasks import TaskFactory, Work, detection_options, tokenizer_of
+from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
-from stapes.options import Channel, Clock, Speech, Task, TranscribeOptions
+from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
 from stapes.output.writers import format_timestamp
+from stapes.recording.base import BaseTask, TaskInputs
 from stapes.recording.events import EventSink, JobEvent, WindowDone
+from stapes.recording.forced_alignment import ForcedAlignmentTask
+from stapes.recording.language.detect import detect_language
 from stapes.recording.language.question import candidates_of
 from stapes.recording.requests import Answer
-from stapes.recording.words.attention import AttentionScores
+from stapes.recording.words.attention import AttentionScores, attention_scores
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
@@ -61,16 +66,15 @@ class Engine(BoundToProcess):
         """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
 
         max_memory: as for `load`.
-        listener: makes what hears speech; without it, the guards that need one rest.
+        listener: opens a VAD model for each recording; without it, the guards that need VAD are off.
         tokenizer: the checkpoint's; None makes it.
-        Raises OptionError if not one window fits, CheckpointError where the weights turn out not to be what they
-        should be.
+        Raises OptionError if not one window fits, CheckpointError where the weights are not those that were published.
         """
         self._checkpoint = checkpoint
         self._backend = backend
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = tokenizer or tokenizer_of(checkpoint)
-        self._workshop = TaskFactory(checkpoint, backend, self._tokenizer, listener)
+        self._tasks = TaskFactory(checkpoint, backend, self._tokenizer, listener)
         self._closed = False
         if max_memory is None:
             max_memory = default_max_memory(backend.info.window_bytes)
@@ -95,7 +99,7 @@ class Engine(BoundToProcess):
             unlock_cached_properties(owner)
         self._begin(self.scheduler.bound)
 
-    # What people call.
+    # Public calls.
 
     def transcribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
         """Transcribe a recording.
@@ -106,53 +110,88 @@ class Engine(BoundToProcess):
         keywords of openai/whisper's transcribe() by name (docs/options.md).
         Raises AudioError, OptionError.
         """
-        job = self.submit(audio, **keywords)
-        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
-        return job.result()
+        return _transcript_of(self.submit(audio, **keywords))
 
     def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
-        """Give segments as they are decoded: a window's are given before the next window is encoded.
+        """Return an iterator over segments as they are decoded: a window's come before the next window is encoded.
 
-        Takes what `submit` takes, and checks it now, before the first segment is asked for. Whoever stops asking
-        cancels the rest.
+        Takes what `submit` takes, and checks it at once. Dropping the iterator cancels the rest.
         """
         return SegmentStream(self.submit(audio, **keywords))
 
-    def detect_language(
+    def submit(
         self,
         audio: AudioSource,
         *,
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
-        audio_track: int | None = None,
-        channel: Channel = "mix",
-        clock: Clock = "samples",
+        options: TranscribeOptions | None = None,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        on_progress: ProgressSink | None = None,
+        on_event: EventSink | None = None,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
+        verbose: bool | None = None,
+        fp16: bool | None = None,  # noqa: ARG002 (accepted for those who come from openai/whisper)
         **keywords: Any,
-    ) -> LanguageGuess:
-        """Tell which language is spoken in a recording's first 30 s, with every language's probability.
+    ) -> Job:
+        """Read a recording, in the calling thread, and schedule it.
 
-        audio_track, channel, clock: as for `transcribe`; the clock changes nothing here.
-        keywords: `languages`, `language_detection_segments` and `language_detection_threshold`, as for `transcribe`.
-        Raises OptionError if the model knows English only, AudioError if there is no audio.
+        The engine works while a caller waits for any of its jobs, or after `start`.
+        audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
+        options: all options at once, instead of keywords.
+        priority: higher goes first; recordings of one priority share the model, short ones first.
+        deadline_s: the job fails with DeadlineError if it has not ended after so many seconds.
+        on_progress, on_event: callbacks after every window, from the thread that works, with Progress and with events
+        (recording/events.py); what they raise fails this job alone.
+        resume: what `on_event` got in an earlier, interrupted run with the same recording, model and options, as
+        answers (`LanguageDetected.guess`, `WindowDone.window.result`): those windows are not decoded again.
+        check: called now and then while the audio is read; what it raises ends that.
+        verbose: True prints each segment with its times, from the thread that works; failing output fails no job.
+        fp16: accepted and without effect: the precision is chosen by `load`.
         """
-        speech = detection_options(keywords)
-        if not self._tokenizer.multilingual:
-            raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
-        self.check_speech(speech)
-        with load_audio(
-            audio,
-            sample_rate=sample_rate,
-            max_duration_s=max_duration_s,
-            audio_track=audio_track,
-            channel=channel,
-            clock=clock,
-        ) as recording:
-            detection = self._workshop.detection(recording, speech)
-            while (mel := detection.mel()) is not None:
-                with self._lock.held():
-                    self._check_open()
-                    detection.ask(mel)
-        return detection.guess
+        if options is not None and keywords:
+            raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
+        if options is None:
+            options = TranscribeOptions.from_keywords(keywords)
+        require(isinstance(options, TranscribeOptions), f"options must be TranscribeOptions, got {options!r}")
+        for one in resume:
+            require(
+                isinstance(one, (LanguageGuess, WindowResult)),
+                "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
+                f"not {type(one).__name__}",
+            )
+        deadline_s = plain(deadline_s)
+        above_0("deadline_s", deadline_s)
+        self._check_open()
+        self.check_speech(options.speech)
+        for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
+            warnings.warn(message, StapesWarning, stacklevel=3)  # at the caller of `transcribe`
+        params = JobParams(
+            priority=plain(priority),
+            deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
+            on_progress=on_progress,
+            on_event=on_event,
+        )
+        params = replace(params, on_event=_printing(on_event)) if verbose else params
+        recording = load_audio(
+            audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
+        )
+        return self.submit_recording(recording, options, params, resume=resume, check=check)
+
+    def submit_recording(
+        self,
+        recording: Recording,
+        options: TranscribeOptions,
+        params: JobParams | None = None,
+        *,
+        resume: Sequence[Answer] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Schedule a recording that is already loaded; the engine closes it."""
+        make = partial(self._tasks.transcription, recording, options, resume, check)
+        return self._schedule(recording, make, params, check)
 
     def align(
         self,
@@ -175,131 +214,55 @@ class Engine(BoundToProcess):
         require(isinstance(text, str), f"text must be a text, got {text!r}")
         speech = Speech(language=language)
         self.check_speech(speech)
-        recording = load_audio(
-            audio,
-            sample_rate=sample_rate,
-            max_duration_s=max_duration_s,
-            audio_track=audio_track,
-            channel=channel,
-            clock=clock,
-        )
-        job = self._schedule(recording, lambda: self._workshop.alignment(recording, text, speech), None, lambda: None)
-        deque(SegmentStream(job), maxlen=0)  # whoever interrupts it cancels the job
-        return job.result()
+        wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
+        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
+        job = self._schedule(recording, lambda: ForcedAlignmentTask(self._inputs_with_heads(recording), text, speech))
+        return _transcript_of(job)
+
+    def detect_language(
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        max_duration_s: float | None = None,
+        audio_track: int | None = None,
+        channel: Channel = "mix",
+        clock: Clock = "samples",
+        **keywords: Any,
+    ) -> LanguageGuess:
+        """Return the language spoken in a recording's first 30 s, with every language's probability.
+
+        audio_track, channel, clock: as for `transcribe`; the clock changes nothing here.
+        keywords: `languages`, `language_detection_segments` and `language_detection_threshold`, as for `transcribe`.
+        Raises OptionError if the model knows English only, AudioError if there is no audio.
+        """
+        speech = detection_options(keywords)
+        if not self._tokenizer.multilingual:
+            raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
+        self.check_speech(speech)
+        wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
+        with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
+            return detect_language(self._tasks.inputs(recording), speech, self._turn)
 
     def read_attention(
         self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
     ) -> AttentionScores:
         """Compute anew what the word times of a window were read from, for pictures of it (`stapes.report`).
 
-        recording: stays the caller's.   window: of a transcript with times of words, in the recording's clock.
+        recording: stays the caller's.   window: of a transcript with word times, in the recording's clock.
         language, task: as it was decoded.
         """
-        reading = self._workshop.attention(recording, window, language, task)
-        with self._lock.held():
-            self._check_open()
-            return reading.read()
-
-    def submit(
-        self,
-        audio: AudioSource,
-        *,
-        sample_rate: int | None = None,
-        max_duration_s: float | None = None,
-        options: TranscribeOptions | None = None,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        on_progress: ProgressSink | None = None,
-        on_event: EventSink | None = None,
-        resume: Sequence[Answer] = (),
-        check: Callable[[], None] = lambda: None,
-        verbose: bool | None = None,
-        fp16: bool | None = None,  # noqa: ARG002 (accepted for those who come from openai/whisper)
-        **keywords: Any,
-    ) -> Job:
-        """Put a recording into the schedule; it is worked on from the moment anyone waits for any job of the engine.
-
-        Reads the audio now, in the calling thread.
-        audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
-        options: all options at once, instead of keywords.
-        priority: higher goes first; recordings of one priority share the model, short ones first.
-        deadline_s: the job fails with DeadlineError if it has not ended after so many seconds.
-        on_progress, on_event: called after every window, from the thread that works, with Progress and with what
-        happened (recording/events.py); what they raise fails this job alone.
-        resume: what an earlier, broken run with the same recording, model and options has told `on_event`, as
-        answers (`LanguageDetected.guess`, `WindowDone.window.result`): those windows are not decoded again.
-        check: called now and then while the audio is read; what it raises ends that.
-        verbose: True prints each segment with its times as it is decoded, from the thread that works; a standard
-        output that fails costs no result. False and None print nothing.
-        fp16: accepted and without effect: the precision is chosen by `load`.
-        """
-        if options is not None and keywords:
-            raise OptionError(f"give either options or keywords, not both (got {next(iter(keywords))})")
-        if options is None:
-            options = TranscribeOptions.from_keywords(keywords)
-        require(isinstance(options, TranscribeOptions), f"options must be TranscribeOptions, got {options!r}")
-        _check_answers(resume)
-        deadline_s = plain(deadline_s)
-        above_0("deadline_s", deadline_s)
-        self._check_open()
-        self.check_speech(options.speech)
-        self._warn_of_mismatch(options)
-        params = JobParams(
-            priority=plain(priority),
-            deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
-            on_progress=on_progress,
-            on_event=on_event,
-        )
-        params = replace(params, on_event=_printing(on_event)) if verbose else params
-        recording = load_audio(
-            audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
-        )
-        return self.submit_recording(recording, options, params, resume=resume, check=check)
+        return attention_scores(self._inputs_with_heads(recording), window, language, task, self._turn)
 
     def check_speech(self, speech: Speech) -> None:
         """Raise OptionError for a language or a task that this model does not know."""
         self._tokenizer.start_sequence(speech.language_code, speech.task)
         candidates_of(self._tokenizer, speech)
 
-    def submit_recording(
-        self,
-        recording: Recording,
-        options: TranscribeOptions,
-        params: JobParams | None = None,
-        *,
-        resume: Sequence[Answer] = (),
-        check: Callable[[], None] = lambda: None,
-    ) -> Job:
-        """Put samples that are already loaded into the schedule; the engine closes them."""
-
-        def make() -> Work:
-            _warn_of_clips(recording, options)
-            return self._workshop.transcription(recording, options, resume, check)
-
-        return self._schedule(recording, make, params, check)
-
-    def _schedule(
-        self, recording: Recording, make: Callable[[], Work], params: JobParams | None, check: Callable[[], None]
-    ) -> Job:
-        try:
-            self._check_open()
-            task = make()
-            self.scheduler.bound.check(task.window_cost)
-            task.prepare(check)
-        except BaseException:
-            recording.close()
-            raise
-        job = ScheduledJob(task, params)
-        self._n_submitted = next(self._submitted) + 1
-        self.scheduler.submit(job)
-        if self._closed:  # meanwhile: nobody would end it
-            self.cancel(job)
-        return Job(self, job)
-
     # The same for asyncio.
 
     async def asubmit(self, audio: AudioSource, **keywords: Any) -> Job:
-        """Do what `submit` does, without holding the event loop up while the audio is read."""
+        """Do what `submit` does, without blocking the event loop while the audio is read."""
         return await submit_async(self.submit, audio, **keywords)
 
     async def atranscribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
@@ -311,16 +274,50 @@ class Engine(BoundToProcess):
             job.cancel()
 
     async def astream(self, audio: AudioSource, **keywords: Any) -> AsyncIterator[Segment]:
-        """Give segments as they are decoded; whoever closes the iterator cancels the rest."""
+        """Yield segments as they are decoded; closing the iterator cancels the rest."""
         async for segment in stream_async(await self.asubmit(audio, **keywords)):
             yield segment
 
-    # The heart.
+    # From a recording to a job.
+
+    def _inputs_with_heads(self, recording: Recording) -> TaskInputs:
+        return self._tasks.inputs(recording, self._checkpoint.alignment_heads)
+
+    def _schedule(
+        self,
+        recording: Recording,
+        make: Callable[[], BaseTask],
+        params: JobParams | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Make a task, which closes the recording, and hand it to the scheduler."""
+        try:
+            self._check_open()
+            task = make()
+            self.scheduler.bound.check(task.window_cost)
+            task.prepare(check)
+        except BaseException:
+            recording.close()
+            raise
+        job = ScheduledJob(task, params)
+        self._n_submitted = next(self._submitted) + 1
+        self.scheduler.submit(job)
+        if self._closed:  # meanwhile: no step would end it
+            self.cancel(job)
+        return Job(self, job)
+
+    # Steps of the model.
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the calling thread's turn to use the model."""
+        with self._lock.held():
+            self._check_open()
+            yield
 
     def step(self) -> bool:
         """Do one unit of model work for whichever jobs are ready; False if there is none."""
-        with self._lock.held():
-            self._check_open()
+        with self._turn():
             batch = self.scheduler.next_batch()
             if batch is not None:
                 self._run(batch)
@@ -348,18 +345,18 @@ class Engine(BoundToProcess):
         self._thread.start()
 
     def _step_on(self) -> bool:
-        """Step for the engine's thread, where nobody would see what is raised."""
+        """Step in the engine's thread, where no caller would see an exception."""
         with self._lock.held():
             try:
                 return not self._closed and self.step()
-            except Exception as error:  # a mistake of ours: nobody must wait for ever
+            except Exception as error:  # our own mistake: no caller may wait for ever
                 self.scheduler.end_all(error)
             except BaseException:  # an interruption has ended the jobs that it met; the others go on
                 return True
         return False
 
     def works_here(self) -> bool:
-        """Whether the calling thread is inside a step, in a sink: it steps on instead of waiting."""
+        """Whether the calling thread is inside a step, in a callback: it steps on instead of waiting."""
         return self._lock.is_held_here
 
     def cancel(self, job: ScheduledJob) -> None:
@@ -372,7 +369,7 @@ class Engine(BoundToProcess):
             if free:
                 self.scheduler.admit()
 
-    # What it is.
+    # State.
 
     @property
     def info(self) -> EngineInfo:
@@ -415,19 +412,11 @@ class Engine(BoundToProcess):
         if self._closed:
             raise BackendError("this engine is closed; load another")
 
-    def _warn_of_mismatch(self, options: TranscribeOptions) -> None:
-        """Say so where a model cannot do what is asked; the transcription goes on, as in the reference."""
-        for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
-            warnings.warn(message, StapesWarning, stacklevel=4)
 
-
-def _check_answers(resume: Sequence[Answer]) -> None:
-    for one in resume:
-        if not isinstance(one, (LanguageGuess, WindowResult)):
-            raise OptionError(
-                "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
-                f"not {type(one).__name__}"
-            )
+def _transcript_of(job: Job) -> Transcript:
+    """Wait for a job; an interruption cancels it."""
+    deque(SegmentStream(job), maxlen=0)
+    return job.result()
 
 
 def _printing(on_event: EventSink | None) -> EventSink:
@@ -442,15 +431,3 @@ def _printing(on_event: EventSink | None) -> EventSink:
             on_event(event)
 
     return take
-
-
-def _warn_of_clips(recording: Recording, options: TranscribeOptions) -> None:
-    """Say so, here and in the transcript, where clips start after the recording's end."""
-    late = options.clips.starting_after(recording.end_s)
-    if late:
-        clips, those = (f"clip {late[0]} starts", "is") if len(late) == 1 else (f"clips {', '.join(late)} start", "are")
-        message = (
-            f"{recording.name}: the {clips} after the end of the recording ({recording.end_s:g} s) and {those} left out"
-        )
-        recording.warnings = (*recording.warnings, message)
-        warnings.warn(message, StapesWarning, stacklevel=7)

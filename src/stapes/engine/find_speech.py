@@ -1,13 +1,13 @@
-"""Where in a recording somebody speaks, for those who only want to know that."""
+"""VAD alone: the stretches of speech in a recording, without a model or a transcription."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stapes.audio.load import AudioSource, load_audio
 from stapes.errors import OptionError
-from stapes.options import Channel, Clock
+from stapes.options import Audio, Channel, Clock
 from stapes.recording.time_map import TimeMap
 from stapes.vad.detector import find_spans
 from stapes.vad.open import open_vad_model
@@ -17,7 +17,7 @@ from stapes.vad.spans import SAMPLE_RATE, VoiceSettings, padded
 
 @dataclass(frozen=True, slots=True)
 class SpeechSpan:
-    """A stretch in which somebody speaks."""
+    """A stretch of speech."""
 
     start_s: float
     end_s: float
@@ -46,14 +46,8 @@ def find_speech(
             raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
     voice = VoiceSettings(**settings)
     listener = open_vad_model(speech_weights())
-    with load_audio(
-        audio,
-        sample_rate=sample_rate,
-        max_duration_s=max_duration_s,
-        audio_track=audio_track,
-        channel=channel,
-        clock=clock,
-    ) as recording:
+    wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
+    with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
         spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
     found = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans]
     time_map = TimeMap.of_container(recording.spans)

@@ -15,8 +15,8 @@ from enum import Enum
 from stapes.backends.base import RowResult
 from stapes.errors import CancelledError, DeadlineError
 from stapes.options.checks import number, require
+from stapes.recording.base import BaseTask, WindowStream
 from stapes.recording.events import EventSink, JobEvent, WindowDone
-from stapes.recording.protocols import RecordingWork, WindowStream
 from stapes.results import LanguageGuess, Segment, Transcript
 from stapes.runtime.processes import register
 
@@ -52,7 +52,7 @@ ProgressSink = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobParams:
-    """What a caller wants of a job beside its text.
+    """Priority, deadline, callbacks.
 
     priority: higher goes first; equals take turns.   deadline: on the scheduler's clock, in seconds; None: any.
     on_progress, on_event: called from the thread that steps, after every window; what they raise fails their job.
@@ -75,7 +75,7 @@ class JobParams:
 class ScheduledJob:
     """One recording's place in the schedule, and the queue through which its segments leave."""
 
-    def __init__(self, work: RecordingWork, params: JobParams | None = None) -> None:
+    def __init__(self, work: BaseTask, params: JobParams | None = None) -> None:
         self._work = work
         self.params = params or JobParams()
         self.state = JobState.QUEUED
@@ -85,7 +85,7 @@ class ScheduledJob:
         self.progress = Progress(0.0, work.duration_s)
         self.transcript: Transcript | None = None  # once done
         self.error: BaseException | None = None  # once failed or cancelled
-        self._events: deque[JobEvent] = deque(work.first_events())
+        self._events: deque[JobEvent] = deque(work.first_events)
         self._changed = threading.Condition()
         self._when_changed: list[Callable[[], None]] = []
         register(self)
@@ -130,7 +130,7 @@ class ScheduledJob:
     def hear(self, stream: WindowStream) -> None:
         """Let a stream listen on."""
         if not self.state.ended:
-            self._events.extend(self._work.in_order(stream, stream.hear()))
+            self._events.extend(self._work.in_order(stream, stream.detect_speech()))
 
     def accept(self, stream: WindowStream, results: Sequence[RowResult]) -> None:
         """Bring a stream what its rows gave."""

@@ -1,7 +1,7 @@
-"""Many recordings: which rows run next. Admits, batches, finishes, cancels; one bad job fails alone.
+"""Continuous batching of many recordings: which rows run next. One bad job fails alone.
 
-The engine asks for a batch, runs it on the backend, and brings back what came of it. Knows no audio format and no
-decoding rule.
+Jobs join and leave between two steps. The engine asks for a batch, runs it on the backend and returns the answer
+(`account`). Knows no audio format and no decoding rule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.errors import CancelledError, OptionError
-from stapes.recording.protocols import WindowCost, WindowStream
+from stapes.recording.base import WindowCost, WindowStream
 
 #: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
 MAX_WINDOWS = 16

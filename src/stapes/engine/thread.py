@@ -1,6 +1,6 @@
-"""Who steps an engine: one thread at a time, and a thread of the engine's own while somebody waits.
+"""Which thread steps an engine: one at a time, and the engine's own thread while a caller waits.
 
-That thread is begun when it is needed, and gone when nothing is left to do. Knows nothing of models.
+That thread starts when it is needed and ends when no work is left. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from stapes.runtime.processes import register
 
 
 class FairLock:
-    """A lock that is handed over in the order of arrival: who steps without end keeps nobody out."""
+    """Reentrant FIFO lock; no thread can starve the others."""
 
     def __init__(self) -> None:
-        self._entrance = threading.Lock()  # held by whoever is next
+        self._entrance = threading.Lock()  # held by the next in line
         self._turn = threading.Lock()
         self._owner: int | None = None
 
     @property
     def is_held_here(self) -> bool:
-        """Whether the calling thread has the turn."""
+        """Whether the calling thread holds the lock."""
         return self._owner == threading.get_ident()
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Wait for the turn and have it; a thread that has it already goes on."""
+        """Wait for the lock and hold it; a thread that holds it already goes on."""
         if self.is_held_here:
             yield True
             return
@@ -39,7 +39,7 @@ class FairLock:
 
     @contextmanager
     def try_hold(self) -> Iterator[bool]:
-        """Have the turn if nobody has it, not even the calling thread; tell whether that is so."""
+        """Hold the lock if it is free, and yield whether it was; never waits."""
         if self.is_held_here or not self._turn.acquire(blocking=False):
             yield False
         else:
@@ -55,10 +55,10 @@ class FairLock:
 
 
 class EngineThread:
-    """Runs `step` in a thread of its own. `start` may be called from anywhere, as often as one likes."""
+    """Runs `step` in a thread of its own. Any thread may call `start`, at any time."""
 
     def __init__(self, step: Callable[[], bool], has_work: Callable[[], bool], name: str) -> None:
-        """step: does one unit of work, False if there was none.   has_work: whether something has come in meanwhile."""
+        """step: does one unit of work, False if there was none.   has_work: whether work has come in since."""
         self._step = step
         self._has_work = has_work
         self._name = name
@@ -67,12 +67,12 @@ class EngineThread:
         register(self)
 
     def after_fork(self) -> None:
-        """Be without a thread; in a forked child the parent's is not there, and who held the gate is not either."""
-        self._gate = threading.Lock()  # guards `_thread`: who ends and who begins must see the same
+        """Have no thread yet; a forked child has neither the parent's thread nor the holder of the gate."""
+        self._gate = threading.Lock()  # guards `_thread` between a thread that ends and one that is started
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """See to it that the thread works until no work is left."""
+        """Have the thread work until no work is left."""
         with self._gate:
             alive = self._thread is not None and self._thread.is_alive()
             if alive or self._stopping:
@@ -82,7 +82,7 @@ class EngineThread:
             _running.add(self)
 
     def stop(self) -> None:
-        """End the thread after its present step, and wait for that; nothing is begun again."""
+        """End the thread after its present step, and wait for that; it cannot be started again."""
         self._stopping = True
         with self._gate:
             thread = self._thread
@@ -104,7 +104,7 @@ class EngineThread:
             return True
 
 
-#: Threads that a process's end must not catch in the middle of native code.
+#: threads that must have left native code when the process ends
 _running: weakref.WeakSet[EngineThread] = weakref.WeakSet()
 
 

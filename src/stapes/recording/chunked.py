@@ -1,7 +1,7 @@
-"""A recording cut at its quietest moments into chunks that are decoded side by side, none knowing another's text.
+"""Chunked mode: a recording is cut at its quietest moments into chunks that are decoded side by side.
 
-Another algorithm than the reference's, for those who want it: every chunk has timestamps, the no-speech check and
-hotter tries, but no text before it. Cuts are found as they are needed, from the samples alone.
+Not the reference's algorithm: a chunk has timestamps, the no-speech check and temperature fallback, but no prompt from
+the text before it. Cuts are found as they are needed, from the samples alone.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, LogMel
-from stapes.audio.pcm import Recording, Samples
-from stapes.backends.base import Backend, FloatArray
+from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES
+from stapes.audio.pcm import Samples
+from stapes.backends.base import FloatArray
 from stapes.errors import OptionError
 from stapes.languages import language_token
 from stapes.options import Clips, TranscribeOptions
+from stapes.recording.base import BaseTask, TaskInputs, WindowStream
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.language.per_window import most_spoken
-from stapes.recording.protocols import WindowCost, WindowStream
 from stapes.recording.requests import Answer
 from stapes.recording.task import RecordingTask, window_cost
-from stapes.recording.time_map import Seam, TimeMap, clips_in_frames
-from stapes.recording.words.alignment import Heads
-from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window
-from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import OpenVadModel
+from stapes.recording.time_map import clips_in_frames
+from stapes.results import Flag, Segment, Transcript, Window
 
 #: A chunk is as long as a window at most, and is not cut before this: 18 s.
 _SHORTEST_FRAMES = 1800
@@ -38,14 +35,14 @@ _MOST_AT_ONCE = 16
 
 
 def levels(samples: Samples) -> FloatArray:
-    """Give the mean square of every whole frame of 10 ms: (n // 160,) float32."""
+    """Return the mean square of every whole frame of 10 ms: (n // 160,) float32."""
     frames = samples[: len(samples) // HOP_LENGTH * HOP_LENGTH].reshape(-1, HOP_LENGTH)
     found: FloatArray = np.einsum("ij,ij->i", frames, frames) / np.float32(HOP_LENGTH)
     return found
 
 
 def quietest_cut(level: FloatArray) -> int:
-    """Say where to cut a stretch that is longer than a window: the middle of its quietest 0.2 s, the latest of equals.
+    """Return where to cut a stretch longer than a window: the middle of its quietest 0.2 s, the latest of equals.
 
     level: of the frames of one window (3000,).   Returns a frame from 18 s on, at most 3000.
     """
@@ -55,9 +52,9 @@ def quietest_cut(level: FloatArray) -> int:
 
 
 def chunk_bounds(read: Callable[[int, int], Samples], clips: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Give the chunks (first frame, frame behind the last) of clips in frames; each is 30 s long at most.
+    """Yield the chunks (first frame, end frame) of clips in frames; each is 30 s long at most.
 
-    read: gives samples start..stop.
+    read: returns samples start..stop.
     """
     for first, end in clips:
         start = first
@@ -74,86 +71,50 @@ class _Chunk:
     """One chunk on its way."""
 
     task: RecordingTask
-    end_s: float
+    end: int  # frame
     events: deque[JobEvent] = field(default_factory=deque)  # that wait for earlier chunks
 
 
-class ChunkedTask:
-    """Drives one recording's chunks. Satisfies `stapes.recording.protocols.RecordingWork`."""
+class ChunkedTask(BaseTask):
+    """Drives one recording's chunks, each a RecordingTask of its own."""
 
-    def __init__(
-        self,
-        recording: Recording,
-        backend: Backend,
-        tokenizer: Tokenizer,
-        options: TranscribeOptions,
-        resume: Sequence[Answer] = (),
-        *,
-        heads: Heads = (),
-        listener: OpenVadModel | None = None,
-        time_map: TimeMap | None = None,
-        spliced_at: Sequence[Seam] = (),
-    ) -> None:
-        """Take a recording, which the task closes; all as for `RecordingTask`."""
-        self._recording = recording
-        self._backend = backend
-        self._tokenizer = tokenizer
+    def __init__(self, inputs: TaskInputs, options: TranscribeOptions, resume: Sequence[Answer] = ()) -> None:
+        """Takes what `RecordingTask` takes."""
+        super().__init__(inputs, window_cost(inputs, options))
         self._options = options
-        self._heads = heads
-        self._listener = listener
-        self._time_map = time_map
-        self._spliced_at = spliced_at
-        self._mel = LogMel(recording, backend.spec.n_mels, kernel=backend.log10_mel)
-        self._guess: LanguageGuess | None = None
-        self._multilingual = tokenizer.multilingual and options.speech.multilingual  # each chunk asks for itself
-        #: known once the first chunk has told it; nothing else is begun before
-        self._language: str | None = None
+        self._multilingual = self._tokenizer.multilingual and options.speech.multilingual  # each chunk detects its own
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
         self._flags: list[Flag] = []
         self._texts: list[str] = []
-        self._done_s = 0.0
-        clips = clips_in_frames(options.clips.clip_timestamps, self._mel.content_frames)
-        self._bounds = chunk_bounds(recording.read, [clip for clip in clips if clip[0] < clip[1]])
+        self._n_done = 0  # frames
+        clips = clips_in_frames(options.clips.clip_timestamps, inputs.mel.content_frames)
+        self._bounds = chunk_bounds(self._recording.read, [clip for clip in clips if clip[0] < clip[1]])
         #: in the order of the recording; the others' events wait for the first one's. A recording without any has an
-        #: empty one, to tell its language
+        #: empty one, to report its language
         self._chunks: deque[_Chunk] = deque([self._made(next(self._bounds, (0, 0)))])
+        #: known once the first chunk has detected it; no other chunk is begun before
         self._language = self._chunks[0].task.language
-        self._first_events = tuple(event for answer in resume for event in self._resumed(answer))
+        self.first_events = tuple(event for answer in resume for event in self._resumed(answer))
 
     def _made(self, bounds: tuple[int, int]) -> _Chunk:
         start_s, end_s = (frame / FRAMES_PER_SECOND for frame in bounds)
         options = replace(self._options, clips=Clips(clip_timestamps=(start_s, end_s)))
-        if self._guess is not None and not self._multilingual:
-            language = language_token(self._guess.language)  # a code of any form is understood so
+        if self.language_guess is not None and not self._multilingual:
+            language = language_token(self.language_guess.language)  # a code of any form is understood so
             options = replace(options, speech=replace(options.speech, language=language))
-        task = RecordingTask(
-            self._recording.shared(),
-            self._backend,
-            self._tokenizer,
-            options,
-            heads=self._heads,
-            listener=self._listener,
-            time_map=self._time_map,
-            spliced_at=self._spliced_at,
-            mel=self._mel,
-        )
-        return _Chunk(task, end_s)
-
-    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
-        """Find the spectrogram's maximum; see `RecordingTask.prepare`."""
-        self._mel.find_maximum(check)
+        return _Chunk(RecordingTask(replace(self._inputs, recording=self._recording.shared()), options), bounds[1])
 
     def _resumed(self, answer: Answer) -> list[JobEvent]:
         if not self._chunks:
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
-        self._chunks[0].events.extend(self._chunks[0].task.take_answer(answer))
+        self._chunks[0].events.extend(self._chunks[0].task.resume(answer))
         found = self._collect()
         self._begin_more(1)
         return found
 
     def _begin_more(self, most: int) -> None:
-        """Begin chunks, once the first has told the language."""
+        """Begin chunks, once the first has detected the language."""
         while (self._language is not None or self._multilingual) and len(self._chunks) < most:
             bounds = next(self._bounds, None)
             if bounds is None:
@@ -161,7 +122,7 @@ class ChunkedTask:
             self._chunks.append(self._made(bounds))
 
     def _collect(self) -> list[JobEvent]:
-        """Take the events before which nothing is missing, their segments numbered; forget chunks that are done."""
+        """Take the events before which nothing is missing, their segments numbered; drop chunks that are done."""
         found: list[JobEvent] = []
         while self._chunks:
             first = self._chunks[0]
@@ -170,7 +131,7 @@ class ChunkedTask:
             if not first.task.done:
                 break
             self._texts.append(first.task.transcript().text)
-            self._done_s = first.end_s
+            self._n_done = first.end
             first.task.close()
             self._chunks.popleft()
             self._begin_more(1)
@@ -179,7 +140,7 @@ class ChunkedTask:
     def _numbered(self, event: JobEvent) -> JobEvent:
         if isinstance(event, LanguageDetected):
             if not self._multilingual:
-                self._guess = self._chunks[0].task.language_guess
+                self.language_guess = self._chunks[0].task.language_guess
                 self._language = self._chunks[0].task.language
             return event
         numbered = tuple(replace(one, id=len(self._segments) + i) for i, one in enumerate(event.segments))
@@ -188,63 +149,43 @@ class ChunkedTask:
         self._flags.extend(event.flags)
         return replace(event, segments=numbered)
 
-    def first_events(self) -> Sequence[JobEvent]:
-        """Tell of what was known from an earlier run."""
-        return self._first_events
-
     def streams(self) -> list[RecordingTask]:
-        """Every chunk that is on its way, the first of the recording first."""
+        """Return every chunk that is on its way, the first of the recording first."""
         self._begin_more(_MOST_AT_ONCE)
         return [chunk.task for chunk in self._chunks if not chunk.task.done]
 
     def in_order(self, stream: WindowStream, events: Sequence[JobEvent]) -> list[JobEvent]:
-        """Keep what a chunk tells until nothing before it is missing; give what is complete, its segments numbered."""
+        """Keep a chunk's events until nothing before it is missing; return what is complete, its segments numbered."""
         chunk = next(one for one in self._chunks if one.task is stream)
         chunk.events.extend(events)
         return self._collect()
 
     @property
-    def duration_s(self) -> float:
-        """The recording's length in seconds."""
-        return self._recording.duration_s if self._time_map is None else self._time_map.duration_s
-
-    @property
-    def done_s(self) -> float:
-        """How far all is done, in seconds of audio."""
-        return self._done_s if self._time_map is None else self._time_map.end(self._done_s)
-
-    @property
-    def language_guess(self) -> LanguageGuess | None:
-        """Which language was detected; None if it was given, or is not known yet."""
-        return self._guess
-
-    @property
-    def window_cost(self) -> WindowCost:
-        """What each of its windows takes at most beside its memory."""
-        return window_cost(self._backend.spec, self._options, self._heads)
+    def _frames_done(self) -> int:
+        return self._n_done
 
     @property
     def done(self) -> bool:
-        """Whether all chunks have been decoded."""
+        """Whether all chunks are done."""
         self._collect()  # no events: those of the first chunk have left with its last window
         return not self._chunks
 
     def transcript(self) -> Transcript:
-        """Give everything found so far."""
+        """Return everything found so far."""
         return Transcript(
             text="".join(self._texts),
             segments=tuple(self._segments),
             language=most_spoken(self._segments) or self._language or "",
             duration_s=self.duration_s,
             language_as_given=self._options.speech.language,
-            language_guess=self._guess,
+            language_guess=self.language_guess,
             windows=tuple(self._windows),
             warnings=self._recording.warnings,
             flags=tuple(self._flags),
         )
 
     def close(self) -> None:
-        """Give rows, windows and recording back; may be called at any time, and twice."""
+        """Release rows, windows and recording; may be called at any time, and twice."""
         while self._chunks:
             self._chunks.pop().task.close()
-        self._recording.close()
+        super().close()

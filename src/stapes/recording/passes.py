@@ -1,39 +1,40 @@
-"""What is done over one encoded window: rows are stepped until there is a result. Knows no rule and no recording.
+"""Passes over one encoded window: rows are stepped until there is a result. Knows no decoding rule and no recording.
 
-A state machine like `stapes.decoding.window`: rows of many windows share a batch.
+A pass is a state machine like `stapes.decoding.window`, so that rows of many windows share a batch. `run_pass` runs one
+outside the scheduler.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from stapes.backends.base import Backend, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep, WindowId
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
 class WindowPass(Protocol[Result_co]):
-    """Rows over one window. The window's memory belongs to whoever made the work."""
+    """Rows over one window. The pass does not release the window."""
 
     @property
     def result(self) -> Result_co | None:
-        """What came of it; None while it goes on."""
+        """The result; None until the pass has ended."""
 
     def steps(self) -> list[RowStep]:
-        """Say what the backend is to do next; nothing once there is a result."""
+        """Return what the backend has to do next; nothing once there is a result."""
 
     def accept(self, results: Sequence[RowResult]) -> None:
         """Take the results of `steps`, in its order."""
 
     def close(self) -> None:
-        """Give every row back; may be called at any time, and twice."""
+        """Close every row; may be called at any time, and twice."""
 
 
 class ForcedPass(ABC, Generic[Result]):
-    """One pass of one row over tokens that are known. Satisfies `WindowPass`."""
+    """Forced (teacher-forced) pass: one step of one row over tokens that are known. Satisfies `WindowPass`."""
 
     def __init__(self, backend: Backend, window: WindowId) -> None:
         self._backend = backend
@@ -42,14 +43,14 @@ class ForcedPass(ABC, Generic[Result]):
 
     @abstractmethod
     def _step(self, row: RowId) -> RowStep:
-        """Say what is to be read, and what is asked of it."""
+        """Return the step: the tokens to read, and the outputs wanted of them."""
 
     @abstractmethod
     def _answer(self, result: RowResult) -> Result:
-        """Make the answer of what came of it."""
+        """Make the pass's result from the step's."""
 
     def steps(self) -> list[RowStep]:
-        """Say what the backend is to do next; nothing once there is a result."""
+        """Return the step; nothing once there is a result."""
         return [] if self._row is None else [self._step(self._row)]
 
     def accept(self, results: Sequence[RowResult]) -> None:
@@ -59,23 +60,23 @@ class ForcedPass(ABC, Generic[Result]):
         self.close()
 
     def close(self) -> None:
-        """Give the row back; may be called at any time, and twice."""
+        """Close the row; may be called at any time, and twice."""
         if self._row is not None:
             self._backend.close(self._row)
             self._row = None
 
 
 class WindowSlot(Generic[Result]):
-    """The one window that somebody holds, if any, and the one work that goes on over it."""
+    """Owns at most one encoded window and the pass running on it."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._window: WindowId | None = None
-        self._work: WindowPass[Result] | None = None
+        self._pass: WindowPass[Result] | None = None
 
     @property
     def is_there(self) -> bool:
-        """Whether a window's memory is held."""
+        """Whether a window is held."""
         return self._window is not None
 
     @property
@@ -85,31 +86,51 @@ class WindowSlot(Generic[Result]):
         return self._window
 
     def take(self, window: WindowId) -> None:
-        """Hold a window's memory from now on, until `release`."""
+        """Own a window until `release`."""
         self._window = window
 
-    def begin(self, work: WindowPass[Result]) -> None:
-        """Work over the window, of which nothing else is being asked."""
-        self._work = work
+    def begin(self, one: WindowPass[Result]) -> None:
+        """Start a pass on the window; the one before it has ended."""
+        self._pass = one
 
     def steps(self) -> list[RowStep]:
-        """Say which rows are to be stepped; none where no work goes on."""
-        return [] if self._work is None else self._work.steps()
+        """Return the rows to step; none where no pass runs."""
+        return [] if self._pass is None else self._pass.steps()
 
     def accept(self, results: Sequence[RowResult]) -> Result | None:
-        """Take the results of `steps`, in its order; give what came of the work once it is over."""
-        assert self._work is not None
-        self._work.accept(results)
-        result = self._work.result
+        """Take the results of `steps`, in its order; return the pass's result once it has ended."""
+        assert self._pass is not None
+        self._pass.accept(results)
+        result = self._pass.result
         if result is not None:
-            self._work = None
+            self._pass = None
         return result
 
     def release(self) -> None:
-        """Give rows and window back; may be called at any time, and twice."""
-        if self._work is not None:
-            self._work.close()
-            self._work = None
+        """Close rows and release the window; may be called at any time, and twice."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
         if self._window is not None:
             self._backend.release(self._window)
             self._window = None
+
+
+def run_pass(
+    backend: Backend, mel: FloatArray, begin: Callable[[WindowId], ForcedPass[Result]]
+) -> tuple[Result, RowResult]:
+    """Encode one window, run one forced pass on it and release both.
+
+    mel: log-mel (n_mels, 3000).   begin: makes the pass on the encoded window.
+    Returns the pass's result, and the backend's that it was made from.
+    """
+    slot = WindowSlot[Result](backend)
+    slot.take(*backend.encode(mel[None]))
+    try:
+        slot.begin(begin(slot.window))
+        (read,) = backend.step(slot.steps())
+        result = slot.accept([read])
+    finally:
+        slot.release()
+    assert result is not None
+    return result, read

@@ -1,276 +1,175 @@
-"""One recording on its way through the model: its seek loop, and the window that is being decoded.
-
-The scheduler asks a task what it needs (a window encoded, or rows stepped) and brings it what came of that; many
-tasks share a batch. Knows nothing of other recordings.
-"""
+"""One recording on its way through the model: its seek loop, and the window that is being decoded."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from stapes.audio.mel import N_FRAMES, LogMel
-from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
-from stapes.checkpoint.base import ModelSpec
+from stapes.audio.mel import N_FRAMES
+from stapes.backends.base import FloatArray, WindowId
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.errors import OptionError
 from stapes.options import TranscribeOptions
+from stapes.recording.base import TaskInputs, WindowCost, WindowStream
 from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
 from stapes.recording.language.question import LanguageQuestion, candidates_of
 from stapes.recording.loop import SeekLoop
-from stapes.recording.passes import WindowSlot
-from stapes.recording.protocols import WindowCost, WindowStream
 from stapes.recording.requests import Align, Answer, Decode, Detect, DetectSpeech, Request
-from stapes.recording.time_map import Seam, TimeMap
-from stapes.recording.words.alignment import AlignmentSetting, Heads, WindowAligner, alignment_bytes
+from stapes.recording.words.alignment import WindowAligner, alignment_bytes
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
-from stapes.tokenizer import Tokenizer
-from stapes.vad.detector import OpenVadModel, SpeechDetector
 
 _LOG = logging.getLogger("stapes")
-#: windows that are listened to before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
-_MOST_HEARD = 2
+#: windows that VAD runs on before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
+_MOST_DETECTED = 2
 _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 
 
-class RecordingTask:
-    """Drives one SeekLoop. Ends when `done`; `close` gives everything back at any moment.
+class RecordingTask(WindowStream):
+    """Answers the requests of one SeekLoop."""
 
-    Satisfies `RecordingWork`, and `WindowStream`: its only one.
-    """
+    def __init__(self, inputs: TaskInputs, options: TranscribeOptions, resume: Sequence[Answer] = ()) -> None:
+        """resume: the answers of an earlier, interrupted run with the same recording, model and options.
 
-    def __init__(
-        self,
-        recording: Recording,
-        backend: Backend,
-        tokenizer: Tokenizer,
-        options: TranscribeOptions,
-        resume: Sequence[Answer] = (),
-        *,
-        heads: Heads = (),
-        listener: OpenVadModel | None = None,
-        time_map: TimeMap | None = None,
-        spliced_at: Sequence[Seam] = (),
-        mel: LogMel | None = None,
-    ) -> None:
-        """Take a recording, which the task closes.
-
-        resume: the answers of an earlier, broken run with the same recording, model and options.
-        heads: whose attention follows the sound, for word times.
-        listener: makes what hears speech, for guards that need it.
-        time_map: to the time that is told: of the recording that this one was cut from, or of its container.
-        spliced_at: where it was put together.
-        mel: the recording's spectrogram, where it is there already.
         Raises OptionError if the options do not suit the model, or the answers do not suit the recording.
         """
-        spec = backend.spec
-        self._recording = recording
-        self._backend = backend
-        self._tokenizer = tokenizer
+        super().__init__(inputs, window_cost(inputs, options))
+        spec = self._backend.spec
         self._options = options
-        self._mel = mel or LogMel(recording, spec.n_mels, kernel=backend.log10_mel)
         self._loop = SeekLoop(
-            content_frames=self._mel.content_frames,
+            content_frames=inputs.mel.content_frames,
             window_frames=N_FRAMES,
             n_audio_ctx=spec.n_audio_ctx,
             n_text_ctx=spec.n_text_ctx,
-            tokenizer=tokenizer,
+            tokenizer=self._tokenizer,
             options=options,
-            has_vad=listener is not None,
-            spliced_at=spliced_at,
+            has_vad=self._vad is not None,
+            spliced_at=inputs.seams,
         )
-        self._ear = None if listener is None else SpeechDetector(recording, listener)
-        self._time_map = time_map
-        self._n_flags_told = 0
         # A language that is to be detected is one that the model knows: any other option can be checked now.
-        self._setting = WindowSetting.make(spec, tokenizer, options, self._loop.language)
-        self._candidates = candidates_of(tokenizer, options.speech)
-        self._heads = heads
-        self._hand = WindowSlot[LanguageGuess | WindowResult | Alignment](backend)
+        self._setting = WindowSetting.make(spec, self._tokenizer, options, self._loop.language)
+        self._candidates = candidates_of(self._tokenizer, options.speech)
         self._encoded: tuple[int, int] | None = None  # which frames the window holds: first, how many
-        self._untold: tuple[list[Segment], bool] | None = None  # of a window, and whether it was known from earlier
-        self.hear()
-        self._first_events = tuple(event for answer in resume for event in self.take_answer(answer))
+        self._unreported: tuple[list[Segment], bool] | None = None  # a window's segments, and whether it was resumed
+        self._n_flags_reported = 0
+        self.detect_speech()
+        self.first_events = tuple(event for answer in resume for event in self.resume(answer))
 
-    def take_answer(self, answer: Answer) -> list[JobEvent]:
+    def resume(self, answer: Answer) -> list[JobEvent]:
         """Take an answer of an earlier run: the loop then stands where it stood."""
         if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
-        events = self._told(answer, resumed=True)
+        events = self._events_of(answer, resumed=True)
         while self.needs_vad:
-            events += self.hear()
+            events += self.detect_speech()
         return events
 
-    def _told(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
-        """Give an answer to the loop, and what came of it to whoever listens."""
+    def _events_of(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
+        """Give an answer to the loop; return the events that come of it."""
         segments = self._loop.accept(answer)
+        events: list[JobEvent] = []
         if isinstance(answer, LanguageGuess):
-            whole = self._loop.language_guess
+            whole = self.language_guess = self._loop.language_guess
             language = None if whole is None else whole.language
-            return [LanguageDetected(guess=answer, language=language, resumed=resumed), *self.hear()]
-        self._untold = segments, resumed
-        return self.hear()
+            events.append(LanguageDetected(guess=answer, language=language, resumed=resumed))
+        else:
+            self._unreported = segments, resumed
+        return events + self.detect_speech()
 
     @property
     def needs_vad(self) -> bool:
-        """Whether the next thing to do is to listen on."""
+        """Whether `detect_speech` comes next."""
         return isinstance(self._loop.next(), DetectSpeech)
 
-    def hear(self) -> list[JobEvent]:
-        """Tell the loop who speaks, in a window or two at most; tell of the window that this settles.
+    def detect_speech(self) -> list[JobEvent]:
+        """Run VAD on a window or two; return the event of the window that this settles.
 
-        Nothing is told of a window before it has its words, and before it is known where the loop goes on.
+        A window is reported once it has its words and it is known where the loop goes on.
         """
-        for _ in range(_MOST_HEARD):
+        for _ in range(_MOST_DETECTED):
             request = self._loop.next()
             if not isinstance(request, DetectSpeech):
                 break
-            assert self._ear is not None
-            segments = self._loop.accept(self._ear.detect(request.seek, request.frames))
-            if self._untold is not None:
-                self._untold = self._untold[0] + segments, self._untold[1]
-        if self._untold is None or isinstance(self._loop.next(), Align | DetectSpeech):
+            assert self._vad is not None
+            segments = self._loop.accept(self._vad.detect(request.seek, request.frames))
+            if self._unreported is not None:
+                self._unreported = self._unreported[0] + segments, self._unreported[1]
+        if self._unreported is None or isinstance(self._loop.next(), Align | DetectSpeech):
             return []
-        (segments, resumed), self._untold = self._untold, None
-        told, self._n_flags_told = self._n_flags_told, len(self._loop.flags)
-        flags = self._loop.flags[told:]
+        (segments, resumed), self._unreported = self._unreported, None
+        flags = self._loop.flags[self._n_flags_reported :]
+        self._n_flags_reported += len(flags)
         for flag in flags:
             _LOG.info("%s: %s guard: %s", self._recording.name, flag.guard, flag)
         done = WindowDone(window=self._loop.last_window, segments=tuple(segments), flags=flags, resumed=resumed)
         return [done if self._time_map is None else done.moved(self._time_map)]
 
-    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
-        """Find the spectrogram's maximum, for which all samples are read: seconds for hours of audio.
-
-        check: called now and then; what it raises ends this.
-        """
-        self._mel.find_maximum(check)
-
-    def first_events(self) -> Sequence[JobEvent]:
-        """Tell of what was known from an earlier run."""
-        return self._first_events
-
-    def streams(self) -> Sequence[RecordingTask]:
-        """The seek loop knows a window only when it has the one before."""
-        return (self,)
-
-    def in_order(self, _strand: WindowStream, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
-        """There is one stream: its order is the recording's."""
-        return events
-
     @property
-    def duration_s(self) -> float:
-        """The recording's length in seconds."""
-        return self._recording.duration_s if self._time_map is None else self._time_map.duration_s
-
-    @property
-    def done_s(self) -> float:
-        """How far the loop has come, in seconds of audio."""
-        seconds = self._loop.seek / 100
-        return seconds if self._time_map is None else self._time_map.end(seconds)
-
-    @property
-    def language_guess(self) -> LanguageGuess | None:
-        """Which language was detected; None if it was given, or is not known yet."""
-        return self._loop.language_guess
+    def _frames_done(self) -> int:
+        return self._loop.seek
 
     @property
     def language(self) -> str | None:
-        """The language's code; None while it is not known."""
+        """The code of the language of the next window; None while it is not known."""
         return self._loop.language
 
     @property
     def done(self) -> bool:
-        """Whether the whole recording has been decoded."""
+        """Whether the whole recording is done."""
         return self._loop.next() is None
 
-    @property
-    def needs_window(self) -> bool:
-        """Whether the next thing to do is to encode what `mel` gives."""
-        return not self._hand.is_there and not self.done and not self.needs_vad
-
-    @property
-    def holds_window(self) -> bool:
-        """Whether a window's memory is in its hands."""
-        return self._hand.is_there
-
-    @property
-    def window_cost(self) -> WindowCost:
-        """What it takes at most beside a window's memory."""
-        return window_cost(self._backend.spec, self._options, self._heads)
-
     def mel(self) -> FloatArray:
-        """Give the log-mel (n_mels, 3000) of the window that the loop asks for."""
+        """Return the log-mel (n_mels, 3000) of the window that the loop asks for."""
         request = self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
             voices = () if isinstance(request, Align) else request.voices
-            return self._mel.with_quiet_gain(request.frames, voices) if voices else self._mel.joined(request.frames)
-        return self._mel.opening()
+            return self._inputs.window_mel(request.frames, voices)
+        return self._inputs.mel.opening()
 
     def attach(self, window: WindowId) -> None:
-        """Take the memory of the window that was encoded from `mel`."""
-        self._hand.take(window)
+        """Take the window that was encoded from `mel`."""
         self._encoded = _frames_of(self._loop.next())
-        self._begin()
+        super().attach(window)
 
     def _begin(self) -> None:
-        request, backend, window = self._loop.next(), self._backend, self._hand.window
+        request, backend, window = self._loop.next(), self._backend, self._slot.window
         if isinstance(request, Detect):
-            self._hand.begin(LanguageQuestion(backend, window, self._tokenizer, self._candidates, request.part))
+            self._slot.begin(LanguageQuestion(backend, window, self._tokenizer, self._candidates, request.part))
         elif isinstance(request, Decode):
             self._setting = self._setting.speaking(request.language)
             random_key = self._options.search.seed, request.seek
-            self._hand.begin(WindowDecoder(backend, window, self._setting, request.prompt, random_key))
+            self._slot.begin(WindowDecoder(backend, window, self._setting, request.prompt, random_key))
         elif isinstance(request, Align):
-            setting = self._alignment_setting(request.language)
-            self._hand.begin(WindowAligner(backend, window, setting, request.tokens, request.n_frames))
+            setting = self._inputs.alignment_setting(request.language, self._options.speech.task)
+            self._slot.begin(WindowAligner(backend, window, setting, request.tokens, request.n_frames))
 
-    def _alignment_setting(self, language: str | None) -> AlignmentSetting:
-        return AlignmentSetting.make(
-            self._backend.spec, self._tokenizer, self._heads, language, self._options.speech.task, N_FRAMES
-        )
-
-    def steps(self) -> list[RowStep]:
-        """Say which rows are to be stepped; none while a window is needed."""
-        return self._hand.steps()
-
-    def accept(self, results: Sequence[RowResult]) -> list[JobEvent]:
-        """Take the results of `steps`, in its order; tell of a window that this ends."""
-        answer = self._hand.accept(results)
-        if answer is None:
-            return []
-        events = self._told(answer)
+    def _accept(self, answer: LanguageGuess | WindowResult | Alignment) -> list[JobEvent]:
+        events = self._events_of(answer)
         request = self._loop.next()
         is_of_what_is_encoded = isinstance(answer, LanguageGuess) and _frames_of(request) == self._encoded
         if isinstance(request, Align) or is_of_what_is_encoded:
             self._begin()
         else:
-            self._hand.release()
+            self._slot.release()
         return events
 
     def transcript(self) -> Transcript:
-        """Give everything found so far."""
+        """Return everything found so far."""
         found = self._loop.transcript(self.duration_s, self._recording.warnings)
         return found if self._time_map is None else self._time_map.transcript(found)
 
-    def close(self) -> None:
-        """Give rows, window and recording back; may be called at any time, and twice."""
-        self._hand.release()
-        self._recording.close()
 
-
-def window_cost(spec: ModelSpec, options: TranscribeOptions, heads: Heads) -> WindowCost:
-    """What decoding a window takes at most: the search's rows and the prompt's; an alignment of all that is sampled."""
+def window_cost(inputs: TaskInputs, options: TranscribeOptions) -> WindowCost:
+    """Return the most that a window takes: rows of the search and the prompt's, an alignment of all that is sampled."""
+    spec = inputs.backend.spec
     n_tokens = options.rules.sample_len or spec.n_text_ctx // 2
-    aligned = alignment_bytes(spec, heads, n_tokens) if options.words.word_timestamps else 0
+    aligned = alignment_bytes(spec, inputs.heads, n_tokens) if options.words.word_timestamps else 0
     return WindowCost(options.search.most_rows + 1, aligned)
 
 
 def _frames_of(request: Request | None) -> tuple[int, int] | None:
-    """Say which window a request is about: its first frame, and how many it has.
+    """Return which window a request is about: its first frame, and how many it has.
 
-    The recording's opening is a window of its own, but for a recording that fills it.
+    The recording's opening is a window of its own, except for a recording that fills it.
     """
     if isinstance(request, Detect) and request.n_frames is None:
         return 0, N_FRAMES
