@@ -307,6 +307,8 @@ def test_what_is_unknown_is_refused_with_a_way_out(keywords: dict[str, Any], mes
     [
         ({"word_timestamps": 1}, "word_timestamps must be True or False, got 1"),
         ({"append_punctuations": None}, "append_punctuations must be text, got None"),
+        ({"task": "summarise"}, "task must be one of transcribe, translate; got 'summarise'"),
+        ({"language": 1}, "language must be text or None, got 1"),
         ({"hallucination_silence_threshold": -1}, "must be a number of at least 0, got -1"),
     ],
 )

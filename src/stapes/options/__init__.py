@@ -68,19 +68,7 @@ class TranscribeOptions:
 
 
 #: name in TranscribeOptions -> class of the group, in the order of the help page
-GROUPS: dict[str, Any] = {
-    "speech": Speech,
-    "search": Search,
-    "rules": Rules,
-    "context": Context,
-    "thresholds": Thresholds,
-    "clips": Clips,
-    "words": Words,
-    "guards": Guards,
-    "voice": Voice,
-    "method": Method,
-    "audio": Audio,
-}
+GROUPS: dict[str, Any] = {item.name: item.default_factory for item in fields(TranscribeOptions)}
 
 #: What `whisper.transcribe()` has and the window loop sets itself.
 _SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give initial_prompt instead"}

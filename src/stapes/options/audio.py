@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stapes.options.checks import make_plain, option, require, whole
+from stapes.options.checks import make_plain, one_of, option, whole
 
 Channel = Literal["mix", "left", "right"]
 Clock = Literal["samples", "container"]
@@ -29,6 +29,5 @@ class Audio:
     def __post_init__(self) -> None:
         make_plain(self)
         whole("audio_track", self.audio_track)
-        for name, choices in (("channel", get_args(Channel)), ("clock", get_args(Clock))):
-            value = getattr(self, name)
-            require(value in choices, f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        one_of("channel", self.channel, get_args(Channel))
+        one_of("clock", self.clock, get_args(Clock))

@@ -1,4 +1,4 @@
-"""How an option is written down, and what its value is held to."""
+"""How an option is declared, and checks of values. Each check raises OptionError."""
 
 from __future__ import annotations
 
@@ -49,13 +49,14 @@ def require(condition: bool, message: str) -> None:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    """Hold a value to be a number from `low` to `high`, or None."""
+    """Raise OptionError unless a value is a number from `low` to `high`, or None."""
     if value is None:
         return
-    require(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high,
-        f"{name} must be a number{_between(low, high)}, got {value!r}",
-    )
+    require(_is_number(value) and low <= value <= high, f"{name} must be a number{_between(low, high)}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _between(low: float, high: float) -> str:
@@ -65,19 +66,28 @@ def _between(low: float, high: float) -> str:
 
 
 def above_0(name: str, value: Any) -> None:
-    """Hold a value to be a number above 0, or None."""
+    """Raise OptionError unless a value is a number above 0, or None."""
     if value is not None:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        require(is_number and value > 0, f"{name} must be a number above 0, got {value!r}")
+        require(_is_number(value) and value > 0, f"{name} must be a number above 0, got {value!r}")
 
 
 def whole(name: str, value: Any, low: int = 1) -> None:
-    """Hold a value to be a whole number of at least `low`, or None."""
+    """Raise OptionError unless a value is a whole number of at least `low`, or None."""
     if value is not None:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole and value >= low, f"{name} must be a whole number of at least {low}, got {value!r}")
+        is_whole = isinstance(value, int) and _is_number(value)
+        require(is_whole and value >= low, f"{name} must be a whole number of at least {low}, got {value!r}")
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise OptionError unless a value is one of the choices."""
+    require(value in choices, f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def text(name: str, value: Any) -> None:
+    """Raise OptionError unless a value is text or None."""
+    require(value is None or isinstance(value, str), f"{name} must be text or None, got {value!r}")
 
 
 def flag(name: str, value: Any) -> None:
-    """Hold a value to be a truth value."""
+    """Raise OptionError unless a value is True or False."""
     require(isinstance(value, bool), f"{name} must be True or False, got {value!r}")

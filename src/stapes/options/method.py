@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from stapes.errors import OptionError
-from stapes.options.checks import flag, make_plain, number, option, plain_items, require
+from stapes.options.checks import flag, make_plain, number, one_of, option, plain_items, require
 
 Mode = Literal["sequential", "reference", "chunked"]
 
@@ -25,8 +25,7 @@ class Method:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        known = ", ".join(get_args(Mode))
-        require(self.mode in get_args(Mode), f"mode must be one of {known}; got {self.mode!r}")
+        one_of("mode", self.mode, get_args(Mode))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from stapes.errors import OptionError
-from stapes.options.checks import flag, make_plain, number, option, plain_items, require, whole
+from stapes.options.checks import flag, make_plain, number, option, plain_items, require, text, whole
 
 _LONGEST_REGEX = 1000
 
@@ -72,9 +72,9 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _check_regex(value: Any) -> None:
+    text("suppress_regex", value)
     if value is None:
         return
-    require(isinstance(value, str), f"suppress_regex must be text or None, got {value!r}")
     require(len(value) <= _LONGEST_REGEX, f"suppress_regex has {len(value)} characters; {_LONGEST_REGEX} are allowed")
     try:
         re.compile(value)
@@ -101,5 +101,4 @@ class Context:
         flag("condition_on_previous_text", self.condition_on_previous_text)
         flag("carry_initial_prompt", self.carry_initial_prompt)
         for name in ("initial_prompt", "hotwords", "prefix"):
-            value = getattr(self, name)
-            require(value is None or isinstance(value, str), f"{name} must be text or None, got {value!r}")
+            text(name, getattr(self, name))

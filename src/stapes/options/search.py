@@ -76,13 +76,10 @@ class Search:
         number("length_penalty", self.length_penalty, low=0, high=1)
         if self.patience is not None and 0.0 in self.temperature:
             require(self.beam_size is not None, "patience needs a beam search: give beam_size too")
-        if self.beam_size is not None:
-            beams = Beam(size=self.beam_size, patience=self.patience or 1.0)
-            require(
-                beams.max_finished > 0,
-                f"beam_size {self.beam_size} with patience {self.patience:g} ends before any row has finished"
-                if self.patience
-                else "",
+        beams = self.at(0.0)
+        if isinstance(beams, Beam) and not beams.max_finished:
+            raise OptionError(
+                f"beam_size {beams.size} with patience {beams.patience:g} ends before any row has finished"
             )
 
     @property

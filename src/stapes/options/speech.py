@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from stapes.errors import OptionError
 from stapes.languages import language_code
-from stapes.options.checks import flag, make_plain, number, option, plain_items, require, whole
+from stapes.options.checks import flag, make_plain, number, one_of, option, plain_items, require, text, whole
 
 Task = Literal["transcribe", "translate"]
 
@@ -38,9 +38,9 @@ class Speech:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        require(self.task in get_args(Task), f"task must be 'transcribe' or 'translate', got {self.task!r}")
+        one_of("task", self.task, get_args(Task))
+        text("language", self.language)
         if self.language is not None:
-            require(isinstance(self.language, str), f"language must be text or None, got {self.language!r}")
             language_code(self.language)
         object.__setattr__(self, "languages", _languages(self.languages))
         whole("language_detection_segments", self.language_detection_segments)
