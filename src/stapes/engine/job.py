@@ -1,7 +1,6 @@
-"""A recording that has been submitted, as its caller holds it: wait for it, iterate over it, end it.
+"""The caller's handle of a submitted recording: wait for it, iterate over it, cancel it.
 
-Blocking and asyncio stand side by side: `for segment in job`, `async for segment in job`. Whoever waits sees to it
-that the engine works.
+Blocking or with asyncio: `for segment in job`, `async for segment in job`. Waiting starts the engine.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Worker(Protocol):
-    """What a job needs of its engine."""
+    """The part of an engine that a job uses."""
 
     def start(self) -> None:
         """Have the engine's thread work until no job is left."""
@@ -51,12 +50,12 @@ class Job(BoundToProcess):
 
     @property
     def state(self) -> JobState:
-        """Where it stands: queued, running, done, failed or cancelled."""
+        """Queued, running, done, failed or cancelled."""
         return self._job.state
 
     @property
     def error(self) -> BaseException | None:
-        """What made it fail; None while it runs, and where it is done."""
+        """Why it failed or was cancelled; None while it runs, and when it is done."""
         return self._job.error
 
     @property
@@ -70,7 +69,7 @@ class Job(BoundToProcess):
         return self._job.language_guess
 
     def __iter__(self) -> Iterator[Segment]:
-        """Give segments as windows end. Raises what made the job fail."""
+        """Yield segments as windows end. Raises the job's error."""
         while True:
             yield from self.take_segments()
             if self._job.state.ended and not self.has_segments:
@@ -83,9 +82,9 @@ class Job(BoundToProcess):
         self.raise_error()
 
     def result(self, timeout_s: float | None = None) -> Transcript:
-        """Wait until the job has ended, and give its transcript.
+        """Wait until the job has ended, and return its transcript.
 
-        Raises what made it fail, or TimeoutError if it has not ended after `timeout_s` seconds; it goes on then.
+        Raises the job's error, or TimeoutError if it has not ended after `timeout_s` seconds; it goes on then.
         """
         while self._engine.works_here() and not self._job.state.ended:
             self._engine.step()
@@ -97,14 +96,13 @@ class Job(BoundToProcess):
         return self._job.transcript
 
     def when_ended(self, call: Callable[[Job], None]) -> None:
-        """Have `call` made once, when the job has ended: from the engine's thread, or now if it has ended already."""
-        calls = [call]
+        """Call `call` once, when the job has ended: from the engine's thread, or now if it has ended already."""
+        calls = iter((call,))  # once, whether this thread comes first or the engine's
 
         def tell() -> None:
             if self._job.state.ended:
-                mine = _popped(calls)  # once, whether it is this thread that comes first or the engine's
-                if mine is not None:
-                    mine(self)
+                for one in calls:
+                    one(self)
 
         self.listen(tell)
         if self._job.state.ended:
@@ -121,11 +119,11 @@ class Job(BoundToProcess):
     # The same for asyncio.
 
     def __aiter__(self) -> AsyncIterator[Segment]:
-        """Give segments as windows end, without holding the event loop up. Raises what made the job fail."""
+        """Yield segments as windows end, without blocking the event loop. Raises the job's error."""
         return _segments(self)
 
     async def aresult(self) -> Transcript:
-        """Wait until the job has ended, and give its transcript. Raises what made it fail."""
+        """Wait until the job has ended, and return its transcript. Raises the job's error."""
         import asyncio  # noqa: PLC0415 (takes 50 ms to import)
 
         ended = asyncio.Event()
@@ -134,7 +132,7 @@ class Job(BoundToProcess):
         await ended.wait()
         return self.result()
 
-    # For those who wait in ways of their own.
+    # For other ways to wait.
 
     @property
     def has_segments(self) -> bool:
@@ -142,12 +140,12 @@ class Job(BoundToProcess):
         return bool(self._job.segments)
 
     def take_segments(self) -> Iterator[Segment]:
-        """Give the segments that are there, each once."""
+        """Yield the segments that are there, each once."""
         while self._job.segments:
             yield self._job.segments.popleft()
 
     def listen(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` made after every change, from the engine's thread; gives what ends that."""
+        """Call `call` after every change, from the engine's thread; returns what ends that."""
         return self._job.listen(call)
 
     def start(self) -> None:
@@ -156,16 +154,9 @@ class Job(BoundToProcess):
             self._engine.start()
 
     def raise_error(self) -> None:
-        """Raise what made the job fail, if anything did."""
+        """Raise the job's error, if it has one."""
         if self._job.error is not None:
             raise self._job.error
-
-
-def _popped(calls: list[Callable[[Job], None]]) -> Callable[[Job], None] | None:
-    try:
-        return calls.pop()
-    except IndexError:
-        return None
 
 
 class SegmentStream(BoundToProcess, Iterator["Segment"]):
@@ -183,7 +174,7 @@ class SegmentStream(BoundToProcess, Iterator["Segment"]):
     def __next__(self) -> Segment:
         try:
             return next(self._segments)
-        except BaseException:  # the end, a failure, or Ctrl-C: nobody waits any more
+        except BaseException:  # the end, a failure, or Ctrl-C
             self.close()
             raise
 
@@ -192,11 +183,11 @@ class SegmentStream(BoundToProcess, Iterator["Segment"]):
         self.job.cancel()
 
     def __del__(self) -> None:
-        """Nobody can ask for more."""
+        """Cancel the job: no reference is left."""
         self.job.cancel()
 
 
-# asyncio: submit, iterate and wait without holding an event loop up. It is imported when it is first used: 50 ms.
+# asyncio: submit, iterate and wait without blocking an event loop. It is imported when it is first used: 50 ms.
 
 
 async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords: Any) -> Job:
@@ -222,7 +213,7 @@ async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords:
 
 
 async def stream_async(job: Job) -> AsyncIterator[Segment]:
-    """Give segments as windows end; whoever stops asking cancels the rest."""
+    """Yield segments as windows end; closing the iterator cancels the rest."""
     try:
         async for segment in _segments(job):
             yield segment

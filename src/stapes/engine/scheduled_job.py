@@ -1,6 +1,6 @@
-"""One recording's place among many: its state, its queue of segments, and who waits for it.
+"""One recording's place in the schedule: its state, its queue of segments, and the threads that wait for it.
 
-The thread that steps the engine changes a job; any thread may look at it, wait for it or ask for its end.
+Only the thread that steps the engine changes a job; any thread may read it, wait for it or cancel it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ScheduledJob:
         self._work = work
         self.params = params or JobParams()
         self.state = JobState.QUEUED
-        self.cancel_requested = False  # its end was asked for: it is ended before the next step
+        self.cancel_requested = False  # it ends before the next step
         self.due = 0  # on the scheduler's clock of windows
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, work.duration_s)
@@ -91,7 +91,7 @@ class ScheduledJob:
         register(self)
 
     def after_fork(self) -> None:
-        """In a forked child: end, and touch nothing of the parent's; whoever waits there is not here."""
+        """In a forked child: end, and touch nothing of the parent's; the parent's waiting threads are not here."""
         self._changed = threading.Condition()
         self._when_changed = []
         if not self.state.ended:
@@ -109,7 +109,7 @@ class ScheduledJob:
         return self._work.language_guess
 
     def streams(self) -> Sequence[WindowStream]:
-        """What of it can be worked on side by side; nothing once it has ended, or if this ends it."""
+        """Return what can be worked on side by side; nothing once the job has ended, or if this ends it."""
         if self.state.ended:
             return ()
         try:
@@ -124,21 +124,21 @@ class ScheduledJob:
         return 1 + int((self._work.duration_s - self._work.done_s) / _WINDOW_SECONDS)
 
     def begin(self) -> None:
-        """Note that a window of it was encoded."""
+        """Note that its first window was encoded."""
         self.state = JobState.RUNNING
 
-    def hear(self, stream: WindowStream) -> None:
-        """Let a stream listen on."""
+    def detect_speech(self, stream: WindowStream) -> None:
+        """Run VAD for a stream."""
         if not self.state.ended:
             self._events.extend(self._work.in_order(stream, stream.detect_speech()))
 
     def accept(self, stream: WindowStream, results: Sequence[RowResult]) -> None:
-        """Bring a stream what its rows gave."""
+        """Give a stream the results of its rows."""
         if not self.state.ended:
             self._events.extend(self._work.in_order(stream, stream.accept(results)))
 
     def report(self) -> None:
-        """Tell of windows that have ended, and of how far the recording is; end the job if nothing is left of it."""
+        """Report windows that have ended, and progress; end the job if nothing is left of it."""
         moved = bool(self._events)
         while self._events and not self.state.ended and not self.cancel_requested:
             event = self._events.popleft()
@@ -158,13 +158,13 @@ class ScheduledJob:
             self._tell()
 
     def fail(self, error: BaseException) -> None:
-        """End the job with an error; its rows, windows and audio are given back."""
+        """End the job with an error; release its rows, windows and audio."""
         if not self.state.ended:
             self.error = error
             self._end(JobState.CANCELLED if isinstance(error, CancelledError) else JobState.FAILED)
 
     def end_if_cancelled(self, now: float) -> None:
-        """End the job if nobody wants it any more, or its time is over."""
+        """End the job if it was cancelled or is past its deadline."""
         if self.cancel_requested:
             self.fail(CancelledError("the job was cancelled"))
         elif self.params.deadline is not None and now >= self.params.deadline:
@@ -194,17 +194,17 @@ class ScheduledJob:
                 _log.exception("a listener of %r failed", self._work)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until there are segments to take, or the job has ended; False if the time was over before."""
+        """Wait until there are segments to take or the job has ended; False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self.segments) or self.state.ended, timeout_s)
 
     def wait_for_end(self, timeout_s: float | None = None) -> bool:
-        """Wait until the job has ended; False if the time was over before."""
+        """Wait until the job has ended; False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self.state.ended, timeout_s)
 
     def listen(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` made after every change, from the thread that steps; gives what ends that."""
+        """Call `call` after every change, from the thread that steps; returns what ends that."""
 
         def leave() -> None:
             with self._changed:

@@ -10,6 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,7 @@ class MemoryBound:
 
     @classmethod
     def of(cls, backend: Backend, max_bytes: int | None, max_windows: int = MAX_WINDOWS) -> MemoryBound:
-        """Bound what lies in memory for a backend; None: only by the number of windows.
+        """Return the bound for a backend. max_bytes: None bounds the number of windows alone.
 
         Raises OptionError if not even one window with one row would fit.
         """
@@ -75,44 +77,42 @@ class MemoryBound:
 
 
 @dataclass(frozen=True, slots=True)
-class ListenBatch:
-    """A stream that listens on: without the backend, but in a turn like any other."""
+class _StreamBatch:
+    """Work for one stream of one job."""
 
     job: ScheduledJob
     stream: WindowStream
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
-        """Whom it concerns."""
+        """The job, as `DecodeBatch.jobs` has them."""
         return (self.job,)
 
+
+@dataclass(frozen=True, slots=True)
+class VadBatch(_StreamBatch):
+    """A stream that needs VAD: it runs without the backend, but in a turn like any other."""
+
     def run(self, _backend: Backend) -> list[RowResult]:
-        """Let it listen; what that settles is in its job then."""
-        self.job.hear(self.stream)
+        """Run VAD; the events go to the job."""
+        self.job.detect_speech(self.stream)
         return []
 
 
 @dataclass(frozen=True, slots=True)
-class EncodeBatch:
-    """A window to encode for a job."""
+class EncodeBatch(_StreamBatch):
+    """A window to encode."""
 
-    job: ScheduledJob
-    stream: WindowStream
     mel: FloatArray  # (1, n_mels, 3000)
 
-    @property
-    def jobs(self) -> tuple[ScheduledJob, ...]:
-        """Whom it concerns."""
-        return (self.job,)
-
     def run(self, backend: Backend) -> list[WindowId]:
-        """Let the backend encode it."""
+        """Encode it."""
         return backend.encode(self.mel)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Rows to step together; stream i, of job i, owns the next `counts[i]` of `steps`."""
+    """Rows to step together, prompts (prefill) beside single tokens; stream i, of job i, has `counts[i]` of `steps`."""
 
     owners: tuple[ScheduledJob, ...]
     streams: tuple[WindowStream, ...]
@@ -121,30 +121,29 @@ class DecodeBatch:
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
-        """Whom it concerns, each once."""
+        """The jobs, each once."""
         return tuple(dict.fromkeys(self.owners))
 
     def run(self, backend: Backend) -> list[RowResult]:
-        """Let the backend step them."""
+        """Step them."""
         return backend.step(self.steps)
 
 
-Batch = ListenBatch | EncodeBatch | DecodeBatch
+Batch = VadBatch | EncodeBatch | DecodeBatch
 
 
 class Scheduler:
-    """The jobs that are not done yet.
+    """Holds the jobs that have not ended, and forms batches of their work.
 
-    Jobs come in from any thread (`submit`); all else is for the thread that steps. A window is admitted while its
-    memory fits the bound. Windows that wait are ordered by priority, then by when their jobs are due, then by arrival.
-    Encoding goes before decoding, so that rows share as many steps as may be, but rows that are ready wait for two
-    windows at most.
+    Any thread may call `submit`; everything else is for the thread that steps. A window is admitted while its memory
+    fits the bound. Waiting windows are ordered by priority, then by when their jobs are due, then by arrival. Encoding
+    comes first, so that rows share as many steps as possible, but rows that are ready wait for two windows at most.
     """
 
     def __init__(
         self, backend: Backend, bound: MemoryBound | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take the backend whose windows and rows are counted, and the clock of the jobs' deadlines."""
+        """backend: whose windows and rows are counted.   clock: of the jobs' deadlines."""
         self._backend = backend
         self.bound = bound or MemoryBound.of(backend, None)
         self.clock = clock
@@ -154,16 +153,16 @@ class Scheduler:
         self.jobs: list[ScheduledJob] = []
 
     def submit(self, job: ScheduledJob) -> None:
-        """Take a job in before the next step; from any thread, without waiting."""
+        """Add a job, to be admitted before the next step; any thread may call this, and it never waits."""
         self._incoming.append(job)
 
     @property
     def all_jobs(self) -> list[ScheduledJob]:
-        """Those that have not ended, whether taken in yet or not."""
+        """The jobs that have not ended, whether admitted yet or not."""
         return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
 
     def admit(self) -> None:
-        """Admit what has come in, and end what nobody wants any more."""
+        """Admit submitted jobs; end those that were cancelled or are past their deadline."""
         while self._incoming:
             job = self._incoming.popleft()
             job.due = self._n_windows + _DUE_AFTER * job.n_windows_left
@@ -175,7 +174,7 @@ class Scheduler:
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Give the next unit of model work: a window to encode where there is room, else rows to step."""
+        """Return the next unit of work: a window to encode where there is room, else rows to step."""
         self.admit()
         batch: Batch | None
         if self._n_encodes < _ENCODES_IN_A_ROW:
@@ -186,10 +185,10 @@ class Scheduler:
         self._n_windows += isinstance(batch, EncodeBatch)
         return batch
 
-    def _encode_batch(self) -> EncodeBatch | ListenBatch | None:
-        """Give the most urgent window that fits, or who has to listen before it is known which window comes next.
+    def _encode_batch(self) -> EncodeBatch | VadBatch | None:
+        """Return the most urgent window that fits, or the stream whose next window depends on VAD.
 
-        A job that cannot give its window fails, and the next is asked.
+        A job whose window cannot be read fails, and the next one is tried.
         """
         streams = [(job, stream) for job in self.jobs for stream in job.streams()]
         waiting = [one for one in streams if one[1].needs_window or one[1].needs_vad]
@@ -198,12 +197,12 @@ class Scheduler:
             if job.state.ended:
                 continue
             if stream.needs_vad:
-                return ListenBatch(job, stream)
+                return VadBatch(job, stream)
             if not self.bound.fits([*held, stream.window_cost]):
-                break  # nobody overtakes the most urgent one for being smaller
+                break  # a smaller window does not overtake the most urgent one
             try:
                 mel = stream.mel()
-            except Exception as error:  # whatever is wrong with one recording is its own
+            except Exception as error:  # of one recording: the others go on
                 job.fail(error)
             else:
                 self._forget_ended()
@@ -212,7 +211,7 @@ class Scheduler:
         return None
 
     def _decode_batch(self) -> DecodeBatch | None:
-        """Give all rows that are ready; of those whose answers take memory, as many as have room."""
+        """Return all rows that are ready; of those whose answers take memory, as many as have room."""
         holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
         room = self.bound.max_bytes - self.bound.held([stream.window_cost for _, stream in holding])
         asked: list[tuple[ScheduledJob, WindowStream, list[RowStep]]] = []
@@ -227,17 +226,17 @@ class Scheduler:
         owners, streams, steps = zip(*asked, strict=True)
         return DecodeBatch(owners, streams, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
 
-    def account(self, batch: Batch, answer: Sequence[WindowId] | Sequence[RowResult]) -> None:
-        """Bring each job what the backend gave for it."""
+    def account(self, batch: Batch, answer: Sequence[Any]) -> None:
+        """Give each job its part of the answer of `batch.run`."""
         if isinstance(batch, EncodeBatch):
             batch.job.begin()
-            _for_each(batch.jobs, [_bind(batch.stream.attach, *answer)])
+            _for_each(batch.jobs, [partial(batch.stream.attach, *answer)])
         elif isinstance(batch, DecodeBatch):
             ends = np.cumsum(batch.counts).tolist()
             shares = zip(batch.owners, batch.streams, [0, *ends[:-1]], ends, strict=True)
-            accepts = [_bind(job.accept, stream, answer[start:end]) for job, stream, start, end in shares]
+            accepts = [partial(job.accept, stream, answer[start:end]) for job, stream, start, end in shares]
             _for_each(batch.owners, accepts)
-        # Sinks come last, when every job has what is its own: they may cancel, or ask the engine for more.
+        # Callbacks come last, when every job has its part: they may cancel, or step the engine.
         _for_each(batch.jobs, [job.report for job in batch.jobs])
         self._forget_ended()
 
@@ -248,7 +247,7 @@ class Scheduler:
         self._forget_ended()
 
     def end_all(self, error: BaseException) -> None:
-        """End whatever is here."""
+        """End all jobs with an error."""
         for job in self.all_jobs:
             job.fail(error)
         self._incoming.clear()
@@ -258,12 +257,8 @@ class Scheduler:
         self.jobs = [job for job in self.jobs if not job.state.ended]
 
 
-def _bind(give: Callable[..., None], *values: object) -> Callable[[], None]:
-    return lambda: give(*values)
-
-
 def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]]) -> None:
-    """Make every job's call; one that raises ends its job alone. Ctrl-C waits until all have been made."""
+    """Make every job's call; one that raises ends its job alone. Ctrl-C is raised after the last call."""
     interruption: BaseException | None = None
     for job, call in zip(jobs, calls, strict=True):
         try:
