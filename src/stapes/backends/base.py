@@ -45,15 +45,15 @@ class IdRanges:
 
     def __init__(self, ids: Sequence[int] = ()) -> None:
         """Take ids in any order, repeated or not."""
-        ranges: list[IdRange] = []
-        for one in sorted(set(ids)):
+        ordered, ranges = sorted(set(ids)), list[IdRange]()
+        for one in ordered:
             if ranges and ranges[-1][1] == one:
                 ranges[-1] = (ranges[-1][0], one + 1)
             else:
                 ranges.append((one, one + 1))
         self.ranges: tuple[IdRange, ...] = tuple(ranges)
         #: the same ids one by one, as an index array
-        self.array: npt.NDArray[np.int64] = np.array(sorted(set(ids)), dtype=np.int64)
+        self.array: npt.NDArray[np.int64] = np.array(ordered, dtype=np.int64)
 
     def __contains__(self, one: int) -> bool:
         return any(start <= one < stop for start, stop in self.ranges)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -114,38 +113,6 @@ class VocabularyData:
     multilingual: bool | None = None
 
 
-class Tensors(Mapping[str, Array]):
-    """Named tensors, float16 or float32, read when asked for and mapped from the file where possible.
-
-    Every access checks the shape against the model's sizes: a reader only says where the numbers are.
-    """
-
-    def __init__(self, spec: ModelSpec, read: Mapping[str, Any], source: str) -> None:
-        """Take `read`: canonical name -> a function of no arguments that gives the array."""
-        self._shapes = parameter_shapes(spec)
-        self._read = read
-        self._source = source
-        if missing := sorted(self._shapes.keys() - read.keys()):
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise CheckpointError(f"{source}: tensor {missing[0]}{more} is missing; the checkpoint is not whole")
-
-    def __getitem__(self, name: str) -> Array:
-        array: Array = self._read[name]()
-        if array.shape != self._shapes[name]:
-            raise CheckpointError(
-                f"{self._source}: {name} has shape {array.shape}; its sizes ask for {self._shapes[name]}"
-            )
-        if array.dtype not in (np.float16, np.float32):
-            raise CheckpointError(f"{self._source}: {name} is {array.dtype}; expected float16 or float32")
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """One model, whatever file it came from."""
@@ -155,7 +122,7 @@ class Checkpoint:
     format: str  # "huggingface", "openai", "ctranslate2", "ggml", "memory"
     storage: str  # how the weights are stored: "float16", "float32", "int8", "q5_0", ...
     spec: ModelSpec
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Array]  # float16 or float32, by canonical name; read when asked for
     vocabulary: VocabularyData | None = None  # None: nothing is stated; only a published size can be decoded
     stated_alignment_heads: tuple[tuple[int, int], ...] | None = None  # None: the format does not say
     verification: Callable[[], None] | None = None  # None: there is nothing that the weights could be held against

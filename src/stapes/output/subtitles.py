@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from stapes.errors import OptionError
 from stapes.options import option
-from stapes.options.checks import flag, make_plain
+from stapes.options.checks import flag, make_plain, whole
 from stapes.output.line_breaks import SHORTEST_S, in_order, shows, visible
 from stapes.output.readable import Cue, Limits, readable_cues
 from stapes.results import Segment, Transcript, Word
@@ -59,9 +59,7 @@ class Layout:
             raise OptionError(f"cue_style must be plain or readable, got {self.cue_style!r}")
         flag("highlight_words", self.highlight_words)
         for name in ("max_line_width", "max_line_count", "max_words_per_line"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                raise OptionError(f"{name} must be a whole number of at least 0 (no limit), or None; got {value!r}")
+            whole(name, getattr(self, name), low=0)  # 0: no limit
         if self.cue_style == "readable":
             self._check_readable()
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -188,10 +188,5 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _base64(file: IO[bytes]) -> Iterator[str]:
-    for block in _blocks(file):
-        yield base64.b64encode(block).decode("ascii")
-
-
-def _blocks(file: IO[bytes]) -> Iterable[bytes]:
     while block := file.read(_BLOCK_BYTES):
-        yield block
+        yield base64.b64encode(block).decode("ascii")

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from stapes.checkpoint.base import Checkpoint, ModelSpec
-from stapes.checkpoint.files import MAX_DIMENSIONS, Array, Cursor, FileBytes, is_file, read_json_object
-from stapes.checkpoint.formats.huggingface import heads_of
+from stapes.checkpoint.files import MAX_DIMENSIONS, Array, Cursor, FileBytes
+from stapes.checkpoint.formats.huggingface import stated_heads
 from stapes.checkpoint.formats.stored import StoredTensor, kind_of, plain, spec_of, tensors_of
 from stapes.checkpoint.formats.tokens import read_vocabulary
 from stapes.errors import CheckpointError
@@ -55,8 +55,6 @@ def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
     _check_aliases(data, raw, aliases)
     stored = _stored(data, raw)
     spec = _spec(data, raw)
-    config = folder / "config.json"
-    stated = read_json_object(config).get("alignment_heads") if is_file(config) else None
     return Checkpoint(
         name=name,
         path=folder,
@@ -64,7 +62,7 @@ def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
         storage=kind_of(stored),
         spec=spec,
         tensors=tensors_of(spec, stored, "ctranslate2", data.name),
-        stated_alignment_heads=heads_of(stated, config),
+        stated_alignment_heads=stated_heads(folder / "config.json"),
     )
 
 

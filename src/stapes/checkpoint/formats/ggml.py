@@ -43,7 +43,8 @@ def read_ggml(path: Path, name: str) -> Checkpoint:
     sizes = dict(zip(_SIZES, cursor.numbers("i", len(_SIZES), "the sizes"), strict=True))
     spec = spec_of(sizes, str(path))
     cursor.number("i", "the file type")
-    _skip_filters(cursor)
+    rows, columns = cursor.numbers("I", 2, "the shape of the mel filters")
+    cursor.skip(rows * columns * 4, "the mel filters")  # stapes makes its own, as the reference does
     vocabulary = _read_vocabulary(cursor, spec)
     stored = _read_tensors(cursor)
     return Checkpoint(
@@ -55,12 +56,6 @@ def read_ggml(path: Path, name: str) -> Checkpoint:
         tensors=tensors_of(spec, stored, "ggml", str(path)),
         vocabulary=vocabulary,
     )
-
-
-def _skip_filters(cursor: Cursor) -> None:
-    """Step over the mel filters: stapes makes its own, as the reference does."""
-    rows, columns = cursor.numbers("I", 2, "the shape of the mel filters")
-    cursor.skip(rows * columns * 4, "the mel filters")
 
 
 def _read_vocabulary(cursor: Cursor, spec: ModelSpec) -> VocabularyData | None:

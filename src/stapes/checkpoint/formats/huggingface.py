@@ -53,7 +53,7 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
         spec=spec,
         tensors=tensors_of(spec, stored, "huggingface", str(folder)),
         vocabulary=read_vocabulary(folder),
-        stated_alignment_heads=_stated_heads(folder),
+        stated_alignment_heads=stated_heads(folder / "generation_config.json"),
     )
 
 
@@ -144,18 +144,12 @@ def _refuse_other_names(stored: dict[str, StoredTensor], spec: ModelSpec, folder
         )
 
 
-def _stated_heads(folder: Path) -> tuple[tuple[int, int], ...] | None:
-    path = folder / "generation_config.json"
-    if not is_file(path):
-        return None
-    return heads_of(read_json_object(path).get("alignment_heads"), path)
-
-
-def heads_of(stated: object, path: Path) -> tuple[tuple[int, int], ...] | None:
-    """Check (layer, head) pairs as configurations state them; None or an empty list states nothing.
+def stated_heads(path: Path) -> tuple[tuple[int, int], ...] | None:
+    """Return the (layer, head) pairs that a configuration states; None where it is missing or states nothing.
 
     A pair that stands twice counts once, as in the reference's mask. Whether the model has such heads is not checked.
     """
+    stated = read_json_object(path).get("alignment_heads") if is_file(path) else None
     if stated is None or stated == []:
         return None
     if not (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from stapes.checkpoint.base import ModelSpec, Tensors, parameter_shapes
+from stapes.checkpoint.base import ModelSpec, parameter_shapes
 from stapes.checkpoint.files import Array, FileBytes
 from stapes.checkpoint.formats.names import place_of
 from stapes.errors import CheckpointError
@@ -67,8 +68,22 @@ def spec_of(sizes: Mapping[str, int], source: str) -> ModelSpec:
         raise CheckpointError(f"{source}: {exc}; the file is damaged or of another network") from exc
 
 
-def tensors_of(spec: ModelSpec, stored: Mapping[str, StoredTensor], format: str, source: str) -> Tensors:
-    """Name a file's tensors canonically.
+class _Tensors(Mapping[str, Array]):
+    def __init__(self, reads: Mapping[str, Callable[[], Array]]) -> None:
+        self._reads = reads
+
+    def __getitem__(self, name: str) -> Array:
+        return self._reads[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reads)
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+
+def tensors_of(spec: ModelSpec, stored: Mapping[str, StoredTensor], format: str, source: str) -> Mapping[str, Array]:
+    """Return a file's tensors by their canonical names, each read when asked for.
 
     stored: by the names of `format`. Raises CheckpointError where one is missing, of a kind that is not read, or has
     another shape than the model's sizes ask for, or where the file holds more layers than these sizes say.
@@ -82,13 +97,9 @@ def tensors_of(spec: ModelSpec, stored: Mapping[str, StoredTensor], format: str,
         asked = (shape[0] * place.parts, *shape[1:])
         if found.shape != asked:
             raise CheckpointError(f"{source}: {place.name} has shape {found.shape}; the model's sizes ask for {asked}")
-        reads[name] = _reader(found.read, shape[0] * place.part, shape[0] * (place.part + 1))
+        reads[name] = partial(found.read, shape[0] * place.part, shape[0] * (place.part + 1))
     _refuse_more_layers(spec, stored, format, source)
-    return Tensors(spec, reads, source)
-
-
-def _reader(read: Callable[[int, int], Array], first: int, stop: int) -> Callable[[], Array]:
-    return lambda: read(first, stop)
+    return _Tensors(reads)
 
 
 def _why_missing(name: str, found: StoredTensor | None, stored: Mapping[str, StoredTensor]) -> str:

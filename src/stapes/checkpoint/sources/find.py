@@ -164,7 +164,8 @@ def _shortest(name: str) -> str:
 
 def _find_here(request: _ModelRequest) -> Checkpoint | None:
     """Open what needs no network, in the order that docs/formats.md gives."""
-    if request.model and (packaged := _from_package(request.model)):
+    package = next((one for one in PACKAGES if request.model and one.model == request.model.name), None)
+    if package and (packaged := open_package(package)):
         return packaged
     if request.model_dir is not None and (
         found := find_in_folder(request.model_dir, request.name, request.model, request.hub_ids)
@@ -175,11 +176,6 @@ def _find_here(request: _ModelRequest) -> Checkpoint | None:
         return found
     cached = next((folder for hub_id in request.hub_ids if (folder := cached_folder(hub_id))), None)
     return open_checkpoint(cached, request.name) if cached else None
-
-
-def _from_package(model: KnownModel) -> Checkpoint | None:
-    package = next((package for package in PACKAGES if package.model == model.name), None)
-    return open_package(package) if package else None
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
