@@ -19,8 +19,7 @@ _ACCEPTED = "pass floats between -1 and 1, signed integers of 8 to 32 bits, or u
 
 
 def array_of(source: object) -> npt.NDArray[np.generic] | None:
-    """The array that an object is, or that its `__array__` gives; None for an object without.
-
+    """Return the array that an object is, or that its `__array__` gives; None for an object without.
     Raises AudioError where the conversion fails, as for a tensor on a GPU.
     """
     if isinstance(source, np.ndarray):
@@ -41,10 +40,8 @@ def array_of(source: object) -> npt.NDArray[np.generic] | None:
 
 
 def rate_of(sample_rate: Any) -> int:
-    """The sample rate in Hz as a Python int; None means 16000.
-
-    NumPy's integers and whole floats such as 16000.0 are taken. Raises OptionError for what is no whole number,
-    AudioError for a rate that no recording has.
+    """Return a sample rate in Hz as a Python int; None means 16000.
+    Raises OptionError for what is no whole number (16000.0 is one), AudioError for a rate that no recording has.
     """
     if sample_rate is None:
         return SAMPLE_RATE
@@ -63,10 +60,9 @@ def rate_of(sample_rate: Any) -> int:
 
 
 def check_array(array: npt.NDArray[np.generic]) -> tuple[Samples, tuple[str, ...]]:
-    """The array as float32 (n,), 1.0 full scale, and what is odd about it, one sentence each.
+    """Return the array as float32 (n,), 1.0 full scale, and what is odd about it, one sentence each.
 
-    float32 in this machine's byte order is not copied; any byte order is taken. Integers are divided by their full
-    scale: 2 ** (bits - 1).
+    float32 in this machine's byte order is not copied. Integers are divided by 2 ** (bits - 1).
     Raises AudioError for other shapes and types, and for NaN or infinity.
     """
     if array.ndim != 1:

@@ -16,11 +16,10 @@ _BLOCK_SAMPLES = 1 << 16
 
 
 class Converter:
-    """One swresample chain for frames of one format, layout and rate.
+    """Converts frames of one format, layout and rate with libswresample.
 
-    target: libav's name of the sample format wanted; "s16" for files, "flt" for arrays.
-    skip_samples: how many of the source's first samples to drop.
-    channel: index of the one that is taken; None mixes all.
+    target: libav's name of the wanted sample format: "s16" for files, "flt" for arrays.
+    skip_samples: how many of the source's first samples to drop.   channel: which one is taken; None mixes all.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ def _shape_of(frame: AudioFrame) -> tuple[str, str, int]:
 
 
 def _layout_of(frame: AudioFrame) -> str:
-    """The layout's name; a bare count of channels means the usual layout for that count, as in ffmpeg."""
+    """Return the layout's name; a bare count of channels means the usual layout for it, as in ffmpeg."""
     name = frame.layout.name
     return f"{frame.layout.nb_channels}c" if name.endswith(" channels") else name
 

@@ -122,10 +122,9 @@ class DecodeReport:
 
 
 def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
-    """Yield the samples of one audio stream of the source: int16, mono, 16 kHz, native byte order.
+    """Yield the samples of one audio stream: int16, mono, 16 kHz, native byte order.
 
-    wanted: which stream (the main one, unless it says another), and which channel.
-    Damaged frames are skipped and counted in the report.
+    wanted: which stream (the main one by default), and which channel.   report: counts skipped damaged frames, ...
     Raises AudioError if there is no such stream or channel, if it may not be decoded, and for whatever else libav or
     PyAV raise: what they raise on damaged files is not known in full.
     """
@@ -203,7 +202,7 @@ def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = Ma
 
 
 def _refusal(source: ByteSource, reason: str) -> AudioError:
-    """Why a file gives no sound: it is an MP4 that was cut before its index, or else the reason given."""
+    """Make the error for a file without sound: an MP4 that was cut before its index, or else the reason given."""
     if is_mp4_without_index(source):
         reason = _OF_SEGMENTS if is_mp4_segment(source) else _OF_MISSING_INDEX
     return AudioError(f"{source.label}: {reason}")
@@ -226,7 +225,7 @@ def _of_damaged_header(source: ByteSource) -> str | None:
 def _choose_stream(
     container: InputContainer, source: ByteSource, report: DecodeReport, track: int | None
 ) -> AudioStream:
-    """The stream of this number, or ffmpeg's: one marked default before others, then most channels, then the first."""
+    """Return the track of this number, or ffmpeg's choice: marked default, then most channels, then the first."""
     streams = container.streams.audio
     if not streams:
         kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
@@ -253,7 +252,7 @@ def _choose_stream(
 
 
 def _described(stream: AudioStream) -> str:
-    """A track for messages: its language, if it says one, and its channels. Titles are anybody's text: not shown."""
+    """Describe a track by its language and channels. Titles are untrusted text and not shown."""
     language, context = stream.language or "", _context_of(stream)
     n_channels = 0 if context is None else context.layout.nb_channels
     known = f"{language}, " if re.fullmatch(r"[A-Za-z]{2,3}", language) and language != "und" else ""
@@ -272,7 +271,7 @@ def _rank(stream: AudioStream) -> tuple[bool, int]:
 
 
 def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport) -> Iterator[AudioFrame]:
-    """Decoded frames in order; what libav refuses is counted and skipped, as ffmpeg does."""
+    """Yield decoded frames in order; what libav refuses is counted and skipped, as ffmpeg does."""
     packets = container.demux(stream)
     while True:
         try:
@@ -298,10 +297,10 @@ def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport
 
 
 def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> int:
-    """How many samples at 48 kHz of an Opus encoder's run-in libav will leave; asked before decoding.
+    """Return how many samples at 48 kHz of an Opus encoder's run-in libav will leave; asked before decoding.
 
-    OpusHead says how many to skip, and Matroska says it again as CodecDelay, which older muxers got wrong by
-    the factor between 48 kHz and the source's rate. FFmpeg 5.1 believes OpusHead, later ones CodecDelay.
+    OpusHead says how many to skip. Matroska says it again as CodecDelay, which older muxers got wrong by the factor
+    between 48 kHz and the source's rate. FFmpeg 5.1 believes OpusHead, later ones CodecDelay.
     """
     context = stream.codec_context
     head = context.extradata or b""
@@ -327,7 +326,7 @@ def _converter(frame: AudioFrame, skip_samples: int, label: str, wanted: Audio) 
 
 
 def _check_frame(frame: AudioFrame, label: str) -> None:
-    """Refuse what no recording of speech needs; look at what was decoded, never at the header."""
+    """Refuse rates and channels that no speech has, by the decoded frame, not by the header."""
     n_channels, rate = frame.layout.nb_channels, frame.sample_rate
     if not 1 <= n_channels <= MAX_CHANNELS:
         raise AudioError(f"{label}: {n_channels} channels; stapes reads 1 to {MAX_CHANNELS}, mix it down first")

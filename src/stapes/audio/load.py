@@ -52,18 +52,17 @@ def load_audio(
 ) -> Recording:
     """Read a recording.
 
-    source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,), or what
+    source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,) or what
     converts to one (`__array__`): floats with a full scale of 1, signed integers of 8 to 32 bits, or uint8. An array
     that is float32 at 16 kHz already is not copied.
     sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
-    max_duration_s: refuse longer ones; samples are counted as they are decoded, no header is believed.
-    audio_track, channel, clock: of a file, see `stapes.options.Audio`. The samples are the same whatever the clock;
-    with "container", `Recording.spans` says where they lie in the file's time.
+    max_duration_s: refuse longer ones; decoded samples are counted, no header is believed.
+    audio_track, channel, clock: of a file, see `stapes.options.Audio`. With clock "container", `Recording.spans` says
+    where the samples are in the file's time.
     memory_limit_bytes: samples above it are kept in a temporary file.
     check: called with every block of a file, or of an array at another rate; what it raises ends the reading.
-    Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and notes in
-    `Recording.warnings`) where a file is damaged or cut short, what is there is kept; and where an array's values
-    suggest another scale than its type's.
+    Raises AudioError, AudioTooLongError or OptionError. Warns with StapesWarning (and in `Recording.warnings`) where a
+    file is damaged or cut short, and where an array's values suggest another scale than its type's.
     """
     max_duration_s = plain(max_duration_s)  # a NumPy number of few bits overflows in samples
     above_0("max_duration_s", max_duration_s)

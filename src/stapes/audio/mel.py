@@ -69,7 +69,7 @@ class LogMel:
 
     @property
     def content_frames(self) -> int:
-        """How many frames count as the recording's own; those behind belong to the 30 s of zero samples."""
+        """How many frames count as the recording's own; later ones belong to the 30 s of zero samples."""
         return self._recording.n_samples // HOP_LENGTH
 
     @property
@@ -78,21 +78,16 @@ class LogMel:
         return float(self.find_maximum())
 
     def window(self, start_frame: int, n_frames: int) -> Mel:
-        """Normalised frames start_frame..start_frame + n_frames, then 0.0 up to 3000: float32 (n_mels, 3000).
-
-        The frames must lie inside the content and be at most 3000.
-        """
+        """Return n_frames (at most 3000) normalised frames from start_frame on, then 0.0: float32 (n_mels, 3000)."""
         return self.joined([(start_frame, start_frame + n_frames)])
 
     def joined(self, stretches: Iterable[tuple[int, int]]) -> Mel:
-        """Normalised frames of stretches (first, first behind the end), one behind the other, as `window` has them."""
+        """Return normalised frames of half-open stretches, one after the other, as `window` does."""
         return _padded(self._normalise(self._log10_stretches(stretches)))
 
     def with_quiet_gain(self, stretches: Iterable[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> Mel:
-        """`joined` without regard to how loud the rest of the recording is: quiet voices are raised, and the floor is
-        80 dB below the loudest of these frames.
-
-        voices: where somebody speaks, half-open, in order, counted from the first of these frames.
+        """Return `joined` with quiet speech raised, and the floor 80 dB below the loudest of these frames.
+        voices: speech, half-open, in order, counted from the first of these frames.
         """
         log10_power = quiet_gain(self._log10_stretches(stretches), voices)
         return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
@@ -105,7 +100,7 @@ class LogMel:
         return np.concatenate(found, axis=1)
 
     def opening(self) -> Mel:
-        """Frames 0..2999 for language detection, float32 (n_mels, 3000): behind a short recording stands the
+        """Return frames 0..2999 for language detection, float32 (n_mels, 3000): after a short recording comes the
         log-mel of its zero samples, not 0.0 as in `window`.
         """
         return self._normalise(self._log10_frames(0, N_FRAMES))
@@ -115,7 +110,7 @@ class LogMel:
 
     @property
     def _sounding_frames(self) -> int:
-        """Frames that touch a sample of the recording; all later ones see zeros only."""
+        """How many frames touch a sample of the recording; all later ones see zeros only."""
         n_samples = self._recording.n_samples
         return (n_samples + _HALF_FFT - 1) // HOP_LENGTH + 1 if n_samples else 0
 
@@ -138,7 +133,7 @@ class LogMel:
         return self._compute(start_frame, n_frames)
 
     def _log10_frames(self, start_frame: int, n_frames: int) -> Mel:
-        """Frames of log10 power (n_mels, n_frames), silence where they lie behind the recording."""
+        """Return frames of log10 power (n_mels, n_frames), silence after the recording."""
         self.find_maximum()
         n_sounding = min(n_frames, max(0, self._sounding_frames - start_frame))
         frames = np.full((self.n_mels, n_frames), self._silence(), np.float32)
@@ -160,10 +155,10 @@ class LogMel:
 
 
 def quiet_gain(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
-    """Raise quiet voices to 10 dB below the loudest; between two, the gain changes evenly, and raises nothing further.
+    """Raise quiet speech to 10 dB below the loudest; between two stretches the gain changes evenly, and never amplifies
+    what is loud already.
 
-    log10_power: (n_mels, n_frames).   voices: frames in which somebody speaks, half-open, in order; what of them lies
-    behind the last frame does not count.
+    log10_power: (n_mels, n_frames).   voices: speech in frames, half-open, in order; later frames do not count.
     """
     voices = [one for one in voices if one[0] < log10_power.shape[1]]
     if not voices:
@@ -192,8 +187,7 @@ def _padded(frames: Mel) -> Mel:
 
 
 def read_padded(recording: SampleReader, start: int, stop: int) -> Samples:
-    """Samples start..stop (stop - start,): before 0 lies the reflection (sample 1 at -1), and zeros follow.
-
+    """Return samples start..stop: before 0 comes the reflection (sample 1 at -1), after the end come zeros.
     start: at least -200, as torch.stft(center=True) pads for 400 samples.
     """
     samples = np.zeros(stop - start, np.float32)
@@ -209,8 +203,7 @@ def read_padded(recording: SampleReader, start: int, stop: int) -> Samples:
 
 @cache
 def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
-    """Slaney's mel filter bank, each triangle of unit area: float32 (n_mels, 201), read-only.
-
+    """Return Slaney's mel filter bank, each triangle of unit area: float32 (n_mels, 201), read-only.
     Source: M. Slaney, Auditory Toolbox (1998), `mfcc`; the numbers that librosa.filters.mel gives for 16 kHz.
     """
     hertz = np.linspace(0.0, SAMPLE_RATE / 2, N_BINS)

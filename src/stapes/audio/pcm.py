@@ -1,7 +1,4 @@
-"""Samples at 16 kHz mono, in memory up to a bound and in a temporary file above it.
-
-Knows nothing of where they came from.
-"""
+"""Samples at 16 kHz mono, in memory up to a bound and in a temporary file above it."""
 
 from __future__ import annotations
 
@@ -29,9 +26,8 @@ class Recording(BoundToProcess):
     """The samples of one recording: mono, 16 kHz, readable in any order from any thread.
 
     name: for messages.   warnings: what was odd while decoding, one sentence each.
-    spans: where its samples lie in another time than their own, piece by piece, in samples of that time: that of the
-    container (audio/timestamps.py), where it was asked for and differs. () otherwise.
-    `close` frees memory and temporary file; so does the garbage collector.
+    spans: where its samples are in its container's time (audio/timestamps.py), piece by piece, in samples; () where
+    that was not asked for, or is the same. `close` frees memory and temporary file; so does the garbage collector.
     """
 
     _cannot_be_pickled = (
@@ -59,9 +55,9 @@ class Recording(BoundToProcess):
         return max(end for _, end in self.spans) / SAMPLE_RATE if self.spans else self.duration_s
 
     def read(self, start: int, stop: int) -> Samples:
-        """Samples start..stop as float32 (stop - start,), 1.0 full scale; fewer where the recording ends.
-
-        May be a read-only view. Raises ValueError after `close`.
+        """Return samples start..stop as float32, 1.0 full scale; fewer where the recording ends. May be a read-only
+        view.
+        Raises ValueError after `close`.
         """
         assert 0 <= start <= stop, (start, stop)
         samples = self._opened().read(min(start, self.n_samples), min(stop, self.n_samples))
@@ -70,20 +66,18 @@ class Recording(BoundToProcess):
         return samples
 
     def shared(self) -> Recording:
-        """The same samples, for somebody who closes them without closing this recording."""
+        """Return the same samples; closing them does not close this recording."""
         return Recording(self.name, _SharedStorage(self._opened()), warnings=self.warnings)
 
     def spliced(self, parts: Sequence[tuple[int, int]]) -> Recording:
-        """Some parts of this recording alone, one behind the other; to close it closes this one.
-
-        parts: first sample, and first behind the end; in order, apart from each other, inside the recording.
+        """Return some parts of this recording alone, one after the other; closing it closes this one.
+        parts: half-open, in samples; in order, apart from each other, inside the recording.
         """
         return Recording(self.name, _SplicedStorage(self._opened(), parts), warnings=self.warnings)
 
     def laid_out(self) -> Recording:
-        """This recording in the time of its spans, with silence where they leave gaps; to close it closes this one.
-
-        Itself where it has no spans. For pictures and players, never for a model.
+        """Return this recording in the time of its spans, with silence in their gaps, for pictures and players; closing
+        it closes this one. Without spans, itself.
         """
         if not self.spans:
             return self
@@ -114,7 +108,6 @@ class Recording(BoundToProcess):
 
 class SampleWriter:
     """Collects samples of one dtype (int16 or float32) block by block, and becomes a Recording.
-
     memory_limit_bytes: above it all samples move to a temporary file, unlinked at once where the system can.
     """
 
@@ -143,7 +136,7 @@ class SampleWriter:
     def finish(
         self, name: str, *, warnings: tuple[str, ...] = (), spans: tuple[tuple[int, int], ...] = ()
     ) -> Recording:
-        """The recording of everything written; the writer is used up."""
+        """Return the recording of everything written; the writer is used up."""
         if self._file is None:
             storage: _Storage = _MemoryStorage(np.frombuffer(self._memory, self._dtype))
         else:
@@ -180,7 +173,7 @@ class SampleWriter:
 
 
 def recording_of_array(name: str, samples: Samples, *, warnings: tuple[str, ...] = ()) -> Recording:
-    """A recording that reads from this float32 array (n,), without a copy: leave it unchanged meanwhile."""
+    """Return a recording that reads from this float32 array (n,) without a copy: leave it unchanged meanwhile."""
     return Recording(name, _MemoryStorage(samples), warnings=warnings)
 
 

@@ -1,6 +1,7 @@
-"""What a file's header says of its length, where that is a fact: to warn of a file that was cut short.
+"""What a file's header says of its length: only to warn of a file that was cut short.
 
-Nothing is sized, bounded or refused by these numbers: headers lie.
+Nothing is sized, bounded or refused by these numbers: headers lie. All functions leave the source where it was,
+unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -68,10 +69,7 @@ def _unmoved(source: ByteSource) -> Iterator[None]:
 
 
 def promised_duration_s(source: ByteSource, container: InputContainer, stream: AudioStream) -> float | None:
-    """The header's duration in seconds; None if it is a guess, or may be that of another, longer stream.
-
-    Leaves the source where it was.
-    """
+    """Return the header's duration in seconds; None if it is a guess, or may be that of another, longer stream."""
     names = container.format.name.split(",")
     if len(container.streams) > 1 and "mp3" not in names:  # an mp3's second stream is its cover
         return None
@@ -85,10 +83,8 @@ def promised_duration_s(source: ByteSource, container: InputContainer, stream: A
 
 
 def promised_share(source: ByteSource) -> float:
-    """How many times more bytes of samples the header promises than there are; 1.0 where that is not known.
-
-    Infinite where there are none.
-    Of wav with RF64 and W64, aiff, caf and au, whatever their codec. Leaves the source where it was.
+    """Return how many times more bytes of samples the header promises than there are; infinite where there are none,
+    1.0 where that is not known. For wav with RF64 and W64, aiff, caf and au, whatever their codec.
     """
     with _unmoved(source):
         size, start = _samples_of(source)
@@ -99,10 +95,10 @@ def promised_share(source: ByteSource) -> float:
 
 
 def present_share(source: ByteSource) -> float:
-    """How many times more bytes of samples there are than the header of a wav counts; 1.0 where that is not known.
+    """Return how many times more bytes of samples there are than a wav's header counts; 1.0 where that is not known.
 
-    A recorder that crashed leaves the length that it had written last; one of 32 bits begins anew at 4 GiB. libav
-    reads what is counted. Leaves the source where it was.
+    A recorder that crashed leaves the length that it wrote last; one of 32 bits begins anew at 4 GiB. libav reads what
+    is counted.
     """
     with _unmoved(source):
         source.seek(0)
@@ -118,25 +114,22 @@ def present_share(source: ByteSource) -> float:
 
 
 def is_rf64_of_unknown_length(source: ByteSource) -> bool:
-    """True for RF64 whose header was never completed: libav takes its length of 0 at its word, and reads nothing.
-
-    Leaves the source where it was.
-    """
+    """True for RF64 whose header was never completed: libav believes its length of 0, and reads nothing."""
     with _unmoved(source):
         source.seek(0)
         return source.read(4) in _WAV[1:] and _samples_of(source)[0] is None
 
 
 def is_mp4_segment(source: ByteSource) -> bool:
-    """True for a piece of a stream (DASH, HLS), whose beginning is a file of its own."""
+    """True for a piece of a stream (DASH, HLS), whose beginning is a file of its own. Moves the source."""
     source.seek(0)
     return source.read(8)[4:] in _FIRST_BOXES_OF_SEGMENTS
 
 
 def is_mp4_without_index(source: ByteSource) -> bool:
-    """True for a file of MP4's or QuickTime's boxes in which "moov" is missing or cut off.
+    """True for MP4 or QuickTime boxes in which "moov" is missing or cut off. Moves the source.
 
-    Recorders write it last: one that crashed, or a copy that was broken off, leaves sound that nobody can find.
+    Recorders write it last: after a crash or a broken copy, the sound is there but cannot be found.
     """
     end = source.seek(0, 2)
     source.seek(0)
@@ -158,7 +151,7 @@ def is_mp4_without_index(source: ByteSource) -> bool:
 
 
 def _samples_of(source: ByteSource) -> tuple[int | None, int]:
-    """How many bytes of samples the header promises, None for unknown, and where they begin."""
+    """Return how many bytes of samples the header promises (None: unknown), and where they begin."""
     source.seek(0)
     head = source.read(12)
     if head[:4] == b".snd" and len(head) == 12:  # au
@@ -195,7 +188,7 @@ def _chunks(source: ByteSource, kind: _Chunks) -> Iterator[tuple[bytes, int, int
 
 
 def _has_frame_count(source: ByteSource) -> bool:
-    """True if an mp3 begins with Xing's header, behind an ID3 tag or not; libav counts by it."""
+    """True if an mp3 begins with Xing's header, after an ID3 tag or not; libav counts by it."""
     source.seek(0)
     head = source.read(10)
     start = 0

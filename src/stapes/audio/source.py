@@ -1,7 +1,4 @@
-"""Where a recording's bytes come from: a file, standard input, bytes in memory, a file object.
-
-Whatever it was, what leaves here is a seekable `ByteSource`. Knows nothing of audio formats.
-"""
+"""Where a recording's bytes come from: a file, standard input, bytes in memory, a file object -> `ByteSource`."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.
 
 
 class ByteSource:
-    """A seekable run of bytes as libav wants it: `read`, `seek`, `tell`, a `name` that carries the suffix.
+    """A seekable run of bytes as libav wants it: `read`, `seek`, `tell`, a `name` with the suffix.
 
-    Never raises into libav, which would lose the error or print it: a failed read ends the stream, and
-    `raise_failure` tells afterwards.
+    Never raises into libav, which would lose the error or print it: a failed read ends the stream, and `raise_failure`
+    raises the error later.
     """
 
     def __init__(self, file: IO[bytes], label: str, *, suffix: str = "", owned: bool = True) -> None:
@@ -51,7 +48,7 @@ class ByteSource:
         return data[:size]
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position; -1 (libav's "cannot") if the file refuses."""
+        """Move, and return the new position; -1 (libav's "cannot") if the file refuses."""
         try:
             self._file.seek(offset, whence)
             return self._file.tell()
@@ -94,10 +91,10 @@ def is_source(source: object) -> bool:
 
 
 def open_source(source: object) -> ByteSource:
-    """Open whatever a caller may hand over as a recording, arrays excepted.
+    """Open a recording; arrays excepted.
 
-    source: a path, "-" (standard input), the bytes of a file, or a binary file object, which is read from its
-    start if it can seek, from where it stands if it cannot, and stays open.
+    source: a path, "-" (standard input), the bytes of a file, or a binary file object, which is read from its start if
+    it can seek, from where it stands if not, and stays open.
     Raises AudioError if it cannot be opened, is a folder or a device, or holds no bytes.
     """
     opened = _open_any(source)
@@ -163,10 +160,7 @@ def _cannot_open(text: str, failure: OSError) -> str:
 
 
 def shown_address(address: str) -> str:
-    """An address as messages show it: without user, password, query and fragment, where secrets stand.
-
-    Anything else stays as it is.
-    """
+    """Return an address as messages show it: without user, password, query and fragment, where secrets are."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         return address

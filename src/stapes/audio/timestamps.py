@@ -1,4 +1,4 @@
-"""Where decoded samples lie in their container's time: from the timestamps of decoded frames. Pure.
+"""Where decoded samples are in their container's time, from the timestamps of decoded frames. Pure.
 
 The model gets samples without gaps. A container may begin its sound later than its picture, leave out what a recorder
 lost, or follow a clock that is not quite the sample rate. Then times counted in samples and times in players differ.
@@ -29,7 +29,6 @@ class Timestamps:
 
     def __init__(self, start_s: float | None, *, guessed_s: float = 0.0) -> None:
         """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound.
-
         guessed_s: so much sound at the beginning may have timestamps that libav counts from 0 for want of better.
         """
         self._start_s = start_s
@@ -73,9 +72,8 @@ class Timestamps:
             self._pieces.append((position_s, max(ahead_s, -position_s)))
 
     def spans(self, n_samples: int) -> Spans:
-        """The pieces in the container's time, in samples at 16 kHz; none where its time is that of the samples.
-
-        n_samples: decoded, at 16 kHz.   A piece may begin before the one before it ends.
+        """Return the pieces in the container's time, in samples at 16 kHz; none where its time is that of the samples.
+        n_samples: decoded, at 16 kHz.   A piece may begin before the previous one ends.
         """
         if all(abs(ahead_s) < _JITTER_S for _, ahead_s in self._pieces):
             return ()
@@ -86,7 +84,7 @@ class Timestamps:
         return tuple((begin + moved, end + moved) for begin, end, moved in found if begin < end)
 
     def notes(self) -> Iterator[str]:
-        """What is worth another clock: clauses that go on after "its"."""
+        """Yield what is worth another clock: clauses that go on after "its"."""
         (_, late_s), *later = self._pieces
         if late_s >= _TOLD_S:
             yield f"sound begins {late_s:.1f} s later than the file (its picture or another stream)"
