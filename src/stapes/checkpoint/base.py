@@ -1,7 +1,4 @@
-"""What every checkpoint format is read into: sizes, named tensors, and what it says of its vocabulary.
-
-Knows shapes, not files: how bytes become tensors is the business of the readers beside this file.
-"""
+"""What every checkpoint format is read into: sizes, named tensors, and what it states of its vocabulary."""
 
 from __future__ import annotations
 
@@ -63,8 +60,7 @@ class ModelSpec:
 
 
 def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Give every tensor of a model by its canonical name (OpenAI's), with its shape.
-
+    """Return the shape of every tensor of a model by its canonical name (OpenAI's).
     Linear weights are (out, in), convolutions (out, in, width), embeddings (id, state).
     """
     d = spec.n_audio_state
@@ -99,7 +95,7 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocabularyData:
-    """A vocabulary as a checkpoint states it, before it is checked against the model.
+    """A vocabulary as a checkpoint states it, not yet checked against the model.
 
     tokens: the bytes of the ordinary tokens; a token's index is its id and its merge rank. Empty: not stated.
     special: ids of all other tokens by name ("<|startoftranscript|>"), as far as the files name them.
@@ -128,19 +124,16 @@ class Checkpoint:
     verification: Callable[[], None] | None = None  # None: there is nothing that the weights could be held against
 
     def verify(self) -> None:
-        """Wait until the weights are known to be what they should be; to be called before they are used.
-
-        Raises CheckpointError if they are not.
+        """Wait until the weights' hash is checked; call this before what they compute is used.
+        Raises CheckpointError if they are damaged.
         """
         if self.verification is not None:
             self.verification()
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights that every format of the same model shares, quantised ones included.
-
-        It covers the last layer norm of encoder and decoder, which all formats keep in full (only a file stored
-        in bfloat16 throughout has rounded them, and is not known again).
+        """A hash of the weights that every format of a model shares, quantised ones included: of the last layer norm of
+        encoder and decoder, which all formats keep in full (all but a file in bfloat16 throughout).
         """
         digest = hashlib.sha256()
         for name in ("encoder.ln_post", "decoder.ln"):
@@ -152,8 +145,8 @@ class Checkpoint:
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
         """(layer, head) of the decoder whose cross-attention follows the audio.
 
-        What the file states; else what is known of these weights; else all heads of the later half of the layers, as
-        in the reference. Heads that this decoder does not have are another model's (a student keeps its teacher's
+        What the file states; else what is known of these weights; else all heads of the later half of the layers, as in
+        the reference. Stated heads that this decoder does not have are another model's (a student keeps its teacher's
         generation_config.json): a StapesWarning says so, and the later half is used.
         """
         spec = self.spec

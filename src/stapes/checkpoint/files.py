@@ -1,6 +1,5 @@
-"""Files as runs of bytes: mapped, never loaded whole, and never read past their end.
-
-Knows bounds and numbers, not formats. Every refusal is a CheckpointError that names the file and the way out.
+"""Files as runs of bytes: mapped, never loaded whole, and never read beyond their end.
+Every refusal is a CheckpointError that names the file and the way out.
 """
 
 from __future__ import annotations
@@ -50,10 +49,8 @@ class FileBytes:
         return self.read(0, min(HEAD_BYTES, self.size), "its head")
 
     def array(self, offset: int, dtype: str, shape: tuple[int, ...], what: str) -> Array:
-        """Give numbers as a read-only array in C order: a view of the file where that is possible.
-
-        Copied are only arrays that straddle two files and those that lie at an odd address, since native
-        code may read them by pointer.
+        """Return numbers as a read-only array in C order: a view of the file where that is possible.
+        Arrays that straddle two files or start at an odd address are copied: native code may read them by pointer.
         """
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
@@ -98,10 +95,7 @@ class FileBytes:
 
 
 def let_go_of_file(array: Array) -> None:
-    """Give back the memory in which a mapped file's pages lie; whoever reads on has them read again.
-
-    array: any; what is no view of a mapped file stays as it is.
-    """
+    """Give back the memory of a mapped file's pages; a later access reads them again. Other arrays stay as they are."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -116,8 +110,8 @@ def _let_go(part: mmap.mmap, start: int, stop: int) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a file is there. Raises CheckpointError where something else is, which nobody should pass over: a
-    link to a file that is not there, a folder, or a device or a pipe, which would fail late or hang.
+    """Return whether a file is there. Raises CheckpointError for what would fail late or hang: a link to a file that is
+    not there, a folder, a device or a pipe.
     """
     if path.is_file() or not os.path.lexists(path):
         return path.is_file()
@@ -164,7 +158,7 @@ class Cursor:
         return raw
 
     def skip(self, size: int, what: str) -> int:
-        """Step over `size` bytes and give where they began."""
+        """Step over `size` bytes and return where they begin."""
         self.data.check(self.offset, size, what)
         start = self.offset
         self.offset += size
@@ -206,7 +200,7 @@ def parse_json(text: bytes, source: str) -> object:
 
 
 def positive_int(values: Mapping[str, Any], key: str, source: str) -> int:
-    """Give a size that a configuration states; raises CheckpointError where it is missing or not a count."""
+    """Return a size that a configuration states; raises CheckpointError where it is missing or not a count."""
     value = values.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         # What a pickle nests may take for ever to spell out.

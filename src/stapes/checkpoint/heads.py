@@ -1,7 +1,6 @@
 """Which cross-attention heads follow the audio, for weights whose file does not say.
 
-Heads belong to weights, not to names: they are looked up by a hash of the weights, so that a fine-tuned model
-never gets the heads of the one it came from by accident of its name.
+Looked up by a hash of the weights, not by name: a fine-tuned model must not get the heads of its ancestor by accident.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells a checkpoint's format from its content, and opens it. A file's suffix is never believed."""
+"""Recognises a checkpoint's format by its content, and opens it. A file's suffix is never believed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ _EXPECTED = (
 
 
 def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
-    """Open whatever lies at `path`; raises CheckpointError where it is not a whole Whisper.
-
+    """Open what is at `path`; raises CheckpointError where it is not a whole Whisper.
     name: what the user asked for; the file's name if not given.
     """
     name = name or path.name
@@ -62,7 +61,7 @@ def _content_of(folder: Path) -> str:
 
 
 def snapshot_of(folder: Path) -> Path | None:
-    """Give the snapshot in a model's folder of the hub's cache (models--owner--name); None if it is no such folder.
+    """Return the snapshot in a model's folder of the hub's cache (models--owner--name); None if it is no such folder.
 
     The one that refs/main names, or else the only one. Raises CheckpointError where there is none, or no telling which.
     Source: https://github.com/huggingface/huggingface_hub/blob/f7c9b7d/docs/source/en/guides/manage-cache.md.
@@ -121,7 +120,7 @@ def _is_ctranslate2(path: Path) -> bool:
 
 
 def looks_like_whisper(path: Path) -> bool:
-    """Tell from a glance whether a path is worth opening; it may still be damaged."""
+    """Whether a path is worth opening, by a glance; it may still be damaged."""
     if path.is_dir():
         if path.name.startswith("models--") or _is_ctranslate2(path / CT2_WEIGHTS):
             return True

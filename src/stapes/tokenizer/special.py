@@ -31,10 +31,9 @@ _NAME = re.compile(r"<\|(.+)\|>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
-    """The ids that decoding rules speak of.
+    """The ids that decoding rules need. None: the model has no such token.
 
-    None: the model has no such token. The `n_timestamps` ids from `timestamp_begin` on are timestamps, 20 ms apart; a
-    model without timestamps has none.
+    The `n_timestamps` ids from `timestamp_begin` on are timestamps, 20 ms apart; a model without timestamps has none.
     """
 
     eot: int
@@ -67,13 +66,12 @@ class SpecialIds:
 
 
 def _timestamp_name(position: int) -> str:
-    """Give the name of the timestamp at a position of 20 ms: "<|1.08|>"."""
+    """Return the name of the timestamp at a position of 20 ms: "<|1.08|>"."""
     return f"<|{position * 0.02:.2f}|>"
 
 
 def by_present_name(ids: Mapping[str, int], kept: Collection[str]) -> dict[str, int]:
-    """Give ids by the tokens' present names, where no token has that name.
-
+    """Return ids by the tokens' present names, where no token has that name.
     kept: names that stay as they are: a file lists them as languages.
     """
     old = {name: new for name, new in _OLD_NAMES.items() if new not in ids and name not in kept}
@@ -81,7 +79,7 @@ def by_present_name(ids: Mapping[str, int], kept: Collection[str]) -> dict[str, 
 
 
 def layout(n_ordinary: int, n_languages: int) -> dict[str, int]:
-    """Give the ids of all special tokens but timestamps, in the layout of the published models."""
+    """Return the ids of all special tokens but timestamps, in the layout of the published models."""
     languages = map(language_token, list(LANGUAGES)[:n_languages])
     return {name: n_ordinary + i for i, name in enumerate([*BEFORE_LANGUAGES, *languages, *AFTER_LANGUAGES])}
 
@@ -133,8 +131,7 @@ class StatedIds:
         )
 
     def _with_neighbours(self) -> dict[str, int]:
-        """Fill in tokens that no file names: in every Whisper they stand in one order before no-timestamps.
-
+        """Fill in tokens that no file names: in every Whisper they are in one order before no-timestamps.
         transformers finds no-speech so too (v5.0.0, models/whisper/generation_whisper.py).
         """
         ids = dict(self.ids)
@@ -146,7 +143,7 @@ class StatedIds:
         return ids
 
     def _languages(self, ids: Mapping[str, int]) -> dict[str, int]:
-        """Give the languages by code: the listed ones, else those of known codes and all before the tasks."""
+        """Return the languages by code: the listed ones, else those of known codes and all before the tasks."""
         codes = {code: ids[name] for name in ids if (code := code_of_token(name))}
         if self.languages is not None:
             return {code: one for code, one in codes.items() if language_token(code) in self.languages}
@@ -165,7 +162,7 @@ class StatedIds:
                 raise CheckpointError(f"{self.source}: {found[one]} and {name} share one id, {one}")
 
     def _timestamps(self, ids: Mapping[str, int], roles: Mapping[str, int]) -> tuple[int, int]:
-        """Give the first timestamp's id and how many there are; none where other tokens or nothing stand there."""
+        """Return the first timestamp's id and how many there are; none where there are other tokens or nothing."""
         named = {round(float(match[1]) / 0.02): ids[name] for name in ids if (match := _TIMESTAMP.fullmatch(name))}
         named = {i: one for i, one in named.items() if i < self.most_timestamps}
         stated = {i: one for i, one in named.items() if one < self.n_vocab}

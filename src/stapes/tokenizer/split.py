@@ -24,9 +24,8 @@ class WordTokens:
 
 
 def split_words(tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> list[WordTokens]:
-    """Cut ids into words: at spaces and punctuation; in languages without spaces, wherever a character ends.
-
-    Bytes of one character are never parted, and no id is lost: the words' ids joined are `ids`.
+    """Split ids into words: at spaces and punctuation; in languages without spaces, wherever a character ends.
+    Bytes of one character stay together, and the words' ids joined are `ids`.
     """
     pieces = _characters(tokenizer, ids)
     if language in WITHOUT_SPACES:
@@ -43,7 +42,7 @@ def split_words(tokenizer: Tokenizer, ids: Sequence[int], language: str | None) 
 
 
 def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> list[WordTokens]:
-    """Cut ids wherever their bytes end with a whole character, or with one that is broken in the whole text too."""
+    """Split ids wherever their bytes end with a whole character, or with one that is broken in the whole text too."""
     whole = tokenizer.decode_with_timestamps(ids)
     pieces: list[WordTokens] = []
     current: list[int] = []

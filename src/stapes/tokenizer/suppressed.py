@@ -20,8 +20,7 @@ _LONGEST_SEARCH_S: Final = 10.0
 
 
 def suppressed_by_text(tokenizer: Tokenizer, options: Rules) -> frozenset[int]:
-    """Give the ids of ordinary tokens that the options forbid by their text; special tokens are never among them.
-
+    """Return the ids of ordinary tokens that the options forbid by their text; special tokens are never among them.
     Raises OptionError for a text or an expression that no token has, or where no text would be left.
     """
     texts = tokenizer.texts if options.suppress_text or options.suppress_regex or options.suppress_numerals else ()
@@ -49,8 +48,7 @@ def _tests(options: Rules) -> Iterator[tuple[str, str, Callable[[str], object]]]
 
 
 def _searching(pattern: str) -> Callable[[str], object]:
-    """Make a search for an expression, which ends in time: Python's own `re` knows no limit.
-
+    """Return a search for an expression, with a limit of time, which Python's own `re` lacks.
     Raises OptionError for an expression that cannot be used, or has taken too long for all texts together.
     """
     try:

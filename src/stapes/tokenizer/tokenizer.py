@@ -1,7 +1,4 @@
-"""One model's tokenizer: byte-pair encoding by tiktoken, ids from the vocabulary.
-
-Knows text and ids; what the ids are for is the business of decoding.
-"""
+"""One model's tokenizer: byte-pair encoding by tiktoken, ids from the vocabulary."""
 
 from __future__ import annotations
 
@@ -39,9 +36,8 @@ class Tokenizer:
     def __init__(
         self, spec: ModelSpec, vocabulary: VocabularyData | None = None, source: str = "this checkpoint"
     ) -> None:
-        """Take the model's sizes and what its checkpoint says of the vocabulary; None: nothing.
-
-        source: the checkpoint, for errors. Raises CheckpointError where ids are missing or contradict each other.
+        """Take the model's sizes and what its checkpoint says of the vocabulary; None: nothing.   source: for errors.
+        Raises CheckpointError where ids are missing or contradict each other.
         """
         stated = vocabulary or VocabularyData(tokens=())
         self._tokens = ordinary_tokens(spec, stated, source)
@@ -60,9 +56,8 @@ class Tokenizer:
         return _encoding_of(self._ids)
 
     def _encode_short(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode short texts without making an encoding of the whole vocabulary, which takes longer than all else here.
-
-        Merging looks up parts of the text and nothing else: tokens that are no part of it make no difference.
+        """Encode short texts with an encoding of the tokens that are parts of them: the whole vocabulary's takes longer
+        to make than all else here, and merging looks up nothing else.
         """
         whole = [text.encode() for text in texts]
         parts = {one[start:stop] for one in whole for stop in range(len(one) + 1) for start in range(stop)}
@@ -70,15 +65,15 @@ class Tokenizer:
         return [encoding.encode_ordinary(text) for text in texts]
 
     def encode(self, text: str) -> list[int]:
-        """Give the ids of a text; names of special tokens in it are text like any other."""
+        """Return the ids of a text; names of special tokens in it are text like any other."""
         return self._encoding.encode_ordinary(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Give the text of ids, timestamps left out; broken UTF-8 becomes U+FFFD."""
+        """Return the text of ids, timestamps left out; broken UTF-8 becomes U+FFFD."""
         return self.decode_with_timestamps(one for one in ids if one < self.special.timestamp_begin)
 
     def decode_with_timestamps(self, ids: Iterable[int]) -> str:
-        """Give the text of ids, timestamps written as <|1.08|>."""
+        """Return the text of ids, timestamps written as <|1.08|>."""
         n_ordinary = len(self._tokens)
         spelt = [self._tokens[one] if one < n_ordinary else self._names.get(one, b"") for one in ids]
         return b"".join(spelt).decode("utf-8", errors="replace")
@@ -89,10 +84,9 @@ class Tokenizer:
         return tuple(map(_text_of, self._tokens))
 
     def start_sequence(self, language: str | None, task: Task) -> tuple[int, ...]:
-        """Give the ids that open a transcript: start, language and task; for an English-only model, start alone.
-
-        language: a code, or None for the model's first one. Raises OptionError if the model does not know it, or has
-        no token for the task.
+        """Return the ids that open a transcript: start, language and task; for an English-only model, start alone.
+        language: a code, or None for the model's first one.
+        Raises OptionError if the model does not know it, or has no token for the task.
         """
         if not self.multilingual:
             if language is not None and language not in LANGUAGES:
@@ -130,9 +124,8 @@ class Tokenizer:
 
     @cached_property
     def unused(self) -> tuple[int, ...]:
-        """Ids that are never chosen, whatever is suppressed: of no token that a transcript can hold.
-
-        Rows that pad the embedding, tokens that were added, and whatever else stands behind the timestamps.
+        """Ids that are never chosen, whatever is suppressed: rows that pad the embedding, added tokens, and all else
+        after the timestamps.
         """
         end = self.special.timestamp_end
         return tuple(one for one in range(len(self._tokens), self.n_vocab) if one not in self._names or one >= end)
@@ -161,10 +154,11 @@ class Tokenizer:
         return tuple(sorted(found))
 
     def never_sampled(self, suppress: Sequence[int]) -> tuple[int, ...]:
-        """Give the ids that `suppress_tokens` forbids at every position.
+        """Return the ids that `suppress_tokens` forbids at every position.
 
         suppress: ids, -1 for the non-speech set; empty switches everything off, special tokens included, as in the
-        reference. Raises OptionError for an id outside the vocabulary.
+        reference.
+        Raises OptionError for an id outside the vocabulary.
         """
         if not suppress:
             return ()

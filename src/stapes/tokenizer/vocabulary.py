@@ -22,7 +22,7 @@ _PUBLISHED: Final[dict[tuple[VocabularyName, int], int]] = {
 
 @cache
 def shipped_tokens(name: VocabularyName) -> tuple[bytes, ...]:
-    """Give the bytes of a shipped vocabulary's ordinary tokens in the order of their ids."""
+    """Return the bytes of a shipped vocabulary's ordinary tokens in the order of their ids."""
     text = resources.files("stapes.tokenizer").joinpath("data", f"{name}.txt").read_text("ascii")
     return tuple(binascii.a2b_base64(line) for line in text.split("\n")[:-1])
 
@@ -42,8 +42,7 @@ def _published_languages(n_ordinary: int, spec: ModelSpec) -> int | None:
 
 
 def ordinary_tokens(spec: ModelSpec, stated: VocabularyData, source: str) -> tuple[bytes, ...]:
-    """Give the ordinary tokens that a checkpoint states, or the shipped ones that its ids or sizes tell.
-
+    """Return the ordinary tokens that a checkpoint states, or the shipped ones that its ids or sizes imply.
     Raises CheckpointError where neither does.
     """
     if stated.tokens:
@@ -61,7 +60,7 @@ def ordinary_tokens(spec: ModelSpec, stated: VocabularyData, source: str) -> tup
 
 
 def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...], source: str) -> StatedIds:
-    """Put together what a checkpoint states of special tokens and, for sizes of a published model, its layout.
+    """Return what a checkpoint states of special tokens and, for sizes of a published model, its layout.
 
     tokens: the ordinary ones. English-only models keep GPT-2's vocabulary; all others have their own.
     A layout that contradicts a stated id is another model's, and nothing of it is taken.

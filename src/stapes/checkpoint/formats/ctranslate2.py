@@ -41,16 +41,15 @@ _Raw = tuple[str, tuple[int, ...], int]  # kind, shape, offset in the file
 
 
 def read_ctranslate2(folder: Path, name: str, weights: Path | None = None) -> Checkpoint:
-    """Read a folder; raises CheckpointError where it is not a whole Whisper of version 6.
-
-    weights: what takes the place of model.bin.
+    """Read a folder; raises CheckpointError where it is not a whole Whisper of version 6. weights: instead of
+    model.bin.
     """
     read = read_weights(FileBytes(weights or folder / "model.bin"), folder, name)
     return replace(read, vocabulary=read_vocabulary(folder))
 
 
 def read_weights(data: FileBytes, folder: Path, name: str) -> Checkpoint:
-    """Read a folder without its vocabulary. data: model.bin, wherever it lies. Raises as read_ctranslate2."""
+    """Read a folder without its vocabulary. data: model.bin, wherever it is. Raises as read_ctranslate2."""
     raw, aliases = _read_structure(data)
     _check_aliases(data, raw, aliases)
     stored = _stored(data, raw)
@@ -121,9 +120,8 @@ def _string(cursor: Cursor, what: str) -> str:
 
 
 def _check_aliases(data: FileBytes, raw: dict[str, _Raw], aliases: dict[str, str]) -> None:
-    """Put aliases in as tensors, and hold the output projection to be the token embedding.
-
-    The converter writes every tensor that equals an earlier one as an alias of it.
+    """Add aliases as tensors (the converter writes every tensor that equals an earlier one as an alias of it), and
+    check that the output projection is the token embedding.
     """
     for alias, name in aliases.items():
         if name not in raw or alias in raw:
@@ -138,7 +136,7 @@ def _check_aliases(data: FileBytes, raw: dict[str, _Raw], aliases: dict[str, str
 
 
 def _stored(data: FileBytes, raw: dict[str, _Raw]) -> dict[str, StoredTensor]:
-    """Describe how to read each tensor of numbers; integers without a scale are settings, not weights."""
+    """Return how to read each tensor of numbers; integers without a scale are settings, not weights."""
     found = {}
     for name, (kind, shape, offset) in raw.items():
         if kind in ("float32", "float16", "bfloat16"):
@@ -149,7 +147,7 @@ def _stored(data: FileBytes, raw: dict[str, _Raw]) -> dict[str, StoredTensor]:
 
 
 def _scaled(data: FileBytes, name: str, weight: _Raw, scale: _Raw) -> StoredTensor:
-    """Describe a weight stored as integers: its numbers are integer / scale, one per row or one for all."""
+    """Return how to read a weight stored as integers: its numbers are integer / scale, one per row or one for all."""
     kind, shape, offset = weight
     scale_kind, scale_shape, scale_offset = scale
     if scale_kind != "float32" or scale_shape not in ((), shape[:1]) or not shape:

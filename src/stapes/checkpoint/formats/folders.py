@@ -9,7 +9,7 @@ from stapes.checkpoint.formats.huggingface import INDEX, WEIGHTS
 
 
 def weights_in(files: Iterable[str]) -> list[str]:
-    """Give the files that weights can be read from, the best first (an index stands for its shards).
+    """Return the files that weights can be read from, the best first (an index stands for its shards).
 
     Names are exact on purpose: repositories also hold float32 duplicates (model.fp32-*.safetensors), pickles
     (pytorch_model.bin), and other frameworks' files.

@@ -59,8 +59,7 @@ def read_ggml(path: Path, name: str) -> Checkpoint:
 
 
 def _read_vocabulary(cursor: Cursor, spec: ModelSpec) -> VocabularyData | None:
-    """Read the tokens by id; None where the file has none.
-
+    """Return the tokens by id; None where the file has none.
     Files hold the ordinary tokens; some end in "<|endoftext|>", or go on with further special ones, by name.
     """
     count = cursor.number("I", "the number of tokens")

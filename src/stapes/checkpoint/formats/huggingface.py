@@ -1,7 +1,4 @@
-"""Checkpoints as Hugging Face transformers writes them: config.json, safetensors, tokenizer.json.
-
-Reads no pickle: a folder with nothing but pytorch_model.bin is refused with the way out.
-"""
+"""Checkpoints as Hugging Face transformers writes them: config.json, safetensors, tokenizer.json. Reads no pickle."""
 
 from __future__ import annotations
 
@@ -32,7 +29,6 @@ _SIZES = {
 
 def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Checkpoint:
     """Read a folder; raises CheckpointError where a file is missing, damaged, or of another network.
-
     weights: the one file of weights, where it is not model.safetensors or the shards of the index.
     """
     config_path = folder / "config.json"
@@ -87,8 +83,7 @@ def _spec(config: dict[str, Any], path: Path) -> ModelSpec:
 
 
 def shard_names(index: dict[str, Any], path: Path) -> list[str]:
-    """Give the weight files that an index names, sorted.
-
+    """Return the weight files that an index names, sorted.
     Raises CheckpointError for a name that is not a plain file name: it could lead out of the folder.
     """
     weight_map = index.get("weight_map")
@@ -123,8 +118,7 @@ def _read_weights(folder: Path) -> dict[str, StoredTensor]:
 
 def _with_prefix(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Name tensors as WhisperForConditionalGeneration does; a bare WhisperModel leaves "model." out.
-
-    proj_out.weight, where it is stored, is the token embedding once more and is passed over.
+    A stored proj_out.weight is the token embedding once more, and is not read.
     """
     return {
         f"model.{name}" if name.startswith(("encoder.", "decoder.")) else name: tensor
@@ -133,7 +127,7 @@ def _with_prefix(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
 
 
 def _refuse_other_names(stored: dict[str, StoredTensor], spec: ModelSpec, folder: Path) -> None:
-    """Tell apart from a file that is not whole: one of MLX, whose configuration may be transformers' own."""
+    """Refuse files of MLX and of OpenAI's names, which would seem to lack tensors."""
     convolution = stored.get("model.encoder.conv1.weight")
     if convolution and convolution.shape == (spec.n_audio_state, 3, spec.n_mels) and spec.n_mels != 3:
         raise CheckpointError(f"{folder}: holds {MLX}")

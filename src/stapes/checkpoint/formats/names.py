@@ -57,7 +57,7 @@ class Place:
 
 
 def _rows() -> dict[str, dict[str, Place]]:
-    """Spell the table out: canonical name with {} for the layer -> format -> place."""
+    """Return the whole table: canonical name with {} for the layer -> format -> place."""
     modules = list(_MODULES)
     for side in ("encoder", "decoder"):
         modules += [
@@ -81,8 +81,7 @@ _TABLE = _rows()
 
 
 def place_of(canonical: str, format: str) -> Place:
-    """Say where `format` keeps the tensor that OpenAI calls `canonical`.
-
+    """Return where `format` keeps the tensor that OpenAI calls `canonical`.
     format: "openai", "ggml", "huggingface" or "ctranslate2". Raises KeyError for a name that no Whisper has.
     """
     if format in ("openai", "ggml"):

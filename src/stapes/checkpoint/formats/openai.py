@@ -67,10 +67,10 @@ def read_openai(path: Path, name: str) -> Checkpoint:
 
 
 def _read_directory(path: Path, data: FileBytes) -> dict[str, _Entry]:
-    """Give the archive's entries by their name inside its one folder.
+    """Return the archive's entries by their name inside its one folder.
 
-    zipfile reads the list; where the bytes lie is worked out and checked here: uncompressed (so nothing can
-    unfold to more than the file holds), inside the file, and without overlap.
+    zipfile reads the list; where the bytes are is checked here: uncompressed (so nothing unfolds to more than the file
+    holds), inside the file, and without overlap.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -96,7 +96,7 @@ def _read_directory(path: Path, data: FileBytes) -> dict[str, _Entry]:
 
 
 def _locate(info: zipfile.ZipInfo, data: FileBytes) -> _Entry:
-    """Find where an entry's bytes begin: behind its own header, whose length the directory does not state."""
+    """Find where an entry's bytes begin: after its own header, whose length the directory does not state."""
     what = f"{data.name}: entry {info.filename!r:.80}"
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise CheckpointError(f"{what} is compressed; torch.save never does that: save the model again")
@@ -112,7 +112,7 @@ def _locate(info: zipfile.ZipInfo, data: FileBytes) -> _Entry:
 
 
 def _refuse_overlap(path: Path, entries: Mapping[str, _Entry]) -> None:
-    """Refuse two entries that share bytes: that is how a small archive pretends to be a large one."""
+    """Refuse entries that share bytes: that is how a small archive pretends to be a large one."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
         if entry.offset < end:
@@ -180,7 +180,7 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _strided(tensor: TorchTensor, entry: _Entry, data: FileBytes, what: str) -> StoredTensor:
-    """Describe a tensor whose rows do not follow one another (a transposed one); its bounds are checked."""
+    """Return how to read a tensor whose rows do not follow one another (a transposed one); its bounds are checked."""
     read_flat = plain(data, entry.offset, tensor.storage.kind, (tensor.storage.count,), what).read
     assert read_flat is not None
 

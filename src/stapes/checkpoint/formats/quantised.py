@@ -21,13 +21,13 @@ BLOCK_BYTES = {"q4_0": 2 + 16, "q4_1": 2 + 2 + 16, "q5_0": 2 + 4 + 16, "q5_1": 2
 
 
 def dequantise(kind: str, raw: Array) -> Array:
-    """Give the float32 numbers of blocks, (blocks, 32); raw: uint8 (blocks, BLOCK_BYTES[kind])."""
+    """Return the float32 numbers of blocks, (blocks, 32); raw: uint8 (blocks, BLOCK_BYTES[kind])."""
     with np.errstate(all="ignore"):  # damaged scales may overflow or be NaN; float16 signalling NaN warns
         return _READERS[kind](raw)
 
 
 def _halves(raw: Array, at: int) -> Array:
-    """Give the float16 at byte `at` of each block as float32, (blocks, 1)."""
+    """Return the float16 at byte `at` of each block as float32, (blocks, 1)."""
     found: Array = np.ascontiguousarray(raw[:, at : at + 2]).view("<f2").astype(np.float32)
     return found
 

@@ -21,7 +21,7 @@ _KINDS = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "F64": "float6
 
 
 def is_safetensors(data: FileBytes) -> bool:
-    """Tell from a file's first bytes and its size whether it can be one."""
+    """Whether a file can be one, by its first bytes and its size."""
     head = data.head
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= data.size - 8
 
@@ -33,10 +33,9 @@ def refuse_unsupported(data: FileBytes) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Give every tensor of one file by its name.
-
-    Raises CheckpointError where lengths, offsets or types are not what the format allows: data must lie
-    inside the file, without overlap and without gap.
+    """Return every tensor of one file by its name.
+    Raises CheckpointError where lengths, offsets or types are invalid: data must be inside the file, without overlap
+    and without gap.
     """
     data = FileBytes(path)
     refuse_unsupported(data)

@@ -1,4 +1,4 @@
-"""Where a file keeps each tensor, checked against the model's sizes before a byte of it is read."""
+"""Where a file keeps each tensor, checked against the model's sizes before any of it is read."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 def plain(data: FileBytes, offset: int, kind: str, shape: tuple[int, ...], what: str) -> StoredTensor:
-    """Describe a tensor of a kind in WIDTHS, rows one after another.
-
-    Bounds are checked here; the numbers are read when asked for, bfloat16 widened to float32 and float64 rounded to it.
+    """Return how to read a tensor of a kind in WIDTHS, rows one after another. Bounds are checked at once.
+    bfloat16 is widened to float32, float64 rounded to it.
     """
     width = WIDTHS[kind]
     data.check(offset, math.prod(shape) * width, what)

@@ -1,8 +1,8 @@
 """Vocabulary and special ids as the files beside the weights state them.
 
 Reads tokenizer.json, vocab.json with added_tokens.json, tokenizer_config.json, vocabulary.*, generation_config.json
-and config.json. Knows how GPT-2 spells bytes as printable characters. Two files that state different ids for one
-token are refused here; whether the ids suit the model is for the tokenizer to say.
+and config.json. Refuses two files that state different ids for one token; the tokenizer checks that ids suit the
+model.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _STEERING = frozenset((*_CONFIG_KEYS.values(), *_GENERATION_KEYS.values(), *_TAS
 
 
 def _byte_of_character() -> dict[int, str]:
-    """Give str.translate's table from GPT-2's printable spelling to Latin-1, where character n is byte n.
+    """Return str.translate's table from GPT-2's printable spelling to Latin-1, where character n is byte n.
 
-    Printable characters of Latin-1 stand for their own byte, the other 68 bytes for the characters from
-    U+0100 on. What stands for no byte is mapped out of Latin-1, so that encoding it fails.
+    Printable characters of Latin-1 stand for their own byte, the other 68 bytes for the characters from U+0100 on. What
+    stands for no byte is mapped out of Latin-1, so that encoding it fails.
     Source: https://github.com/openai/gpt-2/blob/a74da5d/src/encoder.py bytes_to_unicode
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -55,9 +55,8 @@ class _Statements:
         self._found: dict[str, tuple[int, Path]] = {}
 
     def add(self, name: str, index: Any, path: Path, key: str | None = None) -> None:
-        """Note an id. Raises CheckpointError if it cannot be one, or another file states another one.
-
-        key: where the file states it, if not under the token's name.
+        """Note an id. key: where the file states it, if not under the token's name.
+        Raises CheckpointError if it cannot be one, or another file states another one.
         """
         if type(index) is not int or not 0 <= index < LIMITS["n_vocab"]:
             where = f"{key} is {index!r:.40}" if key else f"token {name!r:.60} has id {index!r:.40}"
@@ -76,7 +75,7 @@ class _Statements:
 
 
 def read_vocabulary(folder: Path) -> VocabularyData | None:
-    """Read what the files of a model's folder state of tokens and their ids; None if they state nothing."""
+    """Return what the files of a model's folder state of tokens and their ids; None if they state nothing."""
     statements = _Statements()
     tokens = _read_tokens(folder, statements)
     languages, multilingual = _read_configs(folder, statements)
@@ -105,8 +104,7 @@ def _read_tokens(folder: Path, statements: _Statements) -> tuple[bytes, ...]:
 
 
 def _beside(folder: Path, path: Path) -> Iterator[tuple[Path, Iterable[tuple[str, Any]]]]:
-    """Give what else names tokens beside `path`, which may have been copied from another model.
-
+    """Yield what else names tokens beside `path`, which may have been copied from another model.
     Timestamps in vocabulary.* count only where the list is all that there is: see `_listed`.
     """
     if not path.name.startswith("vocabulary") and is_file(added := folder / "added_tokens.json"):
@@ -147,9 +145,9 @@ def _from_tokenizer_config(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _listed(path: Path) -> dict[str, Any]:
-    """Give the tokens of a file that lists them by id.
+    """Return the tokens of a file that lists them by id.
 
-    CTranslate2 fills a list up with timestamps to the size of the embedding, whether or not they stand in it already
+    CTranslate2 fills a list up with timestamps to the size of the embedding, whether or not it has them already
     (v4.8.0, python/ctranslate2/converters/transformers.py, WhisperLoader.get_vocabulary): the first of equals counts.
     """
     if path.suffix == ".json":
@@ -171,8 +169,7 @@ def _listed(path: Path) -> dict[str, Any]:
 
 
 def _split(ids: Mapping[str, Any], path: Path, statements: _Statements) -> tuple[bytes, ...]:
-    """Give the ordinary tokens, from id 0 up to the first special one, and note the ids of all others.
-
+    """Return the ordinary tokens, from id 0 up to the first special one, and note the ids of all others.
     ids: GPT-2's spelling -> id. Raises CheckpointError for ids that are none or that repeat.
     """
     by_id: dict[int, str] = {}
@@ -206,8 +203,7 @@ def _bytes_of(token: str, path: Path) -> bytes:
 
 
 def _read_configs(folder: Path, statements: _Statements) -> tuple[tuple[str, ...] | None, bool | None]:
-    """Note the ids in the configuration files; give the names of the languages, and whether there are several.
-
+    """Note the ids in the configuration files; return the names of the languages, and whether there are several.
     transformers reads ids from generation_config.json, and from config.json only without one.
     """
     languages, multilingual = None, None
@@ -247,7 +243,7 @@ def _object(found: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def _language_names(lang_to_id: dict[str, Any], path: Path, statements: _Statements) -> tuple[str, ...] | None:
-    """Note the ids of languages and give their tokens' names; None if none is stated."""
+    """Note the ids of languages and return their tokens' names; None if none is stated."""
     for name, index in lang_to_id.items():
         if code_of_token(name) is None:
             raise CheckpointError(f"{path}: lang_to_id has {name!r:.60}, expected a name such as '<|en|>'")
@@ -256,10 +252,10 @@ def _language_names(lang_to_id: dict[str, Any], path: Path, statements: _Stateme
 
 
 def _names_of(lang_ids: Any, path: Path, ids: Mapping[str, int]) -> tuple[str, ...] | None:
-    """Give the names of the tokens that CTranslate2's config.json lists as languages; None without list or names.
+    """Return the names of the tokens that CTranslate2's config.json lists as languages; None without list or names.
 
     Its converter can leave out English, so tokens between the start of transcript and the tasks are languages as well.
-    It can also list what is none: special tokens that were added, and no-speech under its present name (v4.8.0,
+    It can also list what is none: added special tokens, and no-speech under its present name (v4.8.0,
     python/ctranslate2/converters/transformers.py, _get_lang_ids_from_tokenizer). A task or a timestamp in the list
     shows that the names are another model's.
     """

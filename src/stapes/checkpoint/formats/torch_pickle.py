@@ -100,9 +100,8 @@ _MARK = _Mark()
 
 
 def read_pickle(program: bytes, source: str) -> object:
-    """Carry out a pickle as torch.save writes it and give its value.
-
-    source: names the file in errors. Raises CheckpointError for whatever else stands in it.
+    """Carry out a pickle as torch.save writes it and return its value. source: names the file in errors.
+    Raises CheckpointError for whatever else is in it.
     """
     if len(program) > MAX_PICKLE_BYTES:
         raise CheckpointError(f"{source}: a pickle of {len(program)} bytes is none of a Whisper; fetch it again")
@@ -196,7 +195,7 @@ class _Machine:
         self.push(self.take(self.number(length_bytes)).decode("utf-8", "surrogatepass"))
 
     def name(self) -> None:
-        """GLOBAL: module and name, a line each. This is where a hostile pickle says what it wants to call."""
+        """GLOBAL: module and name, a line each. A hostile pickle says here what it wants to call."""
         module, name = self.line(), self.line()
         if module == "__builtin__":  # what protocol 2 calls it, for Python 2
             module = "builtins"

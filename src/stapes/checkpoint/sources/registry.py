@@ -83,15 +83,15 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def known_models() -> tuple[KnownModel, ...]:
-    """Give every model that has a name of its own, small ones first."""
+    """Return every model that has a name of its own, small ones first."""
     return KNOWN
 
 
 def model_named(name: str) -> KnownModel | None:
-    """Give the model of this name, alias or hub id, in any case; None if it is no such name.
+    """Return the model of this name, alias or hub id, in any case; None if it is no such name.
 
-    "whisper-base" and "faster-whisper-base" are names too, but a name that two models could have is none's:
-    openai/whisper-large is large-v1, and the whisper command's large is large-v3, so "whisper-large" is refused.
+    "whisper-base" and "faster-whisper-base" are names too. A name that two models could have is refused: as
+    openai/whisper-large, "whisper-large" is large-v1; the whisper command's large is large-v3.
     """
     wanted = name.lower()
     for spelled in (_names, _hub_ids, _short_names):
@@ -114,20 +114,19 @@ def _short_names(model: KnownModel) -> tuple[str, ...]:
 
 
 def hub_ids_of(name: str, model: KnownModel | None) -> tuple[str, ...]:
-    """Give the hub ids under which a model may be had, the one that was asked for first; empty if there is none."""
+    """Return the hub ids under which a model may be had, the one that was asked for first; empty if there is none."""
     if model is None:
         return (name,) if is_hub_id(name) else ()
     return tuple(sorted(_hub_ids(model), key=lambda hub_id: hub_id.lower() != name.lower()))
 
 
 def is_hub_id(text: str) -> bool:
-    """Tell whether a text has the form owner/name."""
+    """Whether a text has the form owner/name."""
     return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text and not _FILE.search(text)
 
 
 def name_in(text: str) -> str:
-    """Take the name of a model out of what people paste: a page or file on the hub, hf:NAME, base/, "Base ".
-
+    """Return the model's name in what people paste: a page or file on the hub, hf:NAME, base/, "Base ".
     What is not understood comes back without the spaces around it.
     """
     text = text.strip()
@@ -191,7 +190,7 @@ def no_such_model(text: str) -> ModelNotFoundError:
 
 
 def did_you_mean(text: str) -> str:
-    """Give " Did you mean ...?" with the known names that a text is close to; empty where none is."""
+    """Return " Did you mean ...?" with the known names that a text is close to; empty where none is."""
     import difflib  # noqa: PLC0415 (needed for errors only)
 
     names = {name.lower(): name for model in KNOWN for name in _names(model)}
