@@ -1,15 +1,13 @@
 """The contract between a network and everything above it.
 
-A backend encodes windows and steps decoder rows. It knows the network and nothing of Whisper's rules: which ids
-are special, what a timestamp is for, when a window is done. A step is one call whatever the number of rows, so that
-a native backend crosses into its own code once per model step.
+A backend encodes windows and steps decoder rows. It knows the network and nothing of Whisper's rules: which ids are
+special, what a timestamp is for, when a window is done. A step is one call whatever the number of rows.
 
-Memory: a window's memory (its cross-attention keys and values) and a row's memory (its self-attention keys and
-values) belong to the backend and are named by ids. A window lives until `release`, a row until `close`; rows must be
-closed before their window is released.
+KV cache: a window's cross-attention keys and values and a row's self-attention keys and values belong to the backend
+and are named by ids. A window lives until `release`, a row until `close`; rows must be closed before their window.
 
-Sameness: what a row gives depends on its own tokens, its window and the other rows *of that window* in the step, never
-on other windows: float sums run in the same order whatever the company.
+Batch-invariant: what a row gives depends on its own tokens, its window and the other rows *of that window* in the
+step, never on other windows: float sums run in the same order whatever the batch.
 """
 
 from __future__ import annotations
@@ -83,9 +81,8 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Draw one id for each number u in `uniforms` (0 <= u < 1) at `temperature` > 0.
-
-    The id is the first whose cumulated probability, in the order of ids, exceeds u.
+    """Draw one id for each number u in `uniforms` (0 <= u < 1) at `temperature` > 0: the first whose cumulated
+    probability, in the order of ids, exceeds u.
     """
 
     temperature: float
@@ -105,7 +102,6 @@ Choice = Best | Draw | Top
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Ask for the raw logits of `ids` after `position` (an index into this step's tokens).
-
     below: measure them against the ids below this one; None: against all.
     """
 
@@ -150,14 +146,13 @@ class RowStep:
     within: tuple[int, int] | None = None
 
     def answer_bytes(self, spec: ModelSpec) -> int:
-        """What its answers take in memory while the step lasts."""
+        """Return what its answers take in memory while the step lasts."""
         return answer_bytes(spec, len(self.probes) + len(self.logits_at), len(self.attention) * len(self.tokens))
 
 
 def answer_bytes(spec: ModelSpec, n_positions: int, n_scores: int) -> int:
-    """What the answers to a row take: logits after some positions, and scores of a head for a token (all float32).
-
-    Every row has the logits of one position: they count as the row's own, beside which they are little.
+    """Return what a row's answers take: logits after some positions, and scores of a head for a token (all float32).
+    The logits of one position, which every row has, count as the row's own.
     """
     return 4 * (max(0, n_positions - 1) * spec.n_vocab + n_scores * spec.n_audio_ctx)
 
@@ -238,7 +233,6 @@ class Backend(Protocol):
         """End threads and give all memory back; no call may follow."""
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        """Advance rows by their new tokens; results in the same order.
-
+        """Advance rows by their new tokens; return results in the same order.
         Raises BackendError if a row would exceed n_text_ctx, stands twice, or a token is outside the vocabulary.
         """

@@ -58,7 +58,7 @@ class Handles(Generic[Memory, Cache]):
         return window
 
     def window(self, window: WindowId) -> Memory:
-        """Give a window's memory."""
+        """Return a window's memory."""
         if window not in self._windows:
             raise BackendError(f"window {window} is not here")
         return self._windows[window]
@@ -78,7 +78,7 @@ class Handles(Generic[Memory, Cache]):
         return row
 
     def row(self, row: RowId) -> Row[Cache]:
-        """Give a row."""
+        """Return a row."""
         if row not in self._rows:
             raise BackendError(f"row {row} is not here")
         return self._rows[row]
@@ -121,7 +121,7 @@ class Handles(Generic[Memory, Cache]):
             self._check_questions(one)
 
     def _check_questions(self, step: RowStep) -> None:
-        """Refuse positions, ids and heads that are not there: a native backend would read whatever lies behind."""
+        """Refuse positions, ids and heads that do not exist: a native backend would read other memory."""
         spec = self._spec
         positions = (*step.logits_at, *(probe.position for probe in step.probes))
         if any(not 0 <= position < len(step.tokens) for position in positions):

@@ -52,7 +52,7 @@ def _hann_window() -> FloatArray:
 
 
 def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray:
-    """Give the column at which the path comes to each token; see `stapes.backends.base.TokenColumnsKernel`."""
+    """Return the column at which the path comes to each token; see `stapes.backends.base.TokenColumnsKernel`."""
     cost = alignment_cost(scores, n_columns, n_before)
     return entries(dtw_path(cost)) if n_columns else np.zeros(len(cost), np.int32)
 
@@ -60,9 +60,9 @@ def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray
 def alignment_cost(scores: FloatArray, n_columns: int, n_before: int) -> FloatArray:
     """Turn scores before the softmax (heads, tokens, n_audio_ctx) into costs (tokens - n_before - 1, n_columns).
 
-    Each head's attention is normalised over the tokens, smoothed over the columns, and the heads' mean is taken; its
-    first `n_before` tokens and the last one have no place in the path. What is no number costs nothing (where all
-    tokens look alike, the reference divides by zero, and its path leads out of the window).
+    Each head's attention is normalised over the tokens, smoothed over the columns, and the heads' mean is taken. The
+    first `n_before` tokens and the last one are not on the path. NaN costs nothing (where all tokens look alike, the
+    reference divides by zero, and its path leads out of the window).
     """
     used = scores[:, :, :n_columns]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -77,7 +77,7 @@ def alignment_cost(scores: FloatArray, n_columns: int, n_before: int) -> FloatAr
 
 
 def median_filter(x: FloatArray) -> FloatArray:
-    """Take the median of 7 columns around each one, mirrored at the ends; fewer than 4 columns stay as they are."""
+    """Return the median of 7 columns around each one, mirrored at the ends; fewer than 4 columns stay as they are."""
     half = _MEDIAN_WIDTH // 2
     if x.shape[-1] <= half:
         return x
@@ -87,8 +87,8 @@ def median_filter(x: FloatArray) -> FloatArray:
 
 
 def dtw_path(cost: FloatArray) -> IntArray:
-    """Find the cheapest path through costs (tokens, columns) from the first cell to the last: (2, length), each cell's
-    token and column. Sums are float32; a step to both is taken only where it is cheaper than either alone.
+    """Return the cheapest path through costs (tokens, columns) from the first cell to the last: (2, length), each
+    cell's token and column. Sums are float32; a step to both is taken only where it is cheaper than either alone.
     """
     n_tokens, n_columns = cost.shape
     by_both, by_token = _ways(cost)
@@ -104,9 +104,8 @@ def dtw_path(cost: FloatArray) -> IntArray:
 
 
 def _ways(cost: FloatArray) -> tuple[_BoolArray, _BoolArray]:
-    """Say to which cells the cheapest path came from both before, and to which from the token before; to the others it
-    came from the column before. Both: [token + column, token], counted from 1.
-
+    """Return to which cells the cheapest path came from both before, and to which from the token before; to the others
+    it came from the column before. Both: [token + column, token], counted from 1.
     Cells of one diagonal depend on the two diagonals before alone, and are computed at once.
     """
     n_tokens, n_columns = cost.shape
@@ -131,7 +130,7 @@ def _ways(cost: FloatArray) -> tuple[_BoolArray, _BoolArray]:
 
 
 def entries(path: IntArray) -> IntArray:
-    """Give the column of each token's first cell in a path."""
+    """Return the column of each token's first cell in a path."""
     tokens, columns = path
     first: IntArray = columns[np.diff(tokens, prepend=-1) > 0]
     return first

@@ -1,4 +1,4 @@
-"""How many cores this process may use: what its affinity allows, by whole cores, within its container's share."""
+"""Memory and CPU resources: how many cores and how much memory this process may use, within its container's share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CGROUP_FOLDER = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """Count physical cores; never below 1."""
+    """Return the number of physical cores that the process may use; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         allowed = os.sched_getaffinity(0)
         n_cores = physical_cores(allowed, _CPU_FOLDER)
@@ -30,8 +30,7 @@ def usable_cores() -> int:
 
 
 def physical_cores(cpus: Iterable[int], folder: Path) -> int:
-    """Count the cores that these logical processors lie on; each counts for itself where the system does not say.
-
+    """Return how many cores these logical processors are on; each counts for itself where the system does not say.
     folder: where the system describes its processors (`cpu0/topology/thread_siblings_list`).
     """
     siblings: set[str] = set()
@@ -44,7 +43,7 @@ def physical_cores(cpus: Iterable[int], folder: Path) -> int:
 
 
 def cgroup_quota(folder: Path) -> float | None:
-    """How many cores' worth of time a container may use; None without a limit (version 2, then version 1)."""
+    """Return how many cores' worth of time a container may use; None without a limit (version 2, then version 1)."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()[:2]
     except (OSError, ValueError):
@@ -71,12 +70,12 @@ def check_room(n_bytes: int, what: str) -> None:
 
 
 def default_max_memory(window_bytes: int) -> int:
-    """Say how much windows and rows may take where nobody has: 256 MB, or five windows, the least for five beams."""
+    """Return how much windows and rows may take by default: 256 MB, or five windows, the least for five beams."""
     return max(_USUAL_BYTES, 5 * window_bytes)
 
 
 def free_bytes(meminfo: Path, cgroup_folder: Path) -> int | None:
-    """Tell how much memory can still be taken; None where the system does not say."""
+    """Return how much memory can still be taken; None where the system does not say."""
     found = [one for one in (_machine(meminfo), _container(cgroup_folder)) if one is not None]
     return min(found, default=None)
 

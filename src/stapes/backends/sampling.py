@@ -1,7 +1,5 @@
-"""How the next token is chosen from logits: the NumPy twin that every backend's own choosing is held against.
-
-Source of the vote and of the log-probabilities: openai/whisper decoding.py at c0d2f62 (ApplyTimestampRules,
-GreedyDecoder, BeamSearchDecoder).
+"""How the next token is chosen from logits: the NumPy form that every backend's own choice is tested against.
+Source: openai/whisper decoding.py at c0d2f62 (ApplyTimestampRules, GreedyDecoder, BeamSearchDecoder).
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ from stapes.backends.base import Best, Choice, Constraint, Draw, FloatArray, Pro
 
 
 def constrain(logits: FloatArray, constraint: Constraint) -> FloatArray:
-    """Give the log-probabilities under a constraint.
-
+    """Return the log-probabilities under a constraint: (n_vocab,) float32, log-softmax over what is allowed, -inf
+    elsewhere.
     logits: (n_vocab,), changed in place.
-    Returns (n_vocab,) float32: log-softmax over what is allowed, -inf elsewhere.
     """
     logits[constraint.permanent.array] = -np.inf
     for start, stop in constraint.now:
@@ -29,7 +26,7 @@ def constrain(logits: FloatArray, constraint: Constraint) -> FloatArray:
 
 
 def log_sum_exp(values: FloatArray) -> np.float32:
-    """Log of the summed exponentials of (n,); -inf where all are."""
+    """Return the log of the summed exponentials of (n,); -inf where all are."""
     highest = values.max(initial=-np.inf)
     if np.isneginf(highest):
         return np.float32(-np.inf)
@@ -37,16 +34,14 @@ def log_sum_exp(values: FloatArray) -> np.float32:
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:
-    """Log-softmax of (n,) in float32; all -inf where nothing is allowed."""
+    """Return the log-softmax of (n,) in float32; all -inf where nothing is allowed."""
     total = log_sum_exp(logits)
     return logits if np.isneginf(total) else logits - total
 
 
 def choose(logprobs: FloatArray, logits: FloatArray, choice: Choice) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Choose ids from constrained log-probabilities.
-
-    logprobs, logits: (n_vocab,) as `constrain` gives and leaves them.
-    Returns the ids and their log-probabilities.
+    """Return the chosen ids and their log-probabilities.
+    logprobs, logits: (n_vocab,) as `constrain` returns and leaves them.
     """
     if isinstance(choice, Best):
         # Of the logits: rounding in the log-softmax can make two of them equal.
@@ -80,6 +75,6 @@ def _top(logprobs: FloatArray, n: int) -> list[int]:
 
 
 def probe(logits: FloatArray, wanted: Probe) -> ProbeResult:
-    """Read single raw logits from (n_vocab,), before any constraint has changed them."""
+    """Return single raw logits of (n_vocab,), before any constraint has changed them."""
     ids = np.array(wanted.ids, dtype=np.int64)
     return ProbeResult(logits=logits[ids], log_normaliser=float(log_sum_exp(logits[: wanted.below])))

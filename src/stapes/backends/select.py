@@ -41,9 +41,8 @@ def check_names(*, device: str = "auto", precision: str = "auto", backend: str =
 
 
 def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: int | None) -> Backend:
-    """Run a model on the backend of that name, or ("auto") on the native library, or NumPy where it was not built.
-
-    precision: one of PRECISIONS, or "auto": the best measured for this model on this instruction set, else float32.
+    """Return a backend that runs a model: the one of that name, or ("auto") the native library, or NumPy where it was
+    not built. precision: one of PRECISIONS, or "auto": what was measured to be best for this model here, else float32.
     Raises OptionError for what the backend cannot do, BackendError if there is not enough memory.
     """
     check_names(precision=precision, backend=name)
@@ -76,7 +75,7 @@ def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, thre
 
 
 def _needed_bytes(spec: ModelSpec, precision: str) -> int:
-    """Estimate what loading takes at least: the weights, and one window's and one row's keys and values."""
+    """Return what loading takes at least: the weights, and one window's and one row's keys and values."""
     weights = spec.n_parameters * _WEIGHT_BYTES[precision]
     if precision == "int8":
         weights += spec.n_vocab * spec.n_text_state * _INT8_VOCABULARY_BYTES
@@ -85,5 +84,5 @@ def _needed_bytes(spec: ModelSpec, precision: str) -> int:
 
 
 def best_precision(model: str | None, isa: str) -> str:
-    """Pick a precision. model: the official model that the weights are, or None."""
+    """Return a precision. model: the official model that the weights are, or None."""
     return _DEFAULT_PRECISION if model is None else BEST.get((model, isa), _DEFAULT_PRECISION)

@@ -1,7 +1,4 @@
-"""Beam search with patience.
-
-Source: openai/whisper decoding.py at c0d2f62 (BeamSearchDecoder); patience: arXiv:2204.05424.
-"""
+"""Beam search with patience. Source: openai/whisper decoding.py at c0d2f62 (BeamSearchDecoder), arXiv:2204.05424."""
 
 from __future__ import annotations
 
@@ -74,7 +71,7 @@ class BeamRows:
         self._replace_rows(survivors)
 
     def _replace_rows(self, survivors: list[_Next]) -> None:
-        """Give every survivor a row: its source's own where it is the first to ask, a fork of it after that."""
+        """Give every survivor a row: its source's own for the first that asks, a fork of it for the others."""
         backend = self._setting.backend
         taken: set[RowId] = set()
         live: list[Hypothesis] = []

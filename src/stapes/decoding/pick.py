@@ -1,7 +1,4 @@
-"""Greedy decoding and sampling: rows that never look at each other.
-
-Source: openai/whisper decoding.py at c0d2f62 (GreedyDecoder).
-"""
+"""Greedy decoding and sampling: independent rows. Source: openai/whisper decoding.py at c0d2f62 (GreedyDecoder)."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class PickRows:
         self._uniforms = self._draw()
 
     def _draw(self) -> tuple[float, ...]:
-        """One number for every row, live or not: a row's numbers do not depend on when the others ended."""
+        """Return one number for every row, live or not: a row's numbers do not depend on when the others ended."""
         if self._temperature == 0:
             return ()
         assert self._random is not None

@@ -1,5 +1,4 @@
-"""Is a decoded window good, to be tried again hotter, or silence? Functions of its scores.
-
+"""Whether a decoded window is good, to be tried again at a higher temperature, or silence: functions of its scores.
 Source: openai/whisper transcribe.py at c0d2f62 (decode_with_fallback, the no-speech check).
 """
 
@@ -14,14 +13,13 @@ from stapes.results import WindowResult
 
 
 def compression_ratio(text: str) -> float:
-    """How many times smaller zlib (header and checksum included) makes the text; 0.0 for an empty one."""
+    """Return how many times smaller zlib (header and checksum included) makes the text; 0.0 for an empty one."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))
 
 
 def check_answer(value: float) -> None:
-    """Raise CheckpointError where the network answers with no number: any text would do, and a search may not end.
-
+    """Raise CheckpointError where the network's answer is not a number: any text would do, and a search may not end.
     value: made of all logits, or of all that were chosen; minus infinity is the logarithm of zero.
     """
     if math.isnan(value) or value == math.inf:
@@ -32,7 +30,7 @@ def check_answer(value: float) -> None:
 
 
 def refusal(result: WindowResult, thresholds: Thresholds) -> str | None:
-    """Say why a try is not good enough, or None if it is to be kept."""
+    """Return why a try is not good enough, or None if it is to be kept."""
     ratio_limit, logprob_limit = thresholds.compression_ratio_threshold, thresholds.logprob_threshold
     unsure = logprob_limit is not None and result.avg_logprob < logprob_limit
     speechless = thresholds.no_speech_threshold is not None and result.no_speech_prob > thresholds.no_speech_threshold

@@ -29,8 +29,7 @@ class Loop:
 
 
 def find_loop(tokens: Sequence[int], before: Sequence[int] = ()) -> Loop | None:
-    """Find the longest loop among ids of text; of equals the one of the shortest phrase.
-
+    """Return the longest loop among ids of text; of equals the one of the shortest phrase.
     before: the text before them, where a loop may have begun; at least one whole phrase is among `tokens`.
     """
     ids = np.asarray((*before, *tokens), np.int64)

@@ -1,4 +1,4 @@
-"""What the ways of searching have in common: rows that grow, and candidates that come of them."""
+"""What greedy search, sampling and beam search share: rows that grow, and candidates made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hypothesis:
     sum_logprob: float
 
     def step(self, rules: DecodingRules, choice: Choice) -> RowStep:
-        """Say what this row does next."""
+        """Return what this row does next."""
         return RowStep(row=self.row, tokens=self.tokens[-1:], choice=choice, constraint=rules.constraint(self.tokens))
 
 
@@ -62,7 +62,7 @@ class SearchRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchSetting:
-    """What every way of searching needs to know."""
+    """What every search needs."""
 
     backend: Backend
     rules: DecodingRules
@@ -75,8 +75,7 @@ def add32(total: float, logprob: float) -> float:
 
 
 def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:
-    """Give the candidate with the best score per length; the first of equals.
-
+    """Return the candidate with the best score per length; the first of equals.
     length_penalty: None divides by the number of tokens; else by ((5 + n) / 6) ** penalty (arXiv:1609.08144).
     """
 

@@ -1,7 +1,5 @@
-"""Which ids may come next, as data: forbidden ranges made from the tokens sampled so far.
-
-Knows no logits: a backend applies what is said here. Source: openai/whisper decoding.py at c0d2f62 (SuppressBlank,
-SuppressTokens, ApplyTimestampRules).
+"""Which ids may come next, as data: forbidden ranges made from the tokens sampled so far. A backend applies them.
+Source: openai/whisper decoding.py at c0d2f62 (SuppressBlank, SuppressTokens, ApplyTimestampRules).
 """
 
 from __future__ import annotations
@@ -29,10 +27,7 @@ class DecodingRules:
 
     @classmethod
     def make(cls, tokenizer: Tokenizer, options: Rules, seconds_per_timestamp: float) -> DecodingRules:
-        """Build the rules for one model and one set of options.
-
-        seconds_per_timestamp: 0.02 in every published model.
-        """
+        """Make the rules for one model and one set of options. seconds_per_timestamp: 0.02 in every published model."""
         special = tokenizer.special
         forbidden = {*tokenizer.never_sampled(options.suppress_tokens), *suppressed_by_text(tokenizer, options)}
         forbidden.update(tokenizer.unused)
@@ -54,7 +49,7 @@ class DecodingRules:
         )
 
     def constraint(self, sampled: Sequence[int]) -> Constraint:
-        """Say what may follow the tokens sampled so far (prompt and prefix not among them)."""
+        """Return what may follow the tokens sampled so far (prompt and prefix not among them)."""
         now = self.at_start if not sampled else ()
         if not self.timestamps:
             return Constraint(self.permanent, now)

@@ -1,6 +1,6 @@
 """One window, from its prompt to its result: the first try, and hotter ones while the text is not good enough.
 
-A state machine: `steps` says what the backend is to do, `accept` takes what came of it; rows of many windows share a
+A state machine: `steps` returns what the backend is to do, `accept` takes the results; rows of many windows share a
 batch. Source: openai/whisper decoding.py (DecodingTask) and transcribe.py (decode_with_fallback) at c0d2f62.
 """
 
@@ -47,8 +47,7 @@ class WindowSetting:
     def make(
         cls, spec: ModelSpec, tokenizer: Tokenizer, options: TranscribeOptions, language: str | None
     ) -> WindowSetting:
-        """Put together what options and model say; language: a code, None for a model that knows English only.
-
+        """Make the setting of a model and options. language: a code, None for a model that knows English only.
         Raises OptionError for a language that the model does not know, or a prefix that leaves no room.
         """
         start = tokenizer.start_sequence(language, options.speech.task)
@@ -77,13 +76,12 @@ class WindowSetting:
         )
 
     def speaking(self, language: str | None) -> WindowSetting:
-        """Give the setting for windows in another language, its rules the same object."""
+        """Return the setting for windows in another language, its rules the same object."""
         tokens = self.tokenizer.start_sequence(language, self.task)
         return replace(self, start=(*tokens, *self.start[len(tokens) :]))
 
     def initial_tokens(self, prompt: Sequence[int]) -> tuple[int, ...]:
-        """Give all tokens before the first sampled one.
-
+        """Return all tokens before the first sampled one.
         prompt: ids of the text before the window; its last n_text_ctx // 2 - 1 are used.
         """
         before: tuple[int, ...] = ()
@@ -92,10 +90,7 @@ class WindowSetting:
         return (*before, *self.start, *self.prefix)
 
     def refusal(self, result: WindowResult, before: Sequence[int]) -> str | None:
-        """Say why a try is not good enough, or None if it is to be kept.
-
-        before: ids before the first sampled one.
-        """
+        """Return why a try is refused, or None if it is to be kept. before: ids before the first sampled one."""
         refused = refusal(result, self.thresholds)
         if refused is None and self.loop_guard and not is_silence(result, self.thresholds):
             eot = self.tokenizer.special.eot
@@ -106,7 +101,7 @@ class WindowSetting:
         return refused
 
     def max_tokens(self, n_initial: int) -> int:
-        """How many tokens may be sampled: the row stops once it holds more than the context."""
+        """Return how many tokens may be sampled: the row stops once it holds more than the context."""
         return min(self.sample_len, self.n_text_ctx - n_initial + 1)
 
 
@@ -122,8 +117,7 @@ class WindowDecoder:
         random_key: tuple[int, ...],
     ) -> None:
         """Take a window's memory and the text before it.
-
-        random_key: numbers that name this window in its job (seed, seek); draws depend on nothing else.
+        random_key: names this window in its job (seed, seek); draws depend on nothing else.
         """
         self._backend = backend
         self._setting = setting
@@ -133,7 +127,7 @@ class WindowDecoder:
         self._random_key = random_key
         self._no_speech_prob: float | None = None
         self._tries: list[Try] = []
-        #: the prompt's row: every try forks from it
+        #: the prompt's row (prefilled once): every try forks from it
         self._prompt_row: RowId | None = backend.open(window)
         self._rows: SearchRows = self._new_rows()
         self._begun = False
@@ -154,7 +148,7 @@ class WindowDecoder:
         return PickRows(setting, strategy, np.random.Generator(np.random.PCG64(seed)))
 
     def steps(self) -> list[RowStep]:
-        """Say what the backend is to do next; nothing once there is a result."""
+        """Return what the backend is to do next; nothing once there is a result."""
         if self.result is not None or self._prompt_row is None:
             return []
         if self._begun:
@@ -215,7 +209,7 @@ class WindowDecoder:
             self._retry()
 
     def _retry(self) -> None:
-        """Begin anew behind the prompt: its last token is stepped again, to choose after it."""
+        """Start the next try from the prompt's row: its last token is stepped again, to choose after it."""
         assert self._prompt_row is not None
         self._backend.truncate(self._prompt_row, len(self._initial) - 1)
         self._rows = self._new_rows()

@@ -1,11 +1,8 @@
 r"""Transcript -> ASS: subtitles in which each word lights up as it is said, where its time is known.
 
-A word is a syllable of `\k` with its length in hundredths of a second; silence between words is a syllable of its own,
-so that a subtitle's syllables last exactly as long as it does. Without words' times the text is plain.
-
-Text cannot become a command. Braces are written as full-width ones, which every player shows, since not all of them
-know an escape; behind a backslash stands a word joiner (U+2060), which nobody sees and after which `\N` is no line
-break.
+A word is a syllable of `\k` with its length in hundredths of a second. Silence between words is a syllable of its own,
+so a subtitle's syllables last exactly as long as it does. Without words' times the text is plain. Text cannot become a
+command: `stapes.output.subtitles.without_commands`.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 def to_ass(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
-    """Advanced SubStation Alpha v4.00+: one event per segment, or per subtitle as `layout` has it."""
+    """Return Advanced SubStation Alpha v4.00+: one event per segment, or per subtitle as `layout` has it."""
     return _HEAD + "".join(_event(cue) for cue in cues(transcript, layout))
 
 
@@ -51,7 +48,7 @@ def _event(cue: Cue) -> str:
 
 
 def _sung(cue: Cue, start: int, end: int) -> str:
-    """Write words with their lengths; no sum of roundings: each length lies between two rounded times."""
+    """Write words with their lengths: each is the difference of two rounded times, so roundings do not add up."""
     text, last = "", start
     for word in cue.words:
         begins = min(end, max(last, hundredths(word.start_s)))

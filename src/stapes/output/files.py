@@ -1,7 +1,4 @@
-"""Output files: written whole or not at all, and never in the place of an input.
-
-Links are followed: a file is written beside the file that its link leads to. Knows nothing of what is written.
-"""
+"""Output files: written whole or not at all, and never in the place of an input. Links are followed."""
 
 from __future__ import annotations
 
@@ -51,8 +48,7 @@ _WHY: Final[Mapping[int, str]] = {
 
 
 def file_identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
-    """Tell files apart by device and inode, whatever their names; None where there is none.
-
+    """Return a file's device and inode, which tell files apart whatever their names; None where there is none.
     path: a number is an open file.
     """
     try:
@@ -79,7 +75,7 @@ class InputFiles:
         return paths if isinstance(paths, InputFiles) else cls(paths)
 
     def name_of(self, path: str | os.PathLike[str] | int) -> str | None:
-        """Give the name of the input that a path leads to, by another name, case or link too; None if it is none."""
+        """Return the name of the input that a path leads to, by another name, case or link too; None if it is none."""
         found = file_identity(path)
         known = None if found is None else self._paths.get(found)
         if known is None or file_identity(known) != found:  # a number of a file that was removed may be another's
@@ -88,7 +84,7 @@ class InputFiles:
 
 
 def checked_target(target: Path, inputs: InputFiles, *, replaced: bool = True) -> Path:
-    """Give the file that a name to be written leads to: the name itself, or what its links lead to.
+    """Return the file that a name to be written leads to: the name itself, or what its links lead to.
 
     replaced: whether a file that is there would be; one that stays as it is may be write-protected.
     Raises OutputError with the cause where nothing can be written there, or an input would be replaced.
@@ -138,12 +134,10 @@ def write_whole(
 ) -> None:
     """Write files, each piece by piece: all of them whole, or none.
 
-    Every file is first written under a temporary name beside its place; only when all are on the disk are they
-    renamed. If anything fails, what stood there before still stands, and no half is left. When this returns, the new
-    names are on the disk too. Temporary files that a killed process left are removed.
-
-    inputs: files that must not be replaced.
-    Raises OutputError with the file, the cause and the way out.
+    Every file is written under a temporary name beside its place; when all are on the disk they are renamed, and the
+    names synced. If anything fails, what was there before stays, and no half is left. Temporary files that a killed
+    process left are removed.
+    inputs: files that must not be replaced.   Raises OutputError with the file, the cause and the way out.
     """
     inputs = InputFiles.of(inputs)
     places = {target: checked_target(target, inputs) for target in contents}
@@ -251,7 +245,7 @@ def named(target: Path) -> Iterator[None]:
 
 
 def why_not_written(error: OSError, folder: Path | None = None) -> str:
-    """Say in words why a file could not be written, and the way out. folder: where it was to be."""
+    """Return in words why a file could not be written, and the way out. folder: where it was to be."""
     if error.errno == errno.ENOENT and folder is not None and os.path.isdir(folder):  # noqa: PTH112 (never raises)
         return f"the system lets no file be made in {folder}; choose another folder"
     return _WHY.get(error.errno or 0) or f"cannot be written ({error.strerror or error})"

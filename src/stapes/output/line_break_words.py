@@ -1,8 +1,8 @@
-"""Short words that lean on what follows, in the languages spoken most; that two languages share some does no harm.
+"""Short words that belong to what follows, in the languages spoken most; that two languages share some does no harm.
 
-Articles, prepositions, conjunctions, possessives, subjects, auxiliaries: a line that ends with one reads badly. Those
-that begin a phrase make a good beginning of a line. Knows no grammar: words that play several parts are left out where
-another part is as usual ("it", "out").
+Articles, prepositions, conjunctions, possessives, subjects, auxiliaries: a line that ends with one reads badly. Words
+that begin a phrase begin a line well. Words with several parts of speech are left out where another part is as usual
+("it", "out").
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a text may break, and how well: pieces that stay together, how wide they are, when they are said. Pure.
 
-A character counts as one column, wide East Asian ones and emoji as two, combining marks and invisible ones as none.
-What a break costs is a number from 0 (after a sentence) up; the costs were tuned by reading subtitles of real speech.
-Knows no grammar: marks, pauses, words that lean on what follows (line_break_words.py), and the scripts of East Asia.
+A character counts as one column, wide East Asian ones and emoji as two, combining and invisible ones as none. What a
+break costs is a number from 0 (after a sentence) up; the costs were tuned by reading subtitles of real speech. It knows
+marks, pauses, words that belong to what follows (line_break_words.py), and the scripts of East Asia, but no grammar.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Piece:
 
 
 def pieces(segments: Sequence[Segment], widest: int, longest_s: float) -> list[Piece]:
-    """Cut segments into pieces, each at most `widest` (2 or more) columns wide.
+    """Split segments into pieces, each at most `widest` (2 or more) columns wide.
 
     Words have their own times, each from the end of the one before on; text without words shares its segment's time by
     columns. What cannot be seen is left out. A piece of several words takes at most `longest_s` seconds.
@@ -112,16 +112,15 @@ def _join(one: Piece, other: Piece, widest: int, longest_s: float) -> Piece | No
 
 
 def visible(text: str) -> str:
-    """Give a text on one line, its ends included: white space becomes a space, control characters go.
-
-    So do the last two numbers of each plane, which are no characters: Chromium ends a subtitle of WebVTT at U+FFFF.
+    """Return a text on one line, ends included: white space becomes a space, control characters go, and the last two
+    numbers of each plane, which are no characters (Chromium ends a subtitle of WebVTT at U+FFFF).
     """
     spaced = "".join(" " if char.isspace() else char for char in text)
     return "".join(char for char in spaced if unicodedata.category(char) != "Cc" and ord(char) & 0xFFFE != 0xFFFE)
 
 
 def columns(text: str) -> int:
-    """Say how many columns a text is wide."""
+    """Return how many columns a text is wide."""
     return len(text) if text.isascii() else sum(map(_columns_of, text))
 
 
@@ -133,7 +132,7 @@ def _columns_of(char: str) -> int:
 
 
 def characters(text: str) -> list[str]:
-    """Cut a text into what a reader takes for characters: marks, joiners and skin tones stay with what they change."""
+    """Split a text into characters as readers see them: marks, joiners and skin tones stay with what they change."""
     found: list[str] = []
     for char in text:
         goes_on = unicodedata.category(char) in ("Mn", "Me", "Mc", "Cf") or "\U0001f3fb" <= char <= "\U0001f3ff"
@@ -148,7 +147,7 @@ def characters(text: str) -> list[str]:
 
 
 def _cut(segments: Iterable[Segment], widest: int) -> Iterator[tuple[Word, bool]]:
-    """Give words without white space inside, none too wide; with whether a segment begins there."""
+    """Yield words without white space inside, none too wide, and whether a segment begins there."""
     gap, last = False, ""  # white space since the last character, and that character
     for segment in segments:
         begins = True
@@ -168,7 +167,7 @@ def _cut(segments: Iterable[Segment], widest: int) -> Iterator[tuple[Word, bool]
 
 
 def _unspaced(char: str) -> bool:
-    """Whether text goes on behind a character, or stands before it, without a space."""
+    """Whether text goes on after or before this character without a space."""
     return bool(_script(char)) or char in _WIDE_MARKS
 
 
@@ -182,7 +181,7 @@ def shows(part: str) -> bool:
 
 
 def _narrow(part: str, widest: int, *, finely: bool) -> Iterator[str]:
-    """Cut what is too wide, and where `finely` scripts without spaces, into characters or runs of them."""
+    """Split what is too wide, and where `finely` scripts without spaces, into characters or runs of them."""
     if not finely and columns(part) <= widest:
         yield part
         return
@@ -208,11 +207,11 @@ def _share(word: Word, texts: Sequence[str]) -> Iterator[Word]:
 
 
 def in_order(words: Sequence[Word], end_s: float) -> list[Word]:
-    """Give words times at which they can be shown: each begins when the one before has ended, and lasts.
+    """Return words with times at which they can be shown: each begins when the previous has ended, and lasts.
 
-    Words that collapse to one instant share the time that is free after them, up to `end_s` for the last ones, and then
-    that before them, as far as it takes to read them. Where nothing is free, they take the least that a format can tell
-    apart from the word before, or put off what follows.
+    Words at one instant share the free time after them, up to `end_s` for the last ones, and then that before them, as
+    far as it takes to read them. Where none is free, they take the least that a format can tell apart from the word
+    before, or put off what follows.
     """
     starts, ends, last_s = [], [], 0.0
     for word in words:
@@ -262,7 +261,7 @@ def _share_free_time(
 
 
 def break_cost(left: str, right: str, pause_s: float) -> float:
-    """Say what a break between two words costs; a space before the right one tells that they are apart."""
+    """Return what a break between two words costs; a space before the right one tells that they are apart."""
     bare = right.lstrip()
     cost = _spaced_cost(left.strip(), bare) if right[0] == " " else _unspaced_cost(left.strip(), bare)
     return cost if cost >= _JOINED else cost / (1.0 + max(0.0, pause_s) / _HALVING_PAUSE_S)
@@ -300,7 +299,7 @@ def _words_cost(left: str, right: str) -> float:
 
 
 def _marked_cost(left: str, right: str) -> float | None:
-    """Say what a break after a mark costs; None: there is no mark."""
+    """Return what a break after a mark costs; None: there is no mark."""
     bare = left.rstrip("".join(_CLOSING | _EITHER))
     if bare and bare[-1] in _SENTENCE_MARKS:
         return _stopped_cost(bare, right)
@@ -312,7 +311,7 @@ def _marked_cost(left: str, right: str) -> float | None:
 
 
 def _stopped_cost(left: str, right: str) -> float:
-    """Say what a break costs after what may be the end of a sentence."""
+    """Return what a break costs after what may be the end of a sentence."""
     word = left.rstrip("".join(_SENTENCE_MARKS))
     if left.endswith("."):
         if word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I"):
@@ -362,7 +361,7 @@ _SCRIPTS: Final = {
 
 @lru_cache(maxsize=4096)
 def _script(char: str) -> str:
-    """Name the script of a character, if it puts no spaces between words; else give nothing."""
+    """Return the script of a character, if it puts no spaces between words; else ""."""
     for name, ranges in _SCRIPTS.items():
         if char and any(first <= ord(char) <= last for first, last in ranges):
             return name

@@ -27,7 +27,7 @@ _TAG: Final = re.compile(r"\[([\w# ]*:[^\[\]]*)\]|<(\s*[\d:][\d:.\s]*)>")
 
 
 def to_lrc(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
-    """LRC: one line per segment, or per subtitle as `layout` has it; times never run backwards."""
+    """Return LRC: one line per segment, or per subtitle as `layout` has it; times never run backwards."""
     lines = ["[re:stapes]", f"[length:{_clock(hundredths(transcript.duration_s))}]"]
     return "".join(f"{line}\n" for line in (*lines, *_lines(list(cues(transcript, layout)))))
 
@@ -45,7 +45,7 @@ def _lines(found: list[Cue]) -> Iterator[str]:
 
 
 def _text(cue: Cue, start: int) -> tuple[str, int]:
-    """Give a line's text, and the last time in it."""
+    """Return a line's text, and the last time in it."""
     words = [(word, " ".join(visible(word.text).split())) for word in cue.words]
     words = [(word, bare) for word, bare in words if bare]
     if not words:

@@ -1,12 +1,12 @@
-"""Words -> subtitles that can be read: which words share one, where its line breaks, how long it stands. Pure.
+"""Words -> readable subtitles: which words share one, where its lines break, how long it stands. Pure.
 
 Held for any words: lines no wider and no more than asked for, no subtitle longer than asked for, none over another,
 every word once and in order. Sought as far as speech allows: breaks at sentences, clauses and pauses, two even lines,
 the reading speed and the shortest duration.
 
-One pass of dynamic programming over the words finds the cheapest breaks of the whole recording: a subtitle costs
-something by itself, for where it ends, for how its lines break, for pauses and ends of sentences inside, and for being
-too short or too fast. Knows no file format. What a break costs by itself stands in line_breaks.py.
+One pass of dynamic programming finds the cheapest breaks of the whole recording: a subtitle costs something by itself,
+for where it ends, how its lines break, pauses and ends of sentences inside, and for being too short or too fast. What
+a single break costs: line_breaks.py.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class Cue:
 
 
 def readable_cues(segments: Sequence[Segment], limits: Limits, duration_s: float = math.inf) -> Iterator[Cue]:
-    """Give the subtitles of segments, from their words where there are any, else from their text.
-
+    """Yield the subtitles of segments, from their words where there are any, else from their text.
     duration_s: of the recording; no subtitle is lengthened beyond it.
     """
     found = pieces(segments, limits.line_width, limits.max_duration_s)
@@ -91,7 +90,7 @@ def _cue(lines: Sequence[Sequence[Piece]], next_s: float, duration_s: float, lim
 
 
 def _spaced(word: Word, *, first: bool, in_cue: bool) -> str:
-    """Give a word's text with what stands before it: its space, or a line feed where it begins another line."""
+    """Return a word's text with its space, or a line feed where it begins another line."""
     if not first:
         return word.text
     return ("\n" if in_cue else "") + word.text.lstrip()
@@ -142,10 +141,8 @@ class _Chooser:
         return chosen[::-1]
 
     def _from(self, first: int) -> Iterator[tuple[int, float, tuple[int, ...]]]:
-        """Give (end, cost, lines' first pieces) of every subtitle that may begin here.
-
-        More lines than needed are not tried: what fits into one line stands in one, and n lines are worth looking at
-        where they are cheaper than fewer.
+        """Yield (end, cost, lines' first pieces) of every subtitle that may begin here. Only needed lines are tried:
+        what fits into one line is one, and n lines count where they are cheaper than fewer.
         """
         latest = bisect_right(self._ends, self._starts[first] + self._limits.max_duration_s)
         latest = max(first + 1, latest)  # one piece may always stand alone

@@ -128,10 +128,10 @@ class Subtitle:
 
 
 def cues(transcript: Transcript, layout: Layout) -> Iterator[Cue]:
-    """Give the subtitles of a transcript, laid out by words where all segments have them.
+    """Yield the subtitles of a transcript, laid out by words where all segments have them.
 
-    None is empty, and each stands longer than any format's rounding: what is as short as nothing, as openai/whisper
-    has it now and then, shares the time that is free around it (`line_breaks.in_order`).
+    None is empty, and each lasts longer than any format's rounding: words without length, which openai/whisper gives
+    now and then, share the free time around them (`line_breaks.in_order`).
     """
     if layout.cue_style == "readable":
         yield from readable_cues(transcript.segments, layout.limits, transcript.duration_s)
@@ -173,7 +173,7 @@ def has_words(transcript: Transcript) -> bool:
 def subtitles(
     transcript: Transcript, layout: Layout, shown_time: Callable[[float], str], escaped: Callable[[str], str]
 ) -> Iterator[Subtitle]:
-    """Give the subtitles of a transcript as srt and vtt show them: plain ones by words, as the reference's bytes.
+    """Yield the subtitles of a transcript as srt and vtt show them: plain ones by words, as the reference's bytes.
 
     shown_time: a time as the format writes it: what looks equal there is equal.
     escaped: a text as the format writes it, so that nothing of it is markup; the reference escapes nothing.
@@ -201,7 +201,7 @@ class _Lines:
         self._last_s = first_start_s
 
     def add(self, word: Word, *, first_of_chunk: bool) -> list[Word] | None:
-        """Take a word; give the subtitle before it, if that has ended."""
+        """Take a word; return the subtitle before it, if that has ended."""
         ended = None
         long_pause = not self._layout.keeps_segments and word.start_s - self._last_s > _LONG_PAUSE_S
         breaks = first_of_chunk and bool(self._words) and self._layout.keeps_segments
@@ -228,7 +228,7 @@ class _Lines:
 
 
 def _grouped(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Word]]:
-    """Give the words of each subtitle; text that begins a line has no space before it, and other lines a line feed."""
+    """Yield the words of each subtitle; text that begins a line has no space before it, and other lines a line feed."""
     size = layout.max_words_per_line or _UNLIMITED
     lines = _Lines(layout, _first_start(segments))
     for segment in segments:
@@ -246,7 +246,7 @@ def _first_start(segments: Sequence[Segment]) -> float:
 
 
 def _highlighted(cue: Cue, shown_time: Callable[[float], str], escaped: Callable[[str], str]) -> Iterator[Subtitle]:
-    """Show the same text once for each word, underlined, and as it is in between, and after the last one."""
+    """Yield the same text once for each word, underlined, and as it is in between, and after the last one."""
     last_s, text = cue.start_s, without_arrows(escaped(without_arrows(cue.text)))
     words = [escaped(without_arrows(word.text)) for word in cue.words]
     for i, word in enumerate(cue.words):
@@ -271,19 +271,20 @@ def hundredths(seconds: float) -> int:
 
 
 def without_arrows(text: str) -> str:
-    """Write no arrow into a text: it would stand for the times of a subtitle."""
+    """Return a text without arrows, which would stand for the times of a subtitle."""
     return _ARROW.sub("->", text)
 
 
 def without_commands(text: str) -> str:
-    r"""Let no text be a command of ASS, nor one that players take over into SRT (`{\an8}`).
+    r"""Return a text that is no command of ASS, nor one that players accept in SRT (`{\an8}`).
 
-    Braces become full-width ones, which every player shows: not all of them know an escape. Behind a backslash stands
-    a word joiner (U+2060), which nobody sees, and after which `\N` is no line break.
+    Braces become full-width ones, which every player shows: not all of them know an escape. A word joiner (U+2060)
+    follows
+    a backslash: it is invisible, and after it `\N` is no line break.
     """
     return text.replace("\\", "\\\u2060").replace("{", "\uff5b").replace("}", "\uff5d")
 
 
 def without_markup(text: str) -> str:
-    """Let no text be a tag or a command of SRT, which knows no escape: a word joiner stands behind each `<` too."""
+    """Return a text that is no tag or command of SRT, which knows no escape: a word joiner follows each `<` too."""
     return without_commands(text).replace("<", "<\u2060")

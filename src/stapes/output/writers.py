@@ -85,8 +85,8 @@ def to_tsv(transcript: Transcript) -> str:
 def to_csv(transcript: Transcript) -> str:
     """Comma-separated start and end in milliseconds, and quoted text, under a line of names; as whisper.cpp has it.
 
-    Text that a spreadsheet would take for a formula has an apostrophe before it, and so has one that would be mistaken
-    for such a text (docs/subtitles.md). https://www.rfc-editor.org/rfc/rfc4180, but for the bare line feeds.
+    An apostrophe stands before text that a spreadsheet would take for a formula, or that would be mistaken for such a
+    text (docs/subtitles.md). https://www.rfc-editor.org/rfc/rfc4180, but for the bare line feeds.
     """
     rows = (
         f'{round(1000 * segment.start_s)},{round(1000 * segment.end_s)},"{_csv_text(segment)}"\n'
@@ -114,14 +114,14 @@ WRITERS: Final[Mapping[str, Callable[[Transcript], str]]] = {
 
 
 def one_line(text: str) -> str:
-    """Strip the text and put it on one line, whatever character breaks it."""
+    """Return the text stripped and on one line, whatever character breaks it."""
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _subtitles(
     transcript: Transcript, layout: Layout, shown_time: Callable[[float], str], escaped: Callable[[str], str]
 ) -> Iterator[Subtitle]:
-    """Lay words out where all segments have them; else each segment is a subtitle, its characters kept."""
+    """Yield subtitles by words where all segments have them; else each segment is one, its characters kept."""
     if layout.cue_style == "readable" or has_words(transcript):
         yield from subtitles(transcript, layout, shown_time, escaped)
         return
@@ -147,8 +147,7 @@ def _csv_text(segment: Segment) -> str:
 
 
 def format_names(formats: str | Iterable[str]) -> tuple[str, ...]:
-    """Give the formats asked for, each once; one text may name several, with commas. "all": the reference's.
-
+    """Return the formats asked for, each once; one text may name several, with commas. "all": the reference's.
     Raises OptionError for an unknown one.
     """
     asked = [name.strip() for name in formats.split(",")] if isinstance(formats, str) else list(formats)
@@ -171,9 +170,7 @@ def write_files(
     """Write a transcript as `folder/stem.FORMAT` for each format, and return the paths.
 
     layout: of subtitles.   inputs: files that must not be replaced, such as the recording.
-
-    All files appear whole or none does, as `output.files.write_whole` says; those that are there are replaced, a link
-    is followed.
+    All files appear whole or none does (`output.files.write_whole`); existing ones are replaced, links are followed.
     Raises OutputError with the file, the cause and the way out; OptionError for an unknown format.
     """
     if not stem or Path(stem).name != stem or "\0" in stem:

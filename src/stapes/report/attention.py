@@ -1,7 +1,4 @@
-"""Where a window's words were found: the attention that word times were read from, as a picture needs it.
-
-Nothing on the way of a transcription passes here.
-"""
+"""Where a window's words were found: the attention that word times were read from, for pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class WindowAttention:
 
 
 def _window_of(transcript: Transcript, number: int) -> Window:
-    """Give a window by its number, from 1. Raises OptionError where there is none."""
+    """Return a window by its number, from 1. Raises OptionError where there is none."""
     if not 1 <= number <= len(transcript.windows):
         windows = f"{len(transcript.windows)} windows" if len(transcript.windows) != 1 else "one window"
         raise OptionError(f"there is no window {number}: the recording has {windows}, counted from 1")
@@ -50,7 +47,7 @@ def window_attention(
     channel: Channel = "mix",
     clock: Clock = "samples",
 ) -> WindowAttention | None:
-    """Compute the attention of a window that the engine has transcribed; None where its text has no words.
+    """Return the attention of a window that the engine has transcribed; None where its text has no words.
 
     audio: the recording that was transcribed.   number: of the window, from 1.
     task, audio_track, channel, clock: as it was transcribed.

@@ -54,7 +54,7 @@ def _box(left: float, right: float, top: float, bottom: float) -> str:
 
 
 def _kinds(windows: Iterable[Window]) -> Iterator[tuple[str, list[Window]]]:
-    """Tell windows apart that were skipped, tried more than once, or decoded at once."""
+    """Yield the windows that were decoded at once, tried more than once, and skipped."""
     kinds: dict[str, list[Window]] = {"once": [], "again": [], "skipped": []}
     for one in windows:
         kinds[kind_of(one)].append(one)
@@ -62,7 +62,7 @@ def _kinds(windows: Iterable[Window]) -> Iterator[tuple[str, list[Window]]]:
 
 
 def kind_of(window: Window) -> str:
-    """Say how a window went: "skipped", "again" (tried more than once) or "once"."""
+    """Return how a window went: "skipped", "again" (tried more than once) or "once"."""
     if window.skipped:
         return "skipped"
     return "again" if len(window.result.tries) > 1 else "once"

@@ -1,4 +1,4 @@
-"""Foreign text -> HTML. Whatever a recording, its name or its text holds, it stays text."""
+"""Untrusted text -> HTML: it stays text, whatever a recording, its name or its text holds."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ _DIRECTIONS: Final = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]"
 
 
 def escaped(text: str) -> str:
-    """Escape text for an element or an attribute in double quotes."""
+    """Return text escaped for an element or an attribute in double quotes."""
     return html.escape(_CONTROLS.sub("\ufffd", text), quote=True)
 
 
 def plain_name(text: str) -> str:
-    """Give a name on one line: what no picture can show, or what would turn it around, is replaced."""
+    """Return a name on one line: what no picture can show, or what would turn it around, is replaced."""
     return _CONTROLS.sub("\ufffd", _DIRECTIONS.sub("\ufffd", " ".join(text.split())))
 
 
 def escaped_name(text: str) -> str:
-    """Escape a name on one line: what would turn it around is shown, and not obeyed."""
+    """Return a name on one line, escaped: what would turn it around is shown, and not obeyed."""
     return escaped(plain_name(text))
 
 
 def script_data(value: object) -> str:
-    """Write a value as JSON for a script element, which no text in it can end."""
+    """Return a value as JSON for a script element, which no text in it can end."""
     written = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def clock(seconds: float) -> str:
-    """Write a time to hundredths of a second, without leading zeros: 1:02.35, 1:00:02.35."""
+    """Return a time to hundredths of a second, without leading zeros: 1:02.35, 1:00:02.35."""
     shown = format_timestamp(max(0.0, round(seconds, 2)))[:-1]
     return shown.removeprefix("0") if len(shown) > len("0:00.00") else shown
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Write a number with a true minus sign; what is not finite in words."""
+    """Return a number with a true minus sign; what is not finite in words."""
     if value != value:  # noqa: PLR0124 (not a number)
         return "unknown"
     return f"{value:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def language_tag(code: str) -> str:
-    """Give the tag of a language in HTML: Whisper calls Javanese "jw"."""
+    """Return the tag of a language in HTML: Whisper calls Javanese "jw"."""
     return escaped("jv" if code == "jw" else code)
 
 
 def language_name(code: str) -> str:
-    """Name a language in English, or give its code."""
+    """Return a language's English name, or its code."""
     return escaped(language_title(code))

@@ -1,7 +1,6 @@
 """A transcript as a picture: waveform, words by probability, the values of each window, and attention where asked for.
 
-One image holds the whole recording, or a stretch of it. Needs matplotlib (the extra `plot`) and no screen: figures
-are made without pyplot, so that no window opens and nothing is left behind.
+Needs matplotlib (the extra `plot`) and no screen: figures are made without pyplot, so no window opens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A transcript, its waveform and its sound -> one HTML page that needs nothing else, no network least of all. Pure.
+"""A transcript, its waveform and its sound -> one HTML page that needs nothing else, and no network. Pure.
 
 The page allows itself no connection: its policy names the hashes of its own script and style, and takes sound from
-itself alone (or from the recording beside it, where that is asked for). The same values give the same bytes.
+itself alone (or from the recording's file, where that is asked for). The same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,7 @@ class PageSound:
 def page_parts(
     transcript: Transcript, wave: Waveform, sound: PageSound, *, title: str, model: str = ""
 ) -> Iterator[str]:
-    """Write the page, piece by piece.
-
-    title: the recording's name.   model: a line that says what transcribed it.
-    """
+    """Yield the page, piece by piece. title: the recording's name.   model: a line that says what transcribed it."""
     yield _head(title, sound)
     yield _header(transcript, title, model)
     yield from _player(transcript, wave, sound)
@@ -59,7 +56,7 @@ def page_parts(
 
 
 def policy(sound: PageSound) -> str:
-    """Give the page's content security policy."""
+    """Return the page's content security policy."""
     # A page from the disk has no origin of its own: 'self' names a server's, file: the disk.
     media = "blob:" if sound.inside is not None else "'self' file:" if sound.link is not None else "'none'"
     return (

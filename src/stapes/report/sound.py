@@ -29,10 +29,10 @@ _MEMORY_LIMIT_BYTES: Final = 4 << 20
 
 
 def encode_sound(recording: SampleReader) -> IO[bytes]:
-    """Encode a recording in blocks; gives the file, at its beginning, which the caller closes.
+    """Encode a recording in blocks; return the file, at its beginning, which the caller closes.
 
-    Its header says how many samples the encoder put before the first and after the last one: browsers leave them
-    out, so that times in the page are those of the recording. The same samples give the same bytes.
+    Its header says how many samples the encoder put before the first and after the last one: browsers leave them out,
+    so the page's times are the recording's. The same samples give the same bytes.
     Raises OutputError where PyAV was built without LAME.
     """
     if _ENCODER not in av.codecs_available:

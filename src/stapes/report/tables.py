@@ -1,4 +1,4 @@
-"""What was decided on the way as HTML: a drawer for each window with its tries, and the languages that were heard."""
+"""What was decided as HTML: an expandable block for each window with its tries, and the detected languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {"once": "", "again": "tried again", "skipped": "skipped"}
 
 
 def window_parts(transcript: Transcript) -> Iterator[str]:
-    """Give a drawer for each window: its values outside, its tries and its text inside."""
+    """Yield a block for each window: its values outside, its tries and its text inside."""
     languages: dict[int, list[str]] = {}
     for segment in transcript.segments:
         known = languages.setdefault(segment.seek, [])
@@ -74,7 +74,7 @@ def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
 
 
 def _try(one: Try, window: Window | None) -> str:
-    """Give a try's row. window: whose last try it is."""
+    """Return a try's row. window: whose last try it is."""
     outcome = "kept" if one.refused is None else f"refused: {escaped(one.refused)}"
     if window is not None:
         outcome = "kept" if one.refused is None else f"kept, as the last: {escaped(one.refused)}"

@@ -16,12 +16,12 @@ _EDGES: Final = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
 
 def step_of(probability: float) -> str:
-    """Give the class of a word's probability."""
+    """Return the class of a word's probability."""
     return next(name for least, name in reversed(STEPS) if probability >= least or least == 0.0)
 
 
 def text_parts(transcript: Transcript) -> Iterator[str]:
-    """Give segments, skipped windows and flags in the order of time; a window's first segment leads to it."""
+    """Yield segments, skipped windows and flags in the order of time; a window's first segment leads to it."""
     numbers = {window.seek: number for number, window in enumerate(transcript.windows, 1)}
     entries: list[tuple[float, int, Segment | int | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
     entries += [(one.start_s, 1, one) for one in transcript.flags]
@@ -39,7 +39,7 @@ def text_parts(transcript: Transcript) -> Iterator[str]:
 
 
 def spoken_words(transcript: Transcript) -> Iterator[Word]:
-    """Give the words in the order in which the page shows them."""
+    """Yield the words in the order in which the page shows them."""
     for segment in sorted(transcript.segments, key=lambda one: one.start_s):
         if segment.text.strip():
             yield from (word for word in segment.words or () if word.text.strip())

@@ -28,7 +28,7 @@ class Waveform:
     duration_s: float
 
     def coarser(self, n_most: int) -> Waveform:
-        """Put neighbours together until there are at most so many stretches."""
+        """Return a waveform with neighbours joined, of at most so many stretches."""
         if len(self.low) <= n_most:
             return self
         starts = np.arange(n_most) * len(self.low) // n_most
@@ -41,7 +41,7 @@ class Waveform:
 
 
 def waveform(recording: SampleReader) -> Waveform:
-    """Outline a recording in bounded memory: 50 stretches a second, and 180,000 in all at most."""
+    """Return a recording's outline, in bounded memory: 50 stretches a second, and 180,000 in all at most."""
     n_samples = recording.n_samples
     n_stretches = min(n_samples, _MOST, max(1, -(-n_samples * _PER_SECOND // SAMPLE_RATE)))
     edges = np.arange(n_stretches + 1, dtype=np.int64) * n_samples // max(1, n_stretches)
@@ -58,7 +58,7 @@ def waveform(recording: SampleReader) -> Waveform:
 
 
 def _levels(samples: npt.NDArray[np.float32]) -> _Levels:
-    """Round samples away from 0, so that what is not silent is seen; what is no number is 0."""
+    """Round samples away from 0, so that what is not silent is seen; NaN is 0."""
     scaled = np.nan_to_num(samples, nan=0.0) * _FULL_SCALE
     away = np.copysign(np.ceil(np.abs(scaled) - 0.5 / _FULL_SCALE), scaled)
     levels: _Levels = np.clip(away, -_FULL_SCALE, _FULL_SCALE).astype(np.int8)

@@ -74,7 +74,7 @@ def write_report(
 def _checked(
     path: str | os.PathLike[str], audio: AudioSource | Recording, inputs: Iterable[str | os.PathLike[str]] | InputFiles
 ) -> InputFiles:
-    """Give the files that must stay, the recording's among them. Raises OutputError where the path leads to one."""
+    """Return the files that must stay, the recording's among them. Raises OutputError where the path leads to one."""
     name = audio if isinstance(audio, str | os.PathLike) else getattr(audio, "name", None)
     if not isinstance(inputs, InputFiles):
         inputs = InputFiles([*inputs, *([name] if isinstance(name, str | os.PathLike | int) else [])])
@@ -110,8 +110,7 @@ def _page_sound(
 
 
 def link_to(audio: object, target: Path) -> str:
-    """Give the URL of a recording's file, relative to the page where that can be.
-
+    """Return the URL of a recording's file, relative to the page where that can be.
     Raises OptionError where the recording is no file.
     """
     if not isinstance(audio, str | os.PathLike) or audio == "-":
@@ -150,12 +149,13 @@ def write_plot(
     channel: Channel = "mix",
     clock: Clock = "samples",
 ) -> Path:
-    """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path.
+    """Draw a transcript as a PNG or SVG, as the path's suffix says, and return the path. Needs matplotlib (extra
+    `plot`).
 
     transcript, audio, title, inputs, audio_track, channel, clock: as for `write_report`.
     span_s: the stretch to draw, from and to; None: all of it.
     attentions: of windows, from `window_attention`; each is drawn below.
-    Needs matplotlib (the extra `plot`). Raises OptionError, AudioError, OutputError.
+    Raises OptionError, AudioError, OutputError.
     """
     target = Path(path)
     suffix = target.suffix.lower()

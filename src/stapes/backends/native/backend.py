@@ -1,8 +1,6 @@
-"""The network in the native library, for processors: one call for each window and for each step.
+"""The network in the native library, for CPUs: one call for each window and for each step (docs/native.md).
 
-What is computed, in which precision and on which instruction set: docs/native.md. This file turns the contract's
-objects into the library's and back, and refuses what the library must not be asked.
-
+Turns the contract's objects into the library's and back, and refuses what the library must not be asked.
 Source of the network: openai/whisper model.py at c0d2f62.
 """
 
@@ -157,7 +155,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
         )
 
     def _attention(self, step: RowStep, request: Any) -> FloatArray:
-        """Give each head's scores in the order, and as often, as they were asked for."""
+        """Return each head's scores in the order, and as often, as they were asked for."""
         heads = _distinct(step.attention)
         scores: FloatArray = request.attention(self.spec.n_audio_ctx)
         return scores if len(heads) == len(step.attention) else scores[[heads.index(one) for one in step.attention]]
@@ -168,7 +166,7 @@ def _distinct(heads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def choose_isa(wanted: str | None, usable: Sequence[str]) -> str:
-    """Take the set that is asked for, or the best. Raises OptionError if it is not usable."""
+    """Return the set that is asked for, or the best. Raises OptionError if it is not usable."""
     if not wanted:
         return usable[0]
     if wanted not in usable:

@@ -22,7 +22,7 @@ def is_built() -> bool:
 
 
 def library_problem() -> str | None:
-    """Why the library cannot be used; None if it can."""
+    """Return why the library cannot be used; None if it can."""
     try:
         library()
     except BackendError as error:

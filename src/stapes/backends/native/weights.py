@@ -77,7 +77,7 @@ def _load_block(model: Model, tensors: Mapping[str, Any], block: str, name: str,
 
 
 def _convolution(model: Model, tensors: Mapping[str, Any], name: str, tap_stride: int) -> None:
-    """(out, in, 3) -> (out, 3 * tap_stride): the three taps as the rows of frames lie behind each other."""
+    """(out, in, 3) -> (out, 3 * tap_stride): the three taps one after the other, as the rows of frames are."""
     weight = np.asarray(tensors[f"{name}.weight"])
     rows = np.zeros((len(weight), 3, tap_stride), weight.dtype)
     rows[:, :, : weight.shape[1]] = weight.transpose(0, 2, 1)
@@ -113,7 +113,7 @@ def _starts(lengths: Sequence[int]) -> Iterator[int]:
 
 
 def _as_float16(weight: Array) -> Array | None:
-    """The same numbers as float16, if it holds them all; published weights are float16."""
+    """Return the same numbers as float16, if it holds them all (published weights are float16); else None."""
     if weight.dtype == np.float16:
         return weight
     with np.errstate(over="ignore", under="ignore"):

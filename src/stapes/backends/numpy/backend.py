@@ -1,11 +1,9 @@
 """The network in NumPy, float32: plain, exact, and runs anywhere.
 
-Every row is computed by itself, and every window too: numbers cannot depend on company. With NumPy's BLAS this costs
-nothing: one matrix-vector product per row is as fast as one thin matrix product for five rows (docs/experiments.md).
-The encoder's work is shared out by a pool of our own; the decoder's products are too small for that, and BLAS's own
-threads share them while that helps (blas_threads.py).
-
-Source of the network: openai/whisper model.py at c0d2f62.
+Every row and every window is computed by itself, so the batch cannot change its numbers. With NumPy's BLAS this costs
+nothing: one matrix-vector product (GEMV) per row is as fast as one thin GEMM for five rows (docs/experiments.md).
+The encoder's work is shared by a pool of our own; the decoder's products are too small for that, and BLAS's own
+threads share them while that helps (blas_threads.py). Source of the network: openai/whisper model.py at c0d2f62.
 """
 
 from __future__ import annotations
@@ -113,7 +111,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return memory
 
     def _share(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
-        """Let the calling thread and the pool's share a piece of work. It does not nest."""
+        """Run a piece of work on the calling thread and the pool's. It does not nest."""
         left = iter(parts)  # threads take from one iterator: what is next is nobody else's
 
         def take() -> None:
@@ -164,7 +162,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
         """Run a row's new tokens through all layers.
-
         Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
         """
         row, w = self.ledger.row(step.row), self._weights
@@ -219,10 +216,8 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
 
     def _logits(self, step: RowStep, x: FloatArray) -> dict[int, FloatArray]:
-        """Multiply with the vocabulary at the positions that are asked for, and only there.
-
-        x: the last layer's output (n, d).
-        Returns position -> logits (n_vocab,); -inf where only a choice is wanted and its constraint forbids the id.
+        """Return position -> logits (n_vocab,), only for positions that are asked for; -inf where only a choice is
+        wanted and its constraint forbids the id. x: the last layer's output (n, d).
         """
         embedding = self._weights["decoder.token_embedding.weight"]
         found: dict[int, FloatArray] = {}
@@ -236,7 +231,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     @contextmanager
     def _blas_threads(self, n: int) -> Iterator[None]:
-        """Let BLAS use n threads for a while: one where our pool shares out the work, all where it does not."""
+        """Let BLAS use n threads for a while: one where our pool shares the work, all where it does not."""
         with self._gate.held(), self._blas.limit(limits=n, user_api="blas"):
             yield
 

@@ -1,7 +1,7 @@
-"""How many BLAS threads the decoder's thin products use: two while they help, one while they wait for each other.
+"""Adaptive number of BLAS threads (1 or 2) for the decoder's GEMV.
 
 BLAS's threads spin. On a quiet machine two of them read the weights twice as fast as one; beside a busy process each
-product waits for the scheduler, and a step takes ten times as long (docs/experiments.md). Sums are the same with both.
+product waits for the system's scheduler, and a step takes ten times as long (docs/experiments.md). Sums are the same.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The encoder in NumPy, its work shared out over fixed stretches of positions and over heads.
-
+"""The encoder in NumPy, its work shared by threads over fixed stretches of positions and over heads.
 Source: openai/whisper model.py at c0d2f62 (AudioEncoder).
 """
 

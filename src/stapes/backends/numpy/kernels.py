@@ -75,9 +75,8 @@ def softmax(scores: FloatArray) -> FloatArray:
 
 
 def attend_all(query: FloatArray, key: FloatArray, value: FloatArray) -> FloatArray:
-    """Let every position attend to every position, in one head.
-
-    query, key, value: (n, width), views allowed; query is already scaled. Returns (n, width).
+    """Return one head's attention of every position to every position: (n, width).
+    query, key, value: (n, width), views allowed; query is already scaled.
     """
     query, key = np.ascontiguousarray(query), np.ascontiguousarray(key)
     # A column of ones lets the product that mixes the values sum the weights too.
@@ -94,10 +93,10 @@ def attend_all(query: FloatArray, key: FloatArray, value: FloatArray) -> FloatAr
 
 
 def _mix(scores: FloatArray, value: FloatArray, *, safely: bool) -> FloatArray | None:
-    """Weigh the values with the exponentials of the scores, in place.
+    """Weigh the values with the exponentials of the scores, in place; None asks for another try, `safely`.
 
-    The scores' own size is safe in all but extreme windows; None asks for another try, `safely`: less each row's
-    maximum, which costs two more passes over them.
+    The scores' own size is safe in all but extreme windows; `safely` subtracts each row's maximum first, which costs
+    two more passes over them.
     """
     if safely:
         scores -= scores.max(axis=1, keepdims=True)
