@@ -426,7 +426,7 @@ def our_transcript(script: TokenScript, content_frames: int, keywords: dict[str,
     recording = recording_of_array("tone", tone(content_frames / 100))
     inputs = TaskInputs(
         recording=recording,
-        mel=LogMel(recording, spec.n_mels),
+        mel=LogMel(recording, spec.n_mels, kernel=backend.log10_mel),
         backend=backend,
         tokenizer=our_tokenizer(MULTILINGUAL),
     )
