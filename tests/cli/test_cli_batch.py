@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from stapes.cli import main as command
-from stapes.cli.loading import Ticket
-from stapes.cli.messages import JsonReport
+from stapes.cli.events import Recording, SegmentDone
+from stapes.cli.json_lines import write_json_line
 from stapes.cli.runner import default_concurrency
 from stapes.journal.journal import JOURNAL_NAME, JournalEntry
 from stapes.options import TranscribeOptions
@@ -203,7 +203,7 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
 def test_a_segment_names_its_language_where_several_are_spoken(capsys: pytest.CaptureFixture[str]) -> None:
     said = Segment(id=0, seek=0, start_s=0.0, end_s=1.0, text=" Gut.", tokens=(), temperature=0.0, avg_logprob=0.0,
                    compression_ratio=1.0, no_speech_prob=0.0, language="de")  # fmt: skip
-    JsonReport().segment(Ticket(number=1, count=1, source="talk.mp3"), said, resumed=False)
+    write_json_line(SegmentDone(Recording(number=1, count=1, source="talk.mp3"), said, resumed=False))
     assert json.loads(capsys.readouterr().err)["language"] == "de"
 
 
@@ -329,7 +329,8 @@ def test_existing_files_are_skipped_if_asked_for(run: Run, events: Events, engin
     assert run(*words) == (0, [], ["stapes: skipped, as the files are there: short.mp3, third.mp3"])
     assert [job.source for job in engines[1].jobs] == ["long.mp3"]
     code, told = events(*words)
-    assert code == 0
+    assert (code, len(engines)) == (0, 2)  # no model is loaded where nothing is left
+    assert [event["event"] for event in told] == [*["file_skipped"] * 3, "summary"]
     assert [(event["file"], event["reason"], event["outputs"]) for event in named(told, "file_skipped")] == [
         (f"{stem}.mp3", "exists", [f"{stem}.srt"]) for stem in ("short", "long", "third")
     ]

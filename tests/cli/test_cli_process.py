@@ -80,6 +80,46 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     assert errors.decode().splitlines() == ["stapes: stopped; finished files stay, none is half-written"]
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+import stapes.cli.main as main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
+class Interrupting:
+    done = False
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+finder = Interrupting()
+sys.meta_path.insert(0, finder)
+code = main.main(sys.argv[2:])
+assert finder.done, "it was imported before"
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "stapes.cli.commands", "stapes.options", "stapes.output.files"])
+def test_ctrl_c_while_the_command_is_imported_ends_as_later(tmp_path: Path, module: str) -> None:
+    (tmp_path / "talk.mp3").write_text("one")
+    for words, line in (
+        ([], b"stapes: stopped; finished files stay, none is half-written\n"),
+        (
+            ["--progress", "json"],
+            b'{"event": "error", "error": "stopped; finished files stay, none is half-written", "kind": "stopped"}\n',
+        ),
+    ):
+        program = [sys.executable, "-c", INTERRUPTED_IMPORT, module, "talk.mp3", *words]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, env=ENVIRONMENT, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", line)
+
+
+def test_the_entry_point_imports_nothing_of_ours_before_ctrl_c_is_caught() -> None:
+    program = "import sys, stapes.cli.main; print(sorted(name for name in sys.modules if name.startswith('stapes')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.stdout == "['stapes', 'stapes.cli', 'stapes.cli.interrupts', 'stapes.cli.main']\n"
+
+
 def test_the_first_ctrl_c_waits_for_the_window_and_the_second_does_not(tmp_path: Path) -> None:
     (tmp_path / "talk.mp3").write_text("begun\n" + "!sleep\n" * 60)
     process = start(str(tmp_path / "talk.mp3"), "-f", "txt", "-o", str(tmp_path), "--progress", "json")

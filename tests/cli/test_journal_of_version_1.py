@@ -129,14 +129,14 @@ def test_the_rows_hold_the_answers_that_they_held(run: dict[str, Any], tmp_path:
         languages=frozenset({"en", *(code for one in run["answers"].values() for code in one[0]["probabilities"])}),
     )  # fmt: skip
     warned: list[str] = []
-    journal = open_journal(tmp_path, bounds, warned.append)
+    journal = open_journal(tmp_path, warned.append)
     assert journal is not None
     n_answers = 0
     for recording in run["recordings"]:
         assert digest(recording["inputs"]) == recording["key"]
         assert recording_key(recording["file"], settings) == recording["key"]
         stem = Path(recording["file"]).stem
-        entry = journal.entry(stem, recording["key"])
+        entry = journal.entry(stem, recording["key"], bounds)
         assert [bits(answer) for answer in entry.answers] == run["answers"].get(stem, [])
         assert entry.outputs_done == (frozenset() if entry.answers else frozenset(run["output_keys"]))
         n_answers += len(entry.answers)

@@ -109,7 +109,7 @@ def warned() -> Warned:
 
 
 def opened(folder: Path, warn: Warned) -> Journal:
-    journal = open_journal(folder, BOUNDS, warn)
+    journal = open_journal(folder, warn)
     assert journal is not None
     return journal
 
@@ -122,7 +122,7 @@ def write(folder: Path, answers: Sequence[Answer] = ANSWERS, stems: Sequence[str
     """Leave a journal as a broken run does."""
     journal = opened(folder, Warned())
     for stem in stems:
-        entry = journal.entry(stem, key_of(stem))
+        entry = journal.entry(stem, key_of(stem), BOUNDS)
         for answer in answers:
             entry.note(answer)
     journal.close(finished=False)
@@ -130,7 +130,7 @@ def write(folder: Path, answers: Sequence[Answer] = ANSWERS, stems: Sequence[str
 
 def recalled(folder: Path, warn: Warned, stem: str = "talk") -> tuple[Answer, ...]:
     journal = opened(folder, warn)
-    answers = journal.entry(stem, key_of(stem)).answers
+    answers = journal.entry(stem, key_of(stem), BOUNDS).answers
     journal.close(finished=False)
     return answers
 
@@ -152,7 +152,7 @@ def test_answers_come_back_in_order(tmp_path: Path, answers: list[WindowResult],
     assert bits(recalled(tmp_path, warn)) == bits((guess, *answers))
     assert warn == []
     journal = opened(tmp_path, warn)
-    journal.entry("talk", "key of talk").done(["srt"])
+    journal.entry("talk", "key of talk", BOUNDS).done(["srt"])
     journal.close(finished=True)
     assert left_in(tmp_path) == []
 
@@ -188,7 +188,7 @@ def test_an_answer_out_of_bounds_is_refused_and_never_written(
     with pytest.raises(ValueError):  # noqa: PT011 (any of many)
         answer_from_bytes(answer_to_bytes(wrong), BOUNDS)
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     for answer in (RESULT, wrong, RESULT):
         entry.note(answer)
     journal.close(finished=False)
@@ -201,11 +201,11 @@ def test_a_journal_outlives_its_process_and_ends_with_success(tmp_path: Path, wa
     assert left_in(tmp_path) == [JOURNAL_NAME]
     assert recalled(tmp_path, warned) == ANSWERS
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     entry.done(["srt", "txt"])
     journal.close(finished=False)
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     assert (entry.answers, entry.outputs_done) == ((), frozenset({"srt", "txt"}))
     assert not journal.holds("talk")
     journal.close(finished=True)
@@ -215,8 +215,8 @@ def test_a_journal_outlives_its_process_and_ends_with_success(tmp_path: Path, wa
 def test_another_key_or_another_name_knows_nothing(tmp_path: Path, warned: Warned) -> None:
     write(tmp_path, stems=("talk", "other"))
     journal = opened(tmp_path, warned)
-    assert journal.entry("new", "key of talk").answers == ()
-    assert journal.entry("talk", "another key").answers == ()  # and takes the old one's place
+    assert journal.entry("new", "key of talk", BOUNDS).answers == ()
+    assert journal.entry("talk", "another key", BOUNDS).answers == ()  # and takes the old one's place
     assert journal.holds("other")
     journal.close(finished=False)
     assert recalled(tmp_path, warned) == ()
@@ -227,7 +227,7 @@ def test_another_key_or_another_name_knows_nothing(tmp_path: Path, warned: Warne
 def test_a_finished_run_leaves_what_others_have_begun(tmp_path: Path, warned: Warned) -> None:
     write(tmp_path, stems=("talk", "other"))
     journal = opened(tmp_path, warned)
-    journal.entry("talk", "key of talk").done(["srt"])
+    journal.entry("talk", "key of talk", BOUNDS).done(["srt"])
     journal.close(finished=True)
     assert recalled(tmp_path, warned, "other") == ANSWERS
     assert recalled(tmp_path, warned) == ()
@@ -236,7 +236,7 @@ def test_a_finished_run_leaves_what_others_have_begun(tmp_path: Path, warned: Wa
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_journal_without_an_answer_is_not_left_behind(tmp_path: Path, warned: Warned, *, finished: bool) -> None:
     journal = opened(tmp_path, warned)
-    journal.entry("talk", "key of talk")
+    journal.entry("talk", "key of talk", BOUNDS)
     assert JOURNAL_NAME in left_in(tmp_path)
     journal.close(finished=finished)
     assert (left_in(tmp_path), warned) == ([], [])
@@ -245,8 +245,8 @@ def test_a_journal_without_an_answer_is_not_left_behind(tmp_path: Path, warned: 
 def test_a_second_process_works_without_the_journal(tmp_path: Path, warned: Warned) -> None:
     write(tmp_path)
     program = (
-        "import sys; from tests.unit.test_journal import BOUNDS; from stapes.journal.journal import open_journal; "
-        "said = []; print(open_journal(sys.argv[1], BOUNDS, said.append), said)"
+        "import sys; from stapes.journal.journal import open_journal; "
+        "said = []; print(open_journal(sys.argv[1], said.append), said)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
     journal = opened(tmp_path, warned)
@@ -255,7 +255,7 @@ def test_a_second_process_works_without_the_journal(tmp_path: Path, warned: Warn
     )
     assert done.stdout.startswith("None")
     assert "another stapes is at work in this folder" in done.stdout
-    assert journal.entry("talk", "key of talk").answers == ANSWERS
+    assert journal.entry("talk", "key of talk", BOUNDS).answers == ANSWERS
     journal.close(finished=False)
     assert warned == []
 
@@ -268,7 +268,7 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "closed", stems=("talk", "other"))
     (folder / "killed").mkdir()
     journal = opened(folder / "killed", Warned())
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     for answer in ANSWERS:
         entry.note(answer)
     for path in (folder / "killed").iterdir():
@@ -343,10 +343,10 @@ def test_a_line_that_was_changed_discards_its_recording_and_no_other(
     connection.commit()
     connection.close()
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     assert (entry.answers, entry.outputs_done) == ((), frozenset())
     assert ["it is begun anew" in message for message in warned] == [True]
-    assert journal.entry("other", "key of other").answers == ANSWERS
+    assert journal.entry("other", "key of other", BOUNDS).answers == ANSWERS
     entry.note(RESULT)
     journal.close(finished=False)
     assert recalled(tmp_path, warned) == (RESULT,)
@@ -441,10 +441,10 @@ class Failing:
 def test_a_journal_that_is_damaged_while_it_is_open_is_kept_aside(tmp_path: Path, warned: Warned) -> None:
     write(tmp_path)
     journal = opened(tmp_path, warned)
-    journal.entry("other", "key of other").note(RESULT)
+    journal.entry("other", "key of other", BOUNDS).note(RESULT)
     assert journal._connection is not None
     journal._connection = Failing(journal._connection)  # type: ignore[assignment]
-    journal.entry("talk", "key of talk").note(RESULT)
+    journal.entry("talk", "key of talk", BOUNDS).note(RESULT)
     journal.close(finished=False)
     assert ["the journal has failed" in message and ".aside-1;" in message for message in warned] == [True]
     assert aside_in(tmp_path) == [f"{JOURNAL_NAME}.aside-1", f"{JOURNAL_NAME}.aside-1-wal"]
@@ -466,7 +466,7 @@ def test_a_journal_that_cannot_be_opened_for_now_stays(
         raise sqlite3.OperationalError(message)
 
     monkeypatch.setattr(sqlite3, "connect", fail)
-    assert open_journal(tmp_path, BOUNDS, warned) is None
+    assert open_journal(tmp_path, warned) is None
     assert [message in one and "keeps no journal" in one for one in warned] == [True]
     monkeypatch.setattr(sqlite3, "connect", plain)
     assert recalled(tmp_path, warned) == ANSWERS
@@ -482,7 +482,7 @@ def test_names_that_are_no_utf8_are_kept_beside_the_others(tmp_path: Path, warne
     journal = opened(tmp_path, warned)
     assert all(map(journal.holds, ODD_STEMS))
     for stem in ODD_STEMS:
-        journal.entry(stem, key_of(stem)).done(["srt"])
+        journal.entry(stem, key_of(stem), BOUNDS).done(["srt"])
     journal.close(finished=True)
     assert recalled(tmp_path, warned, "\udcff") == ()
     assert recalled(tmp_path, warned) == ANSWERS
@@ -519,11 +519,11 @@ def test_an_odd_row_costs_its_recording_and_no_other(tmp_path: Path, warned: War
     connection.commit()
     connection.close()
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     assert (entry.answers, entry.outputs_done) == ((), frozenset())
     entry.note(RESULT)
     for stem in ("other", "zebra"):
-        assert journal.entry(stem, f"key of {stem}").answers == ANSWERS
+        assert journal.entry(stem, f"key of {stem}", BOUNDS).answers == ANSWERS
     journal.close(finished=False)
     assert recalled(tmp_path, warned) == (RESULT,)
     assert all("begun anew" in message for message in warned)
@@ -531,7 +531,7 @@ def test_an_odd_row_costs_its_recording_and_no_other(tmp_path: Path, warned: War
 
 def test_a_row_that_cannot_be_written_ends_the_notes_of_its_recording_only(tmp_path: Path, warned: Warned) -> None:
     journal = opened(tmp_path, warned)
-    first, second = journal.entry("talk", "key of talk"), journal.entry("other", "key of other")
+    first, second = journal.entry("talk", "key of talk", BOUNDS), journal.entry("other", "key of other", BOUNDS)
     first.note(RESULT)
     first._n_noted = 0  # as if another had written meanwhile
     for entry in (first, second, first, second):
@@ -546,7 +546,7 @@ def test_a_row_that_cannot_be_written_ends_the_notes_of_its_recording_only(tmp_p
 def test_a_recording_named_as_a_journal_is_left_alone(tmp_path: Path, warned: Warned, suffix: str) -> None:
     recording = tmp_path / f"{JOURNAL_NAME}{suffix}"
     recording.write_bytes(b"sound")
-    assert open_journal(tmp_path, BOUNDS, warned, InputFiles([recording])) is None
+    assert open_journal(tmp_path, warned, InputFiles([recording])) is None
     assert ["keeps no journal" in message for message in warned] == [True]
     assert left_in(tmp_path) == [recording.name]
     assert recording.read_bytes() == b"sound"
@@ -556,7 +556,7 @@ def test_a_recording_named_as_a_journal_is_left_alone(tmp_path: Path, warned: Wa
 def test_no_link_beside_a_journal_is_followed(tmp_path: Path, warned: Warned, suffix: str) -> None:
     (tmp_path / "victim").write_bytes(b"precious" * 1000)
     (tmp_path / f"{JOURNAL_NAME}{suffix}").symlink_to(tmp_path / "victim")
-    assert open_journal(tmp_path, BOUNDS, warned) is None
+    assert open_journal(tmp_path, warned) is None
     assert [f"{JOURNAL_NAME}{suffix} is in the way, and no file" in message for message in warned] == [True]
     assert (tmp_path / "victim").read_bytes() == b"precious" * 1000
 
@@ -564,14 +564,14 @@ def test_no_link_beside_a_journal_is_followed(tmp_path: Path, warned: Warned, su
 def test_what_is_no_file_is_left_alone(tmp_path: Path, warned: Warned) -> None:
     (tmp_path / "victim").write_bytes(b"")
     (tmp_path / JOURNAL_NAME).symlink_to(tmp_path / "victim")
-    assert open_journal(tmp_path, BOUNDS, warned) is None
+    assert open_journal(tmp_path, warned) is None
     assert ["no file; remove it" in message for message in warned] == [True]
     assert (tmp_path / "victim").read_bytes() == b""
 
 
 def test_a_journal_that_fails_in_the_middle_costs_no_recording(tmp_path: Path, warned: Warned) -> None:
     journal = opened(tmp_path, warned)
-    entry = journal.entry("talk", "key of talk")
+    entry = journal.entry("talk", "key of talk", BOUNDS)
     assert journal._connection is not None
     journal._connection.execute("PRAGMA max_page_count=1")
     for number in range(2000):

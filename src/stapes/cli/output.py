@@ -10,14 +10,16 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TextIO, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Final, TextIO, cast
 
 from stapes.audio.source import shown_address
 from stapes.errors import OutputError, StapesError, StapesWarning
 from stapes.output.files import why_not_written
 from stapes.runtime.printing import write_text
 
+#: makes room on the screen for lines, where progress bars share it
+Around = Callable[[], AbstractContextManager[object]]
 #: C0 and C1 controls, marks and overrides of direction, line and paragraph separators, surrogates
 _ODD: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: where Python puts the bytes of names that are no UTF-8 (PEP 383)
@@ -47,9 +49,14 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if 0x80 <= code <= 0xFF else repr(found[0])[1:-1]
 
 
+def our_line(message: object) -> str:
+    """Return a message as one line of ours for standard error."""
+    return f"stapes: {' '.join(str(message).splitlines())}"
+
+
 def say(message: object) -> None:
-    """Write one line of our own to standard error."""
-    write_error_line(f"stapes: {' '.join(str(message).splitlines())}")
+    """Write one line of ours to standard error."""
+    write_error_line(our_line(message))
 
 
 def write_error_line(text: str) -> None:
@@ -66,13 +73,6 @@ def shown_name(source: str) -> str:
     return "standard input" if source == "-" else printable(shown_address(source))
 
 
-def complain(source: str, error: object) -> None:
-    """Say what went wrong with a recording, naming it if the error does not."""
-    name = shown_name(source)
-    text = str(error) if source == "-" else str(error).replace(source, name)
-    say(text if not name or text.startswith(f"{name}: ") else f"{name}: {text}")
-
-
 class ResultsLostError(OutputError):
     """Standard output takes no more: going on would lose every result."""
 
@@ -85,7 +85,7 @@ class ResultLines:
     work goes on without it.
     """
 
-    def __init__(self, around: Callable[[], Any], *, only_copy: bool = True) -> None:
+    def __init__(self, around: Around = nullcontext, *, only_copy: bool = True) -> None:
         self._around = around
         self._only_copy = only_copy
         self._open = True
@@ -101,35 +101,6 @@ class ResultLines:
             if self._only_copy:
                 raise
             self._open = False
-
-
-class OrderedLines:
-    """Lines of several recordings, each recording's together, in the order of the command line.
-
-    The first that has not ended streams; the lines of later ones wait for their turn.
-    """
-
-    def __init__(self, lines: ResultLines) -> None:
-        self._lines = lines
-        self._turn = 1
-        self._waiting: dict[int, list[str]] = {}
-        self._ended: set[int] = set()
-
-    def write(self, number: int, *lines: str) -> None:
-        """Write lines of recording `number` (1, 2, ...), now or when it is its turn."""
-        if number == self._turn:
-            self._lines.write(*lines)
-        else:
-            self._waiting.setdefault(number, []).extend(lines)
-
-    def finish(self, number: int) -> None:
-        """Note that a recording has no more lines, and give those behind it their turn."""
-        self._ended.add(number)
-        while self._turn in self._ended:
-            self._ended.remove(self._turn)
-            self._turn += 1
-            if lines := self._waiting.pop(self._turn, None):
-                self._lines.write(*lines)
 
 
 def send(text: str) -> None:

@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli.command import Command, command_of
 from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
-from stapes.cli.inputs import STDIN, find_inputs, opened_source
+from stapes.cli.inputs import STDIN, Inputs, find_inputs, opened_source
 from stapes.cli.output import shown_name
 from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
 from stapes.output.files import InputFiles, file_identity, why_not_written
 
 if TYPE_CHECKING:
-    from stapes.cli.loading import Ticket
+    from stapes.cli.events import Recording
+    from stapes.cli.runner import Keep
     from stapes.engine.info import EngineInfo
     from stapes.results import Transcript
 
@@ -61,22 +62,27 @@ values of every window (docs/report.md). Needs matplotlib, the extra "plot".
 _EPILOG: Final = "All other flags are those of a transcription; word times are always on.\n"
 
 
-def run_pages(kind: str, words: Sequence[str], transcribe_all: Callable[..., int]) -> int:
-    """Run `stapes report ...` or `stapes plot ...` and give the exit code."""
-    try:
-        values = read_words(words, _parser(kind))
-    except SystemExit:  # --help has printed its page
-        return 0
+@contextmanager
+def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inputs, Keep]]:
+    """Read `stapes report ...` or `stapes plot ...`: a transcription's command, its inputs, and what writes the files.
+
+    What comes through pipes is copied into files, to be read twice; they are gone in the end.
+    """
+    values = read_words(words, _parser(kind))
     if not values["audio"] and Path(kind).is_file():
         raise OptionError(f"{kind}: give a recording to stapes {kind}; for the file of that name write ./{kind}")
     command = _command(kind, values)
-    _check_target(kind, values, command)
+    inputs = find_inputs(command.audio)
+    _check_target(kind, values, command, inputs)
     if kind == "plot":
         from stapes.report.figure import require_matplotlib  # noqa: PLC0415 (NumPy comes with it)
 
         require_matplotlib()
-    with _pipes_copied(command) as copied:
-        return transcribe_all(copied, partial(_plot if kind == "plot" else _report, copied, values))
+    pipes = {source for source in inputs.sources if _is_pipe(source)}
+    with tempfile.TemporaryDirectory(prefix="stapes-") if pipes else nullcontext("") as folder:
+        copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
+        command = replace(command, copies=copies)
+        yield command, inputs, partial(_plot if kind == "plot" else _report, command, values)
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
@@ -147,12 +153,12 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
     return replace(command_of({**values, **changed}), formats=(f"{kind}.{suffix}",), page=page, output_file=output)
 
 
-def _check_target(kind: str, values: dict[str, Any], command: Command) -> None:
+def _check_target(kind: str, values: dict[str, Any], command: Command, inputs: Inputs) -> None:
     """Raise OptionError where the file that was named cannot be what is asked for."""
     output = command.output_file
     if output == "-":
         raise OptionError("--output -: a file is written, and nothing to standard output; for this name write ./-")
-    if output is not None and len({file_identity(one) or one for one in find_inputs(command.audio).sources}) > 1:
+    if output is not None and len({file_identity(one) or one for one in inputs.sources}) > 1:
         raise OptionError(f"--output {output} is one file, and there are several recordings; give -o FOLDER instead")
     if kind == "plot":
         suffix = os.path.splitext(output)[1].lower() if output is not None else ""  # noqa: PTH122 (as above)
@@ -170,18 +176,6 @@ def _is_pipe(word: str) -> bool:
         return False
 
 
-@contextmanager
-def _pipes_copied(command: Command) -> Iterator[Command]:
-    """Copy what comes through pipes into files, to be read twice: for the transcript, and for the page."""
-    pipes = {source for source in find_inputs(command.audio).sources if _is_pipe(source)}
-    if not pipes:
-        yield command
-        return
-    with tempfile.TemporaryDirectory(prefix="stapes-") as folder:
-        copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
-        yield replace(command, copies=copies)
-
-
 def _copied(pipe: str, path: Path) -> str:
     if pipe == STDIN and sys.stdin is None:
         raise AudioError("standard input: is closed; name a file, or pipe one in")
@@ -197,16 +191,16 @@ def _report(
     command: Command,
     values: dict[str, Any],
     engine: Any,
-    ticket: Ticket,
+    recording: Recording,
     transcript: Transcript,
     inputs: InputFiles,
 ) -> list[Path]:
     from stapes.report import write_report  # noqa: PLC0415 (as above)
 
-    (path,) = command.targets(ticket.source)
+    (path,) = command.targets(recording.source)
     model = _model_line(engine.info)
     source = asdict(command.options.audio)
-    with opened_source(command, ticket.source) as audio:
+    with opened_source(command, recording.source) as audio:
         return [write_report(transcript, audio, path, model=model, sound=values["sound"], inputs=inputs, **source)]
 
 
@@ -214,26 +208,26 @@ def _plot(
     command: Command,
     values: dict[str, Any],
     engine: Any,
-    ticket: Ticket,
+    recording: Recording,
     transcript: Transcript,
     inputs: InputFiles,
 ) -> list[Path]:
     from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
     from stapes.report import window_attention, write_plot  # noqa: PLC0415
 
-    (path,), attentions = command.targets(ticket.source), []
+    (path,), attentions = command.targets(recording.source), []
     with (
-        opened_source(command, ticket.source) as audio,
-        load_audio(audio, **asdict(command.options.audio)) as recording,
+        opened_source(command, recording.source) as source,
+        load_audio(source, **asdict(command.options.audio)) as audio,
     ):
         for number in values["window"]:
-            found = window_attention(engine, recording, transcript, number, task=command.options.speech.task)
+            found = window_attention(engine, audio, transcript, number, task=command.options.speech.task)
             if found is None:
-                message = f"{ticket.name}: window {number} has no words, and nothing to draw"
+                message = f"{recording.name}: window {number} has no words, and nothing to draw"
                 warnings.warn(message, StapesWarning, stacklevel=1)
             else:
                 attentions.append(found)
-        return [write_plot(transcript, recording, path, span_s=values["span"], attentions=attentions, inputs=inputs)]
+        return [write_plot(transcript, audio, path, span_s=values["span"], attentions=attentions, inputs=inputs)]
 
 
 def _model_line(info: EngineInfo) -> str:

@@ -1,35 +1,25 @@
 """A command's recordings through one engine: several at once, each ending in its files, its text or one sentence.
 
-One thread (the caller's) writes everything. The loader's and the engine's threads only put calls into its queue, in
-the order in which things happen to a recording; but an answer is in the journal before it is in the queue.
+One thread (the caller's) renders every event and writes every file. The loader's and the engine's threads only put
+what they tell into its queue, in the order in which it happens to a recording; but an answer is in the journal before
+it is in the queue.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.loading import Loader, Ticket
-from stapes.cli.messages import Report, Tally
-from stapes.cli.output import (
-    OrderedLines,
-    ReaderGoneError,
-    ResultLines,
-    ResultsLostError,
-    StoppedError,
-    warnings_caught,
-)
+from stapes.cli import events
+from stapes.cli.events import Recording
+from stapes.cli.interrupts import ctrl_c_calls
+from stapes.cli.loading import Answered, Ended, Loaded, Loader, Ticket, Told, skip
+from stapes.cli.output import ReaderGoneError, ResultsLostError, StoppedError, warnings_caught
 from stapes.errors import CancelledError
-from stapes.languages import language_title
-from stapes.output.writers import format_timestamp, one_line, write_files
-from stapes.recording.events import WindowDone
+from stapes.output.writers import write_files
+from stapes.recording.events import LanguageDetected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,21 +30,22 @@ if TYPE_CHECKING:
     from stapes.options import TranscribeOptions
     from stapes.output.files import InputFiles
     from stapes.recording.events import JobEvent
-    from stapes.results import Segment, Transcript
+    from stapes.results import Transcript
 
     #: writes a recording's files, and gives their paths
-    Keep = Callable[[Any, Ticket, Transcript, InputFiles], Sequence[Path]]
+    Keep = Callable[[Any, Recording, Transcript, InputFiles], Sequence[Path]]
 
 #: recordings at once, however small their windows: more rows hardly share the reading of weights any more
 MOST_AT_ONCE: Final = 16
 #: in chunked mode one recording fills a batch, and another is read meanwhile
 _CHUNKED_AT_ONCE: Final = 2
-#: what the windows of recordings at once may take where nobody has said
+#: what the windows of recordings at once may take where nothing is asked for
 _MEMORY_BYTES: Final = 4 << 30
 #: Windows' waiting is not interruptible by Ctrl-C: it is looked at so often.
 _WAKE_S: Final = 0.5
-#: how long a recording that is being read may take to notice that nobody wants it
+#: how long a recording that is being read may take to notice that it is not wanted any more
 _PATIENCE_S: Final = 1.0
+_FRAMES_PER_SECOND: Final = 100
 
 
 def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
@@ -65,6 +56,24 @@ def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int
     return max(1, min(count, most, fitting))
 
 
+def skip_existing(
+    command: Command, recordings: Sequence[Recording], journal: Journal | None, emit: events.Emit
+) -> list[Recording]:
+    """Skip recordings whose files are all there, but for those that the journal has more of; return the others."""
+    left = []
+    for recording in recordings:
+        is_held = journal is not None and journal.holds(recording.stem)
+        if is_held or not command.targets_are_there(recording.source):
+            left.append(recording)
+        else:
+            skip(command, recording, events.EXISTS, emit)
+    return left
+
+
+class Stop:
+    """Ctrl-C was pressed."""
+
+
 class Batch:
     """Takes recordings from the command line to their files or lines."""
 
@@ -72,7 +81,7 @@ class Batch:
         self,
         command: Command,
         engine: Any,
-        report: Report,
+        emit: events.Emit,
         *,
         concurrency: int,
         journal: Journal | None,
@@ -85,257 +94,156 @@ class Batch:
         """
         self._command = command
         self._engine = engine
+        self._emit = emit
+        self._journal = journal
         self._inputs = inputs
         self._write = keep or self._write_transcript
-        self._report = report
-        self._journal = journal
-        self._lines = OrderedLines(ResultLines(report.aside, only_copy=not command.formats))
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._loader = Loader(command, engine, self, concurrency=concurrency, journal=journal)
+        self._queue: SimpleQueue[Told | Stop] = SimpleQueue()
+        self._loader = Loader(command, engine, self._queue.put, concurrency=concurrency, journal=journal)
         self._open: dict[int, Ticket] = {}
-        self._tally = Tally(files=0)
-        self._warned: set[str] = set()
+        self._warned: set[tuple[int, str]] = set()  # number of a recording, message
+        self._kept = 0  # number of the recording whose files are written: read once more, it has nothing new to tell
         self._stopping = False
-        if journal is not None:
-            journal.warn = partial(self.warned, None)
 
-    def run(self, sources: Sequence[str], tally: Tally) -> None:
-        """Work until every recording has ended; each is counted in the tally.
+    def run(self, recordings: Sequence[Recording]) -> None:
+        """Work until every recording has ended.
 
         Raises StoppedError after a first Ctrl-C, KeyboardInterrupt at a second, or where nothing can be kept;
         ReaderGoneError or ResultsLostError where results have nowhere to go.
         """
-        tickets = [Ticket(number=i, count=len(sources), source=one) for i, one in enumerate(sources, 1)]
-        self._open = {ticket.number: ticket for ticket in tickets}
-        self._tally = tally
+        self._open = {one.number: Ticket(one) for one in recordings}
         try:
-            with warnings_caught(self._warn), self._interruptions():
-                self._loader.start(tickets)
+            with warnings_caught(self._warn), ctrl_c_calls(self._interrupt):
+                self._loader.start(tuple(self._open.values()))
                 while self._open:
-                    call = self._wait()
+                    told = self._wait()
                     if self._stopping and not self._is_kept():
-                        self._calls.put(call)  # a warning is shown all the same
                         raise KeyboardInterrupt
-                    call()
+                    self._take(told)
         finally:
             self._loader.stop()
             for ticket in self._open.values():  # where an error has ended the loop
                 if ticket.job is not None:
                     ticket.job.cancel()
             self._loader.join(_PATIENCE_S)
-            self._show_warnings_left()
-            if self._journal is not None:
-                self._journal.warn = self._report.warning
         if self._stopping:
             raise StoppedError if self._is_kept() else KeyboardInterrupt
-
-    def _show_warnings_left(self) -> None:
-        """Show the warnings in the queue at the end: the journal's last one says why nothing is kept."""
-        while not self._calls.empty():
-            call = self._calls.get()
-            if isinstance(call, partial) and call.func == self._show_warning:
-                call()
 
     def _is_kept(self) -> bool:
         """Tell whether the same command would go on where this one is."""
         return self._journal is not None and self._journal.keeps_something
 
-    def _wait(self) -> Callable[[], None]:
+    def _wait(self) -> Told | Stop:
         while True:
             try:
-                return self._calls.get(timeout=_WAKE_S)
+                return self._queue.get(timeout=_WAKE_S)
             except Empty:
                 continue
 
-    # Ctrl-C.
-
-    @contextmanager
-    def _interruptions(self) -> Iterator[None]:
+    def _interrupt(self) -> None:
         """Let the first Ctrl-C end gently what the journal can keep, and the second end everything at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.getsignal(signal.SIGINT)
-        if before is not signal.default_int_handler:  # ignored, or somebody else's
-            yield
-            return
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True  # not raised here: it could hit the screen between two lines
+        self._queue.put(Stop())
 
-        def interrupt(_: int, __: FrameType | None) -> None:
-            if self._stopping:
-                raise KeyboardInterrupt
-            self._stopping = True  # not raised here: it could hit the screen between two lines
-            self._calls.put(self._stop_gently)
+    def _warn(self, message: str) -> None:
+        """Show a warning once per recording, from whichever thread."""
+        self._warn_once(message, self._loader.read_by_this_thread())
 
-        signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _warn_once(self, message: str, recording: Recording | None) -> None:
+        shown = (self._kept if recording is None else recording.number, message)
+        if shown not in self._warned:
+            self._warned.add(shown)
+            self._emit(events.Warned(message, recording))
+
+    def _take(self, told: Told | Stop) -> None:
+        """Do what follows from what the other threads tell."""
+        match told:
+            case Stop():
+                self._stop_gently()
+            case Loaded(ticket) | Answered(ticket) | Ended(ticket) if ticket.recording.number not in self._open:
+                if ticket.job is not None:  # given up before it was in the engine
+                    ticket.job.cancel()
+            case Loaded(ticket):
+                self._start(ticket)
+            case Answered(ticket, event) if ticket.began_s is None:
+                ticket.early.append(event)
+            case Answered(ticket, event):
+                self._take_answer(ticket, event)
+            case Ended(ticket, error):
+                self._end(ticket, error)
+            case events.Closed(recording):
+                self._emit(told)
+                self._open.pop(recording.number, None)
+                self._loader.release()
+            case _:
+                self._emit(told)
 
     def _stop_gently(self) -> None:
         """Begin nothing new; what is in the engine ends with its present window (`Loader` sees to that)."""
-        self._report.note("stopping when the windows in flight are done; press Ctrl-C again to stop at once")
+        self._emit(events.Noted("stopping when the windows in flight are done; press Ctrl-C again to stop at once"))
         self._loader.stop()
-        for ticket in tuple(self._open.values()):
-            if ticket.job is None:
-                self._close(ticket)
-            elif ticket.entry is None or ticket.job.state.value == "queued":
+        self._open = {number: ticket for number, ticket in self._open.items() if ticket.job is not None}
+        for ticket in self._open.values():
+            if ticket.entry is None or ticket.job.state.value == "queued":
                 ticket.job.cancel()
 
-    # What the loader and the engine tell, from their threads.
+    def _start(self, ticket: Ticket) -> None:
+        ticket.began_s, ticket.duration_s = time.monotonic(), ticket.job.progress.total_s
+        self._emit(events.Started(ticket.recording, ticket.duration_s, ticket.n_resumed))
+        for event in ticket.early:
+            self._take_answer(ticket, event)
+        ticket.early.clear()
 
-    def opened(self, ticket: Ticket) -> None:
-        """See `Listener`, here and below."""
-        self._calls.put(partial(self._report.file_open, ticket))
-
-    def loaded(self, ticket: Ticket, job: Any) -> None:  # noqa: D102
-        ticket.job = job
-        self._calls.put(partial(self._load, ticket, job))
-
-    def happened(self, ticket: Ticket, event: JobEvent) -> None:  # noqa: D102
-        self._calls.put(partial(self._take, ticket, event))
-
-    def ended(self, ticket: Ticket, job: Any) -> None:  # noqa: D102
-        self._calls.put(partial(self._end, ticket, job))
-
-    def failed(self, ticket: Ticket, error: Exception) -> None:  # noqa: D102
-        self._calls.put(partial(self._fail, ticket, error))
-
-    def skipped(self, ticket: Ticket, reason: str) -> None:  # noqa: D102
-        self._calls.put(partial(self._skip, ticket, reason))
-
-    def warned(self, ticket: Ticket | None, message: str) -> None:  # noqa: D102
-        self._calls.put(partial(self._show_warning, ticket, message))
-
-    def _warn(self, message: str) -> None:
-        ticket = self._loader.reading if self._loader.is_this_thread() else None
-        self.warned(ticket, message)
-
-    # What becomes of that, in the caller's thread.
-
-    def _load(self, ticket: Ticket, job: Any) -> None:
-        if ticket.number not in self._open:  # stopped meanwhile
-            job.cancel()
+    def _take_answer(self, ticket: Ticket, event: JobEvent) -> None:
+        recording = ticket.recording
+        if isinstance(event, LanguageDetected):
+            if event.language is not None:
+                self._emit(events.LanguageKnown(recording, event.language))
             return
-        ticket.duration_s, ticket.began_s = job.progress.total_s, time.monotonic()
-        self._begin_if_known(ticket)
-
-    def _take(self, ticket: Ticket, event: JobEvent) -> None:
-        ticket.events.append(event)
-        if ticket.begun:
-            self._tell_events(ticket)
-        else:
-            self._begin_if_known(ticket)
-
-    def _begin_if_known(self, ticket: Ticket, *, at_once: bool = False) -> None:
-        """Begin a recording when it is loaded, and all that an earlier run knew of it is told."""
-        windows = [event.window for event in ticket.events if isinstance(event, WindowDone) and event.resumed]
-        is_loaded = ticket.began_s > 0
-        if not is_loaded or ticket.begun or (len(windows) < ticket.n_resumed and not at_once):
-            return
-        ticket.begun = True
-        ticket.resumed_s = min(windows[-1].next_seek / 100, ticket.duration_s) if windows else 0.0
-        self._report.file_start(ticket)
-        self._tell_events(ticket)
-
-    def _tell_events(self, ticket: Ticket) -> None:
-        while ticket.events:
-            event = ticket.events.popleft()
-            if isinstance(event, WindowDone):
-                self._take_window(ticket, event)
-            elif event.language is not None:
-                self._tell_language(ticket, event.language)
-
-    def _take_window(self, ticket: Ticket, event: WindowDone) -> None:
+        before_s, ticket.done_s = ticket.done_s, min(event.window.next_seek / _FRAMES_PER_SECOND, ticket.duration_s)
         ticket.n_windows += 1
-        done_s = min(event.window.next_seek / 100, ticket.duration_s)
-        if not event.resumed:
-            self._tally.worked_s += done_s - ticket.done_s
-        ticket.done_s = done_s
-        self._report.window(ticket, event.window, resumed=event.resumed)
+        self._emit(events.WindowDone(recording, event.window, ticket.done_s - before_s, event.resumed))
         for segment in event.segments:
-            self._report.segment(ticket, segment, resumed=event.resumed)
-            self._show(ticket, segment)
+            self._emit(events.SegmentDone(recording, segment, event.resumed))
         for flag in event.flags:
-            self._report.flag(ticket, flag, resumed=event.resumed)
+            self._emit(events.GuardActed(recording, flag, event.resumed))
+        if event.resumed and ticket.n_windows == ticket.n_resumed:
+            self._emit(events.Resumed(recording, ticket.done_s, ticket.duration_s))
 
-    def _tell_language(self, ticket: Ticket, language: str) -> None:
-        """Write which language was detected, once, as the reference does."""
-        if self._command.verbose and not ticket.language_is_told:
-            ticket.language_is_told = True
-            self._lines.write(ticket.number, f"Detected language: {language_title(language)}")
-
-    def _show(self, ticket: Ticket, segment: Segment) -> None:
-        """Write a segment as soon as it is decoded, if that is asked for."""
-        if self._command.verbose:
-            times = f"{format_timestamp(segment.start_s)} --> {format_timestamp(segment.end_s)}"
-            self._lines.write(ticket.number, f"[{times}] {segment.text}")
-        elif self._command.verbose is None and not self._command.formats:
-            self._lines.write(ticket.number, one_line(segment.text))
-
-    def _show_warning(self, ticket: Ticket | None, message: str) -> None:
-        """Tell of a warning once per recording."""
-        shown = ticket.warned if ticket is not None else self._warned
-        if message not in shown:
-            shown.add(message)
-            self._report.warning(message, ticket)
-
-    def _end(self, ticket: Ticket, job: Any) -> None:
-        self._begin_if_known(ticket, at_once=True)
-        if job.error is not None:
-            self._fail(ticket, job.error)
-            return
-        try:
-            self._keep(ticket, job.result())
-        except (ReaderGoneError, ResultsLostError):
-            raise
-        except Exception as error:  # a mistake of ours too: it costs one recording, not the night's batch
-            self._fail(ticket, error)
-        else:
-            self._tally.done += 1
-            self._tally.audio_s += ticket.duration_s
-            self._close(ticket)
+    def _end(self, ticket: Ticket, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                self._keep(ticket, ticket.job.result())
+            except (ReaderGoneError, ResultsLostError):
+                raise
+            except Exception as fault:  # a fault of ours too: it costs one recording, not the night's batch
+                error = fault
+        if error is not None and not (self._stopping and isinstance(error, CancelledError)):
+            self._emit(events.Failed(ticket.recording.source, error))
+        ticket.job = None
+        self._take(events.Closed(ticket.recording))
 
     def _keep(self, ticket: Ticket, transcript: Transcript) -> None:
         """Do what is left when all segments are there: results first, then the journal's line that they are there."""
+        recording = ticket.recording
         for warning in transcript.warnings:
-            self._show_warning(ticket, warning)
-        paths: list[str] = []
+            self._warn_once(warning, recording)
+        self._emit(events.Transcribed(recording, transcript))
+        paths: tuple[str, ...] = ()
         if self._command.formats:
-            self._warned |= ticket.warned  # a recording that is read once more has nothing new to tell
-            paths = [str(path) for path in self._write(self._engine, ticket, transcript, self._inputs)]
+            self._kept = recording.number
+            paths = tuple(map(str, self._write(self._engine, recording, transcript, self._inputs)))
             if ticket.entry is not None:
-                from stapes.journal.keys import output_keys  # noqa: PLC0415 (only with a journal)
+                ticket.entry.done(self._loader.outputs)
+        elapsed_s = time.monotonic() - (ticket.began_s or 0.0)
+        length_s, n_resumed = ticket.duration_s, ticket.n_resumed
+        self._emit(events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed))
 
-                ticket.entry.done(output_keys(self._command.formats, self._command.layout, self._command.page))
-        elif self._command.verbose is False:
-            self._lines.write(ticket.number, *(one_line(segment.text) for segment in transcript.segments))
-        self._report.file_done(ticket, transcript, paths)
-
-    def _write_transcript(self, _: Any, ticket: Ticket, transcript: Transcript, inputs: InputFiles) -> Sequence[Path]:
+    def _write_transcript(
+        self, _: Any, recording: Recording, transcript: Transcript, inputs: InputFiles
+    ) -> Sequence[Path]:
         command = self._command
-        return write_files(transcript, command.formats, command.output_dir, ticket.stem, command.layout, inputs=inputs)
-
-    def _fail(self, ticket: Ticket, error: BaseException) -> None:
-        if ticket.number not in self._open:
-            return
-        if not (self._stopping and isinstance(error, CancelledError)):
-            self._tally.failed += 1
-            self._report.file_failed(ticket.source, error)
-        self._report.file_stopped(ticket)
-        self._close(ticket)
-
-    def _skip(self, ticket: Ticket, reason: str) -> None:
-        if ticket.number not in self._open:
-            return
-        self._tally.skipped += 1
-        names = [target.name for target in self._command.targets(ticket.source)]
-        self._report.file_skipped(ticket, reason, names)
-        self._close(ticket)
-
-    def _close(self, ticket: Ticket) -> None:
-        """Let go of a recording that has ended, or has not begun and never will."""
-        del self._open[ticket.number]
-        ticket.job = None
-        self._lines.finish(ticket.number)
-        self._loader.release()
+        stem = recording.stem
+        return write_files(transcript, command.formats, command.output_dir, stem, command.layout, inputs=inputs)

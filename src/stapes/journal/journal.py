@@ -63,9 +63,7 @@ _OF_ONE_ROW: Final = (
 Warn = Callable[[str], None]
 
 
-def open_journal(
-    folder: str | os.PathLike[str], bounds: AnswerBounds, warn: Warn, inputs: InputFiles | None = None
-) -> Journal | None:
+def open_journal(folder: str | os.PathLike[str], warn: Warn, inputs: InputFiles | None = None) -> Journal | None:
     """Open the journal of a folder, or begin one. None, with a warning, where none can be kept.
 
     inputs: recordings, which a journal must not be.
@@ -74,7 +72,7 @@ def open_journal(
     without = "this run keeps no journal: broken off, it would begin anew"
     try:
         _check_place(path, inputs or InputFiles())
-        return Journal(_connect(path, warn), path, bounds, warn)
+        return Journal(_connect(path, warn), path, warn)
     except _LockedError:
         warn(f"{folder}: another stapes is at work in this folder; {without}")
     except OSError as error:
@@ -259,8 +257,7 @@ def _checksum(*parts: object) -> bytes:
 class Journal:
     """An open journal, held by this process alone. Any thread may call; nothing here fails a recording."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: AnswerBounds, warn: Warn) -> None:
-        self.bounds = bounds
+    def __init__(self, connection: sqlite3.Connection, path: Path, warn: Warn) -> None:
         self.warn = warn
         self._connection: sqlite3.Connection | None = connection
         self._path = path
@@ -268,9 +265,12 @@ class Journal:
         self._lock = threading.Lock()
         self._stored: set[str] = set()  # names of this run
 
-    def entry(self, stem: str, key: str) -> JournalEntry:
-        """Give what is known of a recording whose files are named `stem`; of another key, nothing: it is replaced."""
-        entry = JournalEntry(self, stem, key)
+    def entry(self, stem: str, key: str, bounds: AnswerBounds) -> JournalEntry:
+        """Return what is known of a recording whose files are named `stem`; of another key, nothing: it is replaced.
+
+        bounds: of the model's answers.
+        """
+        entry = JournalEntry(self, stem, key, bounds)
         self._stored.add(entry.stored)
         entry.recall()
         return entry
@@ -363,11 +363,12 @@ class Journal:
 class JournalEntry:
     """What a journal knows of one recording."""
 
-    def __init__(self, journal: Journal, stem: str, key: str) -> None:
+    def __init__(self, journal: Journal, stem: str, key: str, bounds: AnswerBounds) -> None:
         self.stored = _stored_name(stem)
         self._journal = journal
         self._stem = stem
         self._key = key
+        self._bounds = bounds
         self._writes = True
         self._n_noted = 0
         self.answers: tuple[Answer, ...] = ()  # of an earlier run
@@ -404,7 +405,7 @@ class JournalEntry:
         for place, (number, body, checksum) in enumerate(lines):
             _require(number == place and isinstance(body, bytes))
             _require(checksum == _checksum(self.stored, self._key, number, body))
-            yield answer_from_bytes(body, self._journal.bounds)
+            yield answer_from_bytes(body, self._bounds)
 
     def forget(self) -> None:
         """Begin the recording anew."""
@@ -417,7 +418,7 @@ class JournalEntry:
             return
         body, number = answer_to_bytes(answer), self._n_noted
         try:
-            answer_from_bytes(body, self._journal.bounds)
+            answer_from_bytes(body, self._bounds)
         except ValueError as error:
             self._writes = False
             self._journal.warn(f"{self._stem}: window {number} cannot be kept in the journal ({error})")

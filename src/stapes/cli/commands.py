@@ -1,0 +1,197 @@
+"""One command line, from its words to its exit code: what it runs, and how each error ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+from stapes.cli import events
+from stapes.cli.command import Command
+from stapes.cli.events import Recording
+from stapes.cli.flags import parse
+from stapes.cli.inputs import Inputs, find_inputs
+from stapes.cli.json_lines import write_json_line
+from stapes.cli.models import refuse_misplaced, run_models
+from stapes.cli.output import Around, ReaderGoneError, StoppedError, warnings_caught
+from stapes.cli.progress import bar_is_possible, bar_is_welcome
+from stapes.cli.report import PAGES, page_command
+from stapes.cli.targets import Plan, plan_outputs
+from stapes.cli.terminal import Terminal
+from stapes.cli.text import TranscriptText
+from stapes.errors import StapesError
+
+if TYPE_CHECKING:
+    from stapes.cli.runner import Keep
+    from stapes.journal.journal import Journal
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 2
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+#: what ends a command early
+_ENDS: Final = (StapesError, StoppedError, KeyboardInterrupt)
+
+LoadEngine = Callable[[Command], AbstractContextManager[Any]]
+
+
+def run(words: Sequence[str], load_engine: LoadEngine, *, interrupted: bool = False) -> int:
+    """Run a command line and return the exit code. interrupted: Ctrl-C was pressed before it could begin."""
+    try:
+        if interrupted:
+            raise KeyboardInterrupt
+        return _run(words, load_engine)
+    except SystemExit:  # --help and --version have printed their page
+        return EXIT_DONE
+    except _ENDS as error:
+        text = " ".join(words)
+        is_json = "--progress json" in text or "--progress=json" in text
+        return _ended_by(error, write_json_line if is_json else Terminal())
+
+
+def _ended_by(error: BaseException, emit: events.Emit) -> int:
+    """Say why a command ends early, and return the exit code."""
+    if isinstance(error, StoppedError):
+        emit(events.CommandFailed("stopped; the same command goes on where it was", kind="stopped"))
+    elif isinstance(error, KeyboardInterrupt):
+        emit(events.CommandFailed("stopped; finished files stay, none is half-written", kind="stopped"))
+    elif not isinstance(error, ReaderGoneError):
+        emit(events.CommandFailed(str(error), kind=type(error).__name__))
+    return error.exit_code if isinstance(error, StapesError) else EXIT_INTERRUPTED
+
+
+def _run(words: Sequence[str], load_engine: LoadEngine) -> int:
+    if words[:1] == ["models"]:
+        return run_models(words[1:])
+    if words and words[0] in PAGES:
+        with page_command(words[0], words[1:]) as (command, inputs, keep):
+            return _transcribe(command, inputs, load_engine, keep)
+    refuse_misplaced(words)
+    command = parse(words)
+    return _transcribe(command, find_inputs(command.audio), load_engine)
+
+
+def _transcribe(command: Command, inputs: Inputs, load_engine: LoadEngine, keep: Keep | None = None) -> int:
+    """Transcribe all recordings with one model; whatever can be refused is refused before any work.
+
+    keep: writes what is asked for instead of transcripts in their usual formats.
+    """
+    plan = plan_outputs(command, inputs.sources)
+    problems = [*inputs.problems.items(), *plan.refused.items()]
+    tally = Tally(len(plan.sources) + len(problems))
+    code = EXIT_DONE
+    with _renderers(command, tally, len(plan.sources)) as emit:
+        for word, problem in problems:
+            emit(events.Failed(word, problem))
+        if plan.sources:
+            try:
+                _work(command, plan, load_engine, emit, keep)
+            except ReaderGoneError:
+                return EXIT_DONE
+            except _ENDS as error:
+                code = _ended_by(error, emit)
+            emit(tally.summary())
+    return code or (EXIT_FAILED if tally.counts[events.Failed] else EXIT_DONE)
+
+
+class Tally:
+    """Counts events for the summary."""
+
+    def __init__(self, files: int) -> None:
+        self.counts: Counter[type[events.Event]] = Counter()
+        self._files = files
+        self._audio_s = self._worked_s = 0.0
+        self._began_s = time.monotonic()
+
+    def __call__(self, event: events.Event) -> None:
+        """Count an event."""
+        self.counts[type(event)] += 1
+        match event:
+            case events.Done():
+                self._audio_s += event.audio_s
+            case events.WindowDone(resumed=False):
+                self._worked_s += event.step_s
+
+    def summary(self) -> events.Summary:
+        """Return what became of the recordings."""
+        return events.Summary(
+            files=self._files,
+            done=self.counts[events.Done],
+            failed=self.counts[events.Failed],
+            skipped=self.counts[events.Skipped],
+            audio_s=self._audio_s,
+            worked_s=self._worked_s,
+            elapsed_s=time.monotonic() - self._began_s,
+        )
+
+
+@contextmanager
+def _renderers(command: Command, tally: Tally, count: int) -> Iterator[events.Emit]:
+    """Give what passes an event, from any thread, to all that render it; no bar is left in the end."""
+    around: Around = nullcontext
+    end: Callable[[], None] = lambda: None  # noqa: E731
+    renderers: list[events.Emit] = [tally]
+    if _wants_bars(command):
+        from stapes.cli.bars import Bars  # noqa: PLC0415 (rich takes 50 ms: only where a bar is drawn)
+
+        bars = Bars(count)
+        around, end = bars.aside, bars.end
+        renderers.append(bars)
+    renderers += [write_json_line if command.progress == "json" else Terminal(around), TranscriptText(command, around)]
+
+    lock = threading.RLock()
+
+    def emit(event: events.Event) -> None:
+        with lock:
+            for render in renderers:
+                render(event)
+
+    try:
+        yield emit
+    finally:
+        end()
+
+
+def _wants_bars(command: Command) -> bool:
+    if command.progress in ("bar", "auto"):
+        text_goes_to_stdout = not command.formats and command.verbose is None
+        if command.progress == "bar":
+            return bar_is_possible()
+        return not command.verbose and bar_is_welcome(text_goes_to_stdout=text_goes_to_stdout)
+    return False
+
+
+def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Emit, keep: Keep | None) -> None:
+    from stapes.cli.runner import Batch, default_concurrency, skip_existing  # noqa: PLC0415 (not for --help)
+
+    def warn(message: str) -> None:
+        emit(events.Warned(message))
+
+    journal = _journal(command, plan, warn)
+    finished = False
+    try:
+        recordings = [Recording(number, len(plan.sources), one) for number, one in enumerate(plan.sources, 1)]
+        if command.skip_existing:
+            recordings = skip_existing(command, recordings, journal, emit)
+        if recordings:
+            with warnings_caught(warn), load_engine(command) as engine:
+                engine.check_speech(command.options.speech)
+                most = command.concurrency or default_concurrency(engine.info, command.options, len(recordings))
+                batch = Batch(command, engine, emit, concurrency=most, journal=journal, inputs=plan.inputs, keep=keep)
+                batch.run(recordings)
+        finished = True
+    finally:
+        if journal is not None:
+            journal.close(finished=finished)
+
+
+def _journal(command: Command, plan: Plan, warn: Callable[[str], None]) -> Journal | None:
+    """Open the journal beside the files that will be written; none where none will."""
+    if not command.formats:
+        return None
+    from stapes.journal.journal import open_journal  # noqa: PLC0415 (SQLite comes with it)
+
+    return open_journal(command.output_dir, warn, plan.inputs)

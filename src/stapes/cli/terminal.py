@@ -1,0 +1,90 @@
+"""Renders events for people: lines on standard error, for what they should know."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import PurePath
+from traceback import format_exception
+from typing import Final
+
+from stapes.cli import events
+from stapes.cli.events import Recording
+from stapes.cli.output import Around, our_line, shown_name, write_error_line
+from stapes.cli.progress import clock, is_terminal
+from stapes.errors import StapesError
+from stapes.results import Transcript
+
+#: recordings named in one line
+_MOST_NAMED: Final = 3
+_SKIPPED: Final = {
+    events.EXISTS: "skipped, as the files are there",
+    events.DONE_BEFORE: "done before the run was broken off",
+}
+
+
+class Terminal:
+    """Writes what people should know. around: a context that makes room on the screen, where it has progress bars."""
+
+    def __init__(self, around: Around = nullcontext) -> None:
+        self._around = around
+        self._skipped: dict[str, list[str]] = {}  # reason -> names
+
+    def __call__(self, event: events.Event) -> None:
+        """Write an event's lines, if it has any."""
+        match event:
+            case events.CommandFailed(message) | events.Noted(message):
+                self._write(our_line(message))
+            case events.Warned(message, recording):
+                message = message if recording is None else _renamed(message, recording.source)
+                self._write(our_line(f"warning: {message}"))
+            case events.Resumed(recording, known_s, duration_s):
+                at = f"{clock(known_s)} of {clock(duration_s)}"
+                known = "what is before that is known from a run that was broken off"
+                self._write(our_line(f"{recording.name}: goes on at {at}; {known}"))
+            case events.Done(recording, outputs, transcript):
+                self._write(*_dropped(recording, transcript), *_written(outputs))
+            case events.Failed(source, error):
+                self._write(*_failure(source, error))
+            case events.Skipped(recording, reason):
+                self._skipped.setdefault(reason, []).append(recording.name)
+            case events.Summary():
+                self._write(*(our_line(f"{_SKIPPED[one]}: {_some(names)}") for one, names in self._skipped.items()))
+
+    def _write(self, *lines: str) -> None:
+        if lines:
+            with self._around():
+                for line in lines:
+                    write_error_line(line)
+
+
+def _some(names: list[str]) -> str:
+    others = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + others
+
+
+def _renamed(message: str, source: str) -> str:
+    """Name a recording in a message as people know it."""
+    return message if source == "-" else message.replace(source, shown_name(source))
+
+
+def _dropped(recording: Recording, transcript: Transcript) -> list[str]:
+    """Say what guards kept out of a transcript."""
+    dropped = [flag for flag in transcript.flags if flag.text]
+    more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+    return [our_line(f"{recording.name}: {flag}{more} (--mode reference keeps it)") for flag in dropped[:1]]
+
+
+def _written(outputs: tuple[str, ...]) -> list[str]:
+    if not outputs or not is_terminal(sys.stderr):
+        return []
+    return [our_line(f"wrote {', '.join([outputs[0], *(PurePath(one).suffix for one in outputs[1:])])}")]
+
+
+def _failure(source: str, error: BaseException) -> list[str]:
+    """Say why a recording failed, naming it if the error does not; a fault of ours with its traceback."""
+    lines, text, name = [], _renamed(str(error), source), shown_name(source)
+    if not isinstance(error, StapesError):
+        lines = "".join(format_exception(error)).splitlines()
+        text = f"{type(error).__name__}: a fault in stapes; please report the lines above"
+    return [*lines, our_line(text if not name or text.startswith(f"{name}: ") else f"{name}: {text}")]
