@@ -1,4 +1,4 @@
-"""What an engine says of itself: frozen descriptions, made from the checkpoint and the backend."""
+"""Descriptions of an engine: frozen, made from the checkpoint and the backend."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Capabilities:
 
     @classmethod
     def of(cls, spec: ModelSpec, tokenizer: Tokenizer, precisions: tuple[str, ...]) -> Capabilities:
-        """Tell from sizes and vocabulary. A decoder cut down to fewer layers than the encoder has (turbo, distil)
+        """Return what sizes and vocabulary say. A decoder cut down to fewer layers than the encoder has (turbo, distil)
         was trained further on transcription alone.
         """
         has_token = tokenizer.multilingual and tokenizer.special.translate is not None
@@ -83,7 +83,7 @@ def known_languages(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer) -> EngineInfo:
-    """Put together what is known of a model and of what runs it."""
+    """Describe a model and the backend that runs it."""
     return EngineInfo(
         model=checkpoint.name,
         path=checkpoint.path,
@@ -108,7 +108,7 @@ def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer)
 def mismatches(
     checkpoint: Checkpoint, capabilities: Capabilities, tokenizer: Tokenizer, options: TranscribeOptions
 ) -> Iterator[str]:
-    """Say what of the options a model cannot do, or what has no effect."""
+    """Yield a sentence for each option that a model cannot follow, or that has no effect."""
     name, speech, words = checkpoint.name, options.speech, options.words
     if speech.task == "translate" and not capabilities.translates:
         why = "knows English only" if not tokenizer.multilingual else "was not trained to translate"

@@ -1,4 +1,4 @@
-"""What happens to a recording on its way, for those who keep a record of it. Frozen."""
+"""Events of one recording, for callbacks and journals. Frozen."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from stapes.results import Flag, LanguageGuess, Segment, Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageDetected:
-    """The language was asked for: of the recording, or of a part of a window (docs/languages.md)."""
+    """A language was detected: of the recording, or of a part of a window (docs/languages.md)."""
 
     guess: LanguageGuess
-    language: str | None = None  # code, once the recording's is known by it; None: not yet, or there are several
-    resumed: bool = False  # known from an earlier run, not asked again
+    language: str | None = None  # code of the recording's language; None: not known yet, or there are several
+    resumed: bool = False  # known from an earlier run, not detected again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowDone:
-    """A window has its final result, and the loop has moved on behind it."""
+    """A window has its final result, and the loop has moved on."""
 
     window: Window
     segments: tuple[Segment, ...]
-    flags: tuple[Flag, ...] = ()  # what guards did in it, and behind it up to the next one
+    flags: tuple[Flag, ...] = ()  # what guards did in it, and after it up to the next window
     resumed: bool = False  # known from an earlier run, not decoded again
 
     def moved(self, time_map: TimeMap) -> WindowDone:
-        """Give it in the time of the recording that its own was cut from."""
+        """Return it in the time that a map leads to."""
         return replace(
             self,
             window=time_map.window(self.window),

@@ -87,10 +87,10 @@ class ForcedAlignmentTask(WindowStream):
         self._seek = 0
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
-        self._speak(speech.language_code if self._tokenizer.multilingual else "en")
+        self._set_language(speech.language_code if self._tokenizer.multilingual else "en")
 
-    def _speak(self, language: str | None) -> None:
-        """Take the language, None while it is not known, and cut the text into words as a transcript in it has them."""
+    def _set_language(self, language: str | None) -> None:
+        """Cut the text into words as a transcript in this language has them. language: None while it is not known."""
         self._language = language
         if language is not None:
             self._setting = self._inputs.alignment_setting(language, self._speech.task)
@@ -151,7 +151,7 @@ class ForcedAlignmentTask(WindowStream):
         self._slot.release()
         if isinstance(answer, LanguageGuess):
             self.language_guess = answer
-            self._speak(answer.language)
+            self._set_language(answer.language)
             return [LanguageDetected(guess=answer, language=answer.language)]
         return [self._accept_words(answer.words if isinstance(answer, Alignment) else ())]
 

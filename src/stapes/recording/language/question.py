@@ -1,4 +1,4 @@
-"""Which language is spoken: a question to the decoder behind the start-of-transcript token.
+"""Language detection: a forced pass over the start-of-transcript token gives each language's probability.
 
 Source: openai/whisper decoding.py at c0d2f62 (detect_language).
 """
@@ -22,9 +22,9 @@ _FRAMES_PER_POSITION = 2
 
 
 def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
-    """Give the codes to choose among, in the order of their ids.
+    """Return the codes to choose among, in the order of their ids.
 
-    Raises OptionError for a language that the model does not know, and for all that asks for a choice where a model
+    Raises OptionError for a language that the model does not know, and for options that need a choice where a model
     knows one language.
     """
     if not tokenizer.multilingual:
@@ -38,7 +38,7 @@ def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
 
 
 class LanguageQuestion(ForcedPass[LanguageGuess]):
-    """Asks which of some languages is spoken in a window."""
+    """Detects which of some languages is spoken in a window."""
 
     def __init__(
         self,
@@ -63,16 +63,16 @@ class LanguageQuestion(ForcedPass[LanguageGuess]):
 
 
 def positions_of(first: int, end: int) -> tuple[int, int]:
-    """Give the encoder positions of frames first..end; the first one is rounded to where a part may begin."""
+    """Return the encoder positions of frames first..end; the first one is rounded to where a part may begin."""
     last = max(1, end // _FRAMES_PER_POSITION)
     begin = round(first / _FRAMES_PER_POSITION / PART_POSITIONS) * PART_POSITIONS
     return (begin if begin < last else (last - 1) // PART_POSITIONS * PART_POSITIONS), last
 
 
 def language_guess(probe: ProbeResult, candidates: Sequence[str]) -> LanguageGuess:
-    """Turn the logits into probabilities among the candidates; of equals the first in the vocabulary wins.
+    """Return the candidates' probabilities; of equals the first in the vocabulary wins.
 
-    Raises CheckpointError where they are none.
+    Raises CheckpointError where the logits are not numbers.
     """
     logits = probe.logits.astype(np.float64)
     check_answer(float(logits.sum()))
@@ -81,7 +81,7 @@ def language_guess(probe: ProbeResult, candidates: Sequence[str]) -> LanguageGue
 
 
 def mean_guess(guesses: Sequence[LanguageGuess], weights: Sequence[float] | None = None) -> LanguageGuess:
-    """Give the mean of the probabilities, and the language that is most probable by it; one guess is its own mean."""
+    """Return the mean of the probabilities, and its most probable language; one guess is its own mean."""
     if len(guesses) == 1:
         return guesses[0]
     weights = weights or [1.0] * len(guesses)
