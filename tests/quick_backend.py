@@ -34,7 +34,7 @@ class QuickBackend(ScriptedBackend):
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         found = super().encode(mel)
-        self.most_windows = max(self.most_windows, self.ledger.n_windows)
+        self.most_windows = max(self.most_windows, self.handles.n_windows)
         self.most_bytes = max(self.most_bytes, self._held_bytes())
         return found
 
@@ -45,7 +45,7 @@ class QuickBackend(ScriptedBackend):
         return super().step(steps)
 
     def _held_bytes(self) -> int:
-        return self.ledger.n_windows * self._bytes[0] + self.ledger.n_rows * self._bytes[1]
+        return self.handles.n_windows * self._bytes[0] + self.handles.n_rows * self._bytes[1]
 
 
 def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:

@@ -187,7 +187,7 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
     def __init__(self, spec: ModelSpec, script: Script) -> None:
         self.spec = spec
         self._script = script
-        self.ledger: Handles[int, list[int]] = Handles(spec)  # a window's sound, a row's tokens
+        self.handles: Handles[int, list[int]] = Handles(spec)  # a window's sound, a row's tokens
         self.n_encoded = 0  # windows
         self.n_steps = 0
 
@@ -201,35 +201,35 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
     @property
     def n_open(self) -> int:
         """Windows and rows that were not given back."""
-        return len(self.ledger)
+        return len(self.handles)
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Remember each window's sound by its checksum."""
-        self.ledger.check_mel(mel)
+        self.handles.check_mel(mel)
         self.n_encoded += len(mel)
-        return [self.ledger.add_window(zlib.crc32(one.tobytes())) for one in mel]
+        return [self.handles.add_window(zlib.crc32(one.tobytes())) for one in mel]
 
     def open(self, window: WindowId) -> RowId:
         """Open an empty row."""
-        return self.ledger.add_row(window, [])
+        return self.handles.add_row(window, [])
 
     def fork(self, row: RowId) -> RowId:
         """Copy a row."""
-        source = self.ledger.row(row)
-        return self.ledger.add_row(source.window, source.cache[: source.length], source.length)
+        source = self.handles.row(row)
+        return self.handles.add_row(source.window, source.cache[: source.length], source.length)
 
     def shut_down(self) -> None:
         """Nothing runs."""
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
         """Append the tokens, and ask the script wherever logits are wanted."""
-        self.ledger.check_steps(steps)
+        self.handles.check_steps(steps)
         self.n_steps += 1
         return [self._step_row(one) for one in steps]
 
     def _step_row(self, step: RowStep) -> RowResult:
-        row = self.ledger.row(step.row)
-        before, sound = row.length, self.ledger.window(row.window)
+        row = self.handles.row(step.row)
+        before, sound = row.length, self.handles.window(row.window)
         if step.within is not None:
             sound = zlib.crc32(repr(step.within).encode(), sound)
         row.cache[before:] = step.tokens

@@ -432,7 +432,7 @@ def test_memory_given_back_is_given_back(backend: Backend) -> None:
             backend.close(row)
         for window in windows:
             backend.release(window)
-        assert (backend.ledger.n_rows, backend.ledger.n_windows) == (0, 0)
+        assert (backend.handles.n_rows, backend.handles.n_windows) == (0, 0)
 
 
 def test_the_scripted_backend_counts_what_is_open() -> None:

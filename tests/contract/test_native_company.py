@@ -79,4 +79,4 @@ def test_recordings_in_company_equal_each_alone_to_the_last_bit(precision: str, 
         alone = [submit(engine, place).result() for place in range(len(JOBS))]
         assert len({result.text for result in alone}) > len(JOBS) // 2  # there is something to compare
         assert in_company(engine) == alone
-        assert len(backend.ledger) == 0
+        assert len(backend.handles) == 0

@@ -148,7 +148,7 @@ def alone(backend_name: str, wanted: Wanted) -> tuple[Transcript, tuple[Answer, 
     engine = Engine(CHECKPOINT, backend)
     followed = Followed()
     result = followed.submit(engine, wanted).result()
-    assert len(backend.ledger) == 0
+    assert len(backend.handles) == 0
     engine.close()
     return result, tuple(map(answer_of, followed.events))
 
@@ -185,7 +185,7 @@ class Company:
             self._check_arrival(arrival, followed, job)
         for victim, followed, job in doomed:
             self._check_victim(victim, followed, job)
-        assert len(self.backend.ledger) == 0
+        assert len(self.backend.handles) == 0
         assert self.engine.scheduler.jobs == []
         self.engine.close()
 
@@ -205,10 +205,10 @@ class Company:
         return followed, job
 
     def _check_memory(self) -> None:
-        ledger, info = self.backend.ledger, self.backend.info
-        held = ledger.n_windows * info.window_bytes + ledger.n_rows * info.row_bytes
+        handles, info = self.backend.handles, self.backend.info
+        held = handles.n_windows * info.window_bytes + handles.n_rows * info.row_bytes
         assert self.max_bytes is None or held <= self.max_bytes
-        assert ledger.n_windows <= self.engine.scheduler.bound.max_windows
+        assert handles.n_windows <= self.engine.scheduler.bound.max_windows
 
     def _check_arrival(self, arrival: Arrival, followed: Followed, job: Job) -> None:
         expected, answers = alone(self.name, arrival.wanted)

@@ -110,7 +110,7 @@ class RememberingBackend(ScriptedBackend):
     def open_window(self, seed: int) -> WindowId:
         mel = np.random.default_rng(seed).standard_normal((1, 80, 3000), dtype=np.float32)
         (window,) = self.encode(mel)
-        self.sound = self.ledger.window(window)
+        self.sound = self.handles.window(window)
         return window
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:

@@ -40,17 +40,17 @@ class CountingBackend(ScriptedBackend):
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         ids = super().encode(mel)
-        self.most_windows = max(self.most_windows, self.ledger.n_windows)
+        self.most_windows = max(self.most_windows, self.handles.n_windows)
         return ids
 
     def open(self, window: WindowId) -> RowId:
         row = super().open(window)
-        self.most_rows = max(self.most_rows, self.ledger.n_rows)
+        self.most_rows = max(self.most_rows, self.handles.n_rows)
         return row
 
     def fork(self, row: RowId) -> RowId:
         new = super().fork(row)
-        self.most_rows = max(self.most_rows, self.ledger.n_rows)
+        self.most_rows = max(self.most_rows, self.handles.n_rows)
         return new
 
 

@@ -9,10 +9,10 @@ from av.audio.frame import AudioFrame
 
 #: names of channels in libav's layouts, the usual ones first; without names, the first channel is the left one
 _NAMES: Final = {"left": ("FL", "DL"), "right": ("FR", "DR")}
-#: libav's sample formats without the "p" of planar ones -> full scale, and where silence lies
+#: libav's sample formats without the "p" of planar ones -> full scale, and the value of silence
 _SCALES: Final = {"u8": (128.0, 128.0), "s16": (2.0**15, 0.0), "s32": (2.0**31, 0.0), "flt": (1.0, 0.0),
                   "dbl": (1.0, 0.0)}  # fmt: skip
-#: From as many planes on PyAV 18 reads behind the end of their list, which ends the process.
+#: From as many planes on PyAV 18 reads beyond the end of their list, which ends the process.
 #: https://github.com/PyAV-Org/PyAV/blob/v18.1.0/av/audio/frame.py#L147
 _UNREADABLE_PLANES: Final = 8
 #: one frame in 4 and one sample in 5 of it say enough, and cost a second for two hours
@@ -22,8 +22,8 @@ _EVERY_SAMPLE: Final = 5
 _SILENT: Final = 1e-8
 #: Power of the sum over the sum of powers: 1 for unlike channels, n for n equal ones. Below it, sound is lost: 13 dB.
 _CANCELLED: Final = 0.05
-#: share of the seconds with sound in which channels must cancel each other to be told
-_TOLD_SHARE: Final = 0.1
+#: share of the seconds with sound in which channels must cancel each other for a warning
+_NOTED_SHARE: Final = 0.1
 
 
 def channel_index(frame: AudioFrame, side: Literal["left", "right"]) -> int | None:
@@ -76,4 +76,4 @@ class CancelMeter:
     def cancels(self) -> bool:
         """Whether so much was cancelled that words may be missing; asked when all frames were noted."""
         self._end_block()
-        return self.cancelled_s > _TOLD_SHARE * self.loud_s
+        return self.cancelled_s > _NOTED_SHARE * self.loud_s

@@ -55,7 +55,7 @@ _TIME_BASE = 1_000_000  # AV_TIME_BASE, per second
 _STREAMS_ON_THE_WAY = ("flv", "mpegts", "mpeg")
 _PROBE_BYTES = 64 << 20
 _PROBE_TIME = 3600 * _TIME_BASE
-_OGG_PAGE_S = 5.0  # an ogg page's time stands at its end; of flac, libav does not count back from it
+_OGG_PAGE_S = 5.0  # an ogg page's time is that of its end; of flac, libav does not count back from it
 _DURATION_SLACK_S = 0.25  # codecs round lengths up to their frames, and cut priming samples
 
 
@@ -196,7 +196,7 @@ def _open(source: ByteSource, report: DecodeReport, more: Mapping[str, str] = Ma
         source.raise_failure()
         unknown = f"not a kind of file that stapes reads ({KNOWN_KINDS}); check that it is audio, or convert it first"
         raise _refusal(source, _of_damaged_header(source) or unknown) from failure
-    # Without it libav may read ahead through the whole file to invent timestamps that nobody here looks at.
+    # Without it libav may read ahead through the whole file to invent timestamps that are not used here.
     container.flags &= ~_GENERATE_TIMESTAMPS
     return container
 

@@ -220,7 +220,7 @@ class _LaidOutStorage:
     def __init__(self, storage: _Storage, spans: Sequence[tuple[int, int]]) -> None:
         self._storage = storage
         self._spans = spans
-        #: by how much each span lies later than its samples
+        #: by how much each span is later than its samples
         begins = itertools.accumulate((end - start for start, end in spans), initial=0)
         self._moved = [start - begin for (start, _), begin in zip(spans, begins, strict=False)]
         self.n_samples = max(end for _, end in spans)

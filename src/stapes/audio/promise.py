@@ -25,11 +25,11 @@ _EXACT_DURATIONS = frozenset(["ape", "flac", "mov", "matroska", "tta", "wv"])
 _MAX_CHUNKS = 64  # before the samples
 # A program that writes to a pipe cannot go back to its header and puts in the most that it could say: sox
 # 0x7ffff000 rounded down to whole blocks, in aiff 0x7f000000; arecord 0x80000000; ffmpeg 0xffffffff; others the same
-# without the header's bytes. A real length that near to one of these limits cannot be told from them.
+# without the header's bytes. A real length that near to one of these limits cannot be distinguished from them.
 _LIMITS = (0x7F000000, 1 << 31, 1 << 32)
 _NEAR = 1 << 16
 _LARGEST = 1 << 62  # bytes; more is -1, or as much as 64 bits can say
-_RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one stands in "ds64"
+_RF64_SIZE = 0xFFFFFFFF  # in the chunk itself; the true one is in "ds64"
 #: boxes that such a file may begin with (ISO/IEC 14496-12; QuickTime)
 _FIRST_BOXES_OF_SEGMENTS = (b"styp", b"sidx", b"moof", b"emsg")
 _FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov", b"pnot", *_FIRST_BOXES_OF_SEGMENTS)
@@ -107,8 +107,8 @@ def present_share(source: ByteSource) -> float:
         if size is None:
             return 1.0
         source.seek(start + size + size % 2)
-        behind = source.read(_BLOCK_BYTES)
-        if not any(behind) or _NO_SAMPLES.match(behind):
+        rest = source.read(_BLOCK_BYTES)
+        if not any(rest) or _NO_SAMPLES.match(rest):
             return 1.0
         return (source.seek(0, 2) - start) / size
 
@@ -140,7 +140,7 @@ def is_mp4_without_index(source: ByteSource) -> bool:
         source.seek(start)
         head = source.read(16)
         size = int.from_bytes(head[:4], "big")
-        if size == 1:  # 64 bits behind the name
+        if size == 1:  # 64 bits after the name
             size = int.from_bytes(head[8:], "big")
         if head[4:8] == b"moov":
             return start + size > end

@@ -192,7 +192,7 @@ def _gives_text(file: Any) -> bool:
         return isinstance(file, io.TextIOBase)
     try:  # the member of a zip is binary, and its mode is "r"
         return isinstance(file.read(0), str)
-    except (OSError, TypeError, ValueError):  # told when it is read
+    except (OSError, TypeError, ValueError):  # raised again when it is read
         return False
 
 

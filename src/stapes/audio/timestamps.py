@@ -13,11 +13,11 @@ from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 
 #: Timestamps in milliseconds, long frames and encoders' run-in move single frames by less.
 _JITTER_S: Final = 0.1
-#: a difference that is told, and that is worth another clock
-_TOLD_S: Final = 0.25
+#: a difference that is worth a warning, and another clock
+_NOTED_S: Final = 0.25
 #: further back than this, timestamps were begun anew (files glued together) and say nothing of what came before
 _LONGEST_OVERLAP_S: Final = 10.0
-#: No recording is behind by more than a day; a forged timestamp must not make a day of silence a year of it.
+#: No recording is late by more than a day; a forged timestamp must not make a day of silence a year of it.
 _LONGEST_GAP_S: Final = 86_400.0
 _MOST_PIECES: Final = 10_000
 
@@ -86,20 +86,20 @@ class Timestamps:
     def notes(self) -> Iterator[str]:
         """Yield what is worth another clock: clauses that go on after "its"."""
         (_, late_s), *later = self._pieces
-        if late_s >= _TOLD_S:
+        if late_s >= _NOTED_S:
             yield f"sound begins {late_s:.1f} s later than the file (its picture or another stream)"
         jumps = [
             (at_s, ahead_s - before_s) for (at_s, ahead_s), (_, before_s) in zip(later, self._pieces, strict=False)
         ]
         gaps = [(at_s, jump_s) for at_s, jump_s in jumps if jump_s > 0]
         gaps_s = sum(jump_s for _, jump_s in gaps)
-        if gaps_s >= _TOLD_S and len(gaps) == 1:
+        if gaps_s >= _NOTED_S and len(gaps) == 1:
             yield f"timestamps have a gap of {gaps_s:.1f} s after {gaps[0][0]:.1f} s of sound"
-        elif gaps_s >= _TOLD_S:
+        elif gaps_s >= _NOTED_S:
             yield f"timestamps have {len(gaps)} gaps, {gaps_s:.1f} s in all, the first after {gaps[0][0]:.1f} s"
         overlaps = [(at_s, -jump_s) for at_s, jump_s in jumps if jump_s < 0]
         overlaps_s = sum(jump_s for _, jump_s in overlaps)
-        if overlaps_s >= _TOLD_S:
+        if overlaps_s >= _NOTED_S:
             yield f"timestamps go back by {overlaps_s:.1f} s, first after {overlaps[0][0]:.1f} s of sound"
 
 

@@ -27,7 +27,7 @@ WindowId = NewType("WindowId", int)
 RowId = NewType("RowId", int)
 #: half-open: (first forbidden id, first allowed id after it)
 IdRange = tuple[int, int]
-#: parts of a window begin at multiples of so many encoder positions, of 20 ms each: keys lie in blocks of so many
+#: parts of a window begin at multiples of so many encoder positions, of 20 ms each: keys are in blocks of so many
 PART_POSITIONS = 32
 #: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
 LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
@@ -133,7 +133,7 @@ class RowStep:
     probes: single logits wanted.   logits_at: positions (indices into `tokens`) whose whole logits are wanted.
     attention: (layer, head) pairs whose cross-attention scores are wanted.
     within: the part of its window that it attends to, in encoder positions, half-open; the first is a multiple of
-    PART_POSITIONS. None: all. What lies outside is as if it had not been encoded; attention is asked for of all only.
+    PART_POSITIONS. None: all. What is outside is as if it had not been encoded; attention is asked for of all only.
     """
 
     row: RowId

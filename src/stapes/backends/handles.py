@@ -148,7 +148,7 @@ class HandlesBackend(Generic[Memory, Cache]):
     """What backends have in common: lifetimes, lengths, and NumPy's kernels where a backend has none of its own."""
 
     spec: ModelSpec
-    ledger: Handles[Memory, Cache]
+    handles: Handles[Memory, Cache]
 
     @property
     def log10_mel(self) -> LogMelKernel:
@@ -159,13 +159,13 @@ class HandlesBackend(Generic[Memory, Cache]):
         return token_columns
 
     def release(self, window: WindowId) -> None:
-        self.ledger.release(window)
+        self.handles.release(window)
 
     def truncate(self, row: RowId, length: int) -> None:
-        self.ledger.truncate(row, length)
+        self.handles.truncate(row, length)
 
     def length(self, row: RowId) -> int:
-        return self.ledger.row(row).length
+        return self.handles.row(row).length
 
     def close(self, row: RowId) -> None:
-        self.ledger.close(row)
+        self.handles.close(row)

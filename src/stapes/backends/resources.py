@@ -10,7 +10,7 @@ from pathlib import Path
 from stapes.errors import BackendError
 
 _MEMINFO = Path("/proc/meminfo")
-#: What windows and rows take where nobody says otherwise. Sixteen recordings with 4 windows in memory were as fast as
+#: What windows and rows may take by default. Sixteen recordings with 4 windows in memory were as fast as
 #: with 16 (docs/experiments.md).
 _USUAL_BYTES = 256_000_000
 

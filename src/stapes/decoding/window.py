@@ -94,8 +94,8 @@ class WindowSetting:
         refused = refusal(result, self.thresholds)
         if refused is None and self.loop_guard and not is_silence(result, self.thresholds):
             eot = self.tokenizer.special.eot
-            text, told = ([token for token in ids if token < eot] for ids in (result.tokens, before))
-            loop = find_loop(text, told)
+            text, previous = ([token for token in ids if token < eot] for ids in (result.tokens, before))
+            loop = find_loop(text, previous)
             if loop is not None:
                 return f"repeats {loop.phrase} tokens {loop.times} times"
         return refused

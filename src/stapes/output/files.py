@@ -22,7 +22,7 @@ _STDIN_STEM: Final = "stdin"
 #: most bytes in a file's name on every usual file system
 _LONGEST_NAME: Final = 255
 #: a temporary file: the name it is for, its process, and a number where that name was taken. A date has more digits
-#: than the number of a process: talk.txt.tmp-20251129 is somebody's own.
+#: than the number of a process: talk.txt.tmp-20251129 is a user's own.
 _TEMPORARY: Final = re.compile(r"(.*)\.tmp-([1-9][0-9]{0,6})(?:-[1-9][0-9]{0,2})?", re.DOTALL)
 _MOST_TEMPORARY: Final = 1000
 #: temporary files of this process; one that is not here was left by an earlier process of the same number
@@ -150,7 +150,7 @@ def write_whole(
             with named(target):
                 staged[target], file = _open_temporary(places[target])
                 with file:
-                    with suppress(OSError):  # whoever could not read what is replaced cannot read this
+                    with suppress(OSError):  # as readable as what it replaces
                         staged[target].chmod(stat.S_IMODE(places[target].stat().st_mode) & 0o777)
                     file.writelines(parts)
                     file.flush()

@@ -63,7 +63,7 @@ _PARTICLES: Final = frozenset("はがをにでとへもやねよ")
 class Piece:
     """A stretch of text that is kept on one line."""
 
-    words: tuple[Word, ...]  # text with a space before it where one stands there
+    words: tuple[Word, ...]  # text, with the space before it if there is one
     width: int  # columns, without that first space
     space: int  # columns of that space: 0 or 1
     break_cost: float  # of a break before it; 0 before the first one
@@ -282,7 +282,7 @@ def _spaced_cost(left: str, right: str) -> float:
     marked = _marked_cost(left, right)
     if marked is not None:
         return marked
-    if _script(left[-1]) and _script(right[0]):  # a space in Japanese stands for a mark
+    if _script(left[-1]) and _script(right[0]):  # a space in Japanese is like a mark
         return _CLAUSE
     return _words_cost(left, right)
 
@@ -337,7 +337,7 @@ def _unspaced_cost(left: str, right: str) -> float:
     return _NEVER
 
 
-#: marks of scripts without spaces: text goes on behind them at once
+#: marks of scripts without spaces: text goes on after them at once
 _WIDE_BRACKETS: Final = frozenset("」』）］｝〉》】〕")
 _WIDE_MARKS: Final = _WIDE_BRACKETS | frozenset("、。，．：；？！…「『（［｛〈《【〔")
 _PARTICLE_BONUS: Final = 0.3

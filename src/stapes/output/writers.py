@@ -7,7 +7,7 @@ reference could not be read back:
 - Dashes before `>` become one dash: the reference replaces `-->` once, so that `--->` ends as an arrow.
 Lines end in a bare line feed on every system.
 
-Knows nothing of models; how words become subtitles stands in subtitles.py, how files are written in files.py.
+How words become subtitles: subtitles.py; how files are written: files.py.
 Source: openai/whisper utils.py, release 20250625 (the formats, not the code).
 """
 
@@ -30,7 +30,7 @@ from stapes.output.lrc import to_lrc
 from stapes.output.subtitles import PLAIN_LAYOUT, Layout, Subtitle, has_words, subtitles, without_arrows, without_markup
 from stapes.results import Segment, Transcript
 
-#: the name that stands for the reference's formats, in the order in which they are written
+#: the name of the reference's formats, in the order in which they are written
 ALL_FORMATS: Final = "all"
 REFERENCE_FORMATS: Final = ("txt", "vtt", "srt", "tsv", "json")
 #: what a spreadsheet takes for the beginning of a formula (https://owasp.org/www-community/attacks/CSV_Injection)

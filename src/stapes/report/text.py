@@ -26,12 +26,12 @@ def text_parts(transcript: Transcript) -> Iterator[str]:
     entries: list[tuple[float, int, Segment | int | Flag]] = [(one.start_s, 2, one) for one in transcript.segments]
     entries += [(one.start_s, 1, one) for one in transcript.flags]
     entries += [(seconds_of(one.seek), 0, number) for number, one in enumerate(transcript.windows, 1) if one.skipped]
-    told = None
+    linked = None
     for _, _, entry in sorted(entries, key=lambda one: one[:2]):
         if isinstance(entry, Segment):
             window = numbers.get(entry.seek)
-            yield _segment(entry, transcript.language, window if window != told else None)
-            told = window
+            yield _segment(entry, transcript.language, window if window != linked else None)
+            linked = window
         elif isinstance(entry, Flag):
             yield _flag(entry)
         else:

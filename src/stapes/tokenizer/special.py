@@ -190,7 +190,7 @@ class StatedIds:
         return begin, self.most_timestamps if fits and not others else 0
 
     def _check_order(self, ids: Mapping[str, int], roles: Mapping[str, int], begin: int) -> None:
-        """Refuse an order in which text could not be told from what is none by its ids."""
+        """Refuse an order in which ids do not tell text from other tokens."""
         if ids["<|endoftext|>"] >= begin:
             raise CheckpointError(
                 f"{self.source}: <|endoftext|> has id {ids['<|endoftext|>']}, above the first timestamp, {begin}; in "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # How GPT-2 cuts text before merging: contractions, words, numbers and signs with one leading space, white space.
 _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
-# Signs that stand for sounds nobody speaks as text: brackets, speaker marks, music. Source: the set that
+# Signs that are not spoken: brackets, speaker marks, music. Source: the set that
 # openai/whisper derives in tokenizer.py at c0d2f62 (non_speech_tokens); the ids are found anew in each vocabulary.
 _SIGNS = tuple('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
 _SIGN_GROUPS = (
@@ -142,7 +142,7 @@ class Tokenizer:
 
     @cached_property
     def non_speech(self) -> tuple[int, ...]:
-        """Ids of symbols that nobody speaks; a hyphen or an apostrophe counts at the beginning of a word only."""
+        """Ids of symbols that are not spoken; a hyphen or an apostrophe counts at the beginning of a word only."""
         signs = (*_SIGNS, *_SIGN_GROUPS, *_MUSIC_SIGNS)
         texts = (" -", " '", *signs, *(" " + sign for sign in signs))
         encoded = dict(zip(texts, self._encode_short(texts), strict=True))

@@ -73,7 +73,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
             precisions=PRECISIONS,
             isa=self._isa,
         )
-        self.ledger = Handles(spec)
+        self.handles = Handles(spec)
 
     @property
     def log10_mel(self) -> LogMelKernel:
@@ -96,31 +96,32 @@ class NativeBackend(HandlesBackend[Any, Any]):
         return token_columns
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        self.ledger.check_mel(mel)
-        return [self.ledger.add_window(self._model.encode(_contiguous(one))) for one in mel]
+        self.handles.check_mel(mel)
+        return [self.handles.add_window(self._model.encode(_contiguous(one))) for one in mel]
 
     def open(self, window: WindowId) -> RowId:
-        return self.ledger.add_row(window, self._native.Row())
+        return self.handles.add_row(window, self._native.Row())
 
     def fork(self, row: RowId) -> RowId:
-        source = self.ledger.row(row)
-        return self.ledger.add_row(source.window, self._model.fork(source.cache, source.length), source.length)
+        source = self.handles.row(row)
+        return self.handles.add_row(source.window, self._model.fork(source.cache, source.length), source.length)
 
     def shut_down(self) -> None:
-        self.ledger.clear()
+        self.handles.clear()
         self._model = None
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        self.ledger.check_steps(steps)
+        self.handles.check_steps(steps)
         requests = [self._request(one) for one in steps]
         self._model.step(requests)
         for one in steps:
-            self.ledger.row(one.row).length += len(one.tokens)
+            self.handles.row(one.row).length += len(one.tokens)
         return [self._answer(one, request) for one, request in zip(steps, requests, strict=True)]
 
     def _request(self, step: RowStep) -> Any:
-        row, within = self.ledger.row(step.row), step.within or (0, self.spec.n_audio_ctx)
-        request = self._native.Request(row.cache, self.ledger.window(row.window), row.length, list(step.tokens), within)
+        row, within = self.handles.row(step.row), step.within or (0, self.spec.n_audio_ctx)
+        window = self.handles.window(row.window)
+        request = self._native.Request(row.cache, window, row.length, list(step.tokens), within)
         if step.choice is not None:
             self._choose(request, step)
         if step.probes or step.logits_at or step.attention:

@@ -59,7 +59,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         """Take the weights as float32; threads: None uses every core that the process may use."""
         self.spec = checkpoint.spec
         self._weights = Weights(checkpoint.tensors, self.spec)
-        self.ledger = Handles(self.spec)
+        self.handles = Handles(self.spec)
         self._threads = threads or usable_cores()
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
@@ -87,10 +87,10 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     # Windows.
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        self.ledger.check_mel(mel)
+        self.handles.check_mel(mel)
         with self._blas_threads(1):
             memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
-        return [self.ledger.add_window(memory) for memory in memories]
+        return [self.handles.add_window(memory) for memory in memories]
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         w, spec = self._weights, self.spec
@@ -112,7 +112,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     def _share(self, work: Callable[[T], object], parts: Sequence[T]) -> None:
         """Run a piece of work on the calling thread and the pool's. It does not nest."""
-        left = iter(parts)  # threads take from one iterator: what is next is nobody else's
+        left = iter(parts)  # threads take from one iterator: each part is taken once
 
         def take() -> None:
             for part in left:
@@ -128,7 +128,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     # Rows.
 
     def open(self, window: WindowId) -> RowId:
-        return self.ledger.add_row(window, self._empty_cache())
+        return self.handles.add_row(window, self._empty_cache())
 
     def _empty_cache(self) -> _Cache:
         spec = self.spec
@@ -137,18 +137,18 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return _Cache(np.empty(shape, np.float32), np.empty(shape, np.float32))
 
     def fork(self, row: RowId) -> RowId:
-        source, cache = self.ledger.row(row), self._empty_cache()
+        source, cache = self.handles.row(row), self._empty_cache()
         cache.keys[:, :, : source.length] = source.cache.keys[:, :, : source.length]
         cache.values[:, :, : source.length] = source.cache.values[:, :, : source.length]
-        return self.ledger.add_row(source.window, cache, source.length)
+        return self.handles.add_row(source.window, cache, source.length)
 
     def shut_down(self) -> None:
         self._pool.shutdown()
-        self.ledger.clear()
+        self.handles.clear()
         self._weights.clear()
 
     def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        self.ledger.check_steps(steps)
+        self.handles.check_steps(steps)
         # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
         thin = all(len(one.tokens) == 1 for one in steps)
         started = time.perf_counter()
@@ -164,11 +164,11 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         """Run a row's new tokens through all layers.
         Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
         """
-        row, w = self.ledger.row(step.row), self._weights
+        row, w = self.handles.row(step.row), self._weights
         start, stop = row.length, row.length + len(step.tokens)
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
-        part = self.ledger.window(row.window).part(step.within)
+        part = self.handles.window(row.window).part(step.within)
         seen = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"

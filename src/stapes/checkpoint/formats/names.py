@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Columns: canonical, Hugging Face (behind "model."), CTranslate2, and which part of how many stacked along
+#: Columns: canonical, Hugging Face (after "model."), CTranslate2, and which part of how many stacked along
 #: the first axis CTranslate2 keeps there: it stores query, key and value as one matrix ("fused").
 _WHOLE = (0, 1)
 _MODULES: tuple[tuple[str, str, str, tuple[int, int]], ...] = (
