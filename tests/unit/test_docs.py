@@ -48,8 +48,6 @@ def _defined(node: ast.stmt) -> list[str]:
 
 
 def is_place(name: str, inside: str | None) -> bool:
-    if name.startswith("recording/") and file_of("recording/requests.py") is None:
-        return True  # the pages describe the loop as a generator, which comes with that file
     path = file_of(name)
     return path is not None and (inside is None or inside in names_in(path))
 
