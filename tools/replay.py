@@ -464,13 +464,18 @@ def _joined(paths: Sequence[Path], seed: int) -> Any:
     return np.concatenate(parts[:-1])
 
 
-def run_corpus(folder: Path, modes: Sequence[str], *, model: str, precision: str, case: str = "") -> Iterator[str]:
-    """Transcribe the corpus in each mode; give a line for each. case: only this one, printing its steps."""
+def run_corpus(
+    folder: Path, modes: Sequence[str], *, model: str, precision: str, every: int = 1, case: str = ""
+) -> Iterator[str]:
+    """Transcribe the corpus in each mode; give a line for each.
+
+    every: 1: all recordings; 5: every fifth.   case: only this one, printing its steps.
+    """
     stapes = importlib.import_module("stapes")
     with stapes.load(model, precision=precision) as engine:
         for number, (name, what) in enumerate(corpus_cases(folder)):
             for mode in modes:
-                if case and case != f"{name} {mode}":
+                if number % every or (case and case != f"{name} {mode}"):
                     continue
                 audio = what if isinstance(what, Path) else _joined(what, number)
                 with _Traced(shown=bool(case)) as traced:
@@ -508,6 +513,7 @@ def main() -> int:
     corpus.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     corpus.add_argument("--model", default="base")
     corpus.add_argument("--precision", default="int8")
+    corpus.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth recording")
     corpus.add_argument("--out", type=Path)
     corpus.add_argument("--show", default="", help="print the steps of one case, such as 'audio/jfk/jfk.flac words'")
     files = commands.add_parser("compare", help="two outputs")
@@ -521,7 +527,7 @@ def main() -> int:
         print(run_script(given.show, shown=True))
         return 0
     lines = _script_lines(given) if given.command == "scripts" else run_corpus(
-        given.folder, given.modes, model=given.model, precision=given.precision, case=given.show
+        given.folder, given.modes, model=given.model, precision=given.precision, every=given.every, case=given.show
     )  # fmt: skip
     with given.out.open("w", encoding="utf-8") if given.out else nullcontext(sys.stdout) as out:
         for line in lines:
