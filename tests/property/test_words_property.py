@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stapes.audio.intervals import Interval
 from stapes.backends.base import FloatArray
 from stapes.backends.numerics import token_columns
 from stapes.options import TranscribeOptions
@@ -20,7 +21,7 @@ from stapes.recording.words.timing import time_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
-from stapes.vad.spans import Span, SpeechMap
+from stapes.vad.spans import SpeechMap
 from tests.random_cases import random_cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
@@ -167,15 +168,15 @@ def test_words_and_segments_are_in_order(
 
 
 @st.composite
-def spans_of_speech(draw: st.DrawFn) -> tuple[list[Span], list[Span]]:
+def spans_of_speech(draw: st.DrawFn) -> tuple[list[Interval], list[Interval]]:
     """Draw spans that are cut out of a recording of 100 s, and where somebody speaks in them."""
     spans, heard, at = [], [], 0
     for _ in range(draw(st.integers(1, 12))):
         before, length, behind = draw(st.integers(0, 40)), draw(st.integers(15, 600)), draw(st.integers(0, 40))
         start = at + draw(st.integers(1, 300))
         at = start + before + length + behind
-        spans.append(Span(start * 160, at * 160))
-        heard.append(Span((start + before) * 160, (at - behind) * 160))
+        spans.append((start * 160, at * 160))
+        heard.append(((start + before) * 160, (at - behind) * 160))
     return spans, heard
 
 
@@ -188,15 +189,15 @@ def spans_of_speech(draw: st.DrawFn) -> tuple[list[Span], list[Span]]:
     st.sampled_from(["sequential", "reference"]),
 )
 def test_no_time_lies_in_what_was_cut_out(
-    found: tuple[list[Span], list[Span]], script: list[tuple[int, ...]], seed: int, with_words: bool, mode: str
+    found: tuple[list[Interval], list[Interval]], script: list[tuple[int, ...]], seed: int, with_words: bool, mode: str
 ) -> None:
     spans, heard = found
     time_map = TimeMap(spans, 160 * 10_000, heard)
-    n_frames = sum(one.end - one.start for one in spans) // 160
+    n_frames = sum(one[1] - one[0] for one in spans) // 160
     options = TranscribeOptions.from_keywords({"language": "en", "word_timestamps": with_words, "mode": mode})
     spliced = drive(n_frames, options, script, seed, time_map.seams)
     transcript = time_map.transcript(spliced)
-    kept = [(one.start / 16000, one.end / 16000) for one in spans]
+    kept = [(one[0] / 16000, one[1] / 16000) for one in spans]
     words = [word for segment in transcript.segments for word in segment.words or ()]
     for word in words:
         assert any(start - 1e-6 <= word.start_s <= word.end_s <= end + 1e-6 for start, end in kept)

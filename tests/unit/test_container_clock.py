@@ -26,7 +26,6 @@ from stapes.recording.time_map import TimeMap
 from stapes.report import window_attention, write_plot, write_report
 from stapes.testing import LoudnessListener, noise, random_engine, scripted_engine, silence
 from stapes.vad.silero_weights import has_speech_weights
-from stapes.vad.spans import Span
 from tests.audio_files import muxed, wav_bytes
 
 #: 25 s of sound that begin at 5 s, then 10 s more that begin at 45 s: a gap of 15 s
@@ -312,7 +311,7 @@ def test_there_and_back_is_the_same_frame(spans: tuple[tuple[int, int], ...], fr
 
 
 def test_maps_follow_each_other() -> None:
-    speech = TimeMap([Span(16_000, 32_000), Span(64_000, 96_000)], 160_000)
+    speech = TimeMap([(16_000, 32_000), (64_000, 96_000)], 160_000)
     container = TimeMap.of_container(((16_000, 96_000), (176_000, 256_000)))  # 1 s late; from 5 s on 5 s more
     assert container is not None
     both = speech.then(container)

@@ -45,6 +45,13 @@ def test_difference(some: Intervals, others: list[Interval]) -> None:
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(left.spans))
 
 
+@given(st.lists(bounds.filter(lambda one: one[0] < one[1]), max_size=6))
+def test_union(spans: list[Interval]) -> None:
+    joined = Intervals.union(sorted(spans)).spans
+    assert numbers(joined) == numbers(tuple(spans))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(joined))
+
+
 def test_an_empty_interval_cuts_the_one_around_it() -> None:
     assert Intervals(((0, 10),)).without([(4, 4)]).spans == ((0, 4), (4, 10))
     assert Intervals(((0, 10),)).without([(0, 0), (10, 10)]).spans == ((0, 10),)

@@ -22,7 +22,7 @@ from stapes.vad import silero_weights as silero
 from stapes.vad.detector import find_spans, normalise_loudness
 from stapes.vad.silero_numpy import CHUNK, SileroNumpy
 from stapes.vad.silero_weights import SpeechWeights, speech_weights
-from stapes.vad.spans import CHUNK_SAMPLES, SAMPLE_RATE, Span, VoiceSettings, speech_spans
+from stapes.vad.spans import CHUNK_SAMPLES, SAMPLE_RATE, VoiceSettings, speech_spans
 from tests.random_cases import random_cases
 from tests.sample import spoken
 
@@ -129,10 +129,10 @@ voices = st.builds(
 def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], voice: VoiceSettings, cut: int) -> None:
     n_samples = max(0, len(likely) * CHUNK_SAMPLES - cut)
     spans = speech_spans(likely, n_samples, voice)
-    edges = [edge for span in spans for edge in (span.start, span.end)]
+    edges = [edge for span in spans for edge in (span[0], span[1])]
     assert edges == sorted(edges)
-    assert all(0 <= span.start < span.end <= n_samples for span in spans)
-    assert all(span.end - span.start <= voice.max_speech_duration_s * SAMPLE_RATE for span in spans)
+    assert all(0 <= span[0] < span[1] <= n_samples for span in spans)
+    assert all(span[1] - span[0] <= voice.max_speech_duration_s * SAMPLE_RATE for span in spans)
 
 
 @random_cases(100, 2000)
@@ -142,7 +142,7 @@ def test_every_chunk_of_speech_lies_in_a_span_and_long_silence_in_none(likely: l
     spans = speech_spans(likely, len(likely) * CHUNK_SAMPLES, voice)
     inside = np.zeros(len(likely) * CHUNK_SAMPLES, bool)
     for span in spans:
-        inside[span.start : span.end] = True
+        inside[span[0] : span[1]] = True
     for place, probability in enumerate(likely):
         chunk = inside[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
         assert chunk.all() or probability < voice.threshold
@@ -158,7 +158,7 @@ def chunks(*parts: tuple[float, int]) -> list[float]:
 def test_a_wavering_voice_and_a_short_pause_are_one_span() -> None:
     likely = chunks((0.0, 20), (0.9, 10), (0.4, 30), (0.9, 5), (0.1, 3), (0.9, 10), (0.0, 20))
     (span,) = speech_spans(likely, 98 * CHUNK_SAMPLES, VOICE)
-    assert span == Span(20 * CHUNK_SAMPLES - 480, 78 * CHUNK_SAMPLES + 480)
+    assert span == (20 * CHUNK_SAMPLES - 480, 78 * CHUNK_SAMPLES + 480)
 
 
 def test_what_is_too_short_is_no_speech() -> None:
@@ -171,14 +171,14 @@ def test_what_is_too_long_is_cut_in_its_last_pause() -> None:
     likely = chunks((0.9, 20), (0.1, 2), (0.9, 5), (0.1, 2), (0.9, 40))
     voice = VoiceSettings(max_speech_duration_s=1.5, speech_pad_ms=0)
     first, second, *_ = speech_spans(likely, 69 * CHUNK_SAMPLES, voice)
-    assert first == Span(0, 27 * CHUNK_SAMPLES)
-    assert second.start == 29 * CHUNK_SAMPLES
+    assert first == (0, 27 * CHUNK_SAMPLES)
+    assert second[0] == 29 * CHUNK_SAMPLES
 
 
 def test_two_spans_share_the_pause_between_them() -> None:
     likely = chunks((0.9, 20), (0.0, 6), (0.9, 20))
     first, second = speech_spans(likely, 46 * CHUNK_SAMPLES, VoiceSettings(speech_pad_ms=1000))
-    assert first.end == second.start == 23 * CHUNK_SAMPLES
+    assert first[1] == second[0] == 23 * CHUNK_SAMPLES
 
 
 @pytest.mark.parametrize(

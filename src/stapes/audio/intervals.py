@@ -12,9 +12,20 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """A set of intervals, in order; none of them empty, no two overlapping."""
+    """A set of intervals, in order; none is empty, and no two overlap."""
 
     spans: tuple[Interval, ...] = ()
+
+    @classmethod
+    def union(cls, spans: Iterable[Interval]) -> Intervals:
+        """Join intervals that overlap or touch. spans: in the order of their starts, none empty."""
+        joined: list[Interval] = []
+        for start, end in spans:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+            else:
+                joined.append((start, end))
+        return cls(tuple(joined))
 
     def within(self, first: int, end: int) -> tuple[Interval, ...]:
         """Return the intersection with first..end."""

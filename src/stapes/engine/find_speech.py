@@ -49,7 +49,7 @@ def find_speech(
     wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
     with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
         spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
-    found = [(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans]
+    found = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in spans]
     time_map = TimeMap.of_container(recording.spans)
     if time_map is not None:
         found = [(time_map.start(start_s), time_map.end(end_s)) for start_s, end_s in found]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
+from stapes.audio.intervals import Interval, Intervals
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording
 from stapes.options import TranscribeOptions
@@ -11,7 +13,7 @@ from stapes.recording.time_map import TimeMap, clips_in_frames
 from stapes.vad.detector import OpenVadModel, find_spans
 from stapes.vad.open import open_vad_model
 from stapes.vad.silero_weights import speech_weights
-from stapes.vad.spans import Span, VoiceSettings, padded
+from stapes.vad.spans import VoiceSettings, padded
 
 
 def speech_only(
@@ -29,26 +31,16 @@ def speech_only(
     found = find_spans(recording, model, voice, check)
     heard = whole_frames(within(found, clips), n_samples)
     spans = whole_frames(within(padded(found, n_samples, voice), clips), n_samples)
-    return recording.spliced([(span.start, span.end) for span in spans]), TimeMap(spans, n_samples, heard)
+    return recording.spliced(spans), TimeMap(spans, n_samples, heard)
 
 
-def whole_frames(spans: Sequence[Span], n_samples: int) -> tuple[Span, ...]:
+def whole_frames(spans: Sequence[Interval], n_samples: int) -> tuple[Interval, ...]:
     """Widen spans to whole frames of 10 ms, so that times move by whole frames; those that then touch are joined."""
-    found: list[Span] = []
-    for span in spans:
-        start = span.start // HOP_LENGTH * HOP_LENGTH
-        end = min(-(-span.end // HOP_LENGTH) * HOP_LENGTH, n_samples)
-        if found and start <= found[-1].end:
-            found[-1] = Span(found[-1].start, end)
-        else:
-            found.append(Span(start, end))
-    return tuple(found)
+    widened = ((start // HOP_LENGTH, min(-(-end // HOP_LENGTH) * HOP_LENGTH, n_samples)) for start, end in spans)
+    return Intervals.union((first * HOP_LENGTH, end) for first, end in widened).spans
 
 
-def within(spans: Sequence[Span], clips: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
-    """Return the parts of spans inside clips (first frame, end frame), in the recording's order."""
-    cut = (
-        Span(max(span.start, first * HOP_LENGTH), min(span.end, last * HOP_LENGTH))
-        for first, last in clips for span in spans
-    )  # fmt: skip
-    return tuple(sorted((span for span in cut if span.start < span.end), key=lambda span: span.start))
+def within(spans: Sequence[Interval], clips: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Return the parts of spans, in samples, inside clips, in frames, in the recording's order."""
+    parts = (Intervals(tuple(spans)).within(first * HOP_LENGTH, end * HOP_LENGTH) for first, end in clips)
+    return tuple(sorted(itertools.chain.from_iterable(parts)))

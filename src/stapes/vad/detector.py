@@ -10,7 +10,7 @@ from stapes.audio.intervals import Interval
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
 from stapes.vad.model import VadModel
-from stapes.vad.spans import CHUNK_SAMPLES, Span, SpeechMap, VoiceSettings, heard_spans, speech_spans
+from stapes.vad.spans import CHUNK_SAMPLES, SpeechMap, VoiceSettings, heard_spans, speech_spans
 
 OpenVadModel = Callable[[], VadModel]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
@@ -28,7 +28,7 @@ _VOICE = VoiceSettings(
 
 def find_spans(
     recording: Recording, listener: VadModel, voice: VoiceSettings, check: Callable[[], None] = lambda: None
-) -> tuple[Span, ...]:
+) -> tuple[Interval, ...]:
     """Find the stretches of a recording in which speech is heard, in order and not padded.
 
     check: called now and then; what it raises ends this.
@@ -87,5 +87,5 @@ class SpeechDetector:
         lead = max(0, first * HOP_LENGTH - _LEAD_SAMPLES)
         samples = normalise_loudness(self._recording.read(lead, end * HOP_LENGTH))
         spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
-        frames = tuple(((lead + one.start) // HOP_LENGTH, -(-(lead + one.end) // HOP_LENGTH)) for one in spans)
+        frames = tuple(((lead + start) // HOP_LENGTH, -(-(lead + end) // HOP_LENGTH)) for start, end in spans)
         return SpeechMap(frames).within(first, end)

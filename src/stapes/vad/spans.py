@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
-from stapes.audio.intervals import Intervals
+from stapes.audio.intervals import Interval, Intervals
 from stapes.errors import OptionError
 from stapes.options import Voice
 from stapes.options.checks import make_plain, number, require
@@ -67,14 +66,7 @@ SpeechMap = Intervals
 RUN_UP = 50
 
 
-class Span(NamedTuple):
-    """A stretch of speech, in samples at 16 kHz: first, and first after the end."""
-
-    start: int
-    end: int
-
-
-def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
     """Find the spans of speech as Silero gives them, padded: in order, apart from each other, inside the recording.
 
     probabilities: as for `heard_spans`.
@@ -82,7 +74,7 @@ def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSet
     return padded(heard_spans(probabilities, n_samples, voice), n_samples, voice)
 
 
-def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
     """Find the spans in which speech is heard, before they are padded: in order, apart from each other.
 
     probabilities: of chunks of 512 samples, the last one cut short by the recording's end at n_samples.
@@ -91,19 +83,19 @@ def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSett
     `max_speech_duration_s` are cut in their last pause, or, without one, where they exceed it.
     """
     return tuple(
-        span for span in _spans(probabilities, n_samples, voice)
-        if span.end - span.start >= voice.min_speech_duration_ms * SAMPLE_RATE / 1000
+        (start, end) for start, end in _spans(probabilities, n_samples, voice)
+        if end - start >= voice.min_speech_duration_ms * SAMPLE_RATE / 1000
     )  # fmt: skip
 
 
-def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Span]:
+def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Interval]:
     quiet = voice.neg_threshold if voice.neg_threshold is not None else max(voice.threshold - _HYSTERESIS, _LOWEST)
     patience = voice.min_silence_duration_ms * SAMPLE_RATE / 1000
     longest = voice.max_speech_duration_s * SAMPLE_RATE - 2 * voice.speech_pad_ms * SAMPLE_RATE / 1000
-    spans: list[Span] = []
+    spans: list[Interval] = []
     start: int | None = None  # of the speech that goes on
     pause: int | None = None  # where it fell quiet last
-    last_pause: tuple[int, int] | None = None  # the last one long enough to cut in
+    last_pause: Interval | None = None  # the last one long enough to cut in
     for place, probability in enumerate(probabilities):
         at = place * CHUNK_SAMPLES
         if start is None:
@@ -116,26 +108,26 @@ def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings)
         elif probability < quiet and pause is None:
             pause = at
         if pause is not None and at - pause >= patience:
-            spans.append(Span(start, pause))
+            spans.append((start, pause))
             start = None
         elif at + CHUNK_SAMPLES - start > longest:
             end, begin = last_pause or (at, at)
-            spans.append(Span(start, end))
+            spans.append((start, end))
             start, last_pause = begin, None
     if start is not None:
-        spans.append(Span(start, n_samples))
-    return [Span(one.start, min(one.end, n_samples)) for one in spans if one.start < min(one.end, n_samples)]
+        spans.append((start, n_samples))
+    return list(Intervals(tuple(spans)).within(0, n_samples))
 
 
-def padded(spans: Sequence[Span], n_samples: int, voice: VoiceSettings) -> tuple[Span, ...]:
+def padded(spans: Sequence[Interval], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
     """Let each span grow by `speech_pad_ms` on both sides, or by half of the pause between two."""
     pad = int(voice.speech_pad_ms * SAMPLE_RATE / 1000)
-    found: list[Span] = []
-    for place, span in enumerate(spans):
-        before = span.start - (spans[place - 1].end if place else 0)
-        after = (spans[place + 1].start if place + 1 < len(spans) else n_samples) - span.end
+    found: list[Interval] = []
+    for place, (start, end) in enumerate(spans):
+        before = start - (spans[place - 1][1] if place else 0)
+        after = (spans[place + 1][0] if place + 1 < len(spans) else n_samples) - end
         # Two that share a pause share it evenly; at the recording's ends all of it is there to take.
         left = min(pad, before // 2 if place else before)
         right = min(pad, after - after // 2 if place + 1 < len(spans) else after)
-        found.append(Span(span.start - left, span.end + right))
+        found.append((start - left, end + right))
     return tuple(found)
