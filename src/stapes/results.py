@@ -188,7 +188,7 @@ class Window:
     seek: int  # first frame, 10 ms each
     n_frames: int  # content frames in the window, at most 3000
     next_seek: int  # where the loop went on
-    skipped: bool  # taken for silence, or its text for invented: no segment
+    skipped: bool  # no segment: taken for silence, or its text for invented, or it was decoded again
     result: WindowResult
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
     #: frames of what was decoded, from its first one on, in which somebody speaks: quiet ones were raised
@@ -196,7 +196,7 @@ class Window:
 
     @property
     def decoded_again(self) -> bool:
-        """Whether its text was dropped to decode the same speech again without long pauses: the next window."""
+        """Whether it was decoded again, as the next window: without its long pauses, or without its prompt."""
         return self.skipped and self.next_seek == self.seek
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stapes.decoding.quality import compression_ratio, refusal
+from stapes.decoding.quality import compression_ratio, threshold_refusal
 from stapes.options import TranscribeOptions
 from stapes.recording.loop import SeekLoop
 from stapes.recording.requests import Decode
@@ -235,7 +235,7 @@ def with_fallback(script: Script, request: Decode, options: TranscribeOptions) -
         assert len(script.calls) < MAX_CALLS
         script.calls.append(Call(request.seek, request.n_frames, request.prompt[-PROMPT_LIMIT:], temperature))
         result = script.answer(script.n_windows - 1, n_try, request.n_frames, temperature)
-        if refusal(result, options.thresholds) is None:
+        if threshold_refusal(result, options.thresholds) is None:
             break
     return result
 

@@ -119,8 +119,8 @@ def test_the_loop_asks_who_speaks_in_a_windows_opening_alone() -> None:
     transcript, listened = run(SPEECH)
     assert [one.seek for one in transcript.windows] == [0, 2970]
     assert listened == [
-        DetectSpeech(0, 110, ((0, 110),), is_opening=True),
-        DetectSpeech(2970, 110, ((2970, 3080),), is_opening=True),
+        DetectSpeech(0, 110, ((0, 110),)),
+        DetectSpeech(2970, 110, ((2970, 3080),)),
     ]
     firsts = [one.words[0] for one in transcript.segments if one.words]
     assert [(one.start_s, one.end_s) for one in firsts] == [(0.5, 0.9), (30.45, 30.6)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.decoding.quality import compression_ratio, is_silence, refusal
+from stapes.decoding.quality import compression_ratio, is_silence, threshold_refusal
 from stapes.options import Thresholds
 from stapes.results import WindowResult
 
@@ -53,13 +53,13 @@ TABLE: list[tuple[dict[str, float], dict[str, float | None], bool, bool]] = [
 @pytest.mark.parametrize(("scores", "changes", "again", "silent"), TABLE)
 def test_each_case(scores: dict[str, float], changes: dict[str, float | None], again: bool, silent: bool) -> None:
     thresholds = Thresholds(**changes)
-    assert (refusal(result(**scores), thresholds) is not None) == again
+    assert (threshold_refusal(result(**scores), thresholds) is not None) == again
     assert is_silence(result(**scores), thresholds) == silent
 
 
 @pytest.mark.parametrize(("scores", "said"), [(REPEATS, "compression ratio 2.50"), (UNSURE, "log-probability -1.50")])
 def test_a_refusal_says_why(scores: dict[str, float], said: str) -> None:
-    reason = refusal(result(**scores), Thresholds())
+    reason = threshold_refusal(result(**scores), Thresholds())
     assert reason is not None
     assert said in reason
 
@@ -95,7 +95,7 @@ def test_every_combination_is_decided_as_by_the_references_statements(one: Windo
         should_skip = one.no_speech_prob > t.no_speech_threshold
         if t.logprob_threshold is not None and one.avg_logprob > t.logprob_threshold:
             should_skip = False
-    assert (refusal(one, t) is not None) == needs_fallback
+    assert (threshold_refusal(one, t) is not None) == needs_fallback
     assert is_silence(one, t) == should_skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from stapes import options
 from stapes.cli.help import SEE_HELP
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS, TranscribeOptions, option_fields
@@ -18,7 +19,7 @@ from stapes.output.files import output_stem
 from stapes.output.subtitles import Layout
 from stapes.output.writers import ALL_FORMATS, format_names
 
-DEVICES: Final = ("auto", "cpu")
+DEVICES: Final = ("auto", *options.DEVICES)
 #: a finer ladder of temperatures than this is a slip of the finger
 _MOST_RUNGS: Final = 1000
 

@@ -29,7 +29,7 @@ def check_answer(value: float) -> None:
         )
 
 
-def refusal(result: WindowResult, thresholds: Thresholds) -> str | None:
+def threshold_refusal(result: WindowResult, thresholds: Thresholds) -> str | None:
     """Return why a try is not good enough, or None if it is to be kept."""
     ratio_limit, logprob_limit = thresholds.compression_ratio_threshold, thresholds.logprob_threshold
     unsure = logprob_limit is not None and result.avg_logprob < logprob_limit

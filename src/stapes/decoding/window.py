@@ -16,7 +16,7 @@ from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, Wind
 from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.beam import BeamRows
 from stapes.decoding.pick import PickRows
-from stapes.decoding.quality import check_answer, compression_ratio, is_silence, refusal
+from stapes.decoding.quality import check_answer, compression_ratio, is_silence, threshold_refusal
 from stapes.decoding.repetition import find_loop
 from stapes.decoding.rows import SearchRows, SearchSetting, rank
 from stapes.decoding.rules import DecodingRules
@@ -91,7 +91,7 @@ class WindowSetting:
 
     def refusal(self, result: WindowResult, before: Sequence[int]) -> str | None:
         """Return why a try is refused, or None if it is to be kept. before: ids before the first sampled one."""
-        refused = refusal(result, self.thresholds)
+        refused = threshold_refusal(result, self.thresholds)
         if refused is None and self.loop_guard and not is_silence(result, self.thresholds):
             eot = self.tokenizer.special.eot
             text, previous = ([token for token in ids if token < eot] for ids in (result.tokens, before))

@@ -32,7 +32,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscribeOptions:
-    """All options of one transcription; defaults are those of openai/whisper's transcribe()."""
+    """All options of one transcription; defaults are those of openai/whisper's transcribe(), and all guards are on."""
 
     speech: Speech = field(default_factory=Speech)
     search: Search = field(default_factory=Search)

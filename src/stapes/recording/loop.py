@@ -5,7 +5,7 @@
 
 What follows what:
 
-    DetectSpeech?   before a window that may be silent                        guards/order.py: before_window
+    DetectSpeech?   after a silent window, in the last one, without pauses    guards/order.py: before_window
     DetectSpeech?, Detect*   the window's language, where each has its own    language/per_window.py: detect
     Decode
     DetectSpeech?   where its scores are doubtful                             guards/order.py: check_text
@@ -31,7 +31,7 @@ from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
 from stapes.recording.guards.order import Guards
-from stapes.recording.guards.rules import Guarded
+from stapes.recording.guards.rules import ChooseAnew, Guarded, Skip
 from stapes.recording.language.per_window import LanguagePerWindow, most_spoken
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
 from stapes.recording.requests import ANSWERS, Align, Answer, Asking, Decode, Detect, DetectSpeech, Request
@@ -172,13 +172,13 @@ class SeekLoop:
                 self._next_clip()
                 continue
             is_rest, is_first = window.n_frames < self._window_frames, self._seek == start
-            plan = yield from self._guards.before_window(window, is_rest=is_rest, is_first=is_first)
-            if isinstance(plan, tuple):
-                self._spoken.forget_from(plan[0].start)
-            elif plan:
-                yield from self._window(WindowSpan(self._seek, plan))
-            else:
-                self._seek = window.end
+            match (yield from self._guards.before_window(window, is_rest=is_rest, is_first=is_first)):
+                case ChooseAnew(first):
+                    self._spoken.forget_from(first)
+                case Skip():
+                    self._seek = window.end
+                case WindowSpan() as decoded:
+                    yield from self._window(decoded)
 
     def _window(self, window: WindowSpan) -> Generator[Request | list[Segment], Any, None]:
         """Decode one window: what is asked, in this order, and what comes of it."""
@@ -194,16 +194,16 @@ class SeekLoop:
             if tokens:
                 guarded = yield from self._guards.check_words(asked, result, found)
         has_prompt = self._reset < len(self._history)
-        pauses = self._guards.must_decode_again(asked, result, found, self._clip(), has_prompt=has_prompt)
-        if pauses is None:
+        again = self._guards.must_decode_again(asked, result, found, self._clip(), has_prompt=has_prompt)
+        if again is None:
             yield self._end_window(asked, result, guarded)
             return
         segments = self._move_on(asked, result, asked.seek, segments=None)
-        self._guards.decode_again(asked.span, pauses)
-        if pauses:
-            self._spoken.forget_from(pauses[0].start)
-        else:
+        self._guards.note_again(again, asked.span)
+        if again.without_prompt:
             self._reset = len(self._history)
+        else:
+            self._spoken.forget_from(again.pauses[0].start)
         yield segments
 
     def _end_window(self, asked: Decode, result: WindowResult, guarded: Guarded) -> list[Segment]:

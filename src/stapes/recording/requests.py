@@ -66,7 +66,6 @@ class DetectSpeech:
     seek: int
     n_frames: int
     frames: tuple[Interval, ...]
-    is_opening: bool = False  # whether only the beginning of a window is asked about
 
 
 Request = Detect | Decode | Align | DetectSpeech

@@ -100,7 +100,7 @@ def _header(transcript: Transcript, title: str, model: str) -> str:
         f"{_count(len(transcript.windows), 'window')}, {n_again} tried again, {n_skipped} skipped",
     ]
     if n_without:
-        facts[-1] += f", {n_without} decoded again without pauses"
+        facts[-1] += f", {n_without} decoded again"
     if transcript.flags:
         facts.append(_count(len(transcript.flags), "flag"))
     shown = "".join(f"<li>{one}</li>" for one in facts)

@@ -28,7 +28,7 @@ def window_parts(transcript: Transcript) -> Iterator[str]:
 
 def _window(window: Window, place: int, languages: Sequence[str]) -> str:
     result, kind = window.result, kind_of(window)
-    shown = "decoded again without pauses" if window.decoded_again else _KINDS[kind]
+    shown = "decoded again" if window.decoded_again else _KINDS[kind]
     label = f'<b class="kind">{shown}</b>' if shown else ""
     values = (
         ("temperature", number(result.temperature, 1)),

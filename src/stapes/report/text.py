@@ -87,7 +87,7 @@ def _skipped(window: Window, number: int) -> str:
     seek_s, end_s = seconds_of(window.seek), seconds_of(window.next_seek)
     what = f", to {clock(end_s)}, was skipped: taken for silence, or its text for invented"
     if window.decoded_again:
-        what = f" was decoded again without its long pauses, as window {number + 1}"
+        what = f" was decoded again as window {number + 1}"
     return (
         f'<div class="segment aside">{_time(seek_s)}<p><a href="#w{number}">Window {number}</a>'
         f"{what}.{dropped}</p></div>\n"

@@ -1,4 +1,4 @@
-"""Silero's voice activity network in the native library: the same numbers as `numpy_speech`, many times faster.
+"""Silero's voice activity network in the native library: the same numbers as `silero_numpy`, many times faster.
 
 It runs in the calling thread, without Python's lock and without the library's threads.
 """

@@ -1,16 +1,17 @@
 """Asks the guards of one recording, always in this order:
 
-Before a window is decoded (`before_window`):
+Before a window is decoded (`before_window`; VAD runs after a silent window, in a last one, and without pauses):
  1. pause            cuts out long pauses that came into the window when others were cut out; the window is chosen anew
  2. tail, silence    skip a window without speech, at the recording's end or after a silent window
  3. pause            ends a window that would break off in speech in the last pause that was cut out of it
-With its text (`check_text`, and `check_words` once its words have times; speech is looked for where there is doubt):
+In each try, a loop is a reason to try hotter (decoding/window.py). With the text (`check_text`, and `check_words` once
+its words have times; speech is looked for where there is doubt):
  4. loop             keeps a looping phrase once
  5. silence          drops text where there is no speech, or less than the text takes to say
 Then (`must_decode_again`):
  6. pause            has doubtful text around long pauses decoded again without them
- 7. speech           has what was taken for silence, though there is speech, decoded again without the prompt
-With its segments (`check_pieces`, `place_words`, `go_on`):
+ 7. speech           has one without its pauses that is taken for silence in spite of speech decoded without its prompt
+With its segments (`check_pieces`, `place_words`, `before_overlong_word`, `go_on`):
  8. silence          drops pieces whose words are all in a pause; other words move to speech (words/snap_to_speech.py)
  9. speech           drops segments from an overlong word on, and goes back to speech after the last word
 """
@@ -25,8 +26,8 @@ from stapes.decoding.quality import is_silence
 from stapes.options import TranscribeOptions
 from stapes.recording.guards import pause, silence, speech
 from stapes.recording.guards.loop import drop_loop
-from stapes.recording.guards.pause import Pause
-from stapes.recording.guards.rules import Guarded, is_doubtful
+from stapes.recording.guards.pause import Again
+from stapes.recording.guards.rules import ChooseAnew, Guarded, Skip, is_doubtful
 from stapes.recording.guards.state import GuardState
 from stapes.recording.requests import Asking, Decode, DetectSpeech
 from stapes.recording.segments import Cut, Piece, WindowSpan
@@ -53,19 +54,19 @@ class Guards:
 
     def before_window(
         self, window: WindowSpan, *, is_rest: bool, is_first: bool
-    ) -> Asking[DetectSpeech, int | tuple[Pause, ...]]:
-        """Return how many frames of a window to decode; 0: skip it; pauses: they were cut out, choose it anew."""
+    ) -> Asking[DetectSpeech, WindowSpan | Skip | ChooseAnew]:
+        """Decide what to do with a window: decode as much of it as is returned, or something else."""
         state = self._state
         may_skip = silence.may_skip(state, is_rest=is_rest, is_first=is_first)
         if state.has_vad and (state.without_pauses or may_skip):
             state.speech = yield state.question(window.seek, window.n_frames)
         if pauses := pause.more_pauses(state, window):
             pause.cut_out(state, pauses)
-            return pauses
+            return ChooseAnew(pauses[0].start)
         if may_skip and state.is_silent:
             silence.skip(state, window, is_rest=is_rest)
-            return 0
-        return pause.frames_to_decode(state, window, is_rest=is_rest)
+            return Skip()
+        return WindowSpan(window.seek, pause.frames_to_decode(state, window, is_rest=is_rest))
 
     def voices(self, first: int, end: int) -> tuple[Interval, ...]:
         """Return speech for quiet-speech gain in frames first..end, counted from the first; (): no gain."""
@@ -86,7 +87,7 @@ class Guards:
             if has_hole(timings, asked.span.duration_s):
                 state.speech = yield state.question(asked.seek, asked.n_frames)
             elif n_frames := min(opening(timings), asked.n_frames):
-                state.opening = yield state.question(asked.seek, n_frames, is_opening=True)
+                state.opening = yield state.question(asked.seek, n_frames)
         return self._filtered(found, asked)
 
     def _filtered(self, found: Cut, asked: Decode) -> Guarded:
@@ -99,22 +100,22 @@ class Guards:
 
     def must_decode_again(
         self, asked: Decode, result: WindowResult, found: Cut, clip: Interval, *, has_prompt: bool
-    ) -> tuple[Pause, ...] | None:
-        """Return the pauses without which a window is decoded again; (): without its prompt; None: it stays.
+    ) -> Again | None:
+        """Decide how a window is decoded again; None: it stays.
 
         found: before text was taken out.   clip: what of the recording is decoded.   has_prompt: of previous text.
         """
         if pauses := pause.pauses_to_cut(self._state, result, found, asked.span, clip):
-            return pauses
+            return Again(pauses)
         silent = has_prompt and is_silence(result, self._thresholds)
-        return () if silent and speech.doubts_silence(self._state, asked.span) else None
+        return Again(without_prompt=True) if silent and speech.doubts_silence(self._state, asked.span) else None
 
-    def decode_again(self, window: WindowSpan, pauses: tuple[Pause, ...]) -> None:
-        """Note that a window is decoded again, once it is recorded as it was."""
-        if pauses:
-            pause.cut_out(self._state, pauses)
+    def note_again(self, again: Again, window: WindowSpan) -> None:
+        """Cut the pauses out, and note what was decided, once the window is recorded as it was."""
+        if again.without_prompt:
+            speech.note_without_prompt(self._state, window)
         else:
-            speech.decode_without_prompt(self._state, window)
+            pause.cut_out(self._state, again.pauses)
 
     def keep(self, guarded: Guarded, window: WindowSpan) -> None:
         """Note what was taken out of a window that stays."""

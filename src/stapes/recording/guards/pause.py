@@ -37,6 +37,14 @@ class Pause:
     left_out: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """How a window is decoded again: without its long pauses, or without its prompt."""
+
+    pauses: tuple[Pause, ...] = ()
+    without_prompt: bool = False
+
+
 def long_pauses(speech: SpeechMap, first: int, end: int, seams: Sequence[int] = ()) -> tuple[Pause, ...]:
     """Find the long pauses of a window of frames first..end, in order; none where there is no speech at all.
 

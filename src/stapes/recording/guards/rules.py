@@ -26,6 +26,18 @@ _LONG_REST = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """A window is not decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseAnew:
+    """The timeline has changed from a frame on: another window is there now."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """Text that a guard takes out."""
 

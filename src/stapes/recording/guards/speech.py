@@ -31,7 +31,7 @@ def doubts_silence(state: GuardState, window: WindowSpan) -> bool:
     return speech is not None and speech.length_within(window.seek, window.end) >= WORTH_GOING_BACK
 
 
-def decode_without_prompt(state: GuardState, window: WindowSpan) -> None:
+def note_without_prompt(state: GuardState, window: WindowSpan) -> None:
     """Note that a window without its long pauses is decoded once more, without its prompt."""
     state.add(state.flag("speech", window.start_s, window.end_s, _NOT_SILENT))
     state.without_pauses = True

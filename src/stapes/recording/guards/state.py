@@ -29,16 +29,16 @@ class GuardState:
         self.opening: SpeechMap | None = None  # in its beginning alone
         self.without_pauses = False  # whether the window is decoded without its long pauses
         self.was_silent = False  # whether no speech was found in the last window
-        self.had_loop = False  # whether the last window ended in a loop
+        self.had_loop = False  # whether the last window that was kept had a loop, and the one before it had none
 
     @property
     def is_silent(self) -> bool:
         """Whether the VAD found no speech in the window."""
         return self.speech is not None and not self.speech.spans
 
-    def question(self, seek: int, n_frames: int, *, is_opening: bool = False) -> DetectSpeech:
+    def question(self, seek: int, n_frames: int) -> DetectSpeech:
         """Ask where speech is."""
-        return DetectSpeech(seek, n_frames, self.timeline.frames(seek, seek + n_frames), is_opening)
+        return DetectSpeech(seek, n_frames, self.timeline.frames(seek, seek + n_frames))
 
     def flag(self, guard: str, start_s: float, end_s: float, reason: str, text: str = "") -> Flag:
         """Describe what a guard did; times are the timeline's here, and the recording's in the flag."""
