@@ -32,9 +32,8 @@ from stapes.errors import BackendError, CancelledError, OptionError, StapesWarni
 from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
 from stapes.output.writers import format_timestamp
-from stapes.recording.base import BaseTask, TaskInputs
+from stapes.recording.base import BaseTask
 from stapes.recording.events import EventSink, JobEvent, WindowDone
-from stapes.recording.forced_alignment import ForcedAlignmentTask
 from stapes.recording.language.detect import detect_language
 from stapes.recording.language.question import candidates_of
 from stapes.recording.requests import Answer
@@ -216,8 +215,7 @@ class Engine(BoundToProcess):
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
         recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
-        job = self._schedule(recording, lambda: ForcedAlignmentTask(self._inputs_with_heads(recording), text, speech))
-        return _transcript_of(job)
+        return _transcript_of(self._schedule(recording, partial(self._tasks.alignment, recording, text, speech)))
 
     def detect_language(
         self,
@@ -242,7 +240,7 @@ class Engine(BoundToProcess):
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
         with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
-            return detect_language(self._tasks.inputs(recording), speech, self._turn)
+            return detect_language(self._tasks.inputs(recording, word_times=False), speech, self._turn)
 
     def read_attention(
         self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
@@ -252,7 +250,7 @@ class Engine(BoundToProcess):
         recording: stays the caller's.   window: of a transcript with word times, in the recording's clock.
         language, task: as it was decoded.
         """
-        return attention_scores(self._inputs_with_heads(recording), window, language, task, self._turn)
+        return attention_scores(self._tasks.inputs(recording, word_times=True), window, language, task, self._turn)
 
     def check_speech(self, speech: Speech) -> None:
         """Raise OptionError for a language or a task that this model does not know."""
@@ -279,9 +277,6 @@ class Engine(BoundToProcess):
             yield segment
 
     # From a recording to a job.
-
-    def _inputs_with_heads(self, recording: Recording) -> TaskInputs:
-        return self._tasks.inputs(recording, self._checkpoint.alignment_heads)
 
     def _schedule(
         self,

@@ -45,10 +45,10 @@ def find_speech(
         if name not in known:
             raise OptionError(f"unknown setting {name!r}; there are: {', '.join(known)}")
     voice = VoiceSettings(**settings)
-    listener = open_vad_model(speech_weights())
+    model = open_vad_model(speech_weights())
     wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
     with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
-        spans = padded(find_spans(recording, listener, voice), recording.n_samples, voice)
+        spans = padded(find_spans(recording, model, voice), recording.n_samples, voice)
     found = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in spans]
     time_map = TimeMap.of_container(recording.spans)
     if time_map is not None:

@@ -15,11 +15,11 @@ from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.options import Clips, Speech, TranscribeOptions
 from stapes.recording.base import TaskInputs
 from stapes.recording.chunked import ChunkedTask
+from stapes.recording.forced_alignment import ForcedAlignmentTask
 from stapes.recording.requests import Answer
 from stapes.recording.speech_only import speech_only
 from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import TimeMap
-from stapes.recording.words.alignment import Heads
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
@@ -44,9 +44,8 @@ class TaskFactory:
         Raises OptionError; with `vad`, CheckpointError where no VAD network is installed.
         """
         _warn_of_clips(recording, options)
-        # A file whose heads are not stated may have to be hashed for them: only where they are needed.
-        heads = self.checkpoint.alignment_heads if options.words.word_timestamps else ()
-        inputs = self.inputs(recording, heads)
+        word_times = options.words.word_timestamps
+        inputs = self.inputs(recording, word_times=word_times)
         container = inputs.time_map
         if container is not None:
             times = tuple(map(container.back, options.clips.clip_timestamps))
@@ -56,18 +55,25 @@ class TaskFactory:
             options = replace(options, clips=Clips())
             seams = time_map.seams
             time_map = time_map if container is None else time_map.then(container)
-            inputs = replace(self.inputs(speech, heads), time_map=time_map, seams=seams)
+            inputs = replace(self.inputs(speech, word_times=word_times), time_map=time_map, seams=seams)
         kind = ChunkedTask if options.method.mode == "chunked" else RecordingTask
         return kind(inputs, options, resume)
 
-    def inputs(self, recording: Recording, heads: Heads = ()) -> TaskInputs:
-        """Put a recording and the model's parts together."""
+    def alignment(self, recording: Recording, text: str, speech: Speech) -> ForcedAlignmentTask:
+        """Make the forced alignment of a text; the task closes the recording. Raises OptionError."""
+        return ForcedAlignmentTask(self.inputs(recording, word_times=True), text, speech)
+
+    def inputs(self, recording: Recording, *, word_times: bool) -> TaskInputs:
+        """Put a recording and the model's parts together.
+
+        word_times: whether alignment heads are needed; a file that does not state them may have to be hashed for them.
+        """
         return TaskInputs(
             recording=recording,
             mel=LogMel(recording, self.backend.spec.n_mels, kernel=self.backend.log10_mel),
             backend=self.backend,
             tokenizer=self.tokenizer,
-            heads=heads,
+            heads=self.checkpoint.alignment_heads if word_times else (),
             open_vad=self.open_vad,
             time_map=TimeMap.of_container(recording.spans),
         )

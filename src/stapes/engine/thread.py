@@ -39,7 +39,7 @@ class FairLock:
 
     @contextmanager
     def try_hold(self) -> Iterator[bool]:
-        """Hold the lock if it is free, and yield whether it was; never waits."""
+        """Hold the lock if no thread holds it, the calling one included; yield whether it was free. Never waits."""
         if self.is_held_here or not self._turn.acquire(blocking=False):
             yield False
         else:

@@ -75,7 +75,7 @@ _SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give i
 
 
 def option_fields() -> Iterable[tuple[str, Field[Any]]]:
-    """Give (group, field) for every option, for whoever makes flags or documentation of them."""
+    """Yield (group, field) for every option; flags and documentation are made from them."""
     for name, group in GROUPS.items():
         for item in fields(group):
             yield name, item

@@ -1,4 +1,4 @@
-"""What keeps invented text out of a transcript, and where to listen at all."""
+"""Guards against invented text, and settings of VAD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens may come, and what a window is told of the text before it."""
+"""Which tokens may come, and what the prompt of a window holds."""
 
 from __future__ import annotations
 
