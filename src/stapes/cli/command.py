@@ -87,9 +87,8 @@ def command_of(values: Mapping[str, Any]) -> Command:
         )
     options = _transcribe_options(values)
     return Command(
+        **{name: values[name] for name in ("model", "model_dir", "verbose", "progress", "skip_existing")},
         audio=tuple(values["audio"]),
-        model=values["model"],
-        model_dir=values["model_dir"],
         precision=_known("precision", values["precision"], ("auto", *PRECISIONS), "this version does not know it"),
         device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
         threads=threads or None,
@@ -98,11 +97,8 @@ def command_of(values: Mapping[str, Any]) -> Command:
         if to_files
         else (),
         output_dir=values["output_dir"] or ".",
-        verbose=values["verbose"],
         max_duration_s=max_duration_s,
         concurrency=concurrency,
-        progress=values["progress"],
-        skip_existing=values["skip_existing"],
         options=options,
         layout=_layout(values, options),
     )

@@ -131,18 +131,15 @@ class Tally:
 @contextmanager
 def _renderers(command: Command, tally: Tally, count: int) -> Iterator[events.Emit]:
     """Give what passes an event, from any thread, to all that render it; no bar is left in the end."""
+    bars, lock = None, threading.RLock()
     around: Around = nullcontext
-    end: Callable[[], None] = lambda: None  # noqa: E731
-    renderers: list[events.Emit] = [tally]
     if _wants_bars(command):
         from stapes.cli.bars import Bars  # noqa: PLC0415 (rich takes 50 ms: only where a bar is drawn)
 
         bars = Bars(count)
-        around, end = bars.aside, bars.end
-        renderers.append(bars)
-    renderers += [write_json_line if command.progress == "json" else Terminal(around), TranscriptText(command, around)]
-
-    lock = threading.RLock()
+        around = bars.aside
+    words: events.Emit = write_json_line if command.progress == "json" else Terminal(around)
+    renderers: list[events.Emit] = [tally, *([bars] if bars else []), words, TranscriptText(command, around)]
 
     def emit(event: events.Event) -> None:
         with lock:
@@ -152,16 +149,16 @@ def _renderers(command: Command, tally: Tally, count: int) -> Iterator[events.Em
     try:
         yield emit
     finally:
-        end()
+        if bars:
+            bars.end()
 
 
 def _wants_bars(command: Command) -> bool:
-    if command.progress in ("bar", "auto"):
-        text_goes_to_stdout = not command.formats and command.verbose is None
-        if command.progress == "bar":
-            return bar_is_possible()
-        return not command.verbose and bar_is_welcome(text_goes_to_stdout=text_goes_to_stdout)
-    return False
+    if command.progress == "bar":
+        return bar_is_possible()
+    text_goes_to_stdout = not command.formats and command.verbose is None
+    is_auto = command.progress == "auto" and not command.verbose
+    return is_auto and bar_is_welcome(text_goes_to_stdout=text_goes_to_stdout)
 
 
 def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Emit, keep: Keep | None) -> None:
@@ -180,8 +177,10 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
             with warnings_caught(warn), load_engine(command) as engine:
                 engine.check_speech(command.options.speech)
                 most = command.concurrency or default_concurrency(engine.info, command.options, len(recordings))
-                batch = Batch(command, engine, emit, concurrency=most, journal=journal, inputs=plan.inputs, keep=keep)
-                batch.run(recordings)
+                Batch(
+                    command=command, engine=engine, emit=emit, concurrency=most, journal=journal, inputs=plan.inputs,
+                    keep=keep,
+                ).run(recordings)  # fmt: skip
         finished = True
     finally:
         if journal is not None:

