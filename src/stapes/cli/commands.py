@@ -26,7 +26,6 @@ from stapes.errors import StapesError
 
 if TYPE_CHECKING:
     from stapes.cli.runner import Keep
-    from stapes.journal.journal import Journal
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
@@ -167,8 +166,11 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
     def warn(message: str) -> None:
         emit(events.Warned(message))
 
-    journal = _journal(command, plan, warn)
-    finished = False
+    journal, finished = None, False
+    if command.formats:
+        from stapes.journal.journal import open_journal  # noqa: PLC0415 (SQLite comes with it)
+
+        journal = open_journal(command.output_dir, warn, plan.inputs)
     try:
         recordings = [Recording(number, len(plan.sources), one) for number, one in enumerate(plan.sources, 1)]
         if command.skip_existing:
@@ -185,12 +187,3 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
     finally:
         if journal is not None:
             journal.close(finished=finished)
-
-
-def _journal(command: Command, plan: Plan, warn: Callable[[str], None]) -> Journal | None:
-    """Open the journal beside the files that will be written; none where none will."""
-    if not command.formats:
-        return None
-    from stapes.journal.journal import open_journal  # noqa: PLC0415 (SQLite comes with it)
-
-    return open_journal(command.output_dir, warn, plan.inputs)

@@ -158,7 +158,7 @@ class StandardInput:
     name = "standard input"
 
     def read(self, size: int) -> bytes:
-        """Give some of the next bytes; none at the end."""
+        """Return some of the next bytes; none at the end. Raises AudioError where it is closed."""
         if sys.stdin is None:
             raise AudioError("standard input: is closed; name a file, or pipe one in")
         return os.read(sys.stdin.fileno(), size)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from stapes.results import LanguageGuess, Try, WindowResult, WordTiming
 
-#: A window's result comes with its words' timings, where they were asked for: it is told when it has them.
+#: A window's result has its words' timings, where they are asked for.
 Answer = LanguageGuess | WindowResult
 
 #: far above what a window's text and tries take (a text context of 448 tokens: about 4 kB)
@@ -68,71 +68,68 @@ def _guess(values: dict[str, Any], bounds: AnswerBounds) -> LanguageGuess:
     _require(isinstance(shares, dict) and shares.keys() <= bounds.languages, "a guess names unknown languages")
     _require(isinstance(language, str) and language in shares, "a guess misses its language")
     for share in shares.values():
-        _check_float(share, 0.0, 1.0)
+        _float(share, 0.0, 1.0)
     return LanguageGuess(language=language, probabilities=shares)
 
 
 def _result(values: dict[str, Any], bounds: AnswerBounds) -> WindowResult:
     _require(values.keys() == {"tokens", "text", "tries", "timings", *_RESULT_FLOATS}, "a window has other fields")
-    tries = values["tries"]
-    _check_text(values["text"])
-    _require(isinstance(tries, list) and len(tries) <= _MOST_TRIES, "a window has too many tries")
     floats = _floats(_RESULT_FLOATS, [values[name] for name in _RESULT_FLOATS])
     return WindowResult(
         tokens=_tokens(values["tokens"], bounds),
-        text=values["text"],
-        tries=tuple(map(_try, tries)),
+        text=_text(values["text"]),
+        tries=tuple(map(_try, _listed(values["tries"], 0, _MOST_TRIES, "a window has too many tries"))),
         timings=_timings(values["timings"], bounds),
         **floats,
     )
 
 
 def _tokens(values: object, bounds: AnswerBounds) -> tuple[int, ...]:
-    _require(isinstance(values, list) and len(values) <= bounds.n_text_ctx, "there are too many tokens")
-    assert isinstance(values, list)
-    _require(all(type(one) is int and 0 <= one < bounds.n_vocab for one in values), "a token is not in the vocabulary")
-    return tuple(values)
+    tokens = _listed(values, 0, bounds.n_text_ctx, "there are too many tokens")
+    _require(all(type(one) is int and 0 <= one < bounds.n_vocab for one in tokens), "a token is not in the vocabulary")
+    return tuple(tokens)
 
 
 def _timings(values: object, bounds: AnswerBounds) -> tuple[WordTiming, ...] | None:
     if values is None:
         return None
-    _require(isinstance(values, list) and len(values) <= _MOST_WORDS, "a window has too many words")
-    assert isinstance(values, list)
-    return tuple(_timing(one, bounds) for one in values)
+    return tuple(_timing(one, bounds) for one in _listed(values, 0, _MOST_WORDS, "a window has too many words"))
 
 
 def _timing(values: object, bounds: AnswerBounds) -> WordTiming:
-    _require(isinstance(values, list) and len(values) == len(_TIMING_FLOATS) + 2, "a word has other fields")
-    assert isinstance(values, list)
-    _check_text(values[0])
-    return WordTiming(text=values[0], tokens=_tokens(values[1], bounds), **_floats(_TIMING_FLOATS, values[2:]))
+    n_fields = len(_TIMING_FLOATS) + 2
+    text, tokens, *floats = _listed(values, n_fields, n_fields, "a word has other fields")
+    return WordTiming(text=_text(text), tokens=_tokens(tokens, bounds), **_floats(_TIMING_FLOATS, floats))
 
 
 def _try(values: object) -> Try:
-    _require(isinstance(values, list) and len(values) == len(_TRY_FLOATS) + 1, "a try has other fields")
-    assert isinstance(values, list)
-    if values[-1] is not None:
-        _check_text(values[-1])
-    return Try(refused=values[-1], **_floats(_TRY_FLOATS, values[:-1]))
+    n_fields = len(_TRY_FLOATS) + 1
+    *floats, refused = _listed(values, n_fields, n_fields, "a try has other fields")
+    return Try(refused=None if refused is None else _text(refused), **_floats(_TRY_FLOATS, floats))
 
 
-def _floats(bounds: dict[str, tuple[float, float]], values: list[object]) -> dict[str, float]:
-    found = {}
-    for (name, (low, high)), value in zip(bounds.items(), values, strict=True):
-        found[name] = _check_float(value, low, high)
-    return found
-
-
-def _check_float(value: object, low: float, high: float) -> float:
-    """Pass a number on; NaN is in no range."""
-    _require(isinstance(value, float) and low <= value <= high + _ROUNDING, f"{value!r:.40} is out of range")
-    assert isinstance(value, float)
+def _listed(value: object, least: int, most: int, message: str) -> list[Any]:
+    """Return a list of `least` to `most` values. Raises ValueError for anything else."""
+    if not isinstance(value, list) or not least <= len(value) <= most:
+        raise ValueError(message)
     return value
 
 
-def _check_text(value: object) -> None:
-    _require(isinstance(value, str) and len(value) <= _MOST_CHARACTERS, "a text is too long, or none")
+def _floats(bounds: dict[str, tuple[float, float]], values: list[object]) -> dict[str, float]:
+    return {name: _float(value, *bounds[name]) for name, value in zip(bounds, values, strict=True)}
+
+
+def _float(value: object, low: float, high: float) -> float:
+    """Return a number within its range; NaN is in none. Raises ValueError for anything else."""
+    if not isinstance(value, float) or not low <= value <= high + _ROUNDING:
+        raise ValueError(f"{value!r:.40} is out of range")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MOST_CHARACTERS:
+        raise ValueError("a text is too long, or none")
+    return value
 
 
 def _require(condition: bool, message: str) -> None:

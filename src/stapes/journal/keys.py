@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 from stapes.options import GROUPS, TranscribeOptions
 from stapes.output.subtitles import Layout
@@ -52,48 +52,11 @@ _FIRST_SPEC: Final = (
 _MOST_FILES = 1000
 
 
-class ModelInfo(Protocol):
-    """What a key holds of a model and of what runs it; `EngineInfo` has it."""
+def settings_key(info: Any, options: TranscribeOptions) -> str:
+    """Return what the keys of a command's recordings have in common: SHA-256, in hexadecimal digits.
 
-    @property
-    def model(self) -> str:
-        """Its name."""
-
-    @property
-    def path(self) -> Path | None:
-        """Its file or folder; None: made in memory."""
-
-    @property
-    def format(self) -> str:
-        """The checkpoint's format."""
-
-    @property
-    def storage(self) -> str:
-        """How the checkpoint stores its weights."""
-
-    @property
-    def spec(self) -> Any:
-        """Its sizes, a dataclass."""
-
-    @property
-    def backend(self) -> str:
-        """The backend's name."""
-
-    @property
-    def device(self) -> str:
-        """Where it computes."""
-
-    @property
-    def precision(self) -> str:
-        """The precision it computes in."""
-
-    @property
-    def isa(self) -> str | None:
-        """The instruction set of its kernels."""
-
-
-def settings_key(info: ModelInfo, options: TranscribeOptions) -> str:
-    """Give what all recordings of a command share: SHA-256, in hexadecimal digits."""
+    info: what the engine says of itself, an `EngineInfo`.
+    """
     model = {
         "name": info.model,
         "format": info.format,
