@@ -149,7 +149,7 @@ class Scheduler:
         self.clock = clock
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
-        self._n_encodes = 0  # since rows were stepped
+        self._n_since_rows = 0  # calls of `next_batch` since rows were stepped
         self.jobs: list[ScheduledJob] = []
 
     def submit(self, job: ScheduledJob) -> None:
@@ -174,18 +174,18 @@ class Scheduler:
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Return the next unit of work: a window to encode where there is room, else rows to step."""
+        """Return the next unit of work: VAD or a window to encode, else rows to step; after two such turns, rows first."""
         self.admit()
         batch: Batch | None
-        if self._n_encodes < _ENCODES_IN_A_ROW:
-            batch = self._encode_batch() or self._decode_batch()
+        if self._n_since_rows < _ENCODES_IN_A_ROW:
+            batch = self._window_batch() or self._decode_batch()
         else:
-            batch = self._decode_batch() or self._encode_batch()
-        self._n_encodes = 0 if isinstance(batch, DecodeBatch) else self._n_encodes + 1
+            batch = self._decode_batch() or self._window_batch()
+        self._n_since_rows = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows + 1
         self._n_windows += isinstance(batch, EncodeBatch)
         return batch
 
-    def _encode_batch(self) -> EncodeBatch | VadBatch | None:
+    def _window_batch(self) -> EncodeBatch | VadBatch | None:
         """Return the most urgent window that fits, or the stream whose next window depends on VAD.
 
         A job whose window cannot be read fails, and the next one is tried.

@@ -73,7 +73,7 @@ class RecordingTask(WindowStream):
             events.append(LanguageDetected(guess=answer, language=language, resumed=resumed))
         else:
             self._unreported = segments, resumed
-        return events + self.detect_speech()
+        return [*events, *self.detect_speech()]
 
     @property
     def needs_vad(self) -> bool:
@@ -81,10 +81,7 @@ class RecordingTask(WindowStream):
         return isinstance(self._loop.next(), DetectSpeech)
 
     def detect_speech(self) -> list[JobEvent]:
-        """Run VAD on a window or two; return the event of the window that this settles.
-
-        A window is reported once it has its words and it is known where the loop goes on.
-        """
+        """Run VAD on a window or two, where the loop asks for it; return the event of the window that this settles."""
         for _ in range(_MOST_DETECTED):
             request = self._loop.next()
             if not isinstance(request, DetectSpeech):
@@ -93,6 +90,10 @@ class RecordingTask(WindowStream):
             segments = self._loop.accept(self._vad.detect(request.seek, request.frames))
             if self._unreported is not None:
                 self._unreported = self._unreported[0] + segments, self._unreported[1]
+        return self._settled()
+
+    def _settled(self) -> list[JobEvent]:
+        """Return the event of a window, once it has its words and it is known where the loop goes on."""
         if self._unreported is None or isinstance(self._loop.next(), Align | DetectSpeech):
             return []
         (segments, resumed), self._unreported = self._unreported, None
