@@ -14,12 +14,21 @@ from stapes.checkpoint.formats.safetensors import is_safetensors
 from stapes.checkpoint.formats.unsupported import describe_file, describe_names
 from stapes.errors import CheckpointError
 
-_ZIP = b"PK\x03\x04"
-_GGML = b"lmgg"  # the number 0x67676d6c, little-endian
 _EXPECTED = (
     "stapes reads Hugging Face folders (config.json with model.safetensors), OpenAI .pt files, CTranslate2 "
     "folders (model.bin) and ggml .bin files of whisper.cpp"
 )
+
+
+def _format_of(data: FileBytes) -> str | None:
+    """Return the format of a file of weights by its first bytes; None if it has none of ours."""
+    if data.head.startswith(b"PK\x03\x04"):  # a zip archive
+        return "openai"
+    if data.head.startswith(b"lmgg"):  # the number 0x67676d6c, little-endian
+        return "ggml"
+    if data.head[4:].startswith(NAME_IN_HEAD):
+        return "ctranslate2"
+    return "huggingface" if is_safetensors(data) else None
 
 
 def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
@@ -52,9 +61,10 @@ def _content_of(folder: Path) -> str:
                 "together with what its links lead to (cp -rL)"
             )
         if path.is_file():
-            head = FileBytes(path).head
-            own = "a model by itself: give its path" if head.startswith((_ZIP, _GGML)) else "no file of weights"
-            return f"holds {name}, which is {describe_file(head) or own}"
+            data = FileBytes(path)
+            is_model = _format_of(data) in ("openai", "ggml")
+            own = "a model by itself: give its path" if is_model else "no file of weights"
+            return f"holds {name}, which is {describe_file(data.head) or own}"
     if what := describe_names(names):
         return f"holds {what}"
     return f"holds {', '.join(names[:5])}" if names else "is empty"
@@ -87,23 +97,23 @@ def snapshot_of(folder: Path) -> Path | None:
 
 def _open_file(path: Path, name: str) -> Checkpoint:
     data = FileBytes(path)
-    head = data.head
+    format = _format_of(data)
     # Readers are imported when needed: each file of Python takes milliseconds of every start.
-    if head.startswith(_ZIP):
+    if format == "openai":
         from stapes.checkpoint.formats.openai import read_openai  # noqa: PLC0415
 
         return read_openai(path, name)
-    if head.startswith(_GGML):
+    if format == "ggml":
         from stapes.checkpoint.formats.ggml import read_ggml  # noqa: PLC0415
 
         return read_ggml(path, name)
-    if head[4:].startswith(NAME_IN_HEAD):
+    if format == "ctranslate2":
         return read_ctranslate2(path.parent, name, path)
-    if is_safetensors(data):
+    if format == "huggingface":
         return read_huggingface(path.parent, name, None if _is_part_of_folder(path) else path)
-    is_json = path.suffix == ".json" and head.lstrip().startswith(b"{")
-    what = "a part of a model's folder; give the folder" if is_json else describe_file(head)
-    what = what or f"not a checkpoint (it begins with {head[:8]!r})"
+    is_json = path.suffix == ".json" and data.head.lstrip().startswith(b"{")
+    what = "a part of a model's folder; give the folder" if is_json else describe_file(data.head)
+    what = what or f"not a checkpoint (it begins with {data.head[:8]!r})"
     raise CheckpointError(f"{path}: is {what}; {_EXPECTED}")
 
 
@@ -116,7 +126,7 @@ def _is_part_of_folder(path: Path) -> bool:
 
 
 def _is_ctranslate2(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0 and FileBytes(path).head[4:].startswith(NAME_IN_HEAD)
+    return path.is_file() and path.stat().st_size > 0 and _format_of(FileBytes(path)) == "ctranslate2"
 
 
 def looks_like_whisper(path: Path) -> bool:
@@ -130,7 +140,6 @@ def looks_like_whisper(path: Path) -> bool:
         except CheckpointError:
             return False
     try:
-        data = FileBytes(path)
+        return _format_of(FileBytes(path)) is not None
     except CheckpointError:
         return False
-    return data.head.startswith((_ZIP, _GGML)) or data.head[4:].startswith(NAME_IN_HEAD) or is_safetensors(data)
