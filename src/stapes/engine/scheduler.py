@@ -174,7 +174,7 @@ class Scheduler:
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Return the next unit of work: VAD or a window to encode, else rows to step; after two such turns, rows first."""
+        """Return the next unit of work: VAD or a window to encode, else rows to step; after two of those, rows."""
         self.admit()
         batch: Batch | None
         if self._n_since_rows < _ENCODES_IN_A_ROW:
