@@ -149,7 +149,7 @@ def _find(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name) from None
 
 
-if not TYPE_CHECKING:  # to a type checker a name that nobody has stays an error
+if not TYPE_CHECKING:  # to a type checker an unknown name stays an error
     __getattr__ = _find
 
 

@@ -191,7 +191,7 @@ class Window:
     skipped: bool  # no segment: taken for silence, or its text for invented, or it was decoded again
     result: WindowResult
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
-    #: frames of what was decoded, from its first one on, in which somebody speaks: quiet ones were raised
+    #: frames of what was decoded, from its first one on, with speech: quiet speech was amplified
     voices: tuple[tuple[int, int], ...] = ()  # none: nothing was raised (docs/languages.md, docs/guards.md)
 
     @property

@@ -103,7 +103,7 @@ def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Eng
 
 
 def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: OpenVadModel | None = None) -> Engine:
-    """Make an engine whose model says what it is told.
+    """Make an engine whose model says what a script has.
 
     script: a text for every window, texts for the recording's windows in turn (the last one repeats), or a function
     that gives the logits.   listener: `LoudnessListener`, for guards and `vad=True`; without, the guards rest.
@@ -137,11 +137,11 @@ class LoudnessListener:
 
 
 def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
-    """Make a script that says texts[i] in the i-th window that it hears (sounds are told apart, not counted twice).
+    """Make a script that says texts[i] in the i-th window that it gets (equal sounds count as one window).
 
     Each window is one segment from 0.00 to 29.98 s.
     """
-    special, heard = tokenizer.special, {}  # type: ignore[var-annotated]
+    special, known = tokenizer.special, {}  # type: ignore[var-annotated]
 
     def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
         logits = np.full(tokenizer.n_vocab, -20.0, dtype=np.float32)
@@ -150,7 +150,7 @@ def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
         if tokens[start:] == (special.sot,):
             logits[special.languages["en"]] = 0.0
             return logits
-        number = heard.setdefault(sound, len(heard))
+        number = known.setdefault(sound, len(known))
         line = tokenizer.encode(texts[min(number, len(texts) - 1)])
         recital = [special.timestamp_begin, *line, special.timestamp_begin + 1499, special.eot]
         logits[recital[min(len(sampled), len(recital) - 1)]] = 0.0
@@ -181,7 +181,7 @@ def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> S
 class ScriptedBackend(HandlesBackend[int, list[int]]):
     """A backend without a network: a script gives the logits. Satisfies `stapes.backends.base.Backend`.
 
-    Windows are told apart by their sound, never by the order in which they come.
+    Windows are distinguished by their sound, never by the order in which they come.
     """
 
     def __init__(self, spec: ModelSpec, script: Script) -> None:

@@ -27,7 +27,7 @@ from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, Win
 
 #: for a test: whether no answer of an earlier run is taken
 refuses_resume = False
-INVENTED = Flag(guard="silence", start_s=0.5, end_s=1.25, reason="nobody speaks here", text="Thank you.")
+INVENTED = Flag(guard="silence", start_s=0.5, end_s=1.25, reason="no speech here", text="Thank you.")
 ENGLISH = LanguageGuess(language="en", probabilities={"en": 1.0})
 
 

@@ -226,13 +226,11 @@ def test_what_guards_did_is_told(run: Run, events: Events, folder: Path) -> None
     Path("silent.mp3").write_text("Hello.\n!invented\n", encoding="utf-8")
     code, text, lines = run("silent.mp3")
     assert (code, text) == (0, ["Hello."])
-    assert lines == [
-        "stapes: silent.mp3: 0.5-1.2 s: dropped 'Thank you.': nobody speaks here (--mode reference keeps it)"
-    ]
+    assert lines == ["stapes: silent.mp3: 0.5-1.2 s: dropped 'Thank you.': no speech here (--mode reference keeps it)"]
     _, told = events("silent.mp3")
     assert named(told, "guard") == [
         {"event": "guard", "file": "silent.mp3", "guard": "silence", "start_s": 0.5, "end_s": 1.25,
-         "reason": "nobody speaks here", "text": "Thank you.", "resumed": False}
+         "reason": "no speech here", "text": "Thank you.", "resumed": False}
     ]  # fmt: skip
 
 

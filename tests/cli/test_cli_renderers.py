@@ -25,7 +25,7 @@ from stapes.results import Flag, Segment, Transcript, Window, WindowResult
 
 TALK = events.Recording(number=1, count=2, source="talk.mp3")
 OTHER = events.Recording(number=2, count=2, source="-")
-DROPPED = Flag(guard="silence", start_s=0.5, end_s=1.25, reason="nobody speaks here", text="Thank you.")
+DROPPED = Flag(guard="silence", start_s=0.5, end_s=1.25, reason="no speech here", text="Thank you.")
 
 
 def window(seek: int, next_seek: int, **result: float) -> Window:

@@ -138,7 +138,7 @@ def test_doubtful_text_where_nobody_speaks_is_dropped(scores: dict[str, float]) 
     (flag,) = transcript.flags
     assert (flag.guard, flag.text, flag.start_s, flag.end_s) == ("silence", text, 0.0, 30.0)
     told = text if text == "you" else FLUENT[:60].rstrip() + "..."
-    assert str(flag) == f"0.0-30.0 s: dropped {told!r}: nobody speaks here"
+    assert str(flag) == f"0.0-30.0 s: dropped {told!r}: no speech here"
 
 
 def test_text_that_somebody_says_stays_however_doubtful() -> None:
@@ -361,7 +361,7 @@ def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_te
     assert ("speech" in guards(transcript)) == again
     if again:
         flag = transcript.flags[guards(transcript).index("speech")]
-        assert str(flag) == "30.0-60.0 s: goes back, as somebody speaks in what was taken for silence"
+        assert str(flag) == "30.0-60.0 s: goes back, as there is speech in what was taken for silence"
 
 
 def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_pauses_either() -> None:

@@ -228,7 +228,7 @@ def test_without_words_the_text_is_there_and_the_page_says_how_to_have_them(tmp_
 def test_nothing_heard_and_no_samples_make_a_page(tmp_path: Path) -> None:
     nothing = Transcript(text="", segments=(), language="en", duration_s=0.0)
     written = write_report(nothing, np.zeros(0, np.float32), tmp_path / "page.html")
-    assert "nothing was heard" in Page(written.read_text()).source
+    assert "no speech was found" in Page(written.read_text()).source
 
 
 def test_languages_and_directions_are_marked(tmp_path: Path) -> None:

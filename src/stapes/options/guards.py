@@ -12,8 +12,10 @@ from stapes.options.checks import flag, make_plain, number, option, require
 class Guards:
     """What is done where the model invents text or leaves speech out; mode "reference" switches all off."""
 
-    silence_guard: bool = option(True, "drop doubtful text where nobody speaks, and begin words where voices do")
-    tail_guard: bool = option(True, "leave out a last, short window in which nobody speaks")
+    silence_guard: bool = option(
+        True, "drop doubtful text where there is no speech, and start words where speech starts"
+    )
+    tail_guard: bool = option(True, "leave out a last, short window without speech")
     pause_guard: bool = option(True, "decode a window without its long pauses, if its scores give reason to doubt it")
     loop_guard: bool = option(True, "try hotter where text repeats itself over and over, then drop the repetition")
     speech_guard: bool = option(True, "go back for speech that a window's text leaves out")

@@ -18,7 +18,7 @@ class Rules:
     """Which tokens may come when."""
 
     suppress_tokens: tuple[int, ...] = option(
-        (-1,), "ids that are never chosen; -1 stands for symbols that nobody speaks; empty switches this off", "ids"
+        (-1,), "ids that are never chosen; -1 stands for symbols that are never spoken; empty switches this off", "ids"
     )
     suppress_text: tuple[str, ...] = option(
         (), "texts: tokens that contain one of them, in this spelling and case, are never chosen"
@@ -84,7 +84,7 @@ def _check_regex(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a window is told of the text before it."""
+    """A window's prompt."""
 
     condition_on_previous_text: bool = option(
         True, "give each window the text before it; off: less consistent, but a loop cannot spread"
@@ -92,7 +92,8 @@ class Context:
     initial_prompt: str | None = option(None, "text before the recording: names, jargon, style")
     carry_initial_prompt: bool = option(False, "put initial_prompt before every window, not only before the first")
     hotwords: str | None = option(
-        None, "words to be recognised, told to every window: names, jargon; as many as half of its prompt holds"
+        None,
+        "words to be recognised, in the prompt of every window: names, jargon; as many as half of its prompt holds",
     )
     prefix: str | None = option(None, "text that every window begins with; it is not part of the result")
 

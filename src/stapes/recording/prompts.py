@@ -1,4 +1,4 @@
-"""What a window is told of the text before it: initial prompt, hotwords, previous text. Pure."""
+"""A window's prompt: initial prompt, hotwords, previous text. Pure."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def speech_only(
     n_samples = recording.n_samples
     clips = clips_in_frames(options.clips.clip_timestamps, -(-n_samples // HOP_LENGTH))
     found = find_spans(recording, model, voice, check)
-    heard = whole_frames(within(found, clips), n_samples)
+    speech = whole_frames(within(found, clips), n_samples)
     spans = whole_frames(within(padded(found, n_samples, voice), clips), n_samples)
-    return recording.spliced(spans), TimeMap(spans, n_samples, heard)
+    return recording.spliced(spans), TimeMap(spans, n_samples, speech)
 
 
 def whole_frames(spans: Sequence[Interval], n_samples: int) -> tuple[Interval, ...]:

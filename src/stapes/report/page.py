@@ -47,7 +47,7 @@ def page_parts(
     yield '<main id="text" aria-label="Transcript">\n'
     yield from text_parts(transcript)
     if not transcript.segments:
-        yield "<p>No segments: nothing was heard.</p>"
+        yield "<p>No segments: no speech was found.</p>"
     yield "</main>\n"
     yield from _decisions(transcript)
     yield _page_file("explained.html")

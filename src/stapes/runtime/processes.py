@@ -58,7 +58,7 @@ class ForkGate:
 
     def begin(self) -> None:
         """Make the locks."""
-        self._entrance = threading.Lock()  # held by whoever is next: a thread that steps without pause lets forks in
+        self._entrance = threading.Lock()  # held by the next thread: one that steps without pause lets forks in
         self._lock = threading.RLock()  # reentrant, as a signal's handler may fork in the middle of it
 
     @contextmanager

@@ -18,7 +18,7 @@ _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow wi
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: samples on either side that decide how much louder a stretch is made: blocks begin at whole half seconds
 _LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
-#: a network that has heard nothing yet is unsure of what comes first; whole chunks, so that one begins with a stretch
+#: a network in its first state is unsure of what comes first; whole chunks, so that one begins with a part
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
 _VOICE = VoiceSettings(
@@ -29,7 +29,7 @@ _VOICE = VoiceSettings(
 def find_spans(
     recording: Recording, listener: VadModel, voice: VoiceSettings, check: Callable[[], None] = lambda: None
 ) -> tuple[Interval, ...]:
-    """Find the stretches of a recording in which speech is heard, in order and not padded.
+    """Find the speech of a recording: spans in samples, in order and not padded.
 
     check: called now and then; what it raises ends this.
     """

@@ -8,7 +8,7 @@ from stapes.backends.base import FloatArray
 
 
 class VadModel(Protocol):
-    """Listens to one recording from its beginning on; what it has heard changes what it hears next."""
+    """A recurrent VAD network on one recording, from its beginning on."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
         """Give the probability of speech in each chunk of 512 samples: (n,) at 16 kHz -> (chunks,).
@@ -18,4 +18,4 @@ class VadModel(Protocol):
         """
 
     def afresh(self) -> VadModel:
-        """Begin another recording: a listener that has heard nothing, over the same weights. Costs next to nothing."""
+        """Return a network in its first state, for another recording, over the same weights. Costs next to nothing."""

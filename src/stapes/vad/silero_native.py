@@ -18,10 +18,10 @@ from stapes.vad.silero_weights import SpeechWeights
 
 
 class SileroNative:
-    """Satisfies `stapes.vad.model.VadModel`. Calls on one listener come from one thread at a time."""
+    """Satisfies `stapes.vad.model.VadModel`. Calls on one network come from one thread at a time."""
 
     def __init__(self, weights: SpeechWeights, isa: str | None = None) -> None:
-        """Pack the weights, once: whoever listens to more than one recording takes the others from `afresh`.
+        """Pack the weights, once; networks for more recordings come from `afresh`.
 
         isa: an instruction set by name; None takes STAPES_ISA's, or the best.
         Raises OptionError for a set that this machine lacks, BackendError where the library was not built.
@@ -43,7 +43,7 @@ class SileroNative:
         self._state: Any = self._network.begin()
 
     def afresh(self) -> SileroNative:
-        """Begin another recording: a listener that has heard nothing, over the same packed weights; in microseconds."""
+        """Return a network in its first state, for another recording, over the same packed weights; in microseconds."""
         made = object.__new__(SileroNative)
         made._network, made._state = self._network, self._network.begin()
         return made

@@ -33,7 +33,7 @@ class SileroNumpy:
         self._state = np.zeros(n, np.float32), np.zeros(n, np.float32)
 
     def afresh(self) -> SileroNumpy:
-        """Begin another recording: a listener that has heard nothing, over the same weights."""
+        """Return a network in its first state, for another recording, over the same weights."""
         return type(self)(self._weights)
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
@@ -51,13 +51,13 @@ class SileroNumpy:
 
     def _block(self, chunks: FloatArray) -> FloatArray:
         """(chunks, 512) -> (chunks,)."""
-        heard = np.empty((len(chunks), _CONTEXT + CHUNK + _CONTEXT), np.float32)
-        heard[0, :_CONTEXT] = self._context
-        heard[1:, :_CONTEXT] = chunks[:-1, -_CONTEXT:]
-        heard[:, _CONTEXT:-_CONTEXT] = chunks
-        heard[:, -_CONTEXT:] = chunks[:, -2 : -_CONTEXT - 2 : -1]
+        joined = np.empty((len(chunks), _CONTEXT + CHUNK + _CONTEXT), np.float32)
+        joined[0, :_CONTEXT] = self._context
+        joined[1:, :_CONTEXT] = chunks[:-1, -_CONTEXT:]
+        joined[:, _CONTEXT:-_CONTEXT] = chunks
+        joined[:, -_CONTEXT:] = chunks[:, -2 : -_CONTEXT - 2 : -1]
         self._context = chunks[-1, -_CONTEXT:].copy()
-        frames = np.lib.stride_tricks.sliding_window_view(heard, _FRAME, axis=1)[:, ::_HOP]  # (chunks, 4, 256)
+        frames = np.lib.stride_tricks.sliding_window_view(joined, _FRAME, axis=1)[:, ::_HOP]  # (chunks, 4, 256)
         x: FloatArray = np.abs(np.fft.rfft(frames * self._window)).astype(np.float32)
         for (weight, bias), stride in zip(self._weights.convolutions, STRIDES, strict=True):
             x = _convolve(x, weight, bias, stride)

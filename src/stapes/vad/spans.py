@@ -1,4 +1,4 @@
-"""Where in a recording somebody speaks: probabilities by chunks -> spans. Pure.
+"""Speech probabilities of chunks -> spans of speech. Pure.
 
 The settings carry the names and the meaning that users of Silero know.
 Source: https://github.com/snakers4/silero-vad (v6.2, get_speech_timestamps).
@@ -75,7 +75,7 @@ def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSet
 
 
 def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
-    """Find the spans in which speech is heard, before they are padded: in order, apart from each other.
+    """Find the spans of speech before they are padded: in order, apart from each other.
 
     probabilities: of chunks of 512 samples, the last one cut short by the recording's end at n_samples.
     A span begins with a chunk of at least `threshold` and ends where `min_silence_duration_ms` follow that are quieter

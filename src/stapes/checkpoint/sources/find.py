@@ -176,5 +176,5 @@ def _find_here(request: _ModelRequest) -> Checkpoint | None:
 def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # "~somebody" that this machine does not know
+    except RuntimeError:  # "~user" that this machine does not know
         return Path(path)

@@ -15,8 +15,8 @@ from stapes.recording.guards.state import GuardState
 from stapes.recording.segments import Piece, WindowSpan, text_of
 from stapes.recording.words.snap_to_speech import lies_in_pause
 
-_NO_SPEECH = "nobody speaks here"
-_ANY_MORE, _STILL = "nobody speaks any more", "still nobody speaks"
+_NO_SPEECH = "no speech here"
+_ANY_MORE, _STILL = "no speech any more", "still no speech"
 #: characters a second that no speaker reaches
 _MOST_CHARACTERS = 45
 

@@ -21,8 +21,8 @@ _AFTER_TEXT = 50
 _QUICK_CHARACTERS = 25
 #: frames of speech that one word takes at most, or so many for each character, and for each digit beside
 _LONGEST_WORD, _CHARACTER, _DIGIT = 200, 15, 50
-_NOT_SILENT = "somebody speaks in what was taken for silence"
-_AFTER_LAST_WORD = "somebody speaks behind the last word"
+_NOT_SILENT = "there is speech in what was taken for silence"
+_AFTER_LAST_WORD = "there is speech after the last word"
 
 
 def doubts_silence(state: GuardState, window: WindowSpan) -> bool:

@@ -1,8 +1,8 @@
-"""Words that attention lays into a long pause, where nobody speaks: they go to the speech they belong to. Pure.
+"""Moves words that DTW placed in silence to the nearest VAD span. Pure.
 
 Where a part of a pause was cut out, no word reaches over the seam, and no segment begins or ends on its wrong side.
-Changes the times that are told, never what the loop does next. Of a word that attention lays over a pause the end is to
-be trusted more than the beginning: a path has each word begin where the one before it ends, pause or not.
+Changes the times of results, never what the loop does next. Of a word that DTW placed over a pause, the end is more
+reliable than the start: in a path each word starts where the one before it ends, pause or not.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from stapes.recording.time_map import Seam
 from stapes.results import Segment, Word, WordTiming
 from stapes.vad.spans import SpeechMap
 
-#: shorter pauses are left to attention
+#: shorter pauses are left to DTW
 LEAST_PAUSE_S = 1.5
-#: by which a word begins behind the speech before it, or reaches into the speech behind it
+#: by which a word starts after the speech before it, or reaches into the speech after it
 _REACH_S = 0.2
-#: by which a word that reaches into speech begins too early: attention's own errors are smaller
+#: by which a word that reaches into speech starts too early: the errors of DTW are smaller
 _EARLY_S = 1.0
-#: the same before the end of a pause that is long, or was cut short, where attention errs more
+#: the same before the end of a pause that is long, or was cut short, where DTW errs more
 _EARLY_AFTER_LONG_S = 0.1
-#: by which the first word behind a pause that was cut short may begin before the pause
+#: by which the first word after a pause that was cut short may start before the pause
 _OVER_S = 0.3
-#: by which invented words lie away from speech; attention lays the first word behind a pause nearer to it
+#: by which invented words are away from speech; DTW places the first word after a pause nearer to it
 _FAR_S = 0.5
 #: frames that are too short for a word: music now and then sounds like speech for as long
 _NO_WORD = 15
-#: by which a word begins before the network hears it, or ends behind what it heard
+#: by which a word starts before its VAD span, or ends after it
 BLUR_S = 0.05
 #: by which a window's first word is too early at least
 _LEAST_S = 0.1
@@ -43,11 +43,11 @@ _CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Where nobody speaks, in seconds; endless on the side where the window ends in it."""
+    """A pause in speech, in seconds; endless on the side where the window ends in it."""
 
     start_s: float
     end_s: float
-    early_s: float  # by which a word that reaches into the speech behind it begins too early
+    early_s: float  # by which a word that reaches into the speech after it starts too early
     seams_s: tuple[float, ...] = ()  # where a part of it was cut out
 
 
@@ -77,33 +77,33 @@ def has_hole(timings: Sequence[WordTiming], duration_s: float) -> bool:
     return any(later - start >= LEAST_PAUSE_S for start, later in itertools.pairwise(starts))
 
 
-def lies_in_pause(words: Sequence[Word], heard: SpeechMap, first: int, end: int) -> bool:
-    """Whether words lie in one pause, all of them, and far from the speech on either side: nobody said them."""
+def lies_in_pause(words: Sequence[Word], speech: SpeechMap, first: int, end: int) -> bool:
+    """Whether all words are in one pause, and far from the speech on either side: they were invented."""
     return bool(words) and any(
         words[0].start_s > pause.start_s + _FAR_S and words[-1].end_s < pause.end_s - _FAR_S
-        for pause in _pauses(heard, first, end)
+        for pause in _pauses(speech, first, end)
     )
 
 
 def out_of_pauses(
-    segments: Sequence[Segment], heard: SpeechMap, first: int, end: int, seams: Sequence[Seam] = ()
+    segments: Sequence[Segment], speech: SpeechMap, first: int, end: int, seams: Sequence[Seam] = ()
 ) -> list[Segment]:
-    """Move words that lie in a pause to the speech that is nearer, and segments with them; their order stays.
+    """Move words that are in a pause to the nearer speech, and segments with them; their order stays.
 
-    heard: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
-    then reaches over one, and no segment begins before one with what is said behind it, or ends behind one likewise.
+    speech: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
+    then reaches over one, and no segment begins before one with what is said after it, or ends after one likewise.
     """
-    heard = heard.without(seam.quiet for seam in seams)
-    heard = SpeechMap(tuple((start, stop) for start, stop in heard.spans if stop - start >= _NO_WORD))
+    speech = speech.without(seam.quiet for seam in seams)
+    speech = SpeechMap(tuple((start, stop) for start, stop in speech.spans if stop - start >= _NO_WORD))
     seams_s = [seam.at / FRAMES_PER_SECOND for seam in seams]
-    pauses = _pauses(heard, first, end, seams_s)
-    return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, heard)]
+    pauses = _pauses(speech, first, end, seams_s)
+    return [_beside_seams(segment, pauses) for segment in _with_words_moved(segments, pauses, speech)]
 
 
-def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], heard: SpeechMap) -> list[Segment]:
+def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], speech: SpeechMap) -> list[Segment]:
     words = [word for segment in segments for word in segment.words or ()]
     texts_before = ["", *(word.text for word in words)]
-    moved = [_moved(word, _ends_clause(text), pauses, heard) for word, text in zip(words, texts_before, strict=False)]
+    moved = [_moved(word, _ends_clause(text), pauses, speech) for word, text in zip(words, texts_before, strict=False)]
     if moved == words:
         return list(segments)
     for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
@@ -118,12 +118,12 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], hear
     return [_with_words(segment, tuple(itertools.islice(left, len(segment.words or ())))) for segment in segments]
 
 
-def _pauses(heard: SpeechMap, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
+def _pauses(speech: SpeechMap, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
     """Return the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
-    if not heard.within(first, end):
+    if not speech.within(first, end):
         return []
     found = []
-    for start, stop in heard.gaps(first, end):
+    for start, stop in speech.gaps(first, end):
         a, b = start / FRAMES_PER_SECOND, stop / FRAMES_PER_SECOND
         own_seams_s = tuple(seam_s for seam_s in seams_s if a <= seam_s <= b)
         if b - a < LEAST_PAUSE_S and not own_seams_s:
@@ -144,11 +144,11 @@ def _ends_clause(text: str) -> bool:
     return text.strip().endswith(_CLAUSE_ENDS)
 
 
-def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: SpeechMap) -> Word:
+def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], speech: SpeechMap) -> Word:
     """Move one word. begins_clause: whether the word before it ends a clause: in doubt, the pause is between them."""
     for pause in pauses:
-        if (laid := _laid_on_one_side(word, begins_clause, pause, heard)) is not None:
-            word = laid
+        if (put := _put_on_one_side(word, begins_clause, pause, speech)) is not None:
+            word = put
             continue
         end_s, is_early = pause.end_s, pause.end_s - word.start_s > pause.early_s
         lies_in_it = word.end_s <= end_s + _REACH_S and (word.end_s <= end_s or is_early)
@@ -158,35 +158,35 @@ def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], heard: Spee
         duration_s = word.end_s - word.start_s
         is_nearer = end_s - word.end_s <= word.start_s - pause.start_s
         if is_nearer or begins_clause or pause.start_s < 0:
-            begin_s = _begin_behind(word, pause)
+            begin_s = _begin_after(word, pause)
             word = replace(word, start_s=begin_s, end_s=round(begin_s + duration_s, 2))
-        else:  # behind the last word that was heard
+        else:  # after the last word of the speech before it
             end_s = min((round(pause.start_s + BLUR_S, 2), *pause.seams_s))
             word = replace(word, start_s=pause.start_s, end_s=end_s)
     return word
 
 
-def _laid_on_one_side(word: Word, begins_clause: bool, pause: Pause, heard: SpeechMap) -> Word | None:
-    """Lay a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
+def _put_on_one_side(word: Word, begins_clause: bool, pause: Pause, speech: SpeechMap) -> Word | None:
+    """Put a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
 
-    A path has the first word behind a pause begin where the one before it ends: it is laid over all of the pause, and
-    over what sounds like speech at the pause's beginning, a second of it now and then.
+    In a path the first word after a pause starts where the one before it ends: it covers all of the pause, and what
+    sounds like speech at the pause's start, a second of it now and then.
     """
     if not pause.seams_s:
         return None
     over_s = min(_OVER_S, pause.end_s - pause.start_s)
     if pause.start_s - over_s < word.start_s < pause.start_s + _REACH_S and word.end_s > pause.end_s:
-        return replace(word, start_s=_begin_behind(word, pause))
+        return replace(word, start_s=_begin_after(word, pause))
     between = _between(pause.seams_s, word.start_s, word.end_s)
     if not between:
         return None
-    before_s, behind_s = _spoken_s(heard, word.start_s, between[0]), word.end_s - pause.end_s
+    before_s, after_s = _spoken_s(speech, word.start_s, between[0]), word.end_s - pause.end_s
     begins_before = before_s > 0 or word.start_s < pause.start_s + _REACH_S
-    if behind_s <= 0 and (before_s < _REACH_S if begins_clause else not begins_before):
+    if after_s <= 0 and (before_s < _REACH_S if begins_clause else not begins_before):
         return None
     is_cut_speech = pause.end_s - pause.start_s < _REACH_S  # with no pause there, a word is where more of it is
-    if behind_s > (before_s if is_cut_speech else -_REACH_S):
-        return replace(word, start_s=min(_begin_behind(word, pause), word.end_s))
+    if after_s > (before_s if is_cut_speech else -_REACH_S):
+        return replace(word, start_s=min(_begin_after(word, pause), word.end_s))
     return replace(word, end_s=between[0])
 
 
@@ -194,18 +194,18 @@ def _between(seams_s: Sequence[float], start_s: float, end_s: float) -> list[flo
     return [seam_s for seam_s in seams_s if start_s < seam_s < end_s]
 
 
-def _spoken_s(heard: SpeechMap, start_s: float, end_s: float) -> float:
+def _spoken_s(speech: SpeechMap, start_s: float, end_s: float) -> float:
     first, end = (round(time_s * FRAMES_PER_SECOND) for time_s in (start_s, end_s))
-    return heard.length_within(first, end) / FRAMES_PER_SECOND
+    return speech.length_within(first, end) / FRAMES_PER_SECOND
 
 
-def _begin_behind(word: Word, pause: Pause) -> float:
-    """Say when a word begins that belongs to the speech behind a pause."""
+def _begin_after(word: Word, pause: Pause) -> float:
+    """Return when a word starts that belongs to the speech after a pause."""
     return max((word.start_s, round(pause.end_s - BLUR_S, 2), *pause.seams_s))
 
 
 def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:
-    """Begin a segment behind a seam where all before it is quiet, and end it before one likewise."""
+    """Start a segment after a seam where all before it is quiet, and end it before one likewise."""
     start_s, end_s = segment.start_s, segment.end_s
     for pause in pauses:
         between = _between(pause.seams_s, start_s, end_s)
@@ -232,19 +232,21 @@ def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:
 
 
 def opening(timings: Sequence[WordTiming]) -> int:
-    """Say how many of a window's frames decide where its first word begins; 0: it is too short to begin too early."""
+    """Return how many of a window's frames decide where its first word starts; 0: that is sure already."""
     if not timings or timings[0].end_s <= _LEAST_S:
         return 0
     return round(timings[0].end_s * FRAMES_PER_SECOND) + _AFTER
 
 
-def begun_by_voice(segments: Sequence[Segment], heard: SpeechMap, first: int) -> list[Segment]:
-    """Begin a window's first word, and a segment that begins with it, where a voice is heard first, inside the word.
+def begun_by_voice(segments: Sequence[Segment], speech: SpeechMap, first: int) -> list[Segment]:
+    """Start a window's first word, and a segment that starts with it, where speech starts inside the word.
 
-    heard: in the window's frames, from `first` on; of its opening at least.
+    A path starts in a window's first column, and the first word with it: too early by as much as speech is late.
+
+    speech: in the window's frames, from `first` on; of its opening at least.
     """
     place = next((i for i, segment in enumerate(segments) if segment.words), None)
-    voice = next((start for start, stop in heard.spans if stop > first), None)
+    voice = next((start for start, stop in speech.spans if stop > first), None)
     if place is None or voice is None:
         return list(segments)
     word, *others = segments[place].words or ()
