@@ -89,7 +89,7 @@ def _rows(*numbers: tuple[ProgressColumn, int]) -> Progress:
 
 @contextmanager
 def download_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar for a download; gives what is told how many bytes are here, of how many."""
+    """Show a bar for a download, and yield its callback (bytes done, bytes in all)."""
     with _rows((DownloadColumn(), 0)) as rows:
         row = rows.add_task("fetching", total=None)
 

@@ -126,7 +126,7 @@ def _transcribe_options(values: Mapping[str, Any]) -> TranscribeOptions:
 
 
 def temperature_ladder(first: float, increment: float) -> tuple[float, ...]:
-    """Give first, first + increment, ... up to 1.0, as numpy.arange(first, 1.0 + 1e-6, increment) does.
+    """Return first, first + increment, ... up to 1.0, as numpy.arange(first, 1.0 + 1e-6, increment) does.
 
     A first temperature above 1.0 stands alone (the reference stops with an error there).
     """

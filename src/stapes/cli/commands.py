@@ -129,7 +129,7 @@ class Tally:
 
 @contextmanager
 def _renderers(command: Command, tally: Tally, count: int) -> Iterator[events.Emit]:
-    """Give what passes an event, from any thread, to all that render it; no bar is left in the end."""
+    """Yield what passes an event to every renderer, from any thread. No bar is left in the end."""
     bars, lock = None, threading.RLock()
     around: Around = nullcontext
     if _wants_bars(command):

@@ -46,7 +46,7 @@ def read_words(words: Sequence[str], parser: argparse.ArgumentParser) -> dict[st
     for word in words[:end]:
         if word in SHORT_FLAGS:  # argparse would take -osrt for -o srt
             raise OptionError(f"unknown flag {word}; give {SHORT_FLAGS[word]} instead; {SEE_HELP}")
-    parser.set_defaults(word_timestamps=None)  # readable subtitles want them, unless somebody says no
+    parser.set_defaults(word_timestamps=None)  # None: as readable subtitles need them
     values = vars(parser.parse_intermixed_args(words[:end]))
     if values["word_timestamps"] is None:
         values["word_timestamps"] = values["cue_style"] == "readable"
@@ -193,7 +193,7 @@ def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object
 
 
 def command_default(item: Field[Any]) -> object:
-    """Give an option's default on the command line, as one would write it there."""
+    """Return an option's default on the command line, as one would write it there."""
     default: Any = COMMAND_PRESET.get(item.name, item.default)
     if item.name == "temperature":
         return default[0]

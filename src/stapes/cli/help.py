@@ -117,7 +117,7 @@ class PageFormatter(argparse.HelpFormatter):
 
 
 def version() -> str:
-    """Give the installed version, or that of the source tree."""
+    """Return the installed version, or that of the source tree."""
     from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 (only for --version)
     from importlib.metadata import version as installed  # noqa: PLC0415
 

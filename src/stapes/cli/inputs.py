@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.audio.source import shown_address
-from stapes.errors import AudioError, OutputError
-from stapes.output.files import why_not_written
+from stapes.errors import AudioError
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
@@ -101,45 +100,9 @@ def _recordings_in(folder: Path) -> list[str]:
     return files
 
 
-def prepare_folder(folder: str) -> None:
-    """Make the folder for the results if it is missing, and try that files can be written there.
-
-    Raises OutputError with the cause and the way out.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        if not os.path.exists(folder):  # noqa: PTH110 (pathlib raises where a folder above may not be read)
-            place = os.path.realpath(folder)
-            raise OutputError(
-                f"{folder}: is a link to {place}, which is missing; choose another folder (-o)"
-            ) from error
-        raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
-    except FileNotFoundError as error:
-        above = next((one for one in Path(folder).parents if os.path.isdir(one)), folder)  # noqa: PTH112 (as above)
-        raise OutputError(f"{folder}: the system lets no folder be made in {above}; choose another (-o)") from error
-    except OSError as error:
-        raise OutputError(f"{folder}: {why_not_written(error)}") from error
-    except ValueError as error:
-        raise OutputError(f"{folder!r}: is no name of a folder; choose another (-o)") from error
-    try_folder(folder)
-
-
-def try_folder(folder: str) -> None:
-    """Raise OutputError, with the cause and the way out, where no file can be written in a folder."""
-    import tempfile  # noqa: PLC0415 (not needed for --help)
-
-    try:
-        # Without a name where the system can: kill -9 leaves nothing. A byte shows whether the disk is full.
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise OutputError(f"{folder}: {why_not_written(error, Path(folder))}") from error
-
-
 @contextmanager
 def opened_source(command: Command, source: str) -> Iterator[Any]:
-    """Give what is read for a recording: its path, standard input, or the copy of a pipe, under the name of that."""
+    """Yield what is read for a recording: its path, standard input, or the copy of a pipe, under the name of that."""
     copy = command.copies.get(source)
     if copy is None:
         yield StandardInput() if source == STDIN else source

@@ -1,7 +1,7 @@
 """Hands a command's recordings to the engine, a few at a time, from a thread of its own.
 
-Reading a recording takes seconds: meanwhile the engine works on those that are there. Tells what happens to each, from
-whichever thread it happens in; writes nothing but the journal.
+Reading a recording takes seconds; meanwhile the engine works on those that are read. What happens to each becomes a
+message, from whichever thread it happens in. Writes nothing but the journal.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ class Ended:
     error: BaseException | None
 
 
-Told = Loaded | Answered | Ended | events.Event
+#: what the loader and the engine put into the runner's queue
+Message = Loaded | Answered | Ended | events.Event
 
 
 def skip(command: Command, recording: Recording, reason: str, emit: events.Emit) -> None:
-    """Tell that a recording's files are there."""
+    """Emit that there is nothing to do for a recording, as its files are there."""
     emit(events.Skipped(recording, reason, tuple(target.name for target in command.targets(recording.source))))
     emit(events.Closed(recording))
 
@@ -82,7 +83,7 @@ class Loader:
 
     command: Command
     engine: Any
-    tell: Callable[[Told], None]
+    put: Callable[[Message], None]
     concurrency: int
     journal: Journal | None
 
@@ -126,7 +127,7 @@ class Loader:
             try:
                 self._load(ticket)
             except Exception as error:  # one recording's failure is its own
-                self.tell(Ended(ticket, error))
+                self.put(Ended(ticket, error))
             self._reading = None
 
     def _next(self) -> Ticket | None:
@@ -142,12 +143,12 @@ class Loader:
         ticket.entry = self._entry(ticket.recording)
         done = ticket.entry.outputs_done if ticket.entry else frozenset()
         if done and done.issuperset(self.outputs) and self.command.targets_are_there(ticket.recording.source):
-            skip(self.command, ticket.recording, events.DONE_BEFORE, self.tell)
+            skip(self.command, ticket.recording, events.DONE_BEFORE, self.put)
             return
-        self.tell(events.Opened(ticket.recording))
+        self.put(events.Opened(ticket.recording))
         ticket.job = self._submit_or_begin_anew(ticket)
-        self.tell(Loaded(ticket))
-        ticket.job.when_ended(lambda job: self.tell(Ended(ticket, job.error)))
+        self.put(Loaded(ticket))
+        ticket.job.when_ended(lambda job: self.put(Ended(ticket, job.error)))
 
     @cached_property
     def _settings(self) -> str:
@@ -179,7 +180,7 @@ class Loader:
             if not answers or ticket.entry is None:
                 raise
             message = f"{ticket.recording.name}: the journal does not suit it ({error}); it is begun anew"
-            self.tell(events.Warned(message, ticket.recording))
+            self.put(events.Warned(message, ticket.recording))
             ticket.entry.forget()
             return self._submit(ticket, ())
 
@@ -204,7 +205,7 @@ class Loader:
         def take(event: JobEvent) -> None:
             if ticket.entry is not None and not event.resumed:
                 ticket.entry.note(event.window.result if isinstance(event, WindowDone) else event.guess)
-            self.tell(Answered(ticket, event))
+            self.put(Answered(ticket, event))
             if isinstance(event, WindowDone) and self._stopping and ticket.job is not None:
                 ticket.job.cancel()
 

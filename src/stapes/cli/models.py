@@ -24,7 +24,7 @@ _REMOVE: Final = frozenset({"rm", "remove", "delete", "uninstall"})
 
 
 def run_models(words: Sequence[str]) -> int:
-    """Run `stapes models ...` and give the exit code."""
+    """Run `stapes models ...` and return the exit code."""
     arguments = _parser().parse_args(join_spellings(words))
     quieten_hub()
     where = {} if arguments.model_dir is None else {"model_dir": arguments.model_dir}
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def quieten_hub(*, quiet: bool = False) -> None:
-    """Let huggingface_hub stay silent, and draw bars only where someone looks.
+    """Let huggingface_hub stay silent, and draw bars on a terminal only.
 
     It reads its settings when it is imported, which `stapes` leaves until a hub is asked.
     """
@@ -112,7 +112,7 @@ def _pull(name: str, where: Mapping[str, str], *, force: bool) -> int:
 
 
 def _download_bar() -> AbstractContextManager[Callable[[int, int], None]]:
-    """Give what is told how many bytes are here, of how many; it draws a bar where that is welcome."""
+    """Return a callback for a download (bytes done, bytes in all); it draws a bar where that is welcome."""
     if not bar_is_welcome(text_goes_to_stdout=False):
         return nullcontext(lambda *_: None)
     from stapes.cli.bars import download_bar  # noqa: PLC0415 (rich takes 50 ms: only where a bar is drawn)

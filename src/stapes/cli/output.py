@@ -1,6 +1,6 @@
 """Where words go: results to standard output, everything else to standard error, one line each.
 
-A reader that goes away (`stapes talk.mp3 | head -1`) and a full disk are told apart, without a traceback.
+A reader that goes away (`stapes talk.mp3 | head -1`) and a full disk are different errors, each without a traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StoppedError(Exception):
 
 
 class ReaderGoneError(StapesError):
-    """Whoever read standard output has closed it: nobody wants the rest."""
+    """The reader of standard output has closed it: the rest is not wanted."""
 
     exit_code = 0
 
@@ -69,7 +69,7 @@ def write_error_line(text: str) -> None:
 
 
 def shown_name(source: str) -> str:
-    """Give what people call a recording, without anything that a terminal would obey."""
+    """Return the name of a recording for people, without anything that a terminal would obey."""
     return "standard input" if source == "-" else printable(shown_address(source))
 
 
@@ -91,7 +91,7 @@ class ResultLines:
         self._open = True
 
     def write(self, *lines: str) -> None:
-        """Write lines. Raises ReaderGoneError if nobody reads, ResultsLostError if they cannot be kept."""
+        """Write lines. Raises ReaderGoneError if the reader is gone, ResultsLostError if they cannot be kept."""
         if not self._open:
             return
         try:
@@ -106,7 +106,7 @@ class ResultLines:
 def send(text: str) -> None:
     """Write to standard output, at once.
 
-    Raises ReaderGoneError if nobody reads, ResultsLostError if it cannot be kept.
+    Raises ReaderGoneError if the reader is gone, ResultsLostError if it cannot be kept.
     """
     stream = cast("TextIO | None", sys.stdout)
     if stream is None or getattr(stream, "closed", False):

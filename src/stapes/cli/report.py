@@ -63,7 +63,7 @@ _EPILOG: Final = "All other flags are those of a transcription; word times are a
 
 @contextmanager
 def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inputs, Keep]]:
-    """Read `stapes report ...` or `stapes plot ...`: a transcription's command, its inputs, and what writes the files.
+    """Read `stapes report ...` or `stapes plot ...`; yield the command, its inputs, and what writes the files.
 
     What comes through pipes is copied into files, to be read twice; they are gone in the end.
     """

@@ -1,8 +1,8 @@
 """A command's recordings through one engine: several at once, each ending in its files, its text or one sentence.
 
-One thread (the caller's) renders every event and writes every file. The loader's and the engine's threads only put
-what they tell into its queue, in the order in which it happens to a recording; but an answer is in the journal before
-it is in the queue.
+One thread (the caller's) writes every file and emits every event but warnings. The loader's and the engine's threads
+only put messages into its queue, in the order of what happens to a recording; an answer is in the journal before it is
+in the queue.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli import events
 from stapes.cli.events import Recording
 from stapes.cli.interrupts import ctrl_c_calls
-from stapes.cli.loading import Answered, Ended, Loaded, Loader, Ticket, Told, skip
+from stapes.cli.loading import Answered, Ended, Loaded, Loader, Message, Ticket, skip
 from stapes.cli.output import ReaderGoneError, ResultsLostError, StoppedError, warnings_caught
 from stapes.errors import CancelledError
 from stapes.output.writers import write_files
@@ -88,7 +88,7 @@ class Batch:
     keep: Keep | None = None  # writes what is asked for instead of transcripts in their usual formats
 
     def __post_init__(self) -> None:
-        self._queue: SimpleQueue[Told | Stop] = SimpleQueue()
+        self._queue: SimpleQueue[Message | Stop] = SimpleQueue()
         self._loader = Loader(self.command, self.engine, self._queue.put, self.concurrency, self.journal)
         self._open: dict[int, Ticket] = {}
         self._warned: set[tuple[int, str]] = set()  # number of a recording, message
@@ -106,10 +106,10 @@ class Batch:
             with warnings_caught(self._warn), ctrl_c_calls(self._interrupt):
                 self._loader.start(tuple(self._open.values()))
                 while self._open:
-                    told = self._wait()
+                    message = self._wait()
                     if self._stopping and not self._is_kept():
                         raise KeyboardInterrupt
-                    self._take(told)
+                    self._handle(message)
         finally:
             self._loader.stop()
             for ticket in self._open.values():  # where an error has ended the loop
@@ -123,7 +123,7 @@ class Batch:
         """Tell whether the same command would go on where this one is."""
         return self.journal is not None and self.journal.keeps_something
 
-    def _wait(self) -> Told | Stop:
+    def _wait(self) -> Message | Stop:
         while True:
             try:
                 return self._queue.get(timeout=_WAKE_S)
@@ -147,9 +147,9 @@ class Batch:
             self._warned.add(shown)
             self.emit(events.Warned(message, recording))
 
-    def _take(self, told: Told | Stop) -> None:
-        """Do what follows from what the other threads tell."""
-        match told:
+    def _handle(self, message: Message | Stop) -> None:
+        """Do what follows from a message of another thread."""
+        match message:
             case Stop():
                 self._stop_gently()
             case Loaded(ticket) | Answered(ticket) | Ended(ticket) if ticket.recording.number not in self._open:
@@ -164,11 +164,11 @@ class Batch:
             case Ended(ticket, error):
                 self._end(ticket, error)
             case events.Closed(recording):
-                self.emit(told)
+                self.emit(message)
                 self._open.pop(recording.number, None)
                 self._loader.release()
             case _:
-                self.emit(told)
+                self.emit(message)
 
     def _stop_gently(self) -> None:
         """Begin nothing new; what is in the engine ends with its present window (`Loader` sees to that)."""
@@ -213,7 +213,7 @@ class Batch:
         if error is not None and not (self._stopping and isinstance(error, CancelledError)):
             self.emit(events.Failed(ticket.recording.source, error))
         ticket.job = None
-        self._take(events.Closed(ticket.recording))
+        self._handle(events.Closed(ticket.recording))
 
     def _keep(self, ticket: Ticket, transcript: Transcript) -> None:
         """Do what is left when all segments are there: results first, then the journal's line that they are there."""

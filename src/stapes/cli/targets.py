@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
-from stapes.cli.inputs import STDIN, prepare_folder, try_folder
+from stapes.cli.inputs import STDIN
 from stapes.cli.output import shown_name
 from stapes.errors import OutputError
-from stapes.output.files import InputFiles, checked_target, file_identity, output_stem, try_name
+from stapes.output.files import InputFiles, checked_target, file_identity, output_stem, try_name, why_not_written
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
@@ -75,7 +75,7 @@ def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
 
 
 def _model_files(model: str) -> list[str]:
-    """Give the files of a checkpoint that is named by its path."""
+    """Return the files of a checkpoint that is named by its path."""
     with suppress(OSError):
         if os.path.isdir(model):  # noqa: PTH112 (pathlib raises where a folder above may not be read)
             return [entry.path for entry in os.scandir(model)]
@@ -83,7 +83,7 @@ def _model_files(model: str) -> list[str]:
 
 
 def _descriptor(stream: TextIO | None) -> list[int]:
-    """Give the number of an open file; none for one that is closed, or a stand-in that is no file."""
+    """Return the number of an open file; none for one that is closed, or a stand-in that is no file."""
     with suppress(AttributeError, OSError, ValueError):
         return [cast("TextIO", stream).fileno()]
     return []
@@ -96,7 +96,7 @@ def _check_standard_output(inputs: InputFiles) -> None:
 
 
 def _names_on_disk(stems: Iterable[str], folder: str) -> dict[str, str]:
-    """Give for each name the first of those that the folder's disk takes for the same one.
+    """Return for each name the first of those that the folder's disk takes for the same one.
 
     Some take Talk for talk, some two spellings of é; which ones, is tried where it matters.
     """
@@ -124,7 +124,7 @@ def _each_once(sources: Iterable[str], names: Mapping[str, str]) -> list[str]:
 
 
 def _journal_places(folder: str) -> set[str | tuple[int, int] | None]:
-    """Give what the journal's files are known by: where they are, or will be, and which files they are."""
+    """Return what the journal's files are known by: where they are, or will be, and which files they are."""
     from stapes.journal.journal import journal_files  # noqa: PLC0415 (SQLite comes with it)
 
     files = journal_files(folder)
@@ -148,7 +148,7 @@ def _check_no_journal(places: Iterable[str], journal: Container[object]) -> None
 
 
 def _places(command: Command, source: str, path: str, inputs: InputFiles) -> list[str]:
-    """Give the files that a recording's outputs will be, all links followed. Raises OutputError where one cannot be.
+    """Return the files that a recording's outputs will be, all links followed. Raises OutputError where one cannot be.
 
     path: of its outputs on the disk, without suffix.
     """
@@ -180,3 +180,37 @@ def _shared(place: str, others: Sequence[str]) -> OutputError:
         f"would be written to {os.path.basename(place)}, and so would {first}{more}; "  # noqa: PTH119 (as it is written)
         "transcribe them apart, into two folders (-o)"
     )
+
+
+def prepare_folder(folder: str) -> None:
+    """Make the folder for the results if it is missing, and try that files can be written there.
+
+    Raises OutputError with the cause and the way out.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if not os.path.exists(folder):  # noqa: PTH110 (pathlib raises where a folder above may not be read)
+            place = os.path.realpath(folder)
+            raise OutputError(
+                f"{folder}: is a link to {place}, which is missing; choose another folder (-o)"
+            ) from error
+        raise OutputError(f"{folder}: a file of this name is in the way; choose another folder (-o)") from error
+    except FileNotFoundError as error:
+        above = next((one for one in Path(folder).parents if os.path.isdir(one)), folder)  # noqa: PTH112 (as above)
+        raise OutputError(f"{folder}: the system lets no folder be made in {above}; choose another (-o)") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: {why_not_written(error)}") from error
+    except ValueError as error:
+        raise OutputError(f"{folder!r}: is no name of a folder; choose another (-o)") from error
+    try_folder(folder)
+
+
+def try_folder(folder: str) -> None:
+    """Raise OutputError, with the cause and the way out, where no file can be written in a folder."""
+    try:
+        # Without a name where the system can: kill -9 leaves nothing. A byte shows whether the disk is full.
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise OutputError(f"{folder}: {why_not_written(error, Path(folder))}") from error

@@ -34,7 +34,7 @@ class OrderedLines:
             self._waiting.setdefault(number, []).extend(lines)
 
     def finish(self, number: int) -> None:
-        """Note that a recording has no more lines, and give those behind it their turn."""
+        """Note that a recording has no more lines, and write those of the next."""
         self._ended.add(number)
         while self._turn in self._ended:
             self._ended.remove(self._turn)

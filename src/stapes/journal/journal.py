@@ -89,7 +89,7 @@ class _ForeignError(Exception):
 
 
 def journal_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Give the files of a folder that are a journal's, by their names: the journal, those beside it, those aside."""
+    """Return the files of a folder that are a journal's, by their names: the journal, those beside it, those aside."""
     beside = [Path(folder, JOURNAL_NAME + suffix) for suffix in _SUFFIXES]
     try:
         return [*beside, *(file for file in Path(folder).iterdir() if _ASIDE.fullmatch(file.name))]
@@ -182,7 +182,7 @@ def _is_damage(error: Exception, path: Path) -> bool:
 
 
 def _move_aside(path: Path, close: Callable[[], None]) -> Path:
-    """Give a journal another name, with the files beside it, and remove the oldest of more than three.
+    """Return a journal another name, with the files beside it, and remove the oldest of more than three.
 
     close: closes it, which is to be done afterwards: SQLite removes the -wal if it still finds it under its name.
     """
@@ -235,7 +235,7 @@ def _remove(path: Path) -> None:
 
 
 def _stored_name(stem: str) -> str:
-    """Give the name under which a recording is kept: its stem, escaped where it is no UTF-8, as SQLite's text is.
+    """Return the name under which a recording is kept: its stem, escaped where it is no UTF-8, as SQLite's text is.
 
     What is escaped begins with a slash, as no stem does.
     """
@@ -320,7 +320,7 @@ class Journal:
         sync_folder(self._path.parent)
 
     def ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
-        """Give the rows that answer a question; none once the journal has failed."""
+        """Return the rows that answer a question; none once the journal has failed."""
         with self._lock:
             try:
                 return self._connection.execute(question, values).fetchall() if self._connection else []

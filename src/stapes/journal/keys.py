@@ -93,7 +93,7 @@ def _layout_text(layout: Layout) -> str:
 
 
 def _lasting(values: Any, first: str) -> dict[str, Any]:
-    """Give what a key holds of a dataclass: the fields it had first, and later ones that are not at their default."""
+    """Return what a key holds of a dataclass: the fields it had first, and later ones that are not at their default."""
     found = {item.name: (getattr(values, item.name), item) for item in fields(values)}
     return {
         name: value
@@ -104,7 +104,7 @@ def _lasting(values: Any, first: str) -> dict[str, Any]:
 
 
 def recording_key(source: str, settings: str) -> str | None:
-    """Give the key of one recording under these settings; None for what is no file, or cannot be read."""
+    """Return the key of one recording under these settings; None for what is no file, or cannot be read."""
     try:
         path = Path(source)
         found = path.stat()
@@ -134,7 +134,7 @@ def _ends(file: IO[bytes], size: int) -> str:
 
 
 def _files_of(path: Path | None) -> list[tuple[str, int, int]]:
-    """Give names, sizes and times of a checkpoint's files."""
+    """Return names, sizes and times of a checkpoint's files."""
     if path is None:
         return []
     files = sorted(path.iterdir())[:_MOST_FILES] if path.is_dir() else [path]
