@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -48,11 +49,16 @@ _TEXTS: Final = (
 
 
 def use_source(folder: Path | None) -> None:
-    """Import stapes from a folder, whatever is installed."""
+    """Import stapes from a folder, whatever is installed; the native library stays the installed one."""
     if folder is None:
         return
+    native = importlib.util.find_spec("stapes._native")
+    for name in [one for one in sys.modules if one.split(".")[0] == "stapes"]:
+        del sys.modules[name]
     sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in type(one).__module__]
     sys.path.insert(0, str(folder.resolve()))
+    if native is not None and native.origin is not None:
+        importlib.import_module("stapes").__path__.append(str(Path(native.origin).parent))
 
 
 @cache
