@@ -10,7 +10,7 @@ namespace stapes {
 
 namespace {
 
-// What a linear layer is multiplied in where the precision is int8. Each exception was measured (docs/experiments.md).
+// What a linear layer is multiplied in where the precision is int8. Each exception was measured (docs/experiments/).
 struct Kind {
     Type weights, rows;
 };
@@ -21,7 +21,8 @@ Kind kind_of(const std::string& name, const Kernels& kernels) {
     // What runs once for a window gains little by bytes where a set multiplies bfloat16; what a step reads gains all.
     const bool once_a_window = name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
     if (once_a_window && !kernels.prefers_i16) return {Type::bf16, Type::bf16};
-    // Activations of 8 bits would move logits nearly as much again as all else that int8 does (docs/experiments.md).
+    // Activations of 8 bits would move logits nearly as much again as all else that int8 does
+    // (docs/experiments/2026-11-26-int8-on-amx-and-avx512.md).
     return {Type::i8, Type::i16};
 }
 

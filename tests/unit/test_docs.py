@@ -17,6 +17,15 @@ PAGES = ("architecture.md", "guards.md")
 _PLACE = re.compile(r"`([\w/.-]+\.py)(?:: ([\w.]+))?`")
 _DOTTED = re.compile(r"`(stapes(?:\.\w+)+)`")
 _FOLDER = re.compile(r"`([\w/.-]+/)`")
+_LINK = re.compile(r"""\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)\"""")
+_TEXTS = (".py", ".cpp", ".h", ".md", ".json", ".txt", ".toml")
+ALL_PAGES = sorted(
+    path
+    for path in [
+        *ROOT.glob("*.md"),
+        *(one for folder in ("docs", "benchmarks", "samples") for one in (ROOT / folder).rglob("*.md")),
+    ]
+)
 
 
 def page(name: str) -> str:
@@ -45,6 +54,24 @@ def _defined(node: ast.stmt) -> list[str]:
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [one.id for one in targets if isinstance(one, ast.Name)]
+
+
+def anchors(path: Path) -> set[str]:
+    """Give the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(text: str, path: Path) -> list[str]:
+    """Give the links of a page, outside of code, that lead to no file or no heading of the repository."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for link in ("".join(groups) for groups in _LINK.findall(text)):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name) if name else path
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append(link)
+    return broken
 
 
 def is_place(name: str, inside: str | None) -> bool:
@@ -90,20 +117,57 @@ def test_no_page_names_a_file_that_has_moved() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     folders = "|".join(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name[0] not in "_.")
     pattern = re.compile(rf"(?<![\w/.-])(?:src/stapes/)?((?:{folders})/[\w/]+\.py)")
-    found = [
-        (path.name, name)
-        for path in pages
-        if path.name != "experiments.md"  # tells history
-        for name in pattern.findall(path.read_text(encoding="utf-8"))
-    ]
+    found = [(path.name, name) for path in pages for name in pattern.findall(path.read_text(encoding="utf-8"))]
     assert len(found) >= 50
     assert not [one for one in found if not is_place(one[1], None)]
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
-    for path in sorted((ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
-            assert (path.parent / link).exists(), f"{path.name}: {link}"
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
+    assert not broken_links(path.read_text(encoding="utf-8"), path)
+
+
+def test_a_broken_link_is_found() -> None:
+    here = ROOT / "docs" / "native.md"
+    broken = ("[a](experiments.md)", "[a](../README.md#no-such-heading)", "[a](#nowhere)", '<img src="no.svg">')
+    assert [broken_links(one, here) for one in broken] == [
+        ["experiments.md"],
+        ["../README.md#no-such-heading"],
+        ["#nowhere"],
+        ["no.svg"],
+    ]
+    good = (
+        "[a](../README.md#limits), [b](guards.md), [c](https://example.org/no.md), `[d](no.md)`\n```\n[e](no.md)\n```\n"
+    )
+    assert not broken_links(good, here)
+
+
+def test_every_page_that_code_and_results_name_is_there() -> None:
+    folders = ("src", "native", "benchmarks", "tools", "docs", "tests", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in [*files, ROOT / "Makefile", *ROOT.glob("*.md"), ROOT / "pyproject.toml"]
+        for name in re.findall(r"(?<![\w/])docs/[\w/.-]*\w\.(?:md|svg)\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 50
+    assert not sorted(one for one in named if not (ROOT / one[1]).is_file())
+
+
+def test_the_index_of_experiments_has_every_entry_newest_first_with_its_question_and_an_answer() -> None:
+    rows = re.findall(r"^\| ([\d-]+) \| \[(.+)\]\((\S+\.md)\) \| (.+) \|$", page("experiments/README.md"), re.MULTILINE)
+    entries = {path.name for path in (ROOT / "docs" / "experiments").glob("*.md")} - {"README.md"}
+    assert len(rows) == len(entries) >= 36
+    assert {name for _, _, name, _ in rows} == entries
+    assert [date for date, *_ in rows] == sorted((date for date, *_ in rows), reverse=True)
+    for date, question, name, answer in rows:
+        assert name.startswith(f"{date}-")
+        text = page(f"experiments/{name}")
+        assert text.startswith(f"# {date}: {question}\n\n**Asked.**"), name
+        assert "**Found.**" in text
+        assert answer[0].isupper() or not answer[0].isalpha()
+        assert answer.endswith(".")
+        assert len(answer) <= 130, answer
 
 
 def test_a_name_that_is_not_there_is_found_out() -> None:

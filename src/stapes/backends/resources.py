@@ -11,7 +11,7 @@ from stapes.errors import BackendError
 
 _MEMINFO = Path("/proc/meminfo")
 #: What windows and rows may take by default. Sixteen recordings with 4 windows in memory were as fast as
-#: with 16 (docs/experiments.md).
+#: with 16 (docs/experiments/2026-11-25-gain-of-a-batch.md).
 _USUAL_BYTES = 256_000_000
 
 _CPU_FOLDER = Path("/sys/devices/system/cpu")

@@ -1,7 +1,8 @@
 """The network in NumPy, float32: plain, exact, and runs anywhere.
 
 Every row and every window is computed by itself, so the batch cannot change its numbers. With NumPy's BLAS this costs
-nothing: one matrix-vector product (GEMV) per row is as fast as one thin GEMM for five rows (docs/experiments.md).
+nothing: one matrix-vector product (GEMV) per row is as fast as one thin GEMM for five rows
+(docs/experiments/2026-11-23-numpy-rows-together.md).
 The encoder's work is shared by a pool of our own; the decoder's products are too small for that, and BLAS's own
 threads share them while that helps (blas_threads.py). Source of the network: openai/whisper model.py at c0d2f62.
 """

@@ -1,7 +1,8 @@
 """Adaptive number of BLAS threads (1 or 2) for the decoder's GEMV.
 
 BLAS's threads spin. On a quiet machine two of them read the weights twice as fast as one; beside a busy process each
-product waits for the system's scheduler, and a step takes ten times as long (docs/experiments.md). Sums are the same.
+product waits for the system's scheduler, and a step takes ten times as long
+(docs/experiments/2026-11-23-numpy-decoder-threads.md). Sums are the same.
 """
 
 from __future__ import annotations
