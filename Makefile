@@ -24,7 +24,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native sanitize golden golden-tenth random reference bench clean
+.PHONY: help run test check native sanitize golden golden-tenth random reference bench chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -73,6 +73,10 @@ reference: .venv-reference/.installed  ## compare with openai-whisper and transf
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
+
+chart: $(ENVIRONMENT)  ## draw the chart of engines, and write the pages of figures, from benchmarks/results
+	@.venv/bin/python -m benchmarks.chart
+	@.venv/bin/python -m benchmarks.report
 
 clean:  ## remove the environments and everything that was built
 	@rm -rf .venv .venv-reference build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

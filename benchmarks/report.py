@@ -1,37 +1,47 @@
-"""Make docs/benchmarks.md of the JSON files in benchmarks/results.
+"""Make docs/benchmarks.md, benchmarks/TARGETS.md and benchmarks/RUNS.md of the JSON files in benchmarks/results.
 
-python -m benchmarks.report [--check]      (--check: exit 1 if the page is not up to date)
+python -m benchmarks.report [--check]      (--check: exit 1 if a page is not up to date)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import company_page
-from benchmarks.page import remark_of, section, table
+from benchmarks import chart, company_page
+from benchmarks.page import MACHINES, kind_of, machine_of, prose, remark_of, section, table, write_pages
 from benchmarks.precision_table import HEAD as PRECISION_HEAD
 from benchmarks.precision_table import precision_rows
-from benchmarks.results import RESULTS
+from benchmarks.results import read_results
 from benchmarks.targets import TARGETS
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parents[1]
+_MADE = "<!-- Made by `python -m benchmarks.report` from benchmarks/results/*.json: change those, not this page. -->\n"
 
-HEAD = """# Benchmarks
+_HOW = """\
+## How it was measured
 
-<!-- Made by `python -m benchmarks.report` from benchmarks/results/*.json: change those, not this page. -->
+Each engine runs in its own process, with its own interpreter, and stays loaded. All engines get the same files in turn,
+file by file, so that a machine that slows down slows all of them. The median of several runs counts. A time includes
+reading and decoding the file. All engines decode alike: greedily at temperature 0, without beams, with the previous
+text as prompt and with timestamps. Memory is the peak of the engine's process, loading included. "Load" is importing
+and loading. Absolute times differ between machines and hours: compare within one table only.
 
-How to repeat a measurement (an engine that is not installed is left out; `PYTHON` is an interpreter that has the other
-engines, `FOLDER` holds their checkpoints: `base.pt`, `ct2-base/`, `ggml-base-q8_0.bin`):
+The recordings are those of `benchmarks/list.json`: 18 short English clips and 4 of 66 to 83 s, chosen once by the rule
+that the file states. Error rates of precisions are taken over the whole corpus.
+
+## Measure it yourself
+
+An engine that is not installed is left out. `PYTHON` is an interpreter that has the other engines; `FOLDER` holds their
+checkpoints: `base.pt`, `ct2-base/`, `ggml-base-q8_0.bin`.
 
 ```
 OTHERS="--others PYTHON --checkpoints FOLDER"
 python -m benchmarks $OTHERS --repeat 5 --without-texts --engines \\
-    stapes,stapes@float32,faster-whisper@int8,faster-whisper@float32,whisper.cpp@q8_0,openai-whisper
+    stapes,stapes@float32,faster-whisper@int8,faster-whisper@float32,whisper.cpp@q8_0,openai-whisper@float32
 python -m benchmarks.steps $OTHERS --engines \\
     stapes@int8,stapes@bfloat16,stapes@float32,faster-whisper@int8,faster-whisper@float32
 python -m benchmarks.command $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
@@ -42,61 +52,83 @@ python -m benchmarks.lookahead
 python -m benchmarks.memory --output benchmarks/results/memory-DATE.json
 python -m benchmarks.startup
 python -m benchmarks.report
+make chart
 ```
 
-`stapes@int8@avx2` holds stapes to an instruction set (as `STAPES_ISA` does), in every one of these commands.
-
-The recordings are those of `benchmarks/list.json`: 18 short English clips and 4 of 66 to 83 s, chosen once by a rule
-that stands there; error rates are taken over the whole corpus.
-
-Each engine runs in a process of its own, with its own interpreter, and stays loaded. All get the same files
-in turn, file by file, so that a machine which slows down slows all of them; of several runs the median
-counts. A time covers reading and decoding the file as well. Everything is decoded alike: greedily at
-temperature 0, without beams, with the previous text as prompt and with timestamps. Memory is the peak of
-the engine's process, loading included; "load" is importing and loading. Absolute times differ between
-machines and hours: compare within one table only.
+In each of these commands `stapes@int8@avx2` holds stapes to an instruction set, as `STAPES_ISA` does.
 """
 
 _ON_STEPS = """\
-A step is one greedy step of each row, {first} to {last} tokens deep, in the middle of a text: nothing is forced, so
-that the whole vocabulary counts. stapes is measured step by step; CTranslate2 offers none, so that its step is the
-difference between a long and a short transcript, over the tokens between. stapes computes the cross-attention's keys
-and values while it encodes, CTranslate2 before its first step. "A token of 28" is a whole short transcript over its
-tokens: with CTranslate2 those keys and values are in it. Log-mel: 30 s, one thread, scaling included. An engine whose
-tokens are not the reference's, but for a few, is left out.
+**Steps.** A step is one greedy step of each row, in the middle of a text: nothing is forced, so that the whole
+vocabulary counts. stapes is measured step by step. CTranslate2 offers no single step, so its step is the difference
+between a long and a short transcript, divided by the tokens between. stapes computes the cross-attention's keys and
+values while it encodes, CTranslate2 before its first step. "A token of 28" is a whole short transcript divided by its
+tokens: with CTranslate2 those keys and values are included. Log-mel: 30 s, one thread, scaling included. An engine
+whose tokens differ from the reference's in more than a few places is left out.
 """
 
 
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 if the page is not up to date")
-    arguments = parser.parse_args()
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    page = render(results)
-    if arguments.check:
-        same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
-        sys.stderr.write("" if same else f"{PAGE.name} is not up to date: run python -m benchmarks.report\n")
-        return 0 if same else 1
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    parser.add_argument("--check", action="store_true", help="exit 1 if a page is not up to date")
+    return write_pages(pages(read_results()), check=parser.parse_args().check, command="python -m benchmarks.report")
 
 
-def render(results: list[dict[str, Any]]) -> str:
-    """Give the whole page: the targets, stapes' precisions, then every run, newest first."""
+def pages(results: Sequence[dict[str, Any]]) -> dict[Path, str]:
+    """Return what each page has to hold."""
     newest_first = sorted(results, key=lambda result: str(result["machine"]["date"]), reverse=True)
-    parts = [HEAD]
-    if any(_is_whole(result) for result in results):
-        parts.append(_targets(newest_first))
-    if rows := precision_rows(newest_first):
-        parts.append(
-            "## Precisions and instruction sets of stapes\n\n"
-            "Each figure is from the newest run that has it; model base.\n\n" + table(PRECISION_HEAD, rows)
+    return {
+        ROOT / "docs" / "benchmarks.md": _overview(newest_first),
+        ROOT / "benchmarks" / "TARGETS.md": _targets(newest_first),
+        ROOT / "benchmarks" / "RUNS.md": _runs(newest_first),
+    }
+
+
+def _overview(newest_first: Sequence[dict[str, Any]]) -> str:
+    """Return the first page: the chart and one table of engines, stapes' precisions, how it was measured."""
+    result = chart.newest(newest_first)
+    head = ("engine", "times real time", "word errors", "texts as openai-whisper's", "peak memory", "load")
+    rows = [
+        (
+            chart.label(engine),
+            f"{engine['times_real_time']:.1f}",
+            f"{engine['word_error_rate']:.2%}",
+            f"{engine['same_text_as_openai_whisper']} of {result['recordings']['count']}",
+            f"{engine['peak_memory_mb']:.0f} MB",
+            f"{engine['import_s'] + engine['load_s']:.1f} s",
         )
+        for engine in chart.rows(result)
+    ]
+    conditions = f"{machine_of(result['machine'])} {_conditions(result)}"
+    return "\n".join(
+        [
+            "# Benchmarks\n",
+            _MADE,
+            chart.picture(result, "images"),
+            chart.caption(result),
+            table(head, rows),
+            f"{prose(conditions)}\n",
+            "Every run, with the engines' versions: [RUNS.md](../benchmarks/RUNS.md).\n"
+            "Targets, with the figures of each kind of processor: [TARGETS.md](../benchmarks/TARGETS.md).\n",
+            "## Precisions and instruction sets\n",
+            "Each figure is from the newest run that has it; model base. An empty cell was not measured.\n",
+            table(PRECISION_HEAD, precision_rows(newest_first)),
+            _HOW,
+        ]
+    )
+
+
+def _runs(newest_first: Sequence[dict[str, Any]]) -> str:
+    """Return the page of all runs: by kind, newest first."""
+    parts = [
+        "# Every benchmark run\n",
+        _MADE,
+        "How it was measured: [docs/benchmarks.md](../docs/benchmarks.md). Compare within one table only.\n",
+        _ON_STEPS,
+    ]
     for kind, write in _WRITERS.items():
         parts += [write(result) for result in newest_first if result["kind"] == kind]
-    if len(parts) == 1:
-        parts.append("Nothing has been measured yet.\n")
     return "\n".join(parts)
 
 
@@ -115,13 +147,13 @@ def _is_whole(result: dict[str, Any]) -> bool:
     return bool(whole.get(result["kind"], False))
 
 
-def _targets(newest_first: list[dict[str, Any]]) -> str:
-    """Each target, on every kind of processor that it was measured on."""
+def _targets(newest_first: Sequence[dict[str, Any]]) -> str:
+    """Return the page of targets: each one, on every kind of processor that it was measured on."""
     by_machine: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in newest_first:
         if _is_whole(result):
-            by_machine.setdefault(_kind_of(result["machine"]), {}).setdefault(result["kind"], []).append(result)
-    machines = [name for name in _MACHINES if name in by_machine]
+            by_machine.setdefault(kind_of(result["machine"]), {}).setdefault(result["kind"], []).append(result)
+    machines = [name for name in MACHINES if name in by_machine]
     rows = []
     for target in TARGETS:
         limit = f"{'at most' if target.at_most else 'at least'} {target.write(target.limit)}"
@@ -130,32 +162,33 @@ def _targets(newest_first: list[dict[str, Any]]) -> str:
             value = target.measured(by_machine[machine])
             cells.append("" if value is None else f"{target.write(value)}: {target.outcome(value)}")
         rows.append((target.what, limit, *cells))
-    return (
-        "## Targets\n\nThe newest figure of each kind of processor, and whether it keeps the promise; two cores each. "
-        "AMX is a matrix unit beside AVX-512.\n\n"
-        + table(("what", "target", *machines), rows)
-        + "".join(f"\n{name}, {kind.replace('_', ' ')}: {remark}\n" for name, kind, remark in _remarks(by_machine))
+    remarks = [
+        prose(f"* {name}, {kind.replace('_', ' ')}: {remark}", indent="  ")
+        for name, kind, remark in _remarks(by_machine)
+    ]
+    return "\n".join(
+        [
+            "# Targets\n",
+            _MADE,
+            "The newest figure of each kind of processor, two cores each, and whether it reaches the target. AMX is a\n"
+            "matrix unit beside AVX-512. An empty cell was not measured.\n"
+            "How it was measured: [docs/benchmarks.md](../docs/benchmarks.md).\n",
+            table(("what", "target", *machines), rows),
+            "\n".join(remarks) + "\n",
+        ]
     )
 
 
 def _remarks(by_machine: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> Iterator[tuple[str, str, str]]:
     """Give what has to be known of the newest results of each kind of processor: its name, their kind, a remark."""
-    for name in _MACHINES:
+    for name in MACHINES:
         for kind, results in by_machine.get(name, {}).items():
             if remark := remark_of(results[0]):
                 yield name, kind, remark
 
 
-_MACHINES = {"AVX2": "avx2", "AVX-512": "avx512_vnni", "AMX": "amx_int8"}  # each has what those before it have
-
-
-def _kind_of(machine: dict[str, Any]) -> str:
-    """Name a machine by the widest instructions it has."""
-    return next((name for name, flag in reversed(_MACHINES.items()) if flag in machine["extensions"]), "other")
-
-
 def _engines(result: dict[str, Any]) -> str:
-    settings, recordings = result["settings"], result["recordings"]
+    recordings = result["recordings"]
     rows = []
     for engine in result["engines"]:
         errors, same = engine["word_error_rate"], engine["same_text_as_openai_whisper"]
@@ -173,12 +206,18 @@ def _engines(result: dict[str, Any]) -> str:
             ]
         )
     head = "engine|versions|load|time|times real time|word errors|peak memory|the reference's text|failed"
+    title = f"Engines, model {result['settings']['model']}"
+    return section(title, result, _conditions(result), head.split("|"), rows)
+
+
+def _conditions(result: dict[str, Any]) -> str:
+    """Return how engines were run, in one or two sentences."""
+    settings, recordings = result["settings"], result["recordings"]
     words = f" Normaliser: {settings['normaliser']}." if settings["normaliser"] else ""
-    note = (
+    return (
         f"{settings['threads']} threads, {recordings['count']} recordings, "
         f"{recordings['seconds']:.0f} s together, median of {settings['repeat']}.{words}"
     )
-    return section(f"Engines, model {settings['model']}", result, note, head.split("|"), rows)
 
 
 def _steps(result: dict[str, Any]) -> str:
@@ -202,10 +241,9 @@ def _steps(result: dict[str, Any]) -> str:
     )
     rates = ", ".join(f"{rate:.0f} over {size} MB" for size, rate in peaks["read_gb_per_s_by_mb"].items())
     note = (
-        f"{settings['threads']} threads, median of {settings['rounds']}, in turn. "
-        f"{_ON_STEPS.format(first=first, last=last)}"
+        f"{settings['threads']} threads, median of {settings['rounds']}, in turn; rows {first} to {last} tokens deep. "
         f"The roofline: 10^9 operations a second: {operations}; "
-        f"10^9 bytes read a second ({peaks['source'].get('reading', 'NumPy')}): {rates}.\n"
+        f"10^9 bytes read a second ({peaks['source'].get('reading', 'NumPy')}): {rates}."
     )
     head = ("engine", *columns, "roofline, encoder", "roofline, step")
     return section(f"Steps, model {settings['model']}", result, note, head, rows)
@@ -249,7 +287,7 @@ def _startup(result: dict[str, Any]) -> str:
     return section("Start", result, "A whole Python process each.", ("what", "median"), rows)
 
 
-#: kind of result -> what writes it, in the page's order
+#: kind of result -> what writes it, in the order of RUNS.md
 _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "engines": _engines,
     "steps": _steps,

@@ -105,6 +105,11 @@ def _summary(engine: Engine, files: list[dict[str, Any]], reference: list[dict[s
     }
 
 
+def read_results() -> list[dict[str, Any]]:
+    """Return every committed result, by file name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+
+
 def write(result: dict[str, Any], path: Path | None, name: str) -> Path:
     """Write a result to `path`, or to a new file among the results."""
     if path is None:
