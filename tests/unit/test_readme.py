@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shutil
 import warnings
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import stapes
 from stapes.backends.native.library import is_built
+from stapes.backends.select import BEST
 from stapes.cli.flags import parse
-from stapes.errors import StapesWarning
+from stapes.errors import OptionError, StapesWarning
+from stapes.options import TranscribeOptions
 from stapes.testing import scripted_engine
 from tests.native_library import ON_NUMPY
 
@@ -28,8 +33,19 @@ def blocks(language: str, text: str = README) -> Iterator[str]:
             yield match.group(2)
 
 
-def command_lines() -> list[str]:
-    lines = [line.partition("#")[0].strip() for block in blocks("") for line in block.splitlines()]
+def section(heading: str) -> str:
+    """Give the text below a heading of the second level."""
+    (text,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+def command_lines(*languages: str) -> list[str]:
+    lines = [
+        line.partition("#")[0].strip()
+        for one in languages or ("",)
+        for block in blocks(one)
+        for line in block.splitlines()
+    ]
     return [line for line in lines if line]
 
 
@@ -39,6 +55,34 @@ def test_the_two_commands_stand_at_the_top_and_exist() -> None:
     assert {"run", "test"} <= set(targets)
 
 
+def test_pip_install_comes_before_make() -> None:
+    (first, *_) = blocks("sh")
+    assert first.startswith('pip install "stapes[base]"')
+    assert README.index(first) < README.index("make run")
+
+
+def test_the_readme_has_its_parts_in_order() -> None:
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    parts = ("Install", "What you get", "Thirty seconds of command line", "Thirty seconds of Python")
+    assert headings[:6] == [*parts, "Coming from another Whisper", "What it reads and writes"]
+    assert "Limits" in headings
+    assert len(re.findall(r"^\* \*\*", section("What you get"), re.MULTILINE)) == 5
+    pictures = re.findall(r"<picture>", README)
+    assert len(pictures) == 1
+    assert README.index("<picture>") < README.index("## Install")
+
+
+def test_the_readme_names_the_precision_that_auto_takes() -> None:
+    sets = {"avx2": "on AVX2", "avx512_bf16": "on AVX-512 (bf16)", "avx512_amx": "AMX"}
+    assert {isa for _, isa in BEST} == sets.keys()
+    assert {model for model, _ in BEST} == {"base"}
+    (line,) = re.findall(r"^\*\*Precision\.\*\* (.+?)\n\n", README, re.MULTILINE | re.DOTALL)
+    sentence = " ".join(line.split())
+    for (_, isa), precision in BEST.items():
+        assert re.search(rf"`{precision}`[^`]* {re.escape(sets[isa].removeprefix('on '))}", sentence), isa
+    assert "`float32` is the exact one" in sentence
+
+
 def test_every_make_target_that_the_documents_name_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     text = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -46,11 +90,45 @@ def test_every_make_target_that_the_documents_name_exists() -> None:
 
 
 def test_the_command_takes_every_line_that_the_readme_shows() -> None:
-    lines = [line.split()[1:] for line in command_lines() if line.startswith("stapes ")]
-    assert len(lines) >= 3
+    lines = [line.split()[1:] for line in command_lines("", "sh") if line.startswith("stapes ")]
+    assert len(lines) >= 6
     for words in lines:
         if words[0] != "models":
             parse(words)
+
+
+def test_whoever_comes_from_another_whisper_can_type_what_the_readme_shows() -> None:
+    rows = re.findall(r"^\| (.*?) \| (.+) \| (.+) \|$", section("Coming from another Whisper"), re.MULTILINE)[1:]
+    assert [name for name, *_ in rows if name] == ["whisper", "faster-whisper", "whisper.cpp", "WhisperX"]
+    for _, theirs, ours in rows:
+        assert theirs.startswith("`")
+        line = ours.strip("`")
+        if line.startswith("stapes "):
+            parse(line.split()[1:])
+        else:
+            check_calls(line)
+
+
+def check_calls(line: str) -> None:
+    """Check that every call of a line takes the keywords that it is given."""
+    calls = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call)]
+    assert calls
+    for call in calls:
+        assert isinstance(call.func, ast.Attribute)
+        keywords = {one.arg or "": ast.literal_eval(one.value) for one in call.keywords}
+        if call.func.attr == "load":
+            assert keywords.keys() <= inspect.signature(stapes.load).parameters.keys()
+        elif call.func.attr in ("transcribe", "stream"):
+            TranscribeOptions.from_keywords(keywords)
+        else:
+            assert call.func.attr == "to_dict"
+
+
+def test_a_line_that_the_library_does_not_take_is_found() -> None:
+    with pytest.raises(OptionError, match="vad_filter"):
+        check_calls("engine.stream('talk.mp3', vad_filter=True)")
+    with pytest.raises(AssertionError):
+        check_calls("stapes.load('base', compute_type='int8')")
 
 
 def test_every_page_that_the_readme_links_to_is_there() -> None:
