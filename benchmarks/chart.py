@@ -158,11 +158,12 @@ def alternative_text(result: dict[str, Any]) -> str:
 
 def picture(result: dict[str, Any], folder: str) -> str:
     """Return the HTML that shows the light or the dark chart. folder: of the images, as the page's links have it."""
+    alternative = prose(f'    alt="{escape(alternative_text(result))}">', indent="    ")
     return (
         "<picture>\n"
         f'  <source media="(prefers-color-scheme: dark)" srcset="{folder}/engines-dark.svg">\n'
         f'  <img src="{folder}/engines-light.svg" width="{_SHOWN_WIDTH}"\n'
-        f'    alt="{escape(alternative_text(result))}">\n'
+        f"{alternative}\n"
         "</picture>\n"
     )
 

@@ -72,6 +72,11 @@ def test_the_readme_has_its_parts_in_order() -> None:
     assert README.index("<picture>") < README.index("## Install")
 
 
+def test_the_size_is_that_of_the_page_on_dependencies() -> None:
+    dependencies = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert re.findall(r"[Aa]bout (\d+ MB)", README) == re.findall(r"Together about (\d+ MB)", dependencies)[:1]
+
+
 def test_the_readme_names_the_precision_that_auto_takes() -> None:
     sets = {"avx2": "on AVX2", "avx512_bf16": "on AVX-512 (bf16)", "avx512_amx": "AMX"}
     assert {isa for _, isa in BEST} == sets.keys()
