@@ -51,7 +51,6 @@ python -m benchmarks.fairness
 python -m benchmarks.lookahead
 python -m benchmarks.memory --output benchmarks/results/memory-DATE.json
 python -m benchmarks.startup
-python -m benchmarks.report
 make chart
 ```
 
@@ -72,7 +71,7 @@ def main() -> int:
     """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 if a page is not up to date")
-    return write_pages(pages(read_results()), check=parser.parse_args().check, command="python -m benchmarks.report")
+    return write_pages(pages(read_results()), check=parser.parse_args().check, command="make chart")
 
 
 def pages(results: Sequence[dict[str, Any]]) -> dict[Path, str]:
