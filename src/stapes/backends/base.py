@@ -190,7 +190,7 @@ class BackendInfo:
 
 
 class Backend(Protocol):
-    """What every backend offers. Calls come from one thread at a time."""
+    """What every backend offers. Calls come from one thread at a time; `log10_mel` may be called from any thread."""
 
     @property
     def spec(self) -> ModelSpec:

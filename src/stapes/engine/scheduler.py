@@ -91,7 +91,7 @@ class _StreamBatch:
 
 @dataclass(frozen=True, slots=True)
 class VadBatch(_StreamBatch):
-    """A stream that needs VAD: it runs without the backend, but in a turn like any other."""
+    """A stream that needs more VAD: it runs without the backend, in a turn like any other."""
 
     def run(self, _backend: Backend) -> list[RowResult]:
         """Run VAD; the events go to the job."""
@@ -186,7 +186,7 @@ class Scheduler:
         return batch
 
     def _window_batch(self) -> EncodeBatch | VadBatch | None:
-        """Return the most urgent window that fits, or the stream whose next window depends on VAD.
+        """Return the most urgent window, if it fits, or the stream whose next window depends on VAD.
 
         A job whose window cannot be read fails, and the next one is tried.
         """

@@ -9,7 +9,7 @@ What follows what:
     DetectSpeech?, Detect*   the window's language, where each has its own    language/per_window.py: detect
     Decode
     DetectSpeech?   where its scores are doubtful                             guards/order.py: check_text
-    Align?          where words are asked for and there is text
+    Align?          where words are asked for, and there is text that is not taken for silence
     DetectSpeech?   where the words' times give reason to                     guards/order.py: check_words
     then the window is decoded again (without its pauses, or without its prompt), or it ends: its segments are given
 
@@ -17,7 +17,8 @@ Detect stands before all of it where the recording is in one language. Requests 
 recording's, without pauses that were cut out (`Timeline`). Segments, windows and flags have the recording's.
 
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
-a clip's end is clamped to the recording's, and a window that points nowhere moves the loop on.
+a clip's end is clamped to the recording's (time_map.py: clips_in_frames), and a window that points nowhere moves the
+loop on (segments.py: cut).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class SeekLoop:
 
     @property
     def last_window(self) -> Window:
-        """The window whose result was accepted last."""
+        """The window that ended last."""
         return self._windows[-1]
 
     @property
@@ -250,7 +251,7 @@ class SeekLoop:
     def _move_on(
         self, asked: Decode, result: WindowResult, next_seek: int, *, segments: list[Segment] | None
     ) -> list[Segment]:
-        """Keep a window and its segments, and go on at `next_seek`; None: the window is skipped."""
+        """Keep a window and its segments, and go on at `next_seek`; None: it is skipped, or decoded again."""
         self._seek = next_seek
         window = Window(
             seek=asked.seek,
@@ -270,7 +271,10 @@ class SeekLoop:
     # What is asked.
 
     def _request(self, window: WindowSpan) -> Asking[Detect | DetectSpeech, Decode]:
-        """Ask for a window's language, as far as that is to be asked; return the request for its text."""
+        """Ask for a window's language, as far as that is to be asked; return the request for its text.
+
+        A change of language resets the prompt.
+        """
         voices = self._guards.voices(window.seek, window.end)
         yield from self._spoken.detect(window, self._timeline.frames(window.seek, window.end), voices)
         if self._spoken.changed:  # text in another language pulls the decoder back to it

@@ -23,7 +23,7 @@ class Decode:
     seek: int
     n_frames: int
     prompt: tuple[int, ...]
-    language: str | None  # code; None for a model that knows English only
+    language: str | None  # code
     frames: tuple[Interval, ...]
     voices: tuple[Interval, ...] = ()  # speech in it, counted from its first frame, for quiet-speech gain; (): no gain
 

@@ -2,7 +2,7 @@
 
 Before a window is decoded (`before_window`; VAD runs after a silent window, in a last one, and without pauses):
  1. pause            cuts out long pauses that came into the window when others were cut out; the window is chosen anew
- 2. tail, silence    skip a window without speech, at the recording's end or after a silent window
+ 2. tail, silence    skip a window without speech, at the clip's end or after a silent window
  3. pause            ends a window that would break off in speech in the last pause that was cut out of it
 In each try, a loop is a reason to try hotter (decoding/window.py). With the text (`check_text`, and `check_words` once
 its words have times; speech is looked for where there is doubt):

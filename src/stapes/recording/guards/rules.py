@@ -1,6 +1,6 @@
 """What the guards share: when a window's text is doubtful, and what they take out of it. Pure.
 
-Each guard acts only where the reference's own output is wrong; docs/guards.md has the measurements behind the numbers.
+docs/guards.md has the measurements behind the numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Silence and tail guards: no text is invented where the VAD finds no speech.
+"""Silence and tail guards: text is dropped, or not decoded at all, where the VAD finds no speech.
 
 See speech in a window, before and after it is decoded. May skip a window before it is decoded (silence: when the last
 one was silent; tail: when less than a window is left), drop all text of a window, and drop pieces of it by their words.

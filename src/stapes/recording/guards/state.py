@@ -1,4 +1,4 @@
-"""Guard state of one recording: VAD result, actions taken, pending action. Imports no guard."""
+"""Guard state of one recording: VAD results of the window, actions taken. Imports no guard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GuardState:
         self.opening: SpeechMap | None = None  # in its beginning alone
         self.without_pauses = False  # whether the window is decoded without its long pauses
         self.was_silent = False  # whether no speech was found in the last window
-        self.had_loop = False  # whether the last window that was kept had a loop, and the one before it had none
+        self.had_loop = False  # a loop was dropped in the last window, and nothing was passed over for it
 
     @property
     def is_silent(self) -> bool:
