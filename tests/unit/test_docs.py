@@ -1,20 +1,33 @@
-"""The pages that lead through the code name files and places that exist."""
+"""The pages name files, places, flags and keywords that exist, and what they show is what is printed."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
+import inspect
+import json
 import re
+import shlex
+import shutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import stapes
+from stapes.backends.native.library import is_built
+from stapes.cli.flags import parse
+from stapes.cli.main import main
+from stapes.testing import LoudnessListener, scripted_engine
+from tests.sample import SAMPLE
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "stapes"
-PAGES = ("architecture.md", "guards.md")
+PAGES = ("architecture.md", "glossary.md", "guards.md")
 #: `decoding/window.py: WindowDecoder.accept`, or the file alone
-_PLACE = re.compile(r"`([\w/.-]+\.py)(?:: ([\w.]+))?`")
+_PLACE = re.compile(r"`([\w/.-]+\.(?:py|cpp|h))(?:: ([\w.]+))?`")
 _DOTTED = re.compile(r"`(stapes(?:\.\w+)+)`")
 _FOLDER = re.compile(r"`([\w/.-]+/)`")
 _LINK = re.compile(r"""\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)\"""")
@@ -99,6 +112,28 @@ def test_every_folder_and_every_dotted_name_that_a_page_names_is_there(name: str
             assert hasattr(import_module(module), last), one
 
 
+def test_every_term_of_the_glossary_has_one_line_and_a_place() -> None:
+    rows = [line.strip("| ").split(" | ") for line in page("glossary.md").splitlines() if line.startswith("| ")][1:]
+    terms = [row[0] for row in rows]
+    assert terms == sorted(terms, key=str.casefold)
+    assert len(terms) == len({term.casefold() for term in terms})
+    assert not [term for term, meaning, place in rows if not meaning or not _PLACE.search(place)]
+    assert {
+        "KV cache", "prefill", "continuous batching", "temperature fallback", "forced alignment", "forced pass", "VAD",
+        "log-mel", "seek loop", "window", "guard", "cue", "batch-invariant", "exact", "GEMM", "beam search",
+        "timestamp rules", "prompt", "hotwords", "journal", "callback", "thread-safe",
+    } <= set(terms)  # fmt: skip
+
+
+def test_the_index_links_every_page_once() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page("README.md"))
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
+    assert sorted(links) == sorted([*pages, "../examples"])
+    assert re.findall("^## (.*)$", page("README.md"), re.M) == [
+        "Tutorial", "How-to recipes", "Reference", "Explanations"
+    ]  # fmt: skip
+
+
 def test_every_file_on_the_map_is_in_its_folder() -> None:
     (plan,) = re.findall(r"^src/stapes/\n(.*?)^```", page("architecture.md"), re.MULTILINE | re.DOTALL)
     folder, found = SOURCE, set()
@@ -175,3 +210,115 @@ def test_a_name_that_is_not_there_is_found_out() -> None:
     assert is_place("tests/unit/test_docs.py", None)
     assert not is_place("decoding/window.py", "WindowDecoder.hear")
     assert not is_place("decoding/windows.py", None)
+
+
+_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+def run_command(line: str) -> None:
+    """Run a command of the tutorial in this process: stapes, at float32, or what shows a file."""
+    program, *words = shlex.split(line)
+    if program == "stapes":
+        main([*words, "--precision", "float32"])
+    else:
+        n_lines = {"cat": None, "head": int(words[1]) if words[0] == "-n" else 10}[program]
+        print(*Path(words[-1]).read_text(encoding="utf-8").splitlines()[:n_lines], sep="\n")
+
+
+def fenced(name: str, language: str) -> list[str]:
+    """Return a page's fenced blocks of one language ("": those that name none)."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page(name), re.MULTILINE | re.DOTALL)
+    return [block for named, block in blocks if named == language]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the folder that the pages work in, with the recordings and texts that they name."""
+    (tmp_path / "talks").mkdir()
+    for name in ("talk.flac", "talk.mp3", "talks/one.flac", "talks/two.flac"):
+        shutil.copy(SAMPLE, tmp_path / name)
+    (tmp_path / "glossary.txt").write_text("Malleus\nIncus\n", encoding="utf-8")
+    (tmp_path / "talk.txt").write_text("It is here. So is he.", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `stapes.load` return a model that says one sentence, as it takes the keywords of the real one."""
+    keywords = inspect.signature(stapes.load).parameters
+
+    def load(model: str, **given: object) -> stapes.Engine:
+        assert set(given) <= set(keywords) - {"unknown"}
+        return scripted_engine(" The stapes is here.", listener=LoudnessListener)
+
+    monkeypatch.setattr(stapes, "load", load)
+
+
+@pytest.mark.parametrize(("name", "least"), [("tutorial.md", 8), ("how-to.md", 9)])
+def test_the_command_knows_every_flag_that_a_page_shows(name: str, least: int) -> None:
+    shown = "\n".join(fenced(name, "") + fenced(name, "console"))
+    lines = [line for line in re.findall(r"^(?:\$ )?stapes (.*)$", shown, re.MULTILINE) if "--langauge" not in line]
+    assert len(lines) >= least
+    for line in lines:
+        parse(shlex.split(line))
+
+
+@pytest.mark.parametrize("name", ["tutorial.md", "how-to.md"])
+@pytest.mark.usefixtures("desk", "scripted")
+def test_the_python_of_a_page_runs(name: str) -> None:
+    blocks = fenced(name, "python")
+    assert len(blocks) >= 5
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
+    if name == "how-to.md":
+        assert names["answers"]
+        assert names["first"] == names["second"]
+        assert "stapes" in str(names["transcript"])
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_service_of_the_how_to_answers_recordings_and_refuses_noise() -> None:
+    (block,) = (one for one in fenced("how-to.md", "python") if "serve()" in one)
+
+    async def ask(content: bytes, names: dict[str, Any]) -> list[Any]:
+        async with await asyncio.start_server(names["serve_client"], "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(content)
+            writer.write_eof()
+            answer = await reader.read()
+            writer.close()
+        return [json.loads(line) for line in answer.splitlines()]
+
+    names: dict[str, Any] = {"__name__": "page", "stapes": stapes, "engine": stapes.load("base")}
+    exec(compile(block, "how-to.md", "exec"), names)
+    (segment,) = asyncio.run(ask(SAMPLE.read_bytes(), names))
+    assert (segment["start"], segment["text"]) == (0.0, "The stapes is here.")
+    (refused,) = asyncio.run(ask(b"no audio", names))
+    assert list(refused) == ["error"]
+    names["MOST_BYTES"] = 10
+    assert asyncio.run(ask(bytes(11), names)) == [{"error": "the recording has more than 10 bytes"}]
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.skipif(not is_built(), reason="on NumPy the command warns, and the tutorial takes minutes")
+@pytest.mark.usefixtures("desk")
+def test_the_tutorial_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    n_shown = 0
+    for language, block, output in _BLOCK.findall(page("tutorial.md")):
+        if language == "console":
+            steps = [part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+        else:
+            steps = [(block, output)]
+        for step, shown in steps:
+            if language == "console":
+                run_command(step)
+            else:
+                exec(compile(step, "tutorial.md", "exec"), names)
+            printed = "".join(capsys.readouterr())
+            assert printed.strip() == shown.strip(), step
+            n_shown += bool(shown)
+    assert n_shown >= 12
