@@ -29,7 +29,7 @@ def write_subtitles(engine: stapes.Engine, recording: Path, inputs: list[Path]) 
         transcript = engine.transcribe(recording, word_timestamps=True)
         write_files(transcript, "srt", recording.parent, recording.stem, layout, inputs=inputs)
     except stapes.StapesError as error:
-        return f"{recording.name}: {error}"
+        return str(error)  # which names the file
     return None
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     stems = Counter(path.stem.casefold() for path in recordings)  # talk.mp3 and Talk.wav would both be talk.srt
     clashes = [path for path in recordings if stems[path.stem.casefold()] > 1]
-    failures = [f"{path.name}: another recording would have the same subtitle file" for path in clashes]
+    failures = [f"{path}: another recording would have the same subtitle file" for path in clashes]
     wanted = [path for path in recordings if path not in clashes]
     with engine, ThreadPoolExecutor(8) as pool:
         failures += filter(None, pool.map(lambda path: write_subtitles(engine, path, recordings), wanted))

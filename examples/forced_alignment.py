@@ -30,10 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {options.text} is not UTF-8")
     except (stapes.StapesError, OSError) as error:
         sys.exit(f"error: {error}")
-    print("start\tend\tword")
-    for segment in transcript.segments:
-        for word in segment.words or ():
-            print(f"{word.start_s:.2f}\t{word.end_s:.2f}\t{word.text.strip()}")
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    rows = [f"{word.start_s:.2f}\t{word.end_s:.2f}\t{word.text.strip()}" for word in words]
+    print("start\tend\tword", *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ async def transcribe_one(engine: stapes.Engine, room: asyncio.Semaphore, recordi
     """Return the recording's name and its text; None and a line on standard error if it failed."""
     async with room:
         try:
-            transcript = await engine.atranscribe(recording, deadline_s=3600)
+            transcript = await engine.atranscribe(recording)
         except stapes.StapesError as error:
-            print(f"{recording}: {error}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             return recording, None
     return recording, transcript.text.strip()
 

@@ -232,7 +232,7 @@ def fenced(name: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the folder that the pages work in, with the recordings and texts that they name."""
     (tmp_path / "talks").mkdir()
     for name in ("talk.flac", "talk.mp3", "talks/one.flac", "talks/two.flac"):
@@ -265,7 +265,7 @@ def test_the_command_knows_every_flag_that_a_page_shows(name: str, least: int) -
 
 
 @pytest.mark.parametrize("name", ["tutorial.md", "how-to.md"])
-@pytest.mark.usefixtures("desk", "scripted")
+@pytest.mark.usefixtures("work_folder", "scripted")
 def test_the_python_of_a_page_runs(name: str) -> None:
     blocks = fenced(name, "python")
     assert len(blocks) >= 5
@@ -304,7 +304,7 @@ def test_the_service_of_the_how_to_answers_recordings_and_refuses_noise() -> Non
 @pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.skipif(not is_built(), reason="on NumPy the command warns, and the tutorial takes minutes")
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("work_folder")
 def test_the_tutorial_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     n_shown = 0

@@ -67,7 +67,7 @@ def test_windows_compiles_with_clang() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_may_read_only_and_runs_no_text_of_strangers(path: Path) -> None:
+def test_a_workflow_may_read_only_and_puts_no_input_into_a_script(path: Path) -> None:
     workflow = parsed(path)
     assert workflow["permissions"] == {"contents": "read"}
     assert set(workflow[True]) == {"push", "pull_request"}  # YAML 1.1 reads the key `on` as true
