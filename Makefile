@@ -38,8 +38,8 @@ test: .venv/.installed-dev  ## run the fast tests
 	@.venv/bin/python -m pytest -n $(CORES) $(BY_FILE)
 
 check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check format, types and compiler warnings
-	@.venv/bin/ruff check src tests benchmarks tools
-	@.venv/bin/ruff format --check src tests benchmarks tools
+	@.venv/bin/ruff check src tests benchmarks tools examples
+	@.venv/bin/ruff format --check src tests benchmarks tools examples
 	@.venv/bin/mypy
 
 native: has-compiler .venv/.installed-dev  ## compile what changed of the native library, or say why it cannot be

@@ -128,7 +128,7 @@ def test_every_term_of_the_glossary_has_one_line_and_a_place() -> None:
 def test_the_index_links_every_page_once() -> None:
     links = re.findall(r"\]\(([^)]+)\)", page("README.md"))
     pages = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
-    assert sorted(links) == sorted([*pages, "../examples"])
+    assert sorted(links) == sorted([*pages, "../examples", "experiments/README.md"])
     assert re.findall("^## (.*)$", page("README.md"), re.M) == [
         "Tutorial", "How-to recipes", "Reference", "Explanations"
     ]  # fmt: skip
