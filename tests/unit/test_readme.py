@@ -138,7 +138,7 @@ def test_a_line_that_the_library_does_not_take_is_found() -> None:
 
 def test_every_page_that_the_readme_links_to_is_there() -> None:
     pages = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert not [page for page in pages if not (ROOT / page).is_file()]
+    assert not [page for page in pages if not (ROOT / page).exists()]
 
 
 @pytest.mark.weights
