@@ -47,9 +47,10 @@ one recording after the other, and no file is written. With them, files are
 written, named after the recordings. Everything else - progress, warnings,
 errors - goes to standard error.
 
-Recordings are worked on several at once, each as if alone. While files are
-made, a journal lies beside them (.stapes-journal.sqlite): broken off by Ctrl-C,
-kill -9 or loss of power, the same command goes on where it was.
+Several recordings are decoded in one batch, each with the result that it has
+alone. While files are made, there is a journal beside them
+(.stapes-journal.sqlite): after Ctrl-C, kill -9 or loss of power the same command
+goes on where it was.
 """
 
 _EPILOG: Final = """\
