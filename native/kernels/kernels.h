@@ -4,7 +4,7 @@
 // - Activations are rows; a row's stride is a whole number of panels (PANEL values), and what lies behind its last value
 //   is zero, so that no kernel needs a special case for a remainder. Every kernel keeps it so.
 // - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: a row's
-//   numbers do not depend on its company.
+//   numbers do not depend on the rows beside it.
 #pragma once
 
 #include <cstddef>
@@ -168,8 +168,9 @@ struct Convolution {
     float* out;  // (n_outputs, PANEL)
 };
 
-// A recurrent layer of `n` units (a multiple of PANEL) with input, forget, cell and output gates, and one number told of it
-// after each step. Gates lie as [n / units][4][units], weights as [n / units][n inputs][4][units]; units: Kernels::recurrent_units.
+// A recurrent layer of `n` units (a multiple of PANEL) with input, forget, cell and output gates, and one number computed
+// from its output after each step. Gates lie as [n / units][4][units], weights as [n / units][n inputs][4][units]; units:
+// Kernels::recurrent_units.
 struct Recurrence {
     const float* weights;
     int n, n_steps;
@@ -177,7 +178,7 @@ struct Recurrence {
     float* output;          // (n,): of the step before the first, and then of the last
     float* cell;            // (n,)
     float* next;            // (n,): scratch
-    const float* told;      // (n,): weights of the number told
+    const float* told;      // (n,): weights of that number
     float told_bias;
     float* probabilities;   // (n_steps rounded up to PANEL,): sigmoid(told . max(0, output) + told_bias)
 };

@@ -50,7 +50,7 @@ STAPES_INLINE void step_units(const Recurrence& r, const float* gates, int unit)
     });
 }
 
-// Makes what was found the layer's output; the number told of it.
+// Makes what was found the layer's output; returns the number computed from it.
 STAPES_INLINE float tell(const Recurrence& r) {
     F32 total = set1(0.0f);
     for (int unit = 0; unit < r.n; unit += W) {

@@ -151,7 +151,7 @@ std::shared_ptr<Window> Network::encode(const float* mel) {
     return window;
 }
 
-// Memory that nobody holds any more is used again: fresh memory costs the system as much time as a layer costs us.
+// Memory of a released window is used again: fresh memory costs the system as much time as a layer costs us.
 std::shared_ptr<Window> Network::fresh_window() {
     const auto is_free = [](const auto& one) { return one.use_count() == 1; };
     const auto found = std::find_if(windows_.begin(), windows_.end(), is_free);

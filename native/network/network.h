@@ -1,7 +1,7 @@
 // An encoder-decoder transformer on the kernels: encode windows, step decoder rows. It knows sizes and arrays; what the
 // tokens mean, it does not know.
 //
-// Threads: calls on one network come from one thread at a time. Windows and rows belong to whoever holds them.
+// Threads: calls on one network come from one thread at a time. A window or a row lives as long as a pointer to it.
 #pragma once
 
 #include <memory>

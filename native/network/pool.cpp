@@ -86,7 +86,7 @@ class Pool {
     }
 
   private:
-    // Take a part and do it; false if none is left. Whoever has a part may read work_ and call_: they stay until it is done.
+    // Take a part and do it; false if none is left. A thread that has a part may read work_ and call_: they stay until it is done.
     bool do_one(int thread) {
         Ticket ticket{ticket_.load(std::memory_order_acquire)};
         // The limit was set before its tickets were: with another team's limit, the exchange fails.

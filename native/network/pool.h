@@ -1,8 +1,8 @@
 // Threads that share out one piece of work after another, without a trip through the system between two of them.
 //
 // One pool for the process. A call that finds it taken works alone: several engines share the cores, they do not fight.
-// A thread that has nothing to do spins for a moment and then sleeps. A helper that the system holds up delays nobody: parts
-// are taken one by one, and a piece of work is done when all its parts are, whoever did them.
+// A thread that has nothing to do spins for a moment and then sleeps. A helper that the system holds up delays no other: parts
+// are taken one by one, and a piece of work is done when all its parts are, whichever thread did them.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ class PoolLease {
     std::shared_ptr<Pool> pool_;
 };
 
-// The threads that work for one call: this one and, if nobody else has them, the pool's.
+// The threads that work for one call: this one and, if no other team has them, the pool's.
 class Team {
   public:
     explicit Team(int n_threads);

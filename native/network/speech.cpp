@@ -31,7 +31,7 @@ const float* heard(const SpeechState& state, const float* samples, std::size_t n
     return own;
 }
 
-// Chunks side by side, with what is heard before and, mirrored, behind them: (64 + 512 + 64, PANEL).
+// Chunks side by side, with the samples before and, mirrored, after them: (64 + 512 + 64, PANEL).
 void to_columns(const float* const* chunks, int n_columns, float* columns) {
     constexpr int stretch = 64;  // some lines of a cache at a time, as chunks lie in each other's places there
     for (int first = 0; first < HEARD; first += stretch)

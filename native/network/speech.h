@@ -30,7 +30,7 @@ struct SpeechRecurrence {
     int n, n_inputs;
 };
 
-// What has been heard of one recording. Everything zero: nothing yet.
+// The state of one recording after the samples so far. All zeros: before the first.
 struct SpeechState {
     explicit SpeechState(int n_units);
     std::vector<float> context, output, cell;

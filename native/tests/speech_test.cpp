@@ -1,4 +1,4 @@
-// The kernels for voice activity against naive loops, and the network: a recording in pieces is heard as one, to the last bit.
+// The kernels for voice activity against naive loops, and the network: a recording in pieces gives the bits of one call.
 #include "../network/speech.h"
 
 #include <algorithm>
