@@ -36,7 +36,7 @@ ALL_PAGES = sorted(
     path
     for path in [
         *ROOT.glob("*.md"),
-        *(one for folder in ("docs", "benchmarks", "samples") for one in (ROOT / folder).rglob("*.md")),
+        *(one for folder in ("docs", "benchmarks", "native", "samples") for one in (ROOT / folder).rglob("*.md")),
     ]
 )
 
