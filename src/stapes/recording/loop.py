@@ -193,7 +193,7 @@ class SeekLoop:
                 alignment = yield Align(asked.seek, asked.n_frames, tokens, asked.language, asked.frames)
                 result = replace(result, timings=alignment.words)
             if tokens:
-                guarded = yield from self._guards.check_words(asked, result, found)
+                guarded = yield from self._guards.check_words(asked, result, found, guarded)
         has_prompt = self._reset < len(self._history)
         again = self._guards.must_decode_again(asked, result, found, self._clip(), has_prompt=has_prompt)
         if again is None:

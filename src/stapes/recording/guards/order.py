@@ -50,8 +50,6 @@ class Guards:
         """What the guards did so far, in the recording's time."""
         return tuple(self._state.flags)
 
-    # Before a window is decoded.
-
     def before_window(
         self, window: WindowSpan, *, is_rest: bool, is_first: bool
     ) -> Asking[DetectSpeech, WindowSpan | Skip | ChooseAnew]:
@@ -80,15 +78,18 @@ class Guards:
             state.speech = yield state.question(asked.seek, asked.n_frames)
         return self._filtered(found, asked)
 
-    def check_words(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
+    def check_words(
+        self, asked: Decode, result: WindowResult, found: Cut, guarded: Guarded
+    ) -> Asking[DetectSpeech, Guarded]:
         """Do so again, where the times of the words are a reason to look for speech, in all of it or in its opening."""
         state, timings = self._state, result.timings or ()
         if state.on.silence_guard and state.has_vad and state.speech is None:
             if has_hole(timings, asked.span.duration_s):
                 state.speech = yield state.question(asked.seek, asked.n_frames)
-            elif n_frames := min(opening(timings), asked.n_frames):
+                return self._filtered(found, asked)
+            if n_frames := min(opening(timings), asked.n_frames):
                 state.opening = yield state.question(asked.seek, n_frames)
-        return self._filtered(found, asked)
+        return guarded
 
     def _filtered(self, found: Cut, asked: Decode) -> Guarded:
         state = self._state
@@ -122,8 +123,6 @@ class Guards:
         self._state.had_loop = guarded.looped and not self._state.had_loop
         for one in guarded.dropped:
             self._state.add_dropped(one, window)
-
-    # With its segments.
 
     def check_pieces(self, pieces: Sequence[Piece], window: WindowSpan) -> tuple[Piece, ...]:
         """Drop pieces whose words are all in a pause."""
