@@ -14,10 +14,9 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
-from stapes.backends.base import FloatArray, RowResult, RowStep, WindowId
+from stapes.backends.base import FloatArray, StepAnswers, StepBatch, WindowId
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine.engine import Engine
 from stapes.testing import ScriptedBackend, babbling, small_vocabulary, tiny_spec
@@ -38,10 +37,10 @@ class LoggingBackend(ScriptedBackend):
                 file.write(lines)
         return super().encode(mel)
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+    def step(self, batch: StepBatch) -> StepAnswers:
         """Step, not too fast."""
         time.sleep(self._step_s)
-        return super().step(steps)
+        return super().step(batch)
 
 
 def _load(_: object) -> Any:

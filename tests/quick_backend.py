@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowResult, RowStep, WindowId
+from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, StepAnswers, StepBatch, WindowId
 from stapes.testing import Script, ScriptedBackend, tiny_spec
 
 
@@ -38,11 +36,12 @@ class QuickBackend(ScriptedBackend):
         self.most_bytes = max(self.most_bytes, self._held_bytes())
         return found
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        answers = sum(one.answer_bytes(self.spec) for one in steps)
+    def step(self, batch: StepBatch) -> StepAnswers:
+        counts = np.diff(batch.token_ends, prepend=0).tolist()
+        answers = sum(one.answer_bytes(self.spec, counts[index]) for index, one in batch.extras.items())
         self.most_bytes = max(self.most_bytes, self._held_bytes() + answers)
-        self.most_aligned = max(self.most_aligned, sum(bool(one.attention) for one in steps))
-        return super().step(steps)
+        self.most_aligned = max(self.most_aligned, sum(bool(one.attention) for one in batch.extras.values()))
+        return super().step(batch)
 
     def _held_bytes(self) -> int:
         return self.handles.n_windows * self._bytes[0] + self.handles.n_rows * self._bytes[1]

@@ -50,7 +50,8 @@ def sound(number: int) -> Any:
 
 def hash_windows(backend: Any, mels: Sequence[Any], hashes: _Hashes) -> None:
     """Encode windows and step rows over them."""
-    from stapes.backends.base import Best, RowStep  # noqa: PLC0415 (of the tree at hand)
+    from stapes.backends.base import Best  # noqa: PLC0415 (of the tree at hand)
+    from stapes.backends.rowwise import RowStep, step_rows  # noqa: PLC0415
 
     spec = backend.spec
     heads = tuple((layer, head) for layer in range(spec.n_text_layer) for head in range(spec.n_text_head))
@@ -60,13 +61,13 @@ def hash_windows(backend: Any, mels: Sequence[Any], hashes: _Hashes) -> None:
         windows = [window for mel in mels[at : at + _N_TOGETHER] for window in backend.encode(mel[None])]
         rows = [backend.open(window) for window in windows]
         for row in rows:
-            (first,) = backend.step([RowStep(row=row, tokens=prompt, logits_at=(0, 3), attention=heads)])
+            (first,) = step_rows(backend, [RowStep(row=row, tokens=prompt, logits_at=(0, 3), attention=heads)])
             hashes.add("prompt", first.logits)
             hashes.add("attention", first.attention)
         last = [5] * len(rows)
         for _ in range(_N_STEPS):
             found = [
-                backend.step([RowStep(row=row, tokens=(one,), choice=Best())])[0]
+                step_rows(backend, [RowStep(row=row, tokens=(one,), choice=Best())])[0]
                 for row, one in zip(rows, last, strict=True)
             ]
             last = [one.ids[0] for one in found]
@@ -78,13 +79,14 @@ def hash_windows(backend: Any, mels: Sequence[Any], hashes: _Hashes) -> None:
 
 def _hash_beams(backend: Any, rows: Sequence[Any], hashes: _Hashes) -> None:
     """Step five rows of each window together, and close all rows."""
-    from stapes.backends.base import RowStep, Top  # noqa: PLC0415 (as above)
+    from stapes.backends.base import Top  # noqa: PLC0415 (as above)
+    from stapes.backends.rowwise import RowStep, step_rows  # noqa: PLC0415
 
     beams = [backend.fork(row) for row in rows for _ in range(4)] + list(rows)
     for step in range(4):
         tokens = [(100 + step + 7 * i,) for i in range(len(beams))]
         steps = [RowStep(row=row, tokens=one, choice=Top(6)) for row, one in zip(beams, tokens, strict=True)]
-        for one in backend.step(steps):
+        for one in step_rows(backend, steps):
             hashes.add("beams", one.ids, [float(share).hex() for share in one.logprobs])
     for row in beams:
         backend.close(row)

@@ -13,7 +13,8 @@ from benchmarks.adapters import FIRST_STEP, LAST_STEP, SHORT_TRANSCRIPT, Loaded,
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_SAMPLES, LogMel
 from stapes.audio.pcm import SAMPLE_RATE, Samples, recording_of_array
-from stapes.backends.base import Best, Constraint, FloatArray, IdRanges, RowId, RowStep, WindowId
+from stapes.backends.base import Best, Constraint, FloatArray, IdRanges, RowId, WindowId
+from stapes.backends.rowwise import RowStep, step_rows
 
 #: what every engine here is asked to do
 GREEDY: dict[str, Any] = {"temperature": 0.0, "beam_size": None, "condition_on_previous_text": True}
@@ -138,7 +139,7 @@ class StapesSteps:
             RowStep(row=row, tokens=given, choice=Best(), constraint=constraint)
             for row, given in zip(rows, tokens, strict=True)
         ]
-        return [result.ids for result in self._backend.step(steps)]
+        return [result.ids for result in step_rows(self._backend, steps)]
 
     def _window_mel(self, place: int) -> FloatArray:
         recording = recording_of_array("window", self._samples[place])

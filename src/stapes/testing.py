@@ -20,12 +20,13 @@ from stapes.backends.base import (
     BackendInfo,
     FloatArray,
     RowId,
-    RowResult,
-    RowStep,
+    StepAnswers,
+    StepBatch,
     WindowId,
 )
 from stapes.backends.handles import Handles, HandlesBackend
 from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.rowwise import RowResult, RowStep, answers_of, steps_of
 from stapes.backends.sampling import choose, constrain, probe
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData, parameter_shapes
 from stapes.checkpoint.files import Array
@@ -221,11 +222,12 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
     def shut_down(self) -> None:
         """Nothing runs."""
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
+    def step(self, batch: StepBatch) -> StepAnswers:
         """Append the tokens, and ask the script wherever logits are wanted."""
-        self.handles.check_steps(steps)
+        self.handles.check(batch)
         self.n_steps += 1
-        return [self._step_row(one) for one in steps]
+        steps = steps_of(batch)
+        return answers_of([RowResult.joined([self._step_row(turn) for turn in one.turns]) for one in steps])
 
     def _step_row(self, step: RowStep) -> RowResult:
         row = self.handles.row(step.row)

@@ -24,8 +24,6 @@ from stapes.backends.base import (
     IdRanges,
     Probe,
     RowId,
-    RowResult,
-    RowStep,
     Top,
     WindowId,
 )
@@ -34,6 +32,7 @@ from stapes.backends.native.backend import NativeBackend
 from stapes.backends.native.library import is_built, library, library_problem
 from stapes.backends.numerics import log10_mel, token_columns
 from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.rowwise import RowResult, RowStep, answers_of, batch_of, results_of, step_rows, steps_of
 from stapes.backends.sampling import choose, constrain
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError
@@ -151,7 +150,7 @@ def ask(row: RowId, tokens: tuple[int, ...]) -> RowStep:
 
 
 def next_logits(backend: Backend, row: RowId, tokens: tuple[int, ...]) -> FloatArray:
-    (result,) = backend.step([RowStep(row=row, tokens=tokens, logits_at=(len(tokens) - 1,))])
+    (result,) = step_rows(backend, [RowStep(row=row, tokens=tokens, logits_at=(len(tokens) - 1,))])
     assert result.logits is not None
     logits: FloatArray = result.logits[0]
     return logits
@@ -217,11 +216,11 @@ def test_rows_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> N
         together, alone = open_all(), open_all()
         for row, tokens in zip((*together, *alone), (*given_tokens, *given_tokens), strict=True):
             if later:
-                backend.step([RowStep(row=row, tokens=tokens)])
+                step_rows(backend, [RowStep(row=row, tokens=tokens)])
         steps = [tokens[-1:] if later else tokens for tokens in given_tokens]
-        company = backend.step([ask(row, tokens) for row, tokens in zip(together, steps, strict=True)])
+        company = step_rows(backend, [ask(row, tokens) for row, tokens in zip(together, steps, strict=True)])
         for row, tokens, found in zip(alone, steps, company, strict=True):
-            assert_same(found, backend.step([ask(row, tokens)])[0])
+            assert_same(found, step_rows(backend, [ask(row, tokens)])[0])
 
 
 @every_network
@@ -231,8 +230,8 @@ def test_windows_in_company_equal_windows_alone_to_the_last_bit(backend: Backend
     tokens = tokens_of(backend, 5)
     for i, window in enumerate(together):
         (alone,) = backend.encode(mel[i : i + 1])
-        (one,) = backend.step([ask(backend.open(window), tokens)])
-        (other,) = backend.step([ask(backend.open(alone), tokens)])
+        (one,) = step_rows(backend, [ask(backend.open(window), tokens)])
+        (other,) = step_rows(backend, [ask(backend.open(alone), tokens)])
         assert_same(one, other)
 
 
@@ -254,7 +253,7 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
         rows = [backend.open(window) for window in windows for _ in range(3)]
         found.append([])
         for n in (9, 1, 1, 1):
-            found[-1] += backend.step([ask(row, tokens_of(backend, n, seed=n + row)) for row in rows])
+            found[-1] += step_rows(backend, [ask(row, tokens_of(backend, n, seed=n + row)) for row in rows])
         backend.shut_down()
     for one, other in zip(*found, strict=True):
         assert_same(one, other)
@@ -267,11 +266,13 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
 def test_many_tokens_at_once_equal_one_by_one(backend: Backend) -> None:
     window, tokens = window_of(backend), tokens_of(backend, 12)
     at_once, one_by_one = backend.open(window), backend.open(window)
-    (whole,) = backend.step([RowStep(row=at_once, tokens=tokens, logits_at=tuple(range(12)), attention=((0, 0),))])
+    (whole,) = step_rows(
+        backend, [RowStep(row=at_once, tokens=tokens, logits_at=tuple(range(12)), attention=((0, 0),))]
+    )
     assert whole.logits is not None
     assert whole.attention is not None
     for i, token in enumerate(tokens):
-        (single,) = backend.step([RowStep(row=one_by_one, tokens=(token,), logits_at=(0,), attention=((0, 0),))])
+        (single,) = step_rows(backend, [RowStep(row=one_by_one, tokens=(token,), logits_at=(0,), attention=((0, 0),))])
         assert single.logits is not None
         assert single.attention is not None
         assert np.abs(single.logits[0] - whole.logits[i]).max() <= TOLERANCE
@@ -284,51 +285,51 @@ def test_a_fork_shares_the_past_and_goes_its_own_way(backend: Backend) -> None:
     window, past = window_of(backend), tokens_of(backend, 6)
     row, lone = backend.open(window), backend.open(window)
     for one in (row, lone):
-        backend.step([RowStep(row=one, tokens=past)])
+        step_rows(backend, [RowStep(row=one, tokens=past)])
     fork = backend.fork(row)
     assert backend.length(fork) == 6
-    (mine,) = backend.step([ask(row, (1, 2))])
-    backend.step([RowStep(row=fork, tokens=(9, 8, 7))])  # leaves no trace in the row
+    (mine,) = step_rows(backend, [ask(row, (1, 2))])
+    step_rows(backend, [RowStep(row=fork, tokens=(9, 8, 7))])  # leaves no trace in the row
     assert (backend.length(row), backend.length(fork)) == (8, 9)
     backend.truncate(fork, 6)
-    assert_same(backend.step([ask(fork, (1, 2))])[0], mine)
-    assert_same(backend.step([ask(lone, (1, 2))])[0], mine)
-    (again,) = backend.step([ask(row, (5,))])
+    assert_same(step_rows(backend, [ask(fork, (1, 2))])[0], mine)
+    assert_same(step_rows(backend, [ask(lone, (1, 2))])[0], mine)
+    (again,) = step_rows(backend, [ask(row, (5,))])
     backend.close(row)
-    assert_same(backend.step([ask(fork, (5,))])[0], again)  # and outlives it
+    assert_same(step_rows(backend, [ask(fork, (5,))])[0], again)  # and outlives it
 
 
 @every_backend
 def test_what_is_cut_off_is_forgotten(backend: Backend) -> None:
     window, tokens = window_of(backend), tokens_of(backend, 9)
     row, fresh = backend.open(window), backend.open(window)
-    backend.step([RowStep(row=row, tokens=tokens)])
+    step_rows(backend, [RowStep(row=row, tokens=tokens)])
     for length in (9, 5, 5, 1, 0):
         backend.truncate(row, length)
         assert backend.length(row) == length
-    found, expected = (backend.step([ask(one, tokens)])[0] for one in (row, fresh))
+    found, expected = (step_rows(backend, [ask(one, tokens)])[0] for one in (row, fresh))
     assert_same(found, expected)
 
 
 @every_backend
 def test_cutting_and_stepping_again_gives_the_same(backend: Backend) -> None:
     row = backend.open(window_of(backend))
-    backend.step([RowStep(row=row, tokens=tokens_of(backend, 5))])
-    (first,) = backend.step([ask(row, (4,))])
+    step_rows(backend, [RowStep(row=row, tokens=tokens_of(backend, 5))])
+    (first,) = step_rows(backend, [ask(row, (4,))])
     backend.truncate(row, 5)
-    assert_same(backend.step([ask(row, (4,))])[0], first)
+    assert_same(step_rows(backend, [ask(row, (4,))])[0], first)
 
 
 @every_backend
 def test_a_row_holds_the_whole_context_and_no_more(backend: Backend) -> None:
     n_ctx = backend.spec.n_text_ctx
     row = backend.open(window_of(backend))
-    backend.step([RowStep(row=row, tokens=(1,) * n_ctx)])
+    step_rows(backend, [RowStep(row=row, tokens=(1,) * n_ctx)])
     assert backend.length(row) == n_ctx
     with pytest.raises(BackendError, match=str(row)):
-        backend.step([RowStep(row=row, tokens=(1,))])
+        step_rows(backend, [RowStep(row=row, tokens=(1,))])
     with pytest.raises(BackendError):
-        backend.step([RowStep(row=backend.open(window_of(backend)), tokens=(1,) * (n_ctx + 1))])
+        step_rows(backend, [RowStep(row=backend.open(window_of(backend)), tokens=(1,) * (n_ctx + 1))])
 
 
 # Refusals: the caller's mistakes are named, and change nothing.
@@ -338,7 +339,7 @@ def test_a_row_holds_the_whole_context_and_no_more(backend: Backend) -> None:
 def test_a_row_may_not_stand_twice(backend: Backend) -> None:
     row = backend.open(window_of(backend))
     with pytest.raises(BackendError, match="twice"):
-        backend.step([RowStep(row=row, tokens=(1,)), RowStep(row=row, tokens=(2,))])
+        step_rows(backend, [RowStep(row=row, tokens=(1,)), RowStep(row=row, tokens=(2,))])
     assert backend.length(row) == 0
 
 
@@ -346,14 +347,14 @@ def test_a_row_may_not_stand_twice(backend: Backend) -> None:
 def test_a_step_brings_at_least_one_token(backend: Backend) -> None:
     row = backend.open(window_of(backend))
     with pytest.raises(BackendError, match="token"):
-        backend.step([RowStep(row=row, tokens=())])
+        step_rows(backend, [RowStep(row=row, tokens=())])
 
 
 @every_backend
 @pytest.mark.parametrize("length", [-1, 4])
 def test_a_row_cannot_be_cut_to_what_it_does_not_hold(backend: Backend, length: int) -> None:
     row = backend.open(window_of(backend))
-    backend.step([RowStep(row=row, tokens=(1, 2, 3))])
+    step_rows(backend, [RowStep(row=row, tokens=(1, 2, 3))])
     with pytest.raises(BackendError, match="3 tokens"):
         backend.truncate(row, length)
     assert backend.length(row) == 3
@@ -367,7 +368,7 @@ def test_windows_are_released_after_their_rows(backend: Backend) -> None:
     backend.close(row)
     with pytest.raises(BackendError, match="open rows"):
         backend.release(window)
-    backend.step([RowStep(row=fork, tokens=(1,))])  # still alive
+    step_rows(backend, [RowStep(row=fork, tokens=(1,))])  # still alive
     backend.close(fork)
     backend.release(window)
     with pytest.raises(BackendError):
@@ -380,7 +381,7 @@ def test_a_row_that_is_not_here_is_refused_before_anything_is_stepped(backend: B
     row, closed = backend.open(window), backend.open(window)
     backend.close(closed)
     with pytest.raises(BackendError, match=str(closed)):
-        backend.step([RowStep(row=row, tokens=(1,)), RowStep(row=closed, tokens=(1,))])
+        step_rows(backend, [RowStep(row=row, tokens=(1,)), RowStep(row=closed, tokens=(1,))])
     assert backend.length(row) == 0
 
 
@@ -389,7 +390,7 @@ def test_a_row_that_is_not_here_is_refused_before_anything_is_stepped(backend: B
 def test_a_token_outside_the_vocabulary_is_refused(backend: Backend, past_end: bool) -> None:
     row = backend.open(window_of(backend))
     with pytest.raises(BackendError):
-        backend.step([RowStep(row=row, tokens=(1, backend.spec.n_vocab if past_end else -1))])
+        step_rows(backend, [RowStep(row=row, tokens=(1, backend.spec.n_vocab if past_end else -1))])
     assert backend.length(row) == 0
 
 
@@ -397,9 +398,9 @@ def test_a_token_outside_the_vocabulary_is_refused(backend: Backend, past_end: b
 def test_one_bad_row_leaves_the_others_as_they_were(backend: Backend) -> None:
     window = window_of(backend)
     good, full = backend.open(window), backend.open(window)
-    backend.step([RowStep(row=full, tokens=(1,) * backend.spec.n_text_ctx)])
+    step_rows(backend, [RowStep(row=full, tokens=(1,) * backend.spec.n_text_ctx)])
     with pytest.raises(BackendError):
-        backend.step([RowStep(row=good, tokens=(1,)), RowStep(row=full, tokens=(1,))])
+        step_rows(backend, [RowStep(row=good, tokens=(1,)), RowStep(row=full, tokens=(1,))])
     assert backend.length(good) == 0
 
 
@@ -451,15 +452,15 @@ def test_the_scripted_backend_counts_what_is_open() -> None:
 
 @every_backend
 def test_nothing_is_given_that_was_not_asked_for(backend: Backend) -> None:
-    (result,) = backend.step([RowStep(row=backend.open(window_of(backend)), tokens=(1, 2))])
+    (result,) = step_rows(backend, [RowStep(row=backend.open(window_of(backend)), tokens=(1, 2))])
     assert result == RowResult()
 
 
 @every_backend
 def test_logits_come_from_the_positions_asked_for_in_their_order(backend: Backend) -> None:
     window, tokens = window_of(backend), tokens_of(backend, 6)
-    (whole,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, logits_at=tuple(range(6)))])
-    (some,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, logits_at=(5, 0, 5), choice=Best())])
+    (whole,) = step_rows(backend, [RowStep(row=backend.open(window), tokens=tokens, logits_at=tuple(range(6)))])
+    (some,) = step_rows(backend, [RowStep(row=backend.open(window), tokens=tokens, logits_at=(5, 0, 5), choice=Best())])
     assert whole.logits is not None
     assert some.logits is not None
     assert whole.logits.shape == (6, backend.spec.n_vocab)
@@ -473,7 +474,8 @@ def test_probes_give_raw_logits_and_their_share_of_all(backend: Backend) -> None
     window, tokens = window_of(backend), tokens_of(backend, 5)
     ids = (7, 3, backend.spec.n_vocab - 1)
     forbidding = Constraint(IdRanges(ids), now=((0, 100),))
-    (result,) = backend.step(
+    (result,) = step_rows(
+        backend,
         [
             RowStep(
                 row=backend.open(window),
@@ -483,7 +485,7 @@ def test_probes_give_raw_logits_and_their_share_of_all(backend: Backend) -> None
                 probes=(Probe(4, ids), Probe(1, ids[:1])),
                 logits_at=(1, 4),
             )
-        ]
+        ],
     )
     assert result.logits is not None
     for found, position, wanted in zip(result.probes, (1, 0), (ids, ids[:1]), strict=True):
@@ -499,7 +501,9 @@ def test_probes_can_be_measured_against_lower_ids_alone(backend: Backend) -> Non
     window, tokens = window_of(backend), tokens_of(backend, 5)
     for below in (1, 8, 364, None):
         probes = tuple(Probe(position, (0,), below=below) for position in range(5))
-        (result,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, probes=probes, logits_at=(0, 4))])
+        (result,) = step_rows(
+            backend, [RowStep(row=backend.open(window), tokens=tokens, probes=probes, logits_at=(0, 4))]
+        )
         assert result.logits is not None
         for raw, found in zip(result.logits.astype(np.float64), (result.probes[0], result.probes[4]), strict=True):
             shares = np.exp(raw[:below] - raw[:below].max())
@@ -511,7 +515,7 @@ def test_lower_ids_that_are_none_are_refused(backend: Backend) -> None:
     row = backend.open(window_of(backend))
     for below in (0, -1, 1 << 20):
         with pytest.raises(BackendError, match="measures against ids below none of 1 to"):
-            backend.step([RowStep(row=row, tokens=(1,), probes=(Probe(0, (0,), below=below),))])
+            step_rows(backend, [RowStep(row=row, tokens=(1,), probes=(Probe(0, (0,), below=below),))])
         assert backend.length(row) == 0
 
 
@@ -530,12 +534,13 @@ def test_logits_are_raw_whatever_the_constraint(backend: Backend) -> None:
     window = window_of(backend)
     rows = [backend.open(window) for _ in range(2)]
     constraint = Constraint(IdRanges((1, 2)), now=((5, 50),), vote_from=60)
-    (bound,) = backend.step(
+    (bound,) = step_rows(
+        backend,
         [
             RowStep(
                 row=rows[0], tokens=(1,), choice=Best(), constraint=constraint, logits_at=(0,), probes=(Probe(0, (1,)),)
             )
-        ]
+        ],
     )
     free = next_logits(backend, rows[1], (1,))
     assert bound.logits is not None
@@ -548,8 +553,8 @@ def test_attention_scores_are_those_before_the_softmax(backend: Backend) -> None
     spec, tokens = backend.spec, tokens_of(backend, 4)
     pairs = tuple((layer, head) for layer in range(spec.n_text_layer) for head in range(spec.n_text_head))
     window = window_of(backend)
-    (whole,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, attention=pairs)])
-    (some,) = backend.step([RowStep(row=backend.open(window), tokens=tokens, attention=(pairs[3], pairs[0]))])
+    (whole,) = step_rows(backend, [RowStep(row=backend.open(window), tokens=tokens, attention=pairs)])
+    (some,) = step_rows(backend, [RowStep(row=backend.open(window), tokens=tokens, attention=(pairs[3], pairs[0]))])
     assert whole.attention is not None
     assert some.attention is not None
     assert whole.attention.shape == (len(pairs), 4, spec.n_audio_ctx)
@@ -570,8 +575,8 @@ def test_attention_scores_are_those_before_the_softmax(backend: Backend) -> None
 def part_logits(
     backend: Backend, window: WindowId, tokens: tuple[int, ...], within: tuple[int, int] | None
 ) -> FloatArray:
-    (result,) = backend.step(
-        [RowStep(row=backend.open(window), tokens=tokens, logits_at=(len(tokens) - 1,), within=within)]
+    (result,) = step_rows(
+        backend, [RowStep(row=backend.open(window), tokens=tokens, logits_at=(len(tokens) - 1,), within=within)]
     )
     assert result.logits is not None
     logits: FloatArray = result.logits[0]
@@ -600,7 +605,7 @@ def test_rows_over_parts_in_company_equal_rows_alone_to_the_last_bit(backend: Ba
     window, tokens = window_of(backend), tokens_of(backend, 2)
     parts = (None, (0, 500), (32, 500), (0, 500), (1024, 1500), None)
     steps = [RowStep(row=backend.open(window), tokens=tokens, logits_at=(1,), within=part) for part in parts]
-    for part, found in zip(parts, backend.step(steps), strict=True):
+    for part, found in zip(parts, step_rows(backend, steps), strict=True):
         assert found.logits is not None
         assert found.logits[0].tobytes() == part_logits(backend, window, tokens, part).tobytes()
 
@@ -786,8 +791,8 @@ def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend) -
     for (shape, now), choice, (tokens, logits) in itertools.product(shapes.items(), choices, rows):
         vote_from = begin if shape != "anywhere" else None
         constraint = Constraint(IdRanges(range(0, n_vocab, 3)), now=now, vote_from=vote_from)
-        (found,) = backend.step(
-            [RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint)]
+        (found,) = step_rows(
+            backend, [RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint)]
         )
         changed = logits.copy()
         ids, logprobs = choose(constrain(changed, constraint), changed, choice)
@@ -807,3 +812,98 @@ def test_id_ranges_hold_exactly_their_ids(ids: list[int]) -> None:
     assert [one for start, stop in made.ranges for one in range(start, stop)] == sorted(set(ids))
     assert all(first[1] < second[0] for first, second in zip(made.ranges, made.ranges[1:], strict=False))
     assert all((one in made) == (one in set(ids)) for one in range(62))
+
+
+@every_backend
+@pytest.mark.parametrize("n_before", [0, 3])
+def test_choices_at_several_positions_are_those_of_as_many_steps(backend: Backend, n_before: int) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, n_before + 6)
+    n_vocab = backend.spec.n_vocab
+    under = [Constraint(IdRanges(range(0, n_vocab, 2 + i)), ((5 * i, 40 * i),), n_vocab - 1501) for i in range(6)]
+    together, singly = backend.open(window), backend.open(window)
+    if n_before:
+        step_rows(backend, [RowStep(row=one, tokens=tokens[:n_before]) for one in (together, singly)])
+    other = RowStep(row=backend.open(window), tokens=tokens_of(backend, 4, seed=9), choice=Top(3))
+    new = tokens[n_before:]
+    step = RowStep(
+        row=together, tokens=new, choice=Best(), constraint=under[5], earlier=tuple(enumerate(under[:5]))
+    )  # fmt: skip
+    _, found = step_rows(backend, [other, step])
+    single = [
+        step_rows(backend, [RowStep(row=singly, tokens=(token,), choice=Best(), constraint=constraint)])[0]
+        for token, constraint in zip(new, under, strict=True)
+    ]
+    assert found.ids == tuple(one.ids[0] for one in single)
+    assert found.logprobs == tuple(one.logprobs[0] for one in single)
+    assert backend.length(together) == backend.length(singly) == len(tokens)
+
+
+@every_backend
+def test_some_positions_may_be_without_a_choice(backend: Backend) -> None:
+    window, tokens = window_of(backend), tokens_of(backend, 5)
+    step = RowStep(row=backend.open(window), tokens=tokens, earlier=((1, Constraint()), (3, Constraint())))
+    (found,) = step_rows(backend, [step])
+    row = backend.open(window)
+    first, second = (
+        step_rows(backend, [RowStep(row=row, tokens=part, choice=Best())])[0] for part in (tokens[:2], tokens[2:4])
+    )
+    assert found.ids == first.ids + second.ids
+    assert found.logprobs == pytest.approx(first.logprobs + second.logprobs, abs=1e-3)
+    assert backend.length(step.row) == 5
+
+
+@every_backend
+def test_several_choices_are_of_the_best_in_order_and_alone(backend: Backend) -> None:
+    row, free = backend.open(window_of(backend)), Constraint()
+    for wrong in (
+        RowStep(row=row, tokens=(1, 2, 3), choice=Top(2), earlier=((0, free),)),
+        RowStep(row=row, tokens=(1, 2, 3), choice=Draw(1.0, (0.5,)), earlier=((0, free),)),
+        RowStep(row=row, tokens=(1, 2, 3), choice=Best(), earlier=((1, free), (0, free))),
+        RowStep(row=row, tokens=(1, 2, 3), choice=Best(), earlier=((1, free), (1, free))),
+        RowStep(row=row, tokens=(1, 2, 3), choice=Best(), earlier=((0, free),), logits_at=(0,)),
+        RowStep(row=row, tokens=(1, 2, 3), choice=Best(), earlier=((0, free),), attention=((0, 0),)),
+        RowStep(row=row, tokens=(1, 2, 3), earlier=((3, free),)),
+        RowStep(row=row, tokens=(1, 2, 3), earlier=((-1, free),)),
+    ):
+        with pytest.raises(BackendError):
+            step_rows(backend, [wrong])
+        assert backend.length(row) == 0
+
+
+@st.composite
+def row_steps(draw: st.DrawFn, row: int) -> RowStep:
+    tokens = tuple(draw(st.lists(st.integers(0, 99), min_size=1, max_size=6)))
+    last = len(tokens) - 1
+    choice = draw(st.none() | choices)
+    several = choice is None or choice == Best()
+    earlier = draw(st.lists(st.integers(0, last - 1), unique=True).map(sorted)) if several and last else []
+    probes = draw(st.lists(st.builds(Probe, st.integers(0, last), st.tuples(st.integers(0, 99))), max_size=2))
+    return RowStep(
+        row=RowId(row), tokens=tokens, choice=choice,
+        constraint=draw(constraints(100)) if choice is not None else Constraint(),
+        earlier=tuple((at, draw(constraints(100))) for at in earlier),
+        probes=tuple(probes) if not earlier else (),
+        within=draw(st.none() | st.just((32, 64))),
+    )  # fmt: skip
+
+
+def _plain(step: RowStep) -> object:
+    """Return what a step says, its sets of ids by what is in them."""
+    said = [(at, choice, one.permanent.ranges, one.now, one.vote_from) for at, choice, one in step.choices]
+    return step.row, step.tokens, said, step.extras
+
+
+@given(data=st.data(), n=st.integers(0, 5))
+def test_a_step_as_arrays_says_what_its_rows_say(data: st.DataObject, n: int) -> None:
+    steps = [data.draw(row_steps(row)) for row in range(n)]
+    again = steps_of(batch_of(steps))
+    assert [_plain(one) for one in again] == [_plain(one) for one in steps]
+    results = [
+        RowResult(ids=tuple(range(k, k + n)), logprobs=tuple(-0.5 * i for i in range(n)))
+        for k, n in ((i, sum(_n_ids(choice) for _, choice, _ in one.choices)) for i, one in enumerate(steps))
+    ]
+    assert results_of(batch_of(steps), answers_of(results)) == results
+
+
+def _n_ids(choice: Choice) -> int:
+    return choice.n if isinstance(choice, Top) else len(choice.uniforms) if isinstance(choice, Draw) else 1

@@ -27,11 +27,10 @@ from stapes.backends.base import (
     IdRanges,
     Probe,
     RowId,
-    RowResult,
-    RowStep,
     Top,
 )
 from stapes.backends.numpy.backend import NumpyBackend
+from stapes.backends.rowwise import RowResult, RowStep, step_rows
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError
 from stapes.options import PRECISIONS
@@ -110,7 +109,7 @@ def numbers_of(backend: Backend, lengths: tuple[int, ...] = (40, 1, 1)) -> tuple
     rows = [backend.open(window) for window in (first, second, first)]
     results: list[RowResult] = []
     for n in lengths:
-        results += backend.step([everything(spec, row, tokens_of(spec, n, seed=n + row)) for row in rows])
+        results += step_rows(backend, [everything(spec, row, tokens_of(spec, n, seed=n + row)) for row in rows])
     logits = [one.logits for one in results if one.logits is not None]
     scores = [one.attention.ravel() for one in results if one.attention is not None]
     return np.concatenate(logits), np.concatenate(scores)
@@ -121,7 +120,7 @@ def bits_of(backend: Backend) -> bytes:
 
 
 def logits_after(backend: Backend, row: RowId, tokens: tuple[int, ...]) -> bytes:
-    (result,) = backend.step([RowStep(row=row, tokens=tokens, logits_at=(len(tokens) - 1,))])
+    (result,) = step_rows(backend, [RowStep(row=row, tokens=tokens, logits_at=(len(tokens) - 1,))])
     assert result.logits is not None
     return result.logits.tobytes()
 
@@ -213,13 +212,13 @@ def test_tokens_at_once_equal_one_by_one_to_the_last_bit(name: str, isa: str, pr
         spec = backend.spec
         (window,) = backend.encode(mels(spec, 1))
         tokens = tokens_of(spec, 70)
-        (whole,) = backend.step([everything(spec, backend.open(window), tokens)])
+        (whole,) = step_rows(backend, [everything(spec, backend.open(window), tokens)])
         assert whole.logits is not None
         assert whole.attention is not None
         for sizes in ((1,) * 70, (*range(2, 12), 5), (31, 1, 1, 1, 36), (32, 32, 6), (33, 37)):
             row, done = backend.open(window), 0
             for n in sizes:
-                (part,) = backend.step([everything(spec, row, tokens[done : done + n])])
+                (part,) = step_rows(backend, [everything(spec, row, tokens[done : done + n])])
                 assert part.logits is not None
                 assert part.attention is not None
                 assert part.logits.tobytes() == whole.logits[done : done + n].tobytes()
@@ -256,14 +255,14 @@ def test_a_fork_and_its_source_go_their_own_ways(precision: str, length: int) ->
             return found
 
         row = backend.open(window)
-        backend.step([RowStep(row=row, tokens=past)])
+        step_rows(backend, [RowStep(row=row, tokens=past)])
         fork = backend.fork(row)
         # Both write the same position, by turns and then together.
         assert logits_after(backend, row, (5,)) == alone(5)
         assert logits_after(backend, fork, (6,)) == alone(6)
         assert logits_after(backend, row, (7,)) == alone(5, 7)
         assert logits_after(backend, fork, (8,)) == alone(6, 8)
-        results = backend.step([RowStep(row=one, tokens=(9,), logits_at=(0,)) for one in (fork, row)])
+        results = step_rows(backend, [RowStep(row=one, tokens=(9,), logits_at=(0,)) for one in (fork, row)])
         for result, tokens in zip(results, ((6, 8, 9), (5, 7, 9)), strict=True):
             assert result.logits is not None
             assert result.logits.tobytes() == alone(*tokens)
@@ -279,7 +278,7 @@ def test_cutting_off_anywhere_leaves_no_trace(precision: str, kept: int) -> None
         (window,) = backend.encode(mels(spec, 1))
         tokens = tokens_of(spec, 80)
         row = backend.open(window)
-        backend.step([RowStep(row=row, tokens=tokens)])
+        step_rows(backend, [RowStep(row=row, tokens=tokens)])
         fork = backend.fork(row)
         after_all = logits_after(backend, backend.fork(row), (4,))
         backend.truncate(row, kept)
@@ -297,13 +296,13 @@ def test_many_forks() -> None:
         (window,) = backend.encode(mels(spec, 1))
         past = tokens_of(spec, 40)
         row = backend.open(window)
-        backend.step([RowStep(row=row, tokens=past)])
+        step_rows(backend, [RowStep(row=row, tokens=past)])
         forks = [row]
         for i in range(60):  # of each other too
             forks.append(backend.fork(forks[i // 2]))
         for later in range(3):
             steps = [RowStep(row=one, tokens=(i + later,), logits_at=(0,)) for i, one in enumerate(forks)]
-            results = backend.step(steps)
+            results = step_rows(backend, steps)
         for i in (0, 1, 30, 60):
             logits = results[i].logits
             assert logits is not None
@@ -318,18 +317,18 @@ def test_the_whole_context_is_used_and_no_more(precision: str) -> None:
         row, other = backend.open(window), backend.open(window)
         tokens = tokens_of(backend.spec, n_ctx)
         at_once = logits_after(backend, row, tokens)
-        backend.step([RowStep(row=other, tokens=tokens[:-1])])
+        step_rows(backend, [RowStep(row=other, tokens=tokens[:-1])])
         assert logits_after(backend, other, tokens[-1:]) == at_once
         for full in (row, other):
             with pytest.raises(BackendError, match=str(n_ctx)):
-                backend.step([RowStep(row=full, tokens=(1,))])
+                step_rows(backend, [RowStep(row=full, tokens=(1,))])
         with pytest.raises(BackendError):
-            backend.step([RowStep(row=backend.open(window), tokens=(1,) * (n_ctx + 1))])
+            step_rows(backend, [RowStep(row=backend.open(window), tokens=(1,) * (n_ctx + 1))])
 
 
 def test_nothing_to_do() -> None:
     with opened() as backend:
-        assert backend.step([]) == []
+        assert step_rows(backend, []) == []
         assert backend.encode(mels(backend.spec, 0)) == []
 
 
@@ -355,7 +354,7 @@ def test_windows_that_are_given_back_are_used_again_without_a_trace() -> None:
 def test_heads_may_be_asked_for_twice_and_in_any_order() -> None:
     with opened() as backend:
         row = backend.open(backend.encode(mels(backend.spec, 1))[0])
-        (result,) = backend.step([RowStep(row=row, tokens=(1, 2, 3), attention=((1, 0), (0, 1), (1, 0)))])
+        (result,) = step_rows(backend, [RowStep(row=row, tokens=(1, 2, 3), attention=((1, 0), (0, 1), (1, 0)))])
         assert result.attention is not None
         assert result.attention[0].any()
         assert np.array_equal(result.attention[2], result.attention[0])
@@ -368,7 +367,7 @@ def test_choices_at_their_ends() -> None:
 
         def chosen(choice: Best | Draw | Top, **constraint: Any) -> RowResult:
             steps = [RowStep(row=backend.open(window), tokens=(1,), choice=choice, constraint=Constraint(**constraint))]
-            return backend.step(steps)[0]
+            return step_rows(backend, steps)[0]
 
         assert sorted(chosen(Top(spec.n_vocab + 9)).ids) == list(range(spec.n_vocab))
         assert chosen(Draw(1.0, ())).ids == ()
@@ -420,12 +419,12 @@ def choices_of(backend: NativeBackend, *, in_full: bool) -> list[tuple[tuple[int
     (window,) = backend.encode(mels(spec, 1))
     for seed in range(12):
         row = backend.open(window)
-        backend.step([RowStep(row=row, tokens=tokens_of(spec, 3, seed))])
+        step_rows(backend, [RowStep(row=row, tokens=tokens_of(spec, 3, seed))])
         for choice in (Best(), Top(6), Top(spec.n_vocab)):
             for constraint in constraints_of(spec):
                 fork, looked = backend.fork(row), (0,) if in_full else ()
                 step = RowStep(row=fork, tokens=(seed,), choice=choice, constraint=constraint, logits_at=looked)
-                (result,) = backend.step([step])
+                (result,) = step_rows(backend, [step])
                 found.append((result.ids, result.logprobs))
                 backend.close(fork)
     return found
@@ -460,9 +459,9 @@ def test_a_row_s_choice_does_not_depend_on_who_looks_beside_it(isa: str) -> None
                 step(None, 4), step(Best(), 5, probes=(Probe(0, (3, 1)),)), step(Best(), 6), step(Top(3), 7),
             ]  # fmt: skip
 
-        together = backend.step(company())
+        together = step_rows(backend, company())
         for one, result in zip(company(), together, strict=True):
-            (alone,) = backend.step([one])
+            (alone,) = step_rows(backend, [one])
             assert (alone.ids, alone.logprobs) == (result.ids, result.logprobs)
 
 
@@ -509,7 +508,7 @@ def test_a_window_that_is_no_sound_spoils_no_other(name: str, isa: str, precisio
         tokens = tokens_of(spec, 9)
         alone = logits_after(backend, backend.open(healthy), tokens)
         rows = [backend.open(window) for window in (poisoned, healthy)]
-        results = backend.step([everything(spec, row, tokens) for row in rows])
+        results = step_rows(backend, [everything(spec, row, tokens) for row in rows])
         assert all(0 <= one < spec.n_vocab for result in results for one in result.ids)
         assert results[1].logits is not None
         assert results[1].logits[-1:].tobytes() == alone
@@ -529,7 +528,7 @@ def test_a_spoilt_window_leaves_nothing_behind(name: str, isa: str, precision: s
         with opened(name, precision, isa=isa) as backend:
             (spoilt,) = backend.encode(np.full_like(mels(backend.spec, 1), poison))
             row = backend.open(spoilt)
-            backend.step([everything(backend.spec, row, tokens_of(backend.spec, 99))])
+            step_rows(backend, [everything(backend.spec, row, tokens_of(backend.spec, 99))])
             backend.close(row)
             backend.release(spoilt)
             row = backend.open(backend.encode(mels(backend.spec, 1))[0])
@@ -547,7 +546,7 @@ def test_weights_that_are_no_numbers_end_nothing(isa: str, precision: str, poiso
     with opened(precision=precision, isa=isa, checkpoint=dataclasses.replace(healthy, tensors=tensors)) as backend:
         row = backend.open(backend.encode(mels(backend.spec, 1))[0])
         for choice in (Best(), Top(5), Draw(0.5, (0.1, 0.9))):
-            (result,) = backend.step([RowStep(row=row, tokens=(1, 2), choice=choice, probes=(Probe(0, (3,)),))])
+            (result,) = step_rows(backend, [RowStep(row=row, tokens=(1, 2), choice=choice, probes=(Probe(0, (3,)),))])
             assert all(0 <= one < backend.spec.n_vocab for one in result.ids)
 
 
@@ -643,7 +642,7 @@ def test_a_forked_child_goes_on_with_its_parent_s_backend() -> None:
     with opened("36", threads=3) as backend:
         (window,) = backend.encode(mels(backend.spec, 1))
         row, tokens = backend.open(window), tokens_of(backend.spec, 40)
-        backend.step([RowStep(row=row, tokens=tokens)])
+        step_rows(backend, [RowStep(row=row, tokens=tokens)])
         theirs, ours = context.Pipe(duplex=False)
 
         def go_on() -> None:

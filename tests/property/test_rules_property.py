@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stapes.backends.base import Best, Draw, FloatArray, RowResult, RowStep, Top, WindowId
+from stapes.backends.base import BEST, DRAW, TOP, FloatArray, StepAnswers, StepBatch, WindowId
+from stapes.backends.batch import step_one
 from stapes.backends.sampling import constrain
 from stapes.decoding.rows import Candidate, rank
 from stapes.decoding.rules import DecodingRules
@@ -103,7 +104,7 @@ class RememberingBackend(ScriptedBackend):
         self.talk = talk or babbling(seed, TOKENIZER, mean_length=mean_length)
         super().__init__(SPEC, self.talk)
         self.sound = 0
-        self.kinds: set[type] = set()
+        self.methods: set[int] = set()
         self.uniforms: list[float] = []
         self.most_rows = 0
 
@@ -113,11 +114,11 @@ class RememberingBackend(ScriptedBackend):
         self.sound = self.handles.window(window)
         return window
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        self.kinds.update(type(one.choice) for one in steps)
-        self.uniforms += [u for one in steps if isinstance(one.choice, Draw) for u in one.choice.uniforms]
-        self.most_rows = max(self.most_rows, len(steps))
-        return super().step(steps)
+    def step(self, batch: StepBatch) -> StepAnswers:
+        self.methods.update(batch.methods.tolist())
+        self.uniforms += batch.uniforms.tolist()
+        self.most_rows = max(self.most_rows, len(batch.rows))
+        return super().step(batch)
 
 
 def decode(
@@ -129,9 +130,8 @@ def decode(
     decoder = WindowDecoder(backend, window, setting, prompt, random_key=(0, 0))
     n_steps = 0
     while decoder.result is None and n_steps != stop_after:
-        steps = decoder.steps()
-        assert steps, "a window without a result has something to do"
-        decoder.accept(backend.step(steps))
+        assert decoder.load().rows, "a window without a result has something to do"
+        decoder.accept(step_one(backend, decoder))
         n_steps += 1
         assert n_steps <= 449 * len(options.search.temperature), "it does not end"
     decoder.close()
@@ -221,7 +221,7 @@ def test_greedy_takes_the_best_at_every_position(seed: int) -> None:
             break
         tokens.append(best)
     assert result.tokens == tuple(tokens)
-    assert backend.kinds == {Best}
+    assert backend.methods == {BEST}
 
 
 @settings(max_examples=20, deadline=None)
@@ -238,18 +238,18 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keywords", "kinds", "rows"),
+    ("keywords", "method", "rows"),
     [
-        ({"temperature": 0.0, "best_of": 5}, {Best}, 1),
-        ({"temperature": 0.5, "best_of": 5, "beam_size": 3}, {Draw}, 5),
-        ({"temperature": 0.5}, {Draw}, 1),
-        ({"temperature": 0.0, "beam_size": 3}, {Top}, 3),
+        ({"temperature": 0.0, "best_of": 5}, BEST, 1),
+        ({"temperature": 0.5, "best_of": 5, "beam_size": 3}, DRAW, 5),
+        ({"temperature": 0.5}, DRAW, 1),
+        ({"temperature": 0.0, "beam_size": 3}, TOP, 3),
     ],
 )
-def test_beams_only_at_zero_and_samples_only_above(keywords: dict[str, object], kinds: set[type], rows: int) -> None:
+def test_beams_only_at_zero_and_samples_only_above(keywords: dict[str, object], method: int, rows: int) -> None:
     backend = RememberingBackend(3, 40.0)
     decode(backend, {**keywords, "sample_len": 12}, ())
-    assert backend.kinds == kinds
+    assert backend.methods == {method}
     assert backend.most_rows == rows
 
 

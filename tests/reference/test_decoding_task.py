@@ -14,6 +14,7 @@ import pytest
 from stapes.audio.mel import LogMel
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray
+from stapes.backends.batch import step_one
 from stapes.decoding.window import WindowDecoder, WindowSetting
 from stapes.options import TranscribeOptions
 from stapes.recording.base import TaskInputs
@@ -133,8 +134,8 @@ def by_us(n_vocab: int, script: TokenScript, keywords: dict[str, Any], key: tupl
     (window,) = backend.encode(np.zeros((1, spec.n_mels, 2 * spec.n_audio_ctx), np.float32))
     setting = WindowSetting.make(spec, tokenizer, options, options.speech.language_code)
     decoder = WindowDecoder(backend, window, setting, prompt, random_key=key)
-    while steps := decoder.steps():
-        decoder.accept(backend.step(steps))
+    while decoder.result is None:
+        decoder.accept(step_one(backend, decoder))
     backend.release(window)
     assert backend.n_open == 0
     assert decoder.result is not None
@@ -434,7 +435,7 @@ def our_transcript(script: TokenScript, content_frames: int, keywords: dict[str,
     while not task.done:
         if task.needs_window:
             task.attach(backend.encode(task.mel()[None])[0])
-        task.accept(backend.step(task.steps()))
+        task.accept(step_one(backend, task))
     assert backend.n_open == 0
     return task.transcript()
 

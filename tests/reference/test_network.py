@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from stapes.audio.mel import N_FRAMES
-from stapes.backends.base import FloatArray, RowStep, WindowId
+from stapes.backends.base import FloatArray, WindowId
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.numpy.kernels import gelu, layer_norm
+from stapes.backends.rowwise import RowStep, step_rows
 from stapes.engine.engine import Engine
 from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
 from tests.reference.both import (
@@ -73,7 +74,7 @@ def our_logits(backend: NumpyBackend, window: WindowId, parts: list[tuple[int, .
     """Feed a row part by part, and give the logits of all its positions."""
     row = backend.open(window)
     steps = [RowStep(row=row, tokens=part, logits_at=tuple(range(len(part)))) for part in parts]
-    logits = [backend.step([one])[0].logits for one in steps]
+    logits = [step_rows(backend, [one])[0].logits for one in steps]
     backend.close(row)
     return np.concatenate(logits)  # type: ignore[arg-type]
 
@@ -138,7 +139,7 @@ def test_cross_attention_scores_are_equal_for_every_head(model):
 
     (window,) = backend.encode(mel[None])
     whole = backend.open(window)
-    ours = backend.step([RowStep(row=whole, tokens=tokens, attention=ALL_HEADS)])[0].attention
+    ours = step_rows(backend, [RowStep(row=whole, tokens=tokens, attention=ALL_HEADS)])[0].attention
     backend.close(whole)
     backend.release(window)
     assert ours is not None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stapes.backends.base import FloatArray
+from stapes.backends.batch import step_one
 from stapes.backends.numerics import alignment_cost, dtw_path, median_filter, token_columns
 from stapes.options import TranscribeOptions, Words
 from stapes.recording import loop as our_loop
@@ -160,7 +161,7 @@ def test_a_window_is_aligned_as_by_the_reference(n_vocab, language, text, n_fram
         return
     setting = AlignmentSetting.make(backend.spec, tokenizer, heads, language, "transcribe", 3000)
     aligner = WindowAligner(backend, window, setting, tokens, n_frames)
-    aligner.accept(backend.step(aligner.steps()))
+    aligner.accept(step_one(backend, aligner))
     backend.release(window)
     assert aligner.result is not None
     ours = aligner.result.words

@@ -64,6 +64,7 @@ HEAVY = (
 PARTS_OF_NO_BACKEND = (
     "stapes.backends",
     "stapes.backends.base",
+    "stapes.backends.batch",
     "stapes.backends.numerics",
     "stapes.backends.resources",
 )

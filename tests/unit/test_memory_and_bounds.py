@@ -10,6 +10,7 @@ import pytest
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
 from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
+from stapes.backends.batch import step_one
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job, SegmentStream
@@ -146,12 +147,11 @@ def test_an_alignment_takes_what_is_counted_for_it() -> None:
     setting = AlignmentSetting.make(checkpoint.spec, tokenizer, heads, "en", "transcribe", N_FRAMES)
     (window,) = backend.encode(np.zeros((1, 80, N_FRAMES), np.float32))
     aligner = WindowAligner(backend, window, setting, [*range(200, 300)], N_FRAMES)
-    (step,) = aligner.steps()
-    counted = step.answer_bytes(checkpoint.spec)
+    counted = aligner.load().answer_bytes
     assert counted == alignment_bytes(checkpoint.spec, setting.heads, 100) - 4 * 5 * checkpoint.spec.n_vocab
     tracemalloc.start()
     try:
-        aligner.accept(backend.step([step]))
+        aligner.accept(step_one(backend, aligner))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -21,7 +21,7 @@ import pytest
 
 from stapes.audio.load import load_audio
 from stapes.audio.pcm import recording_of_array
-from stapes.backends.base import FloatArray, RowResult, WindowId
+from stapes.backends.base import FloatArray, StepAnswers, StepBatch, WindowId
 from stapes.backends.native.library import is_built
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
@@ -82,9 +82,9 @@ class HeldBackend(ScriptedBackend):
         self._stop("encode")
         return super().encode(mel)
 
-    def step(self, steps: Any) -> list[RowResult]:
+    def step(self, batch: StepBatch) -> StepAnswers:
         self._stop("step")
-        return super().step(steps)
+        return super().step(batch)
 
 
 def engine_on(backend: Any) -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stapes.backends.batch import StepBuilder, StepLoad, step_one
 from stapes.recording.language.question import LanguageQuestion
 from stapes.recording.passes import WindowSlot, run_pass
 from stapes.results import LanguageGuess
@@ -28,10 +29,10 @@ def test_a_question_is_answered_once_and_the_window_stays() -> None:
     hand, backend = hand_and_backend()
     for _ in range(2):  # another one over the same window
         hand.begin(LanguageQuestion(backend, hand.window, TOKENIZER, CODES))
-        guess = hand.accept(backend.step(hand.steps()))
+        guess = hand.accept(step_one(backend, hand))
         assert guess is not None
         assert (guess.language, set(guess.probabilities)) == ("en", set(CODES))
-        assert hand.steps() == []
+        assert hand.load() == StepLoad()
         assert (hand.is_there, backend.n_open) == (True, 1)
     hand.release()
     assert (hand.is_there, backend.n_open) == (False, 0)
@@ -44,14 +45,16 @@ def test_rows_and_window_are_given_back_in_the_middle(n_releases: int) -> None:
     assert backend.n_open == 2
     for _ in range(n_releases):
         hand.release()
-    assert (hand.is_there, hand.steps(), backend.n_open) == (False, [], 0)
+    assert (hand.is_there, hand.load().rows, backend.n_open) == (False, 0, 0)
 
 
 def test_a_question_about_a_part_is_asked_of_that_part() -> None:
     hand, backend = hand_and_backend()
     hand.begin(LanguageQuestion(backend, hand.window, TOKENIZER, CODES, (640, 1000)))
-    (step,) = hand.steps()
-    assert step.within == (320, 500)
+    step = StepBuilder()
+    hand.add_to(step)
+    extras = step.build().extras[0]
+    assert extras.within == (320, 500)
     hand.release()
 
 

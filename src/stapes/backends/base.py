@@ -12,7 +12,7 @@ step, never on other windows: float sums run in the same order whatever the batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
@@ -97,6 +97,8 @@ class Top:
 
 
 Choice = Best | Draw | Top
+#: the same in `StepBatch.methods`
+BEST, DRAW, TOP = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +126,23 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowStep:
-    """What one row does in a step: take new tokens, then answer.
+class RowExtras:
+    """Outputs of a row beside its choices; most rows have none.
 
-    row: an open row; no row may stand twice in one step.
-    tokens: at least one new token; rows of a step may bring different numbers.
-    choice, constraint: how to choose the token after the last one given; without a choice, nothing is chosen.
-    probes: single logits wanted.   logits_at: positions (indices into `tokens`) whose whole logits are wanted.
-    attention: (layer, head) pairs whose cross-attention scores are wanted.
-    within: the part of its window that it attends to, in encoder positions, half-open; the first is a multiple of
+    probes: single logits wanted.   logits_at: positions (indices into the row's new tokens) whose whole logits are
+    wanted.   attention: (layer, head) pairs whose cross-attention scores are wanted.
+    within: the part of its window that the row attends to, in encoder positions, half-open; the first is a multiple of
     PART_POSITIONS. None: all. What is outside is as if it had not been encoded; attention is asked for of all only.
     """
 
-    row: RowId
-    tokens: tuple[int, ...]
-    choice: Choice | None = None
-    constraint: Constraint = field(default_factory=Constraint)
     probes: tuple[Probe, ...] = ()
     logits_at: tuple[int, ...] = ()
     attention: tuple[tuple[int, int], ...] = ()
     within: tuple[int, int] | None = None
 
-    def answer_bytes(self, spec: ModelSpec) -> int:
-        """Return what its answers take in memory while the step lasts."""
-        return answer_bytes(spec, len(self.probes) + len(self.logits_at), len(self.attention) * len(self.tokens))
+    def answer_bytes(self, spec: ModelSpec, n_tokens: int) -> int:
+        """Return what the answers to a row with `n_tokens` new tokens take in memory while the step lasts."""
+        return answer_bytes(spec, len(self.probes) + len(self.logits_at), len(self.attention) * n_tokens)
 
 
 def answer_bytes(spec: ModelSpec, n_positions: int, n_scores: int) -> int:
@@ -158,20 +153,64 @@ def answer_bytes(spec: ModelSpec, n_positions: int, n_scores: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowResult:
-    """What one row gives back.
+class ExtraAnswers:
+    """The answers to a row's extras.
 
-    ids, logprobs: the chosen ids with their log-probabilities: log-softmax after the constraint, vote included,
-    never divided by a temperature. In int8 the logarithm of its sum may be off by 0.01 beside the logits it gives.
     logits: (positions, n_vocab) float32, or None.   attention: (pairs, tokens, n_audio_ctx) float32: scaled scores
     before the softmax, or None.
     """
 
-    ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
     probes: tuple[ProbeResult, ...] = ()
     logits: FloatArray | None = None
     attention: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatch:
+    """One step of n rows with t new tokens and c choices, as arrays. `StepBuilder` makes it.
+
+    rows: (n,) open rows, each once.   tokens: (t,) new tokens, row after row, at least one for each.
+    token_ends: (n,) where each row's tokens end in `tokens`.
+    choice_rows: (c,) whose choice it is, an index into `rows`, ascending.
+    choice_positions: (c,) after which of the row's new tokens. A row may have several choices, in ascending order, if
+    all of them are BEST: they are what as many steps of one token would choose.
+    methods, n_chosen, temperatures: (c,) BEST, DRAW or TOP; how many ids; of a draw.
+    uniforms: numbers of all draws, in order.
+    permanents: sets of forbidden ids; permanent_of: (c,) which of them is the choice's.
+    now: (m, 2) forbidden ranges of ids, half-open; now_ends: (c,) where each choice's end.
+    vote_from: (c,) as in `Constraint`; -1: no vote.
+    extras: of some rows, by index.
+    """
+
+    rows: npt.NDArray[np.int64]
+    tokens: IntArray
+    token_ends: IntArray
+    choice_rows: IntArray
+    choice_positions: IntArray
+    methods: IntArray
+    n_chosen: IntArray
+    temperatures: npt.NDArray[np.float64]
+    uniforms: npt.NDArray[np.float64]
+    permanents: tuple[IdRanges, ...]
+    permanent_of: IntArray
+    now: IntArray
+    now_ends: IntArray
+    vote_from: IntArray
+    extras: Mapping[int, RowExtras]
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswers:
+    """What a step gives.
+
+    ids, logprobs: (sum of n_chosen,) of all choices, in order: int32, and float32 log-softmax after the constraint,
+    vote included, never divided by a temperature. In int8 the logarithm of its sum may be off by 0.01 beside the
+    logits it gives.   extras: for each row that asked for some, by index.
+    """
+
+    ids: IntArray
+    logprobs: FloatArray
+    extras: Mapping[int, ExtraAnswers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +271,7 @@ class Backend(Protocol):
     def shut_down(self) -> None:
         """End threads and give all memory back; no call may follow."""
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        """Advance rows by their new tokens; return results in the same order.
+    def step(self, batch: StepBatch) -> StepAnswers:
+        """Advance rows by their new tokens, and answer.
         Raises BackendError if a row would exceed n_text_ctx, stands twice, or a token is outside the vocabulary.
         """

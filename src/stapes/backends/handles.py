@@ -6,11 +6,23 @@ The backend knows what the memory of a window or a row is; this file checks that
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stapes.backends.base import PART_POSITIONS, FloatArray, LogMelKernel, RowId, RowStep, TokenColumnsKernel, WindowId
+import numpy as np
+
+from stapes.backends.base import (
+    BEST,
+    PART_POSITIONS,
+    FloatArray,
+    IntArray,
+    LogMelKernel,
+    RowExtras,
+    RowId,
+    StepBatch,
+    TokenColumnsKernel,
+    WindowId,
+)
 from stapes.backends.numerics import log10_mel, token_columns
 from stapes.checkpoint.base import ModelSpec
 from stapes.errors import BackendError
@@ -106,42 +118,67 @@ class Handles(Generic[Memory, Cache]):
         if mel.ndim != 3 or mel.shape[1:] != expected:
             raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
 
-    def check_steps(self, steps: Sequence[RowStep]) -> None:
-        """Refuse a step before anything of it is done."""
-        if len({one.row for one in steps}) != len(steps):
+    def check(self, batch: StepBatch) -> list[Row[Cache]]:
+        """Return a step's rows. Refuses a step before any of it is done: native code would read other memory."""
+        spec, rows = self._spec, [self.row(row) for row in batch.rows.tolist()]
+        if len(set(map(id, rows))) != len(rows):
             raise BackendError("a row stands twice in one step")
-        for one in steps:
-            held = self.row(one.row).length
-            if not one.tokens:
-                raise BackendError(f"row {one.row} brings no token")
-            if held + len(one.tokens) > self._spec.n_text_ctx:
-                raise BackendError(f"row {one.row} would exceed {self._spec.n_text_ctx} tokens")
-            if not 0 <= min(one.tokens) <= max(one.tokens) < self._spec.n_vocab:
-                raise BackendError(f"row {one.row} brings an id outside 0 to {self._spec.n_vocab - 1}")
-            self._check_questions(one)
+        counts = np.diff(batch.token_ends, prepend=0)
+        after = [row.length + n for row, n in zip(rows, counts.tolist(), strict=True)]
+        if rows and counts.min() < 1:
+            raise BackendError(f"row {batch.rows[counts.argmin()]} brings no token")
+        if rows and max(after) > spec.n_text_ctx:
+            raise BackendError(f"row {batch.rows[np.argmax(after)]} would exceed {spec.n_text_ctx} tokens")
+        if len(batch.tokens) and not 0 <= batch.tokens.min() <= batch.tokens.max() < spec.n_vocab:
+            raise BackendError(f"a row brings an id outside 0 to {spec.n_vocab - 1}")
+        self._check_choices(batch, counts)
+        for index, extras in batch.extras.items():
+            _check_extras(spec, int(batch.rows[index]), int(counts[index]), extras)
+        return rows
 
-    def _check_questions(self, step: RowStep) -> None:
-        """Refuse positions, ids and heads that do not exist: a native backend would read other memory."""
-        spec = self._spec
-        positions = (*step.logits_at, *(probe.position for probe in step.probes))
-        if any(not 0 <= position < len(step.tokens) for position in positions):
-            raise BackendError(f"row {step.row} asks for a position outside its {len(step.tokens)} new tokens")
-        ids = [one for probe in step.probes for one in probe.ids]
-        if any(probe.below is not None and not 0 < probe.below <= spec.n_vocab for probe in step.probes):
-            raise BackendError(f"row {step.row} measures against ids below none of 1 to {spec.n_vocab}")
-        forbidden = step.constraint.permanent.array
-        if ids and not 0 <= min(ids) <= max(ids) < spec.n_vocab:
-            raise BackendError(f"row {step.row} asks for an id outside 0 to {spec.n_vocab - 1}")
-        if len(forbidden) and not 0 <= forbidden[0] <= forbidden[-1] < spec.n_vocab:
-            raise BackendError(f"row {step.row} forbids an id outside 0 to {spec.n_vocab - 1}")
-        border = step.constraint.vote_from
-        if border is not None and not 0 <= border <= spec.n_vocab:
-            raise BackendError(f"row {step.row} votes from id {border}, outside 0 to {spec.n_vocab}")
-        first, end = step.within or (0, spec.n_audio_ctx)
-        if not 0 <= first < end <= spec.n_audio_ctx or first % PART_POSITIONS or (step.within and step.attention):
-            raise BackendError(f"row {step.row} cannot attend to positions {first} to {end} of its window alone")
-        if any(not (0 <= layer < spec.n_text_layer and 0 <= head < spec.n_text_head) for layer, head in step.attention):
-            raise BackendError(f"row {step.row} asks for a head that is not there")
+    def _check_choices(self, batch: StepBatch, counts: IntArray) -> None:
+        spec, owners, positions = self._spec, batch.choice_rows, batch.choice_positions
+        if not len(owners):
+            return
+        if positions.min() < 0 or (positions >= counts[owners]).any():
+            raise BackendError("a row chooses after a position outside its new tokens")
+        ahead = np.diff(owners)
+        if not ahead.all() or (len(ahead) and ahead.min() < 0):
+            self._check_several(batch, ahead)
+        for permanent in batch.permanents:
+            if len(permanent.array) and not 0 <= permanent.array[0] <= permanent.array[-1] < spec.n_vocab:
+                raise BackendError(f"a row forbids an id outside 0 to {spec.n_vocab - 1}")
+        if batch.vote_from.min() < -1 or batch.vote_from.max() > spec.n_vocab:
+            raise BackendError(f"a row votes from an id outside 0 to {spec.n_vocab}")
+
+    @staticmethod
+    def _check_several(batch: StepBatch, ahead: IntArray) -> None:
+        """Refuse rows with several choices that are not in order, not all of the best, or beside other answers."""
+        if ahead.min() < 0 or (np.diff(batch.choice_positions)[ahead == 0] < 1).any():
+            raise BackendError("choices must be in the order of their rows and positions")
+        several = batch.choice_rows[1:][ahead == 0]
+        if (batch.methods[np.isin(batch.choice_rows, several)] != BEST).any():
+            raise BackendError("a row that chooses after several positions must choose the best each time")
+        for extras in (batch.extras.get(index) for index in several.tolist()):
+            if extras is not None and (extras.probes or extras.logits_at or extras.attention):
+                raise BackendError("a row that chooses after several positions can be asked for nothing else")
+
+
+def _check_extras(spec: ModelSpec, row: int, n_tokens: int, extras: RowExtras) -> None:
+    """Refuse positions, ids and heads that do not exist."""
+    positions = (*extras.logits_at, *(probe.position for probe in extras.probes))
+    if any(not 0 <= position < n_tokens for position in positions):
+        raise BackendError(f"row {row} asks for a position outside its {n_tokens} new tokens")
+    ids = [one for probe in extras.probes for one in probe.ids]
+    if any(probe.below is not None and not 0 < probe.below <= spec.n_vocab for probe in extras.probes):
+        raise BackendError(f"row {row} measures against ids below none of 1 to {spec.n_vocab}")
+    if ids and not 0 <= min(ids) <= max(ids) < spec.n_vocab:
+        raise BackendError(f"row {row} asks for an id outside 0 to {spec.n_vocab - 1}")
+    first, end = extras.within or (0, spec.n_audio_ctx)
+    if not 0 <= first < end <= spec.n_audio_ctx or first % PART_POSITIONS or (extras.within and extras.attention):
+        raise BackendError(f"row {row} cannot attend to positions {first} to {end} of its window alone")
+    if any(not (0 <= layer < spec.n_text_layer and 0 <= head < spec.n_text_head) for layer, head in extras.attention):
+        raise BackendError(f"row {row} asks for a head that is not there")
 
 
 class HandlesBackend(Generic[Memory, Cache]):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 
-from stapes.backends.base import Best, Choice, Draw, RowId, RowResult, RowStep
-from stapes.decoding.rows import Candidate, Hypothesis, SearchSetting, add32
+from stapes.backends.base import Best, Choice, Draw, RowId
+from stapes.backends.batch import AnswerShare, StepBuilder
+from stapes.decoding.rows import Candidate, Hypothesis, SearchSetting
 from stapes.options import Greedy, Sample
+
+_BEST = Best()
 
 
 class PickRows:
@@ -22,7 +22,7 @@ class PickRows:
         self._n_rows = strategy.n_rows if isinstance(strategy, Sample) else 1
         self._random = random
         self._rows: list[Hypothesis] = []
-        self._open: set[RowId] = set()
+        self._live: list[tuple[int, Hypothesis]] = []  # with their numbers among `_rows`
         self._uniforms = self._draw()
 
     def _draw(self) -> tuple[float, ...]:
@@ -34,57 +34,49 @@ class PickRows:
 
     @property
     def first_choice(self) -> Choice:
-        return Draw(self._temperature, self._uniforms) if self._temperature > 0 else Best()
+        return Draw(self._temperature, self._uniforms) if self._temperature > 0 else _BEST
 
     @property
     def done(self) -> bool:
-        return bool(self._rows) and not any(self._live(one) for one in self._rows)
+        return bool(self._rows) and not self._live
 
-    def _live(self, one: Hypothesis) -> bool:
-        return one.tokens[-1] != self._setting.rules.eot and len(one.tokens) < self._setting.max_tokens
+    @property
+    def n_live(self) -> int:
+        return len(self._live)
 
-    def begin(self, row: RowId, result: RowResult) -> None:
+    def begin(self, row: RowId, share: AnswerShare) -> None:
         backend = self._setting.backend
-        rows = [row, *(backend.fork(row) for _ in result.ids[1:])]
-        self._open.update(rows)
-        first = zip(rows, result.ids, result.logprobs, strict=True)
-        self._rows = [Hypothesis(one, (token,), add32(0.0, logprob)) for one, token, logprob in first]
+        rows = [row, *(backend.fork(row) for _ in share.ids[1:])]
+        self._rows = [Hypothesis(one, [], 0.0, None) for one in rows]
+        self._live = list(enumerate(self._rows))
+        self.accept(share)
+
+    def add_to(self, step: StepBuilder) -> None:
+        rules = self._setting.rules
+        for i, one in self._live:
+            choice = Draw(self._temperature, (self._uniforms[i],)) if self._uniforms else _BEST
+            one.add_to(step, rules, choice)
+
+    def accept(self, share: AnswerShare) -> None:
+        rules, most = self._setting.rules, self._setting.max_tokens
+        live: list[tuple[int, Hypothesis]] = []
+        for (i, one), token, logprob in zip(self._live, share.ids, share.logprobs, strict=True):
+            one.grow(token, logprob, rules)
+            if token != rules.eot and len(one.tokens) < most:
+                live.append((i, one))
+            else:
+                self._setting.backend.close(one.row)
+        self._live = live
         self._uniforms = self._draw()
-        self._close_ended()
-
-    def steps(self) -> list[RowStep]:
-        draws: list[Choice] = [Draw(self._temperature, (u,)) for u in self._uniforms]
-        choices = draws or [Best()]
-        return [
-            one.step(self._setting.rules, choice)
-            for one, choice in zip(self._rows, choices, strict=True)
-            if self._live(one)
-        ]
-
-    def accept(self, results: Sequence[RowResult]) -> None:
-        incoming = iter(results)
-        self._rows = [self._grown(one, next(incoming)) if self._live(one) else one for one in self._rows]
-        self._uniforms = self._draw()
-        self._close_ended()
-
-    @staticmethod
-    def _grown(one: Hypothesis, result: RowResult) -> Hypothesis:
-        total = add32(one.sum_logprob, result.logprobs[0])
-        return replace(one, tokens=(*one.tokens, result.ids[0]), sum_logprob=total)
 
     def candidates(self) -> list[Candidate]:
         eot = self._setting.rules.eot
         return [
-            Candidate(one.tokens[:-1] if one.tokens[-1] == eot else one.tokens, one.sum_logprob) for one in self._rows
+            Candidate(tuple(one.tokens[:-1] if one.tokens[-1] == eot else one.tokens), one.sum_logprob)
+            for one in self._rows
         ]
 
-    def _close_ended(self) -> None:
-        for one in self._rows:
-            if not self._live(one) and one.row in self._open:
-                self._open.remove(one.row)
-                self._setting.backend.close(one.row)
-
     def close(self) -> None:
-        for row in self._open:
-            self._setting.backend.close(row)
-        self._open.clear()
+        for _, one in self._live:
+            self._setting.backend.close(one.row)
+        self._live = []

@@ -8,21 +8,31 @@ from typing import Protocol
 
 import numpy as np
 
-from stapes.backends.base import Backend, Choice, RowId, RowResult, RowStep
+from stapes.backends.base import Backend, Choice, RowId
+from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.decoding.rules import DecodingRules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hypothesis:
     """A row and what it has sampled. The last token is not in the row yet: the next step brings it."""
 
     row: RowId
-    tokens: tuple[int, ...]
+    tokens: list[int]
     sum_logprob: float
+    latest: int | None  # the last timestamp among `tokens`
 
-    def step(self, rules: DecodingRules, choice: Choice) -> RowStep:
-        """Return what this row does next."""
-        return RowStep(row=self.row, tokens=self.tokens[-1:], choice=choice, constraint=rules.constraint(self.tokens))
+    def grow(self, token: int, logprob: float, rules: DecodingRules) -> None:
+        """Append a token."""
+        self.tokens.append(token)
+        self.sum_logprob = add32(self.sum_logprob, logprob)
+        if token >= rules.timestamp_begin:
+            self.latest = token
+
+    def add_to(self, step: StepBuilder, rules: DecodingRules, choice: Choice) -> None:
+        """Add what this row does next."""
+        step.add(self.row, self.tokens[-1:])
+        step.choose(0, choice, rules.constraint_after(self.tokens, self.latest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +54,18 @@ class SearchRows(Protocol):
     def done(self) -> bool:
         """Whether no row needs another step."""
 
-    def begin(self, row: RowId, result: RowResult) -> None:
+    def begin(self, row: RowId, share: AnswerShare) -> None:
         """Take over a row that holds the prompt, and what was chosen after it."""
 
-    def steps(self) -> list[RowStep]:
-        """Say what the live rows do next."""
+    @property
+    def n_live(self) -> int:
+        """How many rows are stepped next."""
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the live rows' results, in the order of `steps`."""
+    def add_to(self, step: StepBuilder) -> None:
+        """Add what the live rows do next."""
+
+    def accept(self, share: AnswerShare) -> None:
+        """Take the answers to what `add_to` added."""
 
     def candidates(self) -> list[Candidate]:
         """Give what was found, in the order in which equals win."""

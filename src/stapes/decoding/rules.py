@@ -5,7 +5,7 @@ Source: openai/whisper decoding.py at c0d2f62 (SuppressBlank, SuppressTokens, Ap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stapes.backends.base import Constraint, IdRange, IdRanges
 from stapes.options import Rules
@@ -24,6 +24,7 @@ class DecodingRules:
     timestamp_begin: int
     latest_start: int | None  # last id allowed as the first timestamp
     n_vocab: int
+    _constraints: dict[tuple[str, int | None], Constraint] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def make(cls, tokenizer: Tokenizer, options: Rules, seconds_per_timestamp: float) -> DecodingRules:
@@ -50,22 +51,43 @@ class DecodingRules:
 
     def constraint(self, sampled: Sequence[int]) -> Constraint:
         """Return what may follow the tokens sampled so far (prompt and prefix not among them)."""
-        now = self.at_start if not sampled else ()
-        if not self.timestamps:
-            return Constraint(self.permanent, now)
-        return Constraint(self.permanent, (*now, *self._timestamp_ranges(sampled)), vote_from=self.timestamp_begin)
+        latest = next((one for one in reversed(sampled) if one >= self.timestamp_begin), None)
+        return self.constraint_after(sampled, latest)
 
-    def _timestamp_ranges(self, sampled: Sequence[int]) -> tuple[IdRange, ...]:
+    def constraint_after(self, sampled: Sequence[int], latest: int | None) -> Constraint:
+        """Return the same, where the latest timestamp among the sampled tokens is known."""
+        if not sampled:
+            return self._cached("opening", 0)
+        if not self.timestamps:
+            return self._cached("any", 0)
         begin = self.timestamp_begin
-        if not sampled:  # a window opens with a timestamp
+        if sampled[-1] < begin:
+            return self._cached("text", latest)
+        if len(sampled) < 2 or sampled[-2] >= begin:
+            return self._cached("opened", 0)
+        return self._cached("closed", latest)
+
+    def _cached(self, state: str, latest: int | None) -> Constraint:
+        """Return a state's constraint; one object each, as most tokens find the state of the token before."""
+        found = self._constraints.get((state, latest))
+        if found is None:
+            now = self.at_start if state == "opening" else ()
+            vote_from = self.timestamp_begin if self.timestamps else None
+            if self.timestamps:
+                now = (*now, *self._timestamp_ranges(state, latest))
+            found = self._constraints[state, latest] = Constraint(self.permanent, now, vote_from)
+        return found
+
+    def _timestamp_ranges(self, state: str, latest: int | None) -> tuple[IdRange, ...]:
+        begin = self.timestamp_begin
+        if state == "opening":  # a window opens with a timestamp
             opening: tuple[IdRange, ...] = ((0, begin),)
             return opening if self.latest_start is None else (*opening, (self.latest_start + 1, self.n_vocab))
-        last_is = sampled[-1] >= begin
-        before_is = len(sampled) < 2 or sampled[-2] >= begin
-        if last_is and before_is:  # two in a row, or the opening one: text comes next
+        if state == "opened":  # two timestamps in a row, or the opening one: text comes next
             return ((begin, self.n_vocab),)
-        latest = next((one for one in reversed(sampled) if one >= begin), None)
-        if last_is:  # text has just been closed: the next segment opens, at the same time or later, or all ends
-            return ((0, self.eot), (begin, sampled[-1]))
+        if latest is None:
+            return ()
+        if state == "closed":  # the next segment opens, at the same time or later, or all ends
+            return ((0, self.eot), (begin, latest))
         # Inside text: the closing timestamp must be later than the opening one.
-        return () if latest is None else ((begin, latest + 1),)
+        return ((begin, latest + 1),)

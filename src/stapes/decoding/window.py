@@ -1,7 +1,7 @@
 """One window, from its prompt to its result: the first try, and hotter ones while the text is not good enough.
 
-A state machine: `steps` returns what the backend is to do, `accept` takes the results; rows of many windows share a
-batch. Source: openai/whisper decoding.py (DecodingTask) and transcribe.py (decode_with_fallback) at c0d2f62.
+A state machine: `add_to` adds rows to a step, `accept` takes their answers; rows of many windows share a step.
+Source: openai/whisper decoding.py (DecodingTask) and transcribe.py (decode_with_fallback) at c0d2f62.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES
-from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, Probe, RowExtras, RowId, WindowId
+from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad
 from stapes.checkpoint.base import ModelSpec
 from stapes.decoding.beam import BeamRows
 from stapes.decoding.pick import PickRows
@@ -147,42 +148,43 @@ class WindowDecoder:
         seed = np.random.SeedSequence((*self._random_key, len(self._tries)))
         return PickRows(setting, strategy, np.random.Generator(np.random.PCG64(seed)))
 
-    def steps(self) -> list[RowStep]:
-        """Return what the backend is to do next; nothing once there is a result."""
+    def load(self) -> StepLoad:
+        """Return what the next step takes; nothing once there is a result."""
         if self.result is not None or self._prompt_row is None:
-            return []
+            return StepLoad()
         if self._begun:
-            return self._rows.steps()
-        probes: tuple[Probe, ...] = ()
-        held = self._backend.length(self._prompt_row)
-        if not held:
-            tokenizer = self._setting.tokenizer
-            probes = (Probe(self._sot_position, (tokenizer.special.no_speech,), below=tokenizer.measured_below),)
-        return [
-            RowStep(
-                row=self._prompt_row,
-                tokens=self._initial[held:],
-                choice=self._rows.first_choice,
-                constraint=self._setting.rules.constraint(()),
-                probes=probes,
-            )
-        ]
+            n = self._rows.n_live
+            return StepLoad(n, n)
+        return StepLoad(1, len(self._initial) - self._backend.length(self._prompt_row))
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the results of `steps`, in its order."""
+    def add_to(self, step: StepBuilder) -> None:
+        """Add what the backend is to do next."""
         if self._begun:
-            self._rows.accept(results)
+            return self._rows.add_to(step)
+        assert self._prompt_row is not None
+        tokens, extras = self._initial[self._backend.length(self._prompt_row) :], None
+        if len(tokens) == len(self._initial):
+            tokenizer = self._setting.tokenizer
+            probe = Probe(self._sot_position, (tokenizer.special.no_speech,), below=tokenizer.measured_below)
+            extras = RowExtras(probes=(probe,))
+        step.add(self._prompt_row, tokens, extras)
+        return step.choose(len(tokens) - 1, self._rows.first_choice, self._setting.rules.constraint(()))
+
+    def accept(self, share: AnswerShare) -> None:
+        """Take the answers to what `add_to` added."""
+        if self._begun:
+            self._rows.accept(share)
         else:
-            self._begin(results[0])
+            self._begin(share)
         if self._rows.done:
             self._end_try()
 
-    def _begin(self, result: RowResult) -> None:
+    def _begin(self, share: AnswerShare) -> None:
         assert self._prompt_row is not None
-        if result.probes:
-            self._no_speech_prob = float(result.probes[0].probabilities[0])
+        if share.extras is not None:
+            self._no_speech_prob = float(share.extras.probes[0].probabilities[0])
             check_answer(self._no_speech_prob)
-        self._rows.begin(self._backend.fork(self._prompt_row), result)
+        self._rows.begin(self._backend.fork(self._prompt_row), share)
         self._begun = True
 
     def _end_try(self) -> None:

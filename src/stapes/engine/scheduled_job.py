@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from stapes.backends.base import RowResult
+from stapes.backends.batch import AnswerShare
 from stapes.errors import CancelledError, DeadlineError
 from stapes.options.checks import number, require
 from stapes.recording.base import BaseTask, WindowStream
@@ -132,10 +132,10 @@ class ScheduledJob:
         if not self.state.ended:
             self._events.extend(self._work.in_order(stream, stream.detect_speech()))
 
-    def accept(self, stream: WindowStream, results: Sequence[RowResult]) -> None:
-        """Give a stream the results of its rows."""
+    def accept(self, stream: WindowStream, share: AnswerShare) -> None:
+        """Give a stream the answers to its rows."""
         if not self.state.ended:
-            self._events.extend(self._work.in_order(stream, stream.accept(results)))
+            self._events.extend(self._work.in_order(stream, stream.accept(share)))
 
     def report(self) -> None:
         """Report windows that have ended, and progress; end the job if nothing is left of it."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, FloatArray, WindowId
+from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.errors import CancelledError, OptionError
 from stapes.recording.base import WindowCost, WindowStream
@@ -93,7 +92,7 @@ class _StreamBatch:
 class VadBatch(_StreamBatch):
     """A stream that needs more VAD: it runs without the backend, in a turn like any other."""
 
-    def run(self, _backend: Backend) -> list[RowResult]:
+    def run(self, _backend: Backend) -> list[None]:
         """Run VAD; the events go to the job."""
         self.job.detect_speech(self.stream)
         return []
@@ -112,21 +111,22 @@ class EncodeBatch(_StreamBatch):
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Rows to step together, prompts (prefill) beside single tokens; stream i, of job i, has `counts[i]` of `steps`."""
+    """Rows to step together, prompts (prefill) beside single tokens: of each stream, and the job that it belongs to."""
 
-    owners: tuple[ScheduledJob, ...]
-    streams: tuple[WindowStream, ...]
-    counts: tuple[int, ...]
-    steps: tuple[RowStep, ...]
+    sources: tuple[tuple[ScheduledJob, WindowStream], ...]
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
         """The jobs, each once."""
-        return tuple(dict.fromkeys(self.owners))
+        return tuple(dict.fromkeys(job for job, _ in self.sources))
 
-    def run(self, backend: Backend) -> list[RowResult]:
-        """Step them."""
-        return backend.step(self.steps)
+    def run(self, backend: Backend) -> list[AnswerShare]:
+        """Step them; return each stream's answers."""
+        step = StepBuilder()
+        for _, stream in self.sources:
+            stream.add_to(step)
+            step.end_source()
+        return step.shares(backend.step(step.build()))
 
 
 Batch = VadBatch | EncodeBatch | DecodeBatch
@@ -214,17 +214,14 @@ class Scheduler:
         """Return all rows that are ready; of those whose answers take memory, as many as have room."""
         holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
         room = self.bound.max_bytes - self.bound.held([stream.window_cost for _, stream in holding])
-        asked: list[tuple[ScheduledJob, WindowStream, list[RowStep]]] = []
+        chosen: list[tuple[ScheduledJob, WindowStream]] = []
         for job, stream in holding:
-            rows = stream.steps()
-            taken = sum(row.answer_bytes(self._backend.spec) for row in rows)
-            if rows and (taken <= room or not asked):  # one always: a text that is resumed may be longer than expected
-                asked.append((job, stream, rows))
-                room -= taken
-        if not asked:
-            return None
-        owners, streams, steps = zip(*asked, strict=True)
-        return DecodeBatch(owners, streams, tuple(map(len, steps)), tuple(row for rows in steps for row in rows))
+            load = stream.load()
+            # One always: a text that is resumed may be longer than expected.
+            if load.rows and (load.answer_bytes <= room or not chosen):
+                chosen.append((job, stream))
+                room -= load.answer_bytes
+        return DecodeBatch(tuple(chosen)) if chosen else None
 
     def account(self, batch: Batch, answer: Sequence[Any]) -> None:
         """Give each job its part of the answer of `batch.run`."""
@@ -232,10 +229,10 @@ class Scheduler:
             batch.job.begin()
             _for_each(batch.jobs, [partial(batch.stream.attach, *answer)])
         elif isinstance(batch, DecodeBatch):
-            ends = np.cumsum(batch.counts).tolist()
-            shares = zip(batch.owners, batch.streams, [0, *ends[:-1]], ends, strict=True)
-            accepts = [partial(job.accept, stream, answer[start:end]) for job, stream, start, end in shares]
-            _for_each(batch.owners, accepts)
+            accepts = [
+                partial(job.accept, stream, share) for (job, stream), share in zip(batch.sources, answer, strict=True)
+            ]
+            _for_each([job for job, _ in batch.sources], accepts)
         # Callbacks come last, when every job has its part: they may cancel, or step the engine.
         _for_each(batch.jobs, [job.report for job in batch.jobs])
         self._forget_ended()

@@ -2,7 +2,7 @@
 
 VAD:     events = stream.detect_speech()                   where stream.needs_vad
 encode:  stream.attach(window encoded from stream.mel())   where stream.needs_window
-decode:  events = stream.accept(results of stream.steps())
+decode:  events = stream.accept(share of the answers to what stream.add_to added)
 report:  events = task.in_order(stream, events)
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend, FloatArray, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, FloatArray, WindowId
+from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad
 from stapes.options import Task
 from stapes.recording.events import JobEvent
 from stapes.recording.passes import WindowSlot
@@ -57,7 +58,7 @@ class WindowCost:
     """The most that one window takes while it is held, beside its own memory."""
 
     rows: int  # decoder rows that are open at once
-    answer_bytes: int = 0  # of one step, while that lasts; see `RowStep.answer_bytes`
+    answer_bytes: int = 0  # of one step, while that lasts; see `RowExtras.answer_bytes`
 
 
 class BaseTask(ABC):
@@ -167,13 +168,17 @@ class WindowStream(BaseTask):
     def _begin(self) -> None:
         """Start the next pass on the window."""
 
-    def steps(self) -> list[RowStep]:
-        """Return the rows to step; none while a window is needed."""
-        return self._slot.steps()
+    def load(self) -> StepLoad:
+        """Return what the next step takes; nothing while a window is needed."""
+        return self._slot.load()
 
-    def accept(self, results: Sequence[RowResult]) -> Sequence[JobEvent]:
-        """Take the results of `steps`, in its order; return the events of windows that this ends."""
-        answer = self._slot.accept(results)
+    def add_to(self, step: StepBuilder) -> None:
+        """Add the rows to step."""
+        self._slot.add_to(step)
+
+    def accept(self, share: AnswerShare) -> Sequence[JobEvent]:
+        """Take the answers to what `add_to` added; return the events of windows that this ends."""
+        answer = self._slot.accept(share)
         return () if answer is None else self._accept(answer)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from itertools import accumulate
 import numpy as np
 
 from stapes.audio.mel import N_FRAMES
-from stapes.backends.base import Backend, FloatArray, Probe, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, ExtraAnswers, FloatArray, Probe, RowExtras, WindowId
 from stapes.decoding.quality import compression_ratio
 from stapes.errors import OptionError
 from stapes.languages import WITHOUT_SPACES
@@ -47,15 +47,15 @@ class ShareFinder(ForcedPass[int]):
         self._setting = setting
         self._words = words
 
-    def _step(self, row: RowId) -> RowStep:
+    def _question(self) -> tuple[tuple[int, ...], RowExtras]:
         setting, eot = self._setting, self._setting.tokenizer.special.eot
         tokens = [token for word in self._words for token in word]
         first = len(setting.start) - 1
         probes = tuple(Probe(first + n_read, (eot,), below=eot + 1) for n_read in range(len(tokens) + 1))
-        return RowStep(row=row, tokens=(*setting.start, *tokens), probes=probes)
+        return (*setting.start, *tokens), RowExtras(probes=probes)
 
-    def _answer(self, result: RowResult) -> int:
-        return most_probable_end([one.probabilities[0] for one in result.probes], list(map(len, self._words)))
+    def _answer(self, answers: ExtraAnswers) -> int:
+        return most_probable_end([one.probabilities[0] for one in answers.probes], list(map(len, self._words)))
 
 
 def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:

@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from stapes.backends.base import Backend, FloatArray, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import Backend, ExtraAnswers, FloatArray, RowExtras, RowId, WindowId
+from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad, step_one
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -23,11 +24,14 @@ class WindowPass(Protocol[Result_co]):
     def result(self) -> Result_co | None:
         """The result; None until the pass has ended."""
 
-    def steps(self) -> list[RowStep]:
-        """Return what the backend has to do next; nothing once there is a result."""
+    def load(self) -> StepLoad:
+        """Return what the next step takes; nothing once there is a result."""
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the results of `steps`, in its order."""
+    def add_to(self, step: StepBuilder) -> None:
+        """Add what the backend has to do next."""
+
+    def accept(self, share: AnswerShare) -> None:
+        """Take the answers to what `add_to` added."""
 
     def close(self) -> None:
         """Close every row; may be called at any time, and twice."""
@@ -42,21 +46,29 @@ class ForcedPass(ABC, Generic[Result]):
         self.result: Result | None = None
 
     @abstractmethod
-    def _step(self, row: RowId) -> RowStep:
-        """Return the step: the tokens to read, and the outputs wanted of them."""
+    def _question(self) -> tuple[Sequence[int], RowExtras]:
+        """Return the tokens to read, and the outputs wanted of them."""
 
     @abstractmethod
-    def _answer(self, result: RowResult) -> Result:
-        """Make the pass's result from the step's."""
+    def _answer(self, answers: ExtraAnswers) -> Result:
+        """Make the pass's result of the answers."""
 
-    def steps(self) -> list[RowStep]:
-        """Return the step; nothing once there is a result."""
-        return [] if self._row is None else [self._step(self._row)]
+    def load(self) -> StepLoad:
+        """Return what the step takes; nothing once there is a result."""
+        if self._row is None:
+            return StepLoad()
+        tokens, extras = self._question()
+        return StepLoad(1, len(tokens), extras.answer_bytes(self._backend.spec, len(tokens)))
 
-    def accept(self, results: Sequence[RowResult]) -> None:
-        """Take the result of `steps`."""
-        (result,) = results
-        self.result = self._answer(result)
+    def add_to(self, step: StepBuilder) -> None:
+        """Add the step."""
+        assert self._row is not None
+        step.add(self._row, *self._question())
+
+    def accept(self, share: AnswerShare) -> None:
+        """Take the answers."""
+        assert share.extras is not None
+        self.result = self._answer(share.extras)
         self.close()
 
     def close(self) -> None:
@@ -93,14 +105,19 @@ class WindowSlot(Generic[Result]):
         """Start a pass on the window; the one before it has ended."""
         self._pass = one
 
-    def steps(self) -> list[RowStep]:
-        """Return the rows to step; none where no pass runs."""
-        return [] if self._pass is None else self._pass.steps()
+    def load(self) -> StepLoad:
+        """Return what the pass's next step takes; nothing where no pass runs."""
+        return StepLoad() if self._pass is None else self._pass.load()
 
-    def accept(self, results: Sequence[RowResult]) -> Result | None:
-        """Take the results of `steps`, in its order; return the pass's result once it has ended."""
+    def add_to(self, step: StepBuilder) -> None:
+        """Add the pass's rows to a step."""
         assert self._pass is not None
-        self._pass.accept(results)
+        self._pass.add_to(step)
+
+    def accept(self, share: AnswerShare) -> Result | None:
+        """Take the answers to what `add_to` added; return the pass's result once it has ended."""
+        assert self._pass is not None
+        self._pass.accept(share)
         result = self._pass.result
         if result is not None:
             self._pass = None
@@ -118,19 +135,20 @@ class WindowSlot(Generic[Result]):
 
 def run_pass(
     backend: Backend, mel: FloatArray, begin: Callable[[WindowId], ForcedPass[Result]]
-) -> tuple[Result, RowResult]:
+) -> tuple[Result, ExtraAnswers]:
     """Encode one window, run one forced pass on it and release both.
 
     mel: log-mel (n_mels, 3000).   begin: makes the pass on the encoded window.
-    Returns the pass's result, and the backend's that it was made from.
+    Returns the pass's result, and the answers that it was made from.
     """
     slot = WindowSlot[Result](backend)
     slot.take(*backend.encode(mel[None]))
     try:
         slot.begin(begin(slot.window))
-        (read,) = backend.step(slot.steps())
-        result = slot.accept([read])
+        share = step_one(backend, slot)
+        result = slot.accept(share)
     finally:
         slot.release()
     assert result is not None
-    return result, read
+    assert share.extras is not None
+    return result, share.extras

@@ -21,8 +21,8 @@ from stapes.backends.base import (
     LogMelKernel,
     ProbeResult,
     RowId,
-    RowResult,
-    RowStep,
+    StepAnswers,
+    StepBatch,
     TokenColumnsKernel,
     WindowId,
 )
@@ -31,6 +31,7 @@ from stapes.backends.native.library import library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
 from stapes.backends.resources import usable_cores
+from stapes.backends.rowwise import RowResult, RowStep, answers_of, steps_of
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS
@@ -110,13 +111,19 @@ class NativeBackend(HandlesBackend[Any, Any]):
         self.handles.clear()
         self._model = None
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        self.handles.check_steps(steps)
-        requests = [self._request(one) for one in steps]
-        self._model.step(requests)
-        for one in steps:
-            self.handles.row(one.row).length += len(one.tokens)
-        return [self._answer(one, request) for one, request in zip(steps, requests, strict=True)]
+    def step(self, batch: StepBatch) -> StepAnswers:
+        self.handles.check(batch)
+        turns = [one.turns for one in steps_of(batch)]
+        answers: list[list[RowResult]] = [[] for _ in turns]
+        for number in range(max(map(len, turns), default=0)):  # a row's choices, one after another
+            going = [i for i, one in enumerate(turns) if number < len(one)]
+            requests = [self._request(turns[i][number]) for i in going]
+            self._model.step(requests)
+            for i, request in zip(going, requests, strict=True):
+                step = turns[i][number]
+                self.handles.row(step.row).length += len(step.tokens)
+                answers[i].append(self._answer(step, request))
+        return answers_of([RowResult.joined(one) for one in answers])
 
     def _request(self, step: RowStep) -> Any:
         row, within = self.handles.row(step.row), step.within or (0, self.spec.n_audio_ctx)

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 
-from stapes.backends.base import BackendInfo, FloatArray, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import BackendInfo, FloatArray, RowId, StepAnswers, StepBatch, WindowId
 from stapes.backends.handles import Handles, HandlesBackend, Row
 from stapes.backends.numpy.blas_threads import Pace
 from stapes.backends.numpy.encoder import encode
 from stapes.backends.numpy.kernels import gelu, softmax
 from stapes.backends.numpy.weights import ID_BLOCK, Weights
 from stapes.backends.resources import usable_cores
+from stapes.backends.rowwise import RowResult, RowStep, answers_of, steps_of
 from stapes.backends.sampling import choose, constrain, probe
 from stapes.checkpoint.base import Checkpoint
 from stapes.runtime.processes import ForkGate, register
@@ -148,8 +150,10 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         self.handles.clear()
         self._weights.clear()
 
-    def step(self, steps: Sequence[RowStep]) -> list[RowResult]:
-        self.handles.check_steps(steps)
+    def step(self, batch: StepBatch) -> StepAnswers:
+        self.handles.check(batch)
+        turns = [one.turns for one in steps_of(batch)]
+        steps = [one for row in turns for one in row]
         # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
         thin = all(len(one.tokens) == 1 for one in steps)
         started = time.perf_counter()
@@ -159,7 +163,8 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         if thin and steps:
             self._pace.note((time.perf_counter() - started) / len(steps))
         attention = (one for _, one in results)
-        return [_answer(*parts) for parts in zip(steps, logits, attention, strict=True)]
+        answers = iter([_answer(*parts) for parts in zip(steps, logits, attention, strict=True)])
+        return answers_of([RowResult.joined(list(islice(answers, len(row)))) for row in turns])
 
     def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
         """Run a row's new tokens through all layers.

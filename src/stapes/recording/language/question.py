@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stapes.backends.base import PART_POSITIONS, Backend, Probe, ProbeResult, RowId, RowResult, RowStep, WindowId
+from stapes.backends.base import PART_POSITIONS, Backend, ExtraAnswers, Probe, ProbeResult, RowExtras, WindowId
 from stapes.decoding.quality import check_answer
 from stapes.errors import OptionError
 from stapes.options import Speech
@@ -55,11 +55,11 @@ class LanguageQuestion(ForcedPass[LanguageGuess]):
         self._ids = tuple(tokenizer.special.languages[code] for code in candidates)
         self._within = None if part is None else positions_of(*part)
 
-    def _step(self, row: RowId) -> RowStep:
-        return RowStep(row=row, tokens=(self._sot,), probes=(Probe(0, self._ids),), within=self._within)
+    def _question(self) -> tuple[tuple[int, ...], RowExtras]:
+        return (self._sot,), RowExtras(probes=(Probe(0, self._ids),), within=self._within)
 
-    def _answer(self, result: RowResult) -> LanguageGuess:
-        return language_guess(result.probes[0], self._candidates)
+    def _answer(self, answers: ExtraAnswers) -> LanguageGuess:
+        return language_guess(answers.probes[0], self._candidates)
 
 
 def positions_of(first: int, end: int) -> tuple[int, int]:

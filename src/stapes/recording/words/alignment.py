@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stapes.backends.base import Backend, Probe, RowId, RowResult, RowStep, WindowId, answer_bytes
+from stapes.backends.base import Backend, ExtraAnswers, Probe, RowExtras, WindowId, answer_bytes
 from stapes.checkpoint.base import ModelSpec
 from stapes.options import Task
 from stapes.recording.passes import ForcedPass
@@ -72,26 +72,21 @@ class WindowAligner(ForcedPass[Alignment]):
         self._tokens = tuple(tokens[: setting.most_tokens])
         self._n_frames = n_frames
 
-    def _step(self, row: RowId) -> RowStep:
+    def _question(self) -> tuple[tuple[int, ...], RowExtras]:
         setting, special = self._setting, self._setting.tokenizer.special
         first = len(setting.start) - 1  # what follows the last token of the start is the first one of the text
-        return RowStep(
-            row=row,
-            tokens=(*setting.start, *self._tokens, special.eot),
-            # Probabilities are among text alone: after the start, a timestamp would be far likelier.
-            probes=tuple(
-                Probe(position, (token,), below=special.eot) for position, token in enumerate(self._tokens, first)
-            ),
-            attention=setting.heads,
-        )
+        # Probabilities are among text alone: after the start, a timestamp would be far likelier.
+        probes = (Probe(position, (token,), below=special.eot) for position, token in enumerate(self._tokens, first))
+        tokens = (*setting.start, *self._tokens, special.eot)
+        return tokens, RowExtras(probes=tuple(probes), attention=setting.heads)
 
-    def _answer(self, result: RowResult) -> Alignment:
+    def _answer(self, answers: ExtraAnswers) -> Alignment:
         setting = self._setting
-        assert result.attention is not None
+        assert answers.attention is not None
         columns = self._backend.token_columns(
-            result.attention, self._n_frames // setting.frames_per_column, len(setting.start) - 1
+            answers.attention, self._n_frames // setting.frames_per_column, len(setting.start) - 1
         )
-        probabilities = [float(one.probabilities[0]) for one in result.probes]
+        probabilities = [float(one.probabilities[0]) for one in answers.probes]
         words = time_words(
             setting.tokenizer, setting.language, self._tokens, columns, probabilities, setting.columns_per_second
         )
