@@ -53,20 +53,21 @@ struct HeldRequest : Request {
     nb::object held_permanent;
 };
 
-class Model {
+// stapes._native.Model: a network, its weights and what steps on it.
+class BoundNetwork {
   public:
-    Model(const std::vector<int>& sizes, const std::string& precision, const std::string& isa, int n_threads)
+    BoundNetwork(const std::vector<int>& sizes, const std::string& precision, const std::string& isa, int n_threads)
         : network_(sizes_of(sizes), precision_of(precision), kernels_of(isa), n_threads) {}
 
-    Network& network() { return network_; }
+    const Network& network() const { return network_; }
 
     void make_linear(const std::string& name, int n, int k, bool as_float16) {
-        network_.make_linear(name, n, k, as_float16 ? stapes::Type::f16 : stapes::Type::f32);
+        network_.model().make_linear(name, n, k, as_float16 ? stapes::Type::f16 : stapes::Type::f32);
     }
 
     template <class Table>
     void pack(const std::string& name, int first, const Table& rows) {
-        const auto w = network_.linear(name).weight.view();
+        const auto w = network_.model().linear(name).weight.view();
         if (first < 0 || rows.shape(0) + static_cast<std::size_t>(first) > static_cast<std::size_t>(w.n) || rows.shape(1) != static_cast<std::size_t>(w.k))
             throw std::invalid_argument("weights of " + name + " have another shape");
         if (std::is_same_v<Table, FloatTable> && w.type == stapes::Type::f16) throw std::invalid_argument(name + " is stored as float16");
@@ -77,27 +78,27 @@ class Model {
     }
 
     void set_bias(const std::string& name, const Floats& bias) {
-        auto& linear = network_.linear(name);
+        auto& linear = network_.model().linear(name);
         linear.bias = padded(bias, linear.weight.view().n);
     }
 
     void set_norm(const std::string& name, const Floats& weight, const Floats& bias) {
-        network_.norm(name).weight = padded(weight, network_.sizes().n_state);
-        network_.norm(name).bias = padded(bias, network_.sizes().n_state);
+        network_.model().norm(name).weight = padded(weight, network_.model().sizes.n_state);
+        network_.model().norm(name).bias = padded(bias, network_.model().sizes.n_state);
     }
 
     void set_positions(bool of_encoder, const FloatTable& table) {
-        const auto& sizes = network_.sizes();
+        const auto& sizes = network_.model().sizes;
         const auto n = static_cast<std::size_t>(of_encoder ? sizes.n_audio_ctx : sizes.n_text_ctx), d = static_cast<std::size_t>(sizes.n_state);
         if (table.shape(0) != n || table.shape(1) != d) throw std::invalid_argument("positions have another shape");
-        const auto stride = static_cast<std::size_t>(network_.stride());
+        const auto stride = static_cast<std::size_t>(network_.model().stride);
         stapes::Memory memory(n * stride * sizeof(float));
         for (std::size_t i = 0; i < n; ++i) std::memcpy(memory.as() + i * stride, table.data() + i * d, d * sizeof(float));
-        network_.positions(of_encoder) = std::move(memory);
+        (of_encoder ? network_.model().audio_positions : network_.model().text_positions) = std::move(memory);
     }
 
     std::shared_ptr<Window> encode(const FloatTable& mel) {
-        const auto& sizes = network_.sizes();
+        const auto& sizes = network_.model().sizes;
         if (mel.shape(0) != static_cast<std::size_t>(sizes.n_mels) || mel.shape(1) != 2 * static_cast<std::size_t>(sizes.n_audio_ctx))
             throw std::invalid_argument("mel has another shape");
         const nb::gil_scoped_release unlocked;
@@ -216,19 +217,19 @@ NB_MODULE(_native, m) {
         .def("attention", [](HeldRequest& r, std::size_t n_audio_ctx) {
             return given(std::move(r.attention_scores), {r.attention.size(), r.tokens.size(), n_audio_ctx});
         });
-    nb::class_<Model>(m, "Model")
+    nb::class_<BoundNetwork>(m, "Model")
         .def(nb::init<const std::vector<int>&, const std::string&, const std::string&, int>(), "sizes"_a, "precision"_a, "isa"_a, "n_threads"_a)
-        .def("make_linear", &Model::make_linear, "name"_a, "n"_a, "k"_a, "as_float16"_a)
-        .def("pack_float16", &Model::pack<HalfTable>, "name"_a, "first"_a, "rows"_a)
-        .def("pack_float32", &Model::pack<FloatTable>, "name"_a, "first"_a, "rows"_a)
-        .def("set_bias", &Model::set_bias, "name"_a, "bias"_a)
-        .def("set_norm", &Model::set_norm, "name"_a, "weight"_a, "bias"_a)
-        .def("set_positions", &Model::set_positions, "of_encoder"_a, "table"_a)
-        .def("encode", &Model::encode, "mel"_a)
-        .def("fork", &Model::fork, "row"_a, "length"_a)
-        .def("step", &Model::step, "requests"_a)
-        .def_prop_ro("stride", [](Model& model) { return model.network().stride(); })
-        .def_prop_ro("weight_bytes", [](Model& model) { return model.network().weight_bytes(); })
-        .def_prop_ro("window_bytes", [](Model& model) { return model.network().window_bytes(); })
-        .def_prop_ro("row_bytes", [](Model& model) { return model.network().row_bytes(); });
+        .def("make_linear", &BoundNetwork::make_linear, "name"_a, "n"_a, "k"_a, "as_float16"_a)
+        .def("pack_float16", &BoundNetwork::pack<HalfTable>, "name"_a, "first"_a, "rows"_a)
+        .def("pack_float32", &BoundNetwork::pack<FloatTable>, "name"_a, "first"_a, "rows"_a)
+        .def("set_bias", &BoundNetwork::set_bias, "name"_a, "bias"_a)
+        .def("set_norm", &BoundNetwork::set_norm, "name"_a, "weight"_a, "bias"_a)
+        .def("set_positions", &BoundNetwork::set_positions, "of_encoder"_a, "table"_a)
+        .def("encode", &BoundNetwork::encode, "mel"_a)
+        .def("fork", &BoundNetwork::fork, "row"_a, "length"_a)
+        .def("step", &BoundNetwork::step, "requests"_a)
+        .def_prop_ro("stride", [](const BoundNetwork& one) { return one.network().model().stride; })
+        .def_prop_ro("weight_bytes", [](const BoundNetwork& one) { return one.network().model().weight_bytes(); })
+        .def_prop_ro("window_bytes", [](const BoundNetwork& one) { return one.network().window_bytes(); })
+        .def_prop_ro("row_bytes", [](const BoundNetwork& one) { return one.network().row_bytes(); });
 }

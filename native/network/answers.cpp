@@ -47,13 +47,13 @@ float length_of(const float* x, int n) {
 
 }  // namespace
 
-Answers::Answers(Network& network)
-    : net_(network),
-      kernels_(network.kernels_),
-      n_panels_(network.embedding_.weight.view().n_panels()),
+Answers::Answers(const Model& model)
+    : model_(model),
+      kernels_(model.kernels),
+      n_panels_(model.embedding.weight.view().n_panels()),
       logits_stride_(size((n_panels_ + 1) * PANEL)) {
-    if (!network.rough_embedding_.weight.n_bytes()) return;
-    for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(network.rough_embedding_.weight.step_of(panel));
+    if (!model.rough_embedding.weight.n_bytes()) return;
+    for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(model.rough_embedding.weight.step_of(panel));
 }
 
 void Answers::give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team) {
@@ -61,9 +61,9 @@ void Answers::give(const std::vector<Request*>& requests, const std::vector<int>
     if (wanted_.empty()) return;
     make_room();
     normalise(first_tokens, x);
-    multiply(rows_->rows(net_.embedding_.rows), full_, net_.embedding_, scratches, team);
+    multiply(rows_->rows(model_.embedding.rows), full_, model_.embedding, scratches, team);
     if (rough_.n()) {
-        multiply(rough_rows_->rows(net_.rough_embedding_.rows), rough_, net_.rough_embedding_, scratches, team);
+        multiply(rough_rows_->rows(model_.rough_embedding.rows), rough_, model_.rough_embedding, scratches, team);
         refine(requests, scratches, team);
     }
     team.share(static_cast<int>(requests.size()), [&](int part, int) { answer_one(*requests[size(part)], first_wanted_[size(part)]); });
@@ -88,36 +88,36 @@ void Answers::list(const std::vector<Request*>& requests) {
             if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
             for (const int position : one.probe_positions) wanted_.push_back({i, position});
             for (const int position : one.logits_at) wanted_.push_back({i, position});
-            stretch.ids = joined(stretch.ids, ids_of(one, net_.sizes_.n_vocab));
+            stretch.ids = joined(stretch.ids, ids_of(one, model_.sizes.n_vocab));
         }
         stretch.last = static_cast<int>(wanted_.size());
     }
 }
 
 void Answers::make_room() {
-    const std::size_t n = wanted_.size(), row = size(net_.stride_) * sizeof(float);
+    const std::size_t n = wanted_.size(), row = size(model_.stride) * sizeof(float);
     if (x_.n_bytes() != n * row) {
         for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &contending_}) *one = Memory();  // before the new is taken
         x_ = Memory(n * row);
         normalised_ = Memory(n * row);
         logits_ = Memory(n * logits_stride_ * sizeof(float));
-        rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
-        rough_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), net_.sizes_.n_state);
+        rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
+        rough_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
         errors_ = Memory(n * size(n_panels_) * sizeof(float));
         contending_ = Memory(n * size(n_panels_));
     }
 }
 
 void Answers::normalise(const std::vector<int>& first_tokens, const float* x) {
-    const std::size_t stride = size(net_.stride_);
+    const std::size_t stride = size(model_.stride);
     for (std::size_t i = 0; i < wanted_.size(); ++i) {
         const std::size_t token = size(first_tokens[wanted_[i].request] + wanted_[i].position);
         std::memcpy(x_.as() + i * stride, x + token * stride, stride * sizeof(float));
     }
-    rows_->normalise(x_.as(), net_.text_norm_, 0, static_cast<int>(wanted_.size()), net_.embedding_.rows, normalised_.as());
+    rows_->normalise(x_.as(), model_.text_norm, 0, static_cast<int>(wanted_.size()), model_.embedding.rows, normalised_.as());
     if (!rough_.n()) return;
     const std::size_t at = size(rough_.first) * stride;
-    rough_rows_->normalise(x_.as() + at, net_.text_norm_, 0, rough_.n(), net_.rough_embedding_.rows, normalised_.as() + at);
+    rough_rows_->normalise(x_.as() + at, model_.text_norm, 0, rough_.n(), model_.rough_embedding.rows, normalised_.as() + at);
 }
 
 void Answers::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team) {
@@ -147,7 +147,7 @@ void Answers::refine(const std::vector<Request*>& requests, Scratches& scratches
 void Answers::contend(Request& request, int row) {
     forbid_outside(rough_, row);
     const std::size_t at = size(row) * size(n_panels_);
-    const float length = length_of(normalised_.as() + size(row) * size(net_.stride_), net_.sizes_.n_state);
+    const float length = length_of(normalised_.as() + size(row) * size(model_.stride), model_.sizes.n_state);
     float* errors = errors_.as() + at;
     for (int panel = 0; panel < n_panels_; ++panel) errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
     kernels_.contend(choosing_of(request, row), errors, contending_.as<std::uint8_t>() + at);
@@ -156,12 +156,12 @@ void Answers::contend(Request& request, int row) {
 // Those of some panels that contend, as many together as lie side by side.
 void Answers::refine_panels(int row, Range panels, Scratch& scratch) {
     const std::uint8_t* contending = contending_.as<std::uint8_t>() + size(row) * size(n_panels_);
-    const Weights w = net_.embedding_.weight.view();
+    const Weights w = model_.embedding.weight.view();
     const auto from = [&](int panel, std::uint8_t wanted) {
         return static_cast<int>(std::find(contending + panel, contending + panels.last, wanted) - contending);
     };
     for (int panel = from(panels.first, 1); panel < panels.last; panel = from(panel, 1)) {
-        Product p = product_of(rows_->rows(net_.embedding_.rows, row), 1, w, net_.embedding_, scratch);
+        Product p = product_of(rows_->rows(model_.embedding.rows, row), 1, w, model_.embedding, scratch);
         p.first_panel = panel;
         p.last_panel = panel = from(panel, 0);
         p.c = logits_of(row) + p.first_panel * PANEL;
@@ -182,7 +182,7 @@ void Answers::forbid_outside(const Stretch& stretch, int row) {
 Choosing& Answers::choosing_of(Request& request, int row) {
     Choosing& c = request.choosing;
     c.logits = logits_of(row);
-    c.n = net_.sizes_.n_vocab;
+    c.n = model_.sizes.n_vocab;
     c.now = request.now.data();
     c.n_now = request.now.size();
     c.uniforms = request.uniforms.data();
@@ -194,7 +194,7 @@ Choosing& Answers::choosing_of(Request& request, int row) {
 }
 
 void Answers::answer_one(Request& request, int row) {
-    const int chosen = row, n_vocab = net_.sizes_.n_vocab;
+    const int chosen = row, n_vocab = model_.sizes.n_vocab;
     if (request.chooses) ++row;
     for (std::size_t i = 0; i < request.probe_ids.size(); ++i) {
         const float* logits = logits_of(row++);

@@ -4,14 +4,18 @@
 // panels that may decide the choice: it is the choice that all of the finer logits would give.
 #pragma once
 
-#include "network.h"
+#include <memory>
+#include <vector>
+
+#include "model.h"
 #include "operands.h"
+#include "request.h"
 
 namespace stapes {
 
 class Answers {
   public:
-    explicit Answers(Network& network);
+    explicit Answers(const Model& model);
     // x: rows of all new tokens; first_tokens: where each request's begin.
     void give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team);
 
@@ -41,7 +45,7 @@ class Answers {
     Choosing& choosing_of(Request& request, int row);
     float* logits_of(int row) { return logits_.as() + static_cast<std::size_t>(row) * logits_stride_; }
 
-    Network& net_;
+    const Model& model_;
     const Kernels& kernels_;
     int n_panels_;
     std::size_t logits_stride_;

@@ -13,24 +13,30 @@ std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
 }  // namespace
 
-Decoder::Space::Space(const Network& net, int n)
+Decoder::Space::Space(const Model& model, int n)
     : n_tokens(n),
-      rows(net.kernels_, n, net.sizes_.n_state),
-      hidden_rows(net.kernels_, n, net.decoder_.front().mlp_in.weight.view().n),
-      x(size(n) * size(net.stride_) * sizeof(float)),
-      normalised(size(n) * size(net.stride_) * sizeof(float)),
-      projected(size(n) * 3 * size(net.stride_) * sizeof(float)),
-      mixed(size(n) * size(net.stride_) * sizeof(float)),
+      rows(model.kernels, n, model.sizes.n_state),
+      hidden_rows(model.kernels, n, model.decoder.front().mlp_in.weight.view().n),
+      x(size(n) * size(model.stride) * sizeof(float)),
+      normalised(size(n) * size(model.stride) * sizeof(float)),
+      projected(size(n) * 3 * size(model.stride) * sizeof(float)),
+      mixed(size(n) * size(model.stride) * sizeof(float)),
       hidden(size(n) * hidden_rows.stride() * sizeof(float)) {}
+
+Decoder::Decoder(const Model& model, int n_threads) : model_(model), kernels_(model.kernels), answers_(model) {
+    const int widest = std::max(model.decoder.front().mlp_in.weight.view().n, model.stride);
+    for (int i = 0; i < n_threads; ++i)
+        scratches_.push_back(std::make_unique<Scratch>(widest, model.sizes.n_state / model.sizes.n_text_head));
+}
 
 void Decoder::run(std::vector<Request*>& requests, Team& team) {
     requests_ = requests;
     std::stable_sort(requests_.begin(), requests_.end(), [](auto* a, auto* b) { return std::less<>{}(a->window, b->window); });
     prepare(team);
     float* x = space_->x.as();
-    const std::size_t stride = size(net_.stride_);
-    for (int layer = 0; layer < net_.sizes_.n_text_layer; ++layer) {
-        const Block& block = net_.decoder_[size(layer)];
+    const std::size_t stride = size(model_.stride);
+    for (int layer = 0; layer < model_.sizes.n_text_layer; ++layer) {
+        const Block& block = model_.decoder[size(layer)];
         normalise(block.attn_norm, block.qkv.rows, team);
         multiply(space_->rows, block.qkv, nullptr, space_->projected.as(), 3 * stride, Activation::none, team);
         attend_self(layer, team);
@@ -42,7 +48,7 @@ void Decoder::run(std::vector<Request*>& requests, Team& team) {
         take(space_->mixed, space_->rows, block.cross_out.rows, team);
         multiply(space_->rows, block.cross_out, x, x, stride, Activation::none, team);
         normalise(block.mlp_norm, block.mlp_in.rows, team);
-        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), net_.gelu(), team);
+        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), model_.gelu(), team);
         take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
         multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
     }
@@ -58,10 +64,7 @@ void Decoder::prepare(Team& team) {
     }
     // Some room to spare, but not that of a batch of prompts for ever after.
     if (!space_ || space_->n_tokens < n_tokens_ || space_->n_tokens > 8 * n_tokens_ + 64)
-        space_ = std::make_unique<Space>(net_, n_tokens_ + 8);
-    const int widest = net_.decoder_.front().mlp_in.weight.view().n;
-    while (static_cast<int>(scratches_.size()) < net_.n_threads_)
-        scratches_.push_back(std::make_unique<Scratch>(std::max(widest, net_.stride_), net_.sizes_.n_state / net_.sizes_.n_text_head));
+        space_ = std::make_unique<Space>(model_, n_tokens_ + 8);
     for (Request* one : requests_) own_blocks(*one);
     team.share(static_cast<int>(requests_.size()), [&](int part, int) { embed(*requests_[size(part)], first_tokens_[size(part)]); });
 }
@@ -76,20 +79,20 @@ void Decoder::own_blocks(Request& request) {
         if (fresh) blocks.emplace_back();
         auto& block = blocks[size(i)];
         if (!fresh && block.use_count() == 1) continue;
-        auto made = std::make_shared<KeyValues>(net_.text_shape(), net_.sizes_.n_text_layer, net_.sizes_.n_text_head, 1);
+        auto made = std::make_shared<KeyValues>(model_.text_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head, 1);
         if (!fresh) std::memcpy(made->memory.bytes(), block->memory.bytes(), made->memory.n_bytes());
         block = std::move(made);
     }
 }
 
 void Decoder::embed(Request& request, int first_token) {
-    const std::size_t stride = size(net_.stride_);
+    const std::size_t stride = size(model_.stride);
     for (std::size_t i = 0; i < request.tokens.size(); ++i) {
         float* x = space_->x.as() + (size(first_token) + i) * stride;
-        const float* position = net_.text_positions_.as() + (size(request.length) + i) * stride;
-        net_.embedding_.weight.unpack(request.tokens[i], x);
-        for (int dim = 0; dim < net_.sizes_.n_state; ++dim) x[dim] += position[dim];
-        std::fill(x + net_.sizes_.n_state, x + stride, 0.0f);  // of whatever the row held before, NaN must not stay
+        const float* position = model_.text_positions.as() + (size(request.length) + i) * stride;
+        model_.embedding.weight.unpack(request.tokens[i], x);
+        for (int dim = 0; dim < model_.sizes.n_state; ++dim) x[dim] += position[dim];
+        std::fill(x + model_.sizes.n_state, x + stride, 0.0f);  // of whatever the row held before, NaN must not stay
     }
 }
 
@@ -122,14 +125,14 @@ void Decoder::multiply(const Operand& from, const Linear& layer, const float* re
 }
 
 void Decoder::attend_self(int layer, Team& team) {
-    const int n_heads = net_.sizes_.n_text_head, width = net_.sizes_.n_state / n_heads;
-    const std::size_t stride = size(net_.stride_), padded = size(round_up(net_.sizes_.n_state, PANEL));
+    const int n_heads = model_.sizes.n_text_head, width = model_.sizes.n_state / n_heads;
+    const std::size_t stride = size(model_.stride), padded = size(round_up(model_.sizes.n_state, PANEL));
     team.share(static_cast<int>(requests_.size()) * n_heads, [&](int part, int thread) {
         Request& request = *requests_[size(part / n_heads)];
         const int head = part % n_heads, n = static_cast<int>(request.tokens.size());
         const std::size_t token = size(first_tokens_[size(part / n_heads)]);
         const float* query = space_->projected.as() + token * 3 * stride + head * width;
-        const BlockShape shape = net_.text_shape();
+        const BlockShape shape = model_.text_shape();
         std::vector<const void*> keys, values;
         for (auto& block : request.row->blocks) {
             keys.push_back(block->keys(layer, head, 0));
@@ -162,7 +165,7 @@ void Decoder::attend_self(int layer, Team& team) {
 }
 
 float* Decoder::raw_scores_of(const Request& request, int layer, int head) {
-    const std::size_t n = request.tokens.size() * size(net_.sizes_.n_audio_ctx);
+    const std::size_t n = request.tokens.size() * size(model_.sizes.n_audio_ctx);
     for (std::size_t i = 0; i < request.attention.size(); ++i)
         if (request.attention[i] == std::pair{layer, head}) return const_cast<float*>(request.attention_scores.data()) + i * n;
     return nullptr;
@@ -179,7 +182,7 @@ void Decoder::attend_cross(int layer, Team& team) {
         if (joins) groups.back().n_tokens += n;
         else groups.push_back({one.window, one.within, first_tokens_[i], n, nullptr});
     }
-    const int n_heads = net_.sizes_.n_text_head;
+    const int n_heads = model_.sizes.n_text_head;
     team.share(static_cast<int>(groups.size()) * n_heads, [&](int part, int thread) {
         Group group = groups[size(part / n_heads)];
         const auto at = std::lower_bound(first_tokens_.begin(), first_tokens_.end(), group.first_token) - first_tokens_.begin();
@@ -191,7 +194,7 @@ void Decoder::attend_cross(int layer, Team& team) {
 void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch& scratch) {
     Window& window = *group.window;
     const KeyValues::Head blocks = window.blocks_of(layer, head);
-    const std::size_t stride = size(net_.stride_), at = size(group.first_token) * stride + size(head * window.shape.width);
+    const std::size_t stride = size(model_.stride), at = size(group.first_token) * stride + size(head * window.shape.width);
     Attention call{};
     call.shape = window.shape;
     call.scale = 1.0f / std::sqrt(static_cast<float>(window.shape.width));

@@ -1,21 +1,26 @@
 // The decoder: rows of new tokens through all layers, to what was asked of them (answers.h).
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "answers.h"
-#include "network.h"
+#include "key_values.h"
+#include "model.h"
 #include "operands.h"
+#include "request.h"
 
 namespace stapes {
 
 class Decoder {
   public:
-    explicit Decoder(Network& network) : net_(network), kernels_(network.kernels_), answers_(network) {}
+    Decoder(const Model& model, int n_threads);
     void run(std::vector<Request*>& requests, Team& team);
 
   private:
     // Buffers for so many tokens at once.
     struct Space {
-        Space(const Network& network, int n_tokens);
+        Space(const Model& model, int n_tokens);
         int n_tokens;
         Operand rows, hidden_rows;
         Memory x, normalised, projected, mixed, hidden;
@@ -40,7 +45,7 @@ class Decoder {
     float* raw_scores_of(const Request& request, int layer, int head);
     Scratch& scratch(int thread) { return *scratches_[static_cast<std::size_t>(thread)]; }
 
-    Network& net_;
+    const Model& model_;
     const Kernels& kernels_;
     std::unique_ptr<Space> space_;
     Scratches scratches_;

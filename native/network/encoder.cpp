@@ -16,40 +16,40 @@ int n_parts(int n, int size) { return (n + size - 1) / size; }
 
 // 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second cache. A matrix
 // unit waits for weights from further away: more positions share them, as long as each thread has four blocks, which end about together.
-Encoder::Blocks Encoder::Blocks::of(const Network& net) {
-    if (!net.kernels_.has_unit) return {96, 48};
-    const int n = std::clamp(round_up(n_parts(net.sizes_.n_audio_ctx, 4 * net.n_threads_), PANEL), 96, 192);
+Encoder::Blocks Encoder::Blocks::of(const Model& model, int n_threads) {
+    if (!model.kernels.has_unit) return {96, 48};
+    const int n = std::clamp(round_up(n_parts(model.sizes.n_audio_ctx, 4 * n_threads), PANEL), 96, 192);
     return {n, n};
 }
 
-Encoder::Worker::Worker(const Network& net, const Blocks& blocks, int widest)
-    : scratch(widest, net.sizes_.n_state / net.sizes_.n_audio_head),
-      rows(net.kernels_, blocks.positions, net.sizes_.n_state),
-      hidden_rows(net.kernels_, blocks.hidden, net.encoder_.front().mlp_in.weight.view().n),
+Encoder::Worker::Worker(const Model& model, const Blocks& blocks, int widest)
+    : scratch(widest, model.sizes.n_state / model.sizes.n_audio_head),
+      rows(model.kernels, blocks.positions, model.sizes.n_state),
+      hidden_rows(model.kernels, blocks.hidden, model.encoder.front().mlp_in.weight.view().n),
       hidden(static_cast<std::size_t>(blocks.hidden) * hidden_rows.stride() * sizeof(float)),
-      normalised(static_cast<std::size_t>(blocks.positions * net.stride_) * sizeof(float)),
-      projected(static_cast<std::size_t>(blocks.positions * net.stride_) * sizeof(float)) {}
+      normalised(static_cast<std::size_t>(blocks.positions * model.stride) * sizeof(float)),
+      projected(static_cast<std::size_t>(blocks.positions * model.stride) * sizeof(float)) {}
 
-Encoder::Encoder(Network& network)
-    : net_(network),
-      kernels_(network.kernels_),
-      n_state_(network.sizes_.n_state),
-      padded_state_(round_up(network.sizes_.n_state, PANEL)),
-      n_positions_(network.sizes_.n_audio_ctx),
-      stride_(static_cast<std::size_t>(network.stride_)),
-      blocks_(Blocks::of(network)),
-      self_({network.audio_type_, n_state_ / network.sizes_.n_audio_head}, 1, network.sizes_.n_audio_head,
+Encoder::Encoder(const Model& model, int n_threads)
+    : model_(model),
+      kernels_(model.kernels),
+      n_state_(model.sizes.n_state),
+      padded_state_(round_up(model.sizes.n_state, PANEL)),
+      n_positions_(model.sizes.n_audio_ctx),
+      stride_(static_cast<std::size_t>(model.stride)),
+      blocks_(Blocks::of(model, n_threads)),
+      self_({model.audio_type, n_state_ / model.sizes.n_audio_head}, 1, model.sizes.n_audio_head,
             round_up(n_positions_, PANEL) / PANEL) {
     const auto n = static_cast<std::size_t>(n_positions_);
-    const auto value = static_cast<std::size_t>(size_of(net_.rows_type_));
-    mel_ = Memory((2 * n + 2) * static_cast<std::size_t>(net_.sizes_.n_mels) * value);
+    const auto value = static_cast<std::size_t>(size_of(model_.rows_type));
+    mel_ = Memory((2 * n + 2) * static_cast<std::size_t>(model_.sizes.n_mels) * value);
     convolved_ = Memory((2 * n + 2) * stride_ * value);
     x_ = Memory(n * stride_ * sizeof(float));
     queries_ = Memory(n * stride_ * sizeof(float));
     mixed_ = Memory(n * stride_ * sizeof(float));
-    int widest = std::max(net_.conv1_.weight.view().k, net_.conv2_.weight.view().k);
-    widest = std::max({widest, padded_state_, net_.encoder_.front().mlp_in.weight.view().n});
-    for (int i = 0; i < net_.n_threads_; ++i) workers_.push_back(std::make_unique<Worker>(net_, blocks_, widest));
+    int widest = std::max(model_.conv1.weight.view().k, model_.conv2.weight.view().k);
+    widest = std::max({widest, padded_state_, model_.encoder.front().mlp_in.weight.view().n});
+    for (int i = 0; i < n_threads; ++i) workers_.push_back(std::make_unique<Worker>(model_, blocks_, widest));
 }
 
 void Encoder::run(const float* mel, Window& window, Team& team) {
@@ -59,7 +59,7 @@ void Encoder::run(const float* mel, Window& window, Team& team) {
             work(part * size, std::min(size, n - part * size), *workers_[static_cast<std::size_t>(thread)]);
         });
     };
-    const int n_layers = net_.sizes_.n_audio_layer, n_heads = net_.sizes_.n_audio_head;
+    const int n_layers = model_.sizes.n_audio_layer, n_heads = model_.sizes.n_audio_head;
     by_blocks(2 * n_positions_, [&](int first, int n, Worker&) { take_mel(mel, first, n); });
     by_blocks(2 * n_positions_, [&](int first, int n, Worker& worker) { convolve_first(first, n, worker); });
     by_blocks(n_positions_, [&](int first, int n, Worker& worker) {
@@ -82,12 +82,12 @@ void Encoder::run(const float* mel, Window& window, Team& team) {
 
 // (n_mels, frames) -> rows of frames, behind the row of zeros.
 void Encoder::take_mel(const float* mel, int first, int n) {
-    const auto n_mels = static_cast<std::size_t>(net_.sizes_.n_mels), n_frames = static_cast<std::size_t>(2 * n_positions_);
+    const auto n_mels = static_cast<std::size_t>(model_.sizes.n_mels), n_frames = static_cast<std::size_t>(2 * n_positions_);
     for (int frame = first; frame < first + n; ++frame) {
         const std::size_t at = static_cast<std::size_t>(frame + 1) * n_mels;
         for (std::size_t bin = 0; bin < n_mels; ++bin) {
             const float value = mel[bin * n_frames + static_cast<std::size_t>(frame)];
-            if (net_.rows_type_ == Type::f32) mel_.as()[at + bin] = value;
+            if (model_.rows_type == Type::f32) mel_.as()[at + bin] = value;
             else mel_.as<bf16>()[at + bin] = to_bf16(value);
         }
     }
@@ -95,26 +95,26 @@ void Encoder::take_mel(const float* mel, int first, int n) {
 
 // Three frames lie side by side: a row of the product is a window that slides over them.
 void Encoder::convolve_first(int first, int n, Worker& worker) {
-    const Weights w = net_.conv1_.weight.view();
-    const auto value = static_cast<std::size_t>(size_of(net_.rows_type_));
-    const std::size_t frame = static_cast<std::size_t>(net_.sizes_.n_mels) * value;
-    const Rows a{net_.rows_type_, mel_.bytes() + static_cast<std::size_t>(first) * frame, frame, nullptr};
-    Product p = product_of(a, n, w, net_.conv1_, worker.scratch);
-    p.activation = net_.gelu();
+    const Weights w = model_.conv1.weight.view();
+    const auto value = static_cast<std::size_t>(size_of(model_.rows_type));
+    const std::size_t frame = static_cast<std::size_t>(model_.sizes.n_mels) * value;
+    const Rows a{model_.rows_type, mel_.bytes() + static_cast<std::size_t>(first) * frame, frame, nullptr};
+    Product p = product_of(a, n, w, model_.conv1, worker.scratch);
+    p.activation = model_.gelu();
     p.c = convolved_.bytes() + static_cast<std::size_t>(first + 1) * stride_ * value;
-    p.c_type = net_.rows_type_;
+    p.c_type = model_.rows_type;
     p.c_stride = stride_;
     kernels_.multiply(p);
 }
 
 void Encoder::convolve_second(int first, int n, Worker& worker) {
-    const Weights w = net_.conv2_.weight.view();
-    const std::size_t row = stride_ * static_cast<std::size_t>(size_of(net_.rows_type_));
-    const Rows a{net_.rows_type_, convolved_.bytes() + 2 * static_cast<std::size_t>(first) * row, 2 * row, nullptr};
-    Product p = product_of(a, n, w, net_.conv2_, worker.scratch);
+    const Weights w = model_.conv2.weight.view();
+    const std::size_t row = stride_ * static_cast<std::size_t>(size_of(model_.rows_type));
+    const Rows a{model_.rows_type, convolved_.bytes() + 2 * static_cast<std::size_t>(first) * row, 2 * row, nullptr};
+    Product p = product_of(a, n, w, model_.conv2, worker.scratch);
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
-    p.activation = net_.gelu();
-    p.residual = net_.audio_positions_.as() + at;
+    p.activation = model_.gelu();
+    p.residual = model_.audio_positions.as() + at;
     p.c = x_.as() + at;
     p.c_stride = stride_;
     kernels_.multiply(p);
@@ -140,7 +140,7 @@ void Encoder::keep(const Rows& a, const Linear& layer, int first_panel, int firs
 }
 
 void Encoder::project(int layer, int first, int n, Worker& worker) {
-    const Block& block = net_.encoder_[static_cast<std::size_t>(layer)];
+    const Block& block = model_.encoder[static_cast<std::size_t>(layer)];
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
     const Type type = block.qkv.rows;
     worker.rows.normalise(x_.as() + at, block.attn_norm, 0, n, type, worker.normalised.as());
@@ -156,7 +156,7 @@ void Encoder::project(int layer, int first, int n, Worker& worker) {
 
 // What attention writes: what the next product takes, or float32 if that has to be quantised.
 Type Encoder::mixed_type(int layer) const {
-    const Type type = net_.encoder_[static_cast<std::size_t>(layer)].attn_out.rows;
+    const Type type = model_.encoder[static_cast<std::size_t>(layer)].attn_out.rows;
     return is_integer(type) ? Type::f32 : type;
 }
 
@@ -178,12 +178,12 @@ void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
     call.out_type = out_type;
     call.out_stride = stride_;
     call.scratch = worker.scratch.attention.bytes();
-    call.rough = net_.precision_ != Precision::float32;
+    call.rough = model_.precision != Precision::float32;
     kernels_.attend(call);
 }
 
 void Encoder::finish(int layer, int first, int n, Worker& worker) {
-    const Block& block = net_.encoder_[static_cast<std::size_t>(layer)];
+    const Block& block = model_.encoder[static_cast<std::size_t>(layer)];
     const std::size_t at = static_cast<std::size_t>(first) * stride_;
     const Type type = block.attn_out.rows;
     const auto value = static_cast<std::size_t>(size_of(mixed_type(layer)));
@@ -208,7 +208,7 @@ void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker)
     worker.rows.normalise(x_.as() + at, block.mlp_norm, 0, n, in_type, worker.normalised.as());
     const Weights in = block.mlp_in.weight.view(), out = block.mlp_out.weight.view();
     Product p = product_of(worker.rows.rows(in_type), n, in, block.mlp_in, worker.scratch);
-    p.activation = net_.gelu();
+    p.activation = model_.gelu();
     p.c = quantised ? worker.hidden.bytes() : worker.hidden_rows.place(0, out_type);
     p.c_type = quantised ? Type::f32 : out_type;
     p.c_stride = worker.hidden_rows.stride();
@@ -222,10 +222,10 @@ void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker)
 }
 
 void Encoder::project_cross(int first, int n, Worker& worker, Window& window) {
-    const Type type = net_.decoder_.front().cross_key.rows;
-    worker.rows.normalise(x_.as() + static_cast<std::size_t>(first) * stride_, net_.audio_norm_, 0, n, type, worker.normalised.as());
-    for (int layer = 0; layer < net_.sizes_.n_text_layer; ++layer) {
-        const Block& block = net_.decoder_[static_cast<std::size_t>(layer)];
+    const Type type = model_.decoder.front().cross_key.rows;
+    worker.rows.normalise(x_.as() + static_cast<std::size_t>(first) * stride_, model_.audio_norm, 0, n, type, worker.normalised.as());
+    for (int layer = 0; layer < model_.sizes.n_text_layer; ++layer) {
+        const Block& block = model_.decoder[static_cast<std::size_t>(layer)];
         keep(worker.rows.rows(type), block.cross_key, 0, first, n, true, layer, window, worker);
         keep(worker.rows.rows(type), block.cross_value, 0, first, n, false, layer, window, worker);
     }

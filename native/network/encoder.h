@@ -1,27 +1,31 @@
 // The encoder: a log-mel window to the decoder's cross-attention keys and values.
 #pragma once
 
-#include "network.h"
+#include <memory>
+#include <vector>
+
+#include "key_values.h"
+#include "model.h"
 #include "operands.h"
 
 namespace stapes {
 
 class Encoder {
   public:
-    explicit Encoder(Network& network);
+    Encoder(const Model& model, int n_threads);
     // mel: (n_mels, 2 * n_audio_ctx).
     void run(const float* mel, Window& window, Team& team);
 
   private:
     // How many positions a thread takes from one attention to the next together, and of those through a feed-forward part.
     struct Blocks {
-        static Blocks of(const Network& network);
+        static Blocks of(const Model& model, int n_threads);
         int positions, hidden;
     };
 
     // What one thread needs for a block of rows.
     struct Worker {
-        Worker(const Network& network, const Blocks& blocks, int widest);
+        Worker(const Model& model, const Blocks& blocks, int widest);
         Scratch scratch;
         Operand rows, hidden_rows;
         Memory hidden, normalised, projected;
@@ -38,7 +42,7 @@ class Encoder {
     void project_cross(int first, int n, Worker& worker, Window& window);
     void keep(const Rows& a, const Linear& layer, int first_panel, int first, int n, bool as_keys, int index, KeyValues& to, Worker& worker);
 
-    Network& net_;
+    const Model& model_;
     const Kernels& kernels_;
     int n_state_, padded_state_, n_positions_;
     std::size_t stride_;

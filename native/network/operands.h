@@ -1,7 +1,11 @@
 // Activations on their way into a product: normalised, and in the type that the product takes.
 #pragma once
 
-#include "network.h"
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "model.h"
 
 namespace stapes {
 

@@ -12,16 +12,16 @@ namespace {
 constexpr Sizes SIZES[] = {{5, 40, 36, 3, 2, 70, 70, 2, 2}, {5, 70, 20, 4, 1, 99, 70, 4, 2}};
 
 void fill(Network& network, const std::string& name, int n, int k, unsigned seed) {
-    network.make_linear(name, n, k, Type::f32);
+    network.model().make_linear(name, n, k, Type::f32);
     network.pack(name, 0, n, random_numbers(size(n) * size(k), seed, 0.2f).data());
-    Linear& made = network.linear(name);
+    Linear& made = network.model().linear(name);
     made.bias = Memory(size(round_up(n, PANEL)) * sizeof(float));
     std::memcpy(made.bias.as(), random_numbers(size(n), seed + 1).data(), size(n) * sizeof(float));
 }
 
 void fill_norm(Network& network, const std::string& name) {
-    Norm& norm = network.norm(name);
-    const int d = network.sizes().n_state;
+    Norm& norm = network.model().norm(name);
+    const int d = network.model().sizes.n_state;
     norm.weight = Memory(size(round_up(d, PANEL)) * sizeof(float));
     norm.bias = Memory(size(round_up(d, PANEL)) * sizeof(float));
     for (int i = 0; i < d; ++i) norm.weight.as()[i] = 1.0f;
@@ -46,12 +46,12 @@ std::unique_ptr<Network> made_network(const Sizes& sizes, Precision precision, c
         }
     }
     fill(*made, "encoder.conv1", d, 3 * sizes.n_mels, ++seed);
-    fill(*made, "encoder.conv2", d, 3 * made->stride(), ++seed);
-    made->make_linear("decoder.embedding", sizes.n_vocab, d, Type::f32);
+    fill(*made, "encoder.conv2", d, 3 * made->model().stride, ++seed);
+    made->model().make_linear("decoder.embedding", sizes.n_vocab, d, Type::f32);
     made->pack("decoder.embedding", 0, sizes.n_vocab, random_numbers(size(sizes.n_vocab * d), ++seed).data());
     for (const char* name : {"encoder.norm", "decoder.norm"}) fill_norm(*made, name);
-    for (const bool of_encoder : {true, false})
-        made->positions(of_encoder) = Memory(size(of_encoder ? sizes.n_audio_ctx : sizes.n_text_ctx) * size(made->stride()) * sizeof(float));
+    made->model().audio_positions = Memory(size(sizes.n_audio_ctx) * size(made->model().stride) * sizeof(float));
+    made->model().text_positions = Memory(size(sizes.n_text_ctx) * size(made->model().stride) * sizeof(float));
     return made;
 }
 
@@ -60,10 +60,10 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
     made.row = &row;
     made.window = &window;
     made.length = length;
-    made.within = {0, network.sizes().n_audio_ctx};
+    made.within = {0, network.model().sizes.n_audio_ctx};
     made.logits_at = {static_cast<int>(tokens.size()) - 1};
     made.attention = {{1, 0}, {0, 1}};
-    made.attention_scores.resize(2 * tokens.size() * size(network.sizes().n_audio_ctx));
+    made.attention_scores.resize(2 * tokens.size() * size(network.model().sizes.n_audio_ctx));
     made.tokens = std::move(tokens);
     made.chooses = true;
     made.choosing.how = Choosing::How::top;
@@ -109,13 +109,13 @@ void check_choice(Network& network, const Row& row, Window& window, int length) 
 
 std::vector<std::int32_t> tokens_of(const Network& network, int n, int seed) {
     std::vector<std::int32_t> made;
-    for (int i = 0; i < n; ++i) made.push_back((i * 7 + seed * 13) % network.sizes().n_vocab);
+    for (int i = 0; i < n; ++i) made.push_back((i * 7 + seed * 13) % network.model().sizes.n_vocab);
     return made;
 }
 
 // Rows of two windows, with prompts across the border of a block, then one token each, forked and cut off on the way.
 std::vector<float> run(Network& network) {
-    const auto mel = random_numbers(size(network.sizes().n_mels * 2 * network.sizes().n_audio_ctx), 77);
+    const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * network.model().sizes.n_audio_ctx), 77);
     const auto window = network.encode(mel.data()), other = network.encode(random_numbers(mel.size(), 78).data());
     std::vector<Row> rows(3);
     std::vector<Request> requests;
