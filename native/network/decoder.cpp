@@ -164,10 +164,10 @@ void Decoder::attend_self(int layer, Team& team) {
     });
 }
 
-float* Decoder::raw_scores_of(const Request& request, int layer, int head) {
+float* Decoder::raw_scores_of(Request& request, int layer, int head) {
     const std::size_t n = request.tokens.size() * size(model_.sizes.n_audio_ctx);
     for (std::size_t i = 0; i < request.attention.size(); ++i)
-        if (request.attention[i] == std::pair{layer, head}) return const_cast<float*>(request.attention_scores.data()) + i * n;
+        if (request.attention[i] == std::pair{layer, head}) return request.attention_scores.data() + i * n;
     return nullptr;
 }
 

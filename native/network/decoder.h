@@ -42,7 +42,7 @@ class Decoder {
     void attend_self(int layer, Team& team);
     void attend_cross(int layer, Team& team);
     void attend_cross_head(int layer, int head, const Group& group, Scratch& scratch);
-    float* raw_scores_of(const Request& request, int layer, int head);
+    float* raw_scores_of(Request& request, int layer, int head);
     Scratch& scratch(int thread) { return *scratches_[static_cast<std::size_t>(thread)]; }
 
     const Model& model_;

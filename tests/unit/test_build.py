@@ -112,6 +112,12 @@ def test_only_the_bindings_know_python_and_only_the_vectors_know_a_processor() -
     assert not wrong
 
 
+def test_native_code_keeps_to_what_types_promise() -> None:
+    """No cast takes `const` away, and no class opens its private members to another."""
+    wrong = [path.name for path in native_sources() if re.search(r"\bconst_cast\b|\bfriend\b", path.read_text("utf-8"))]
+    assert not wrong
+
+
 def test_native_files_are_short() -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in native_sources()}
     assert not {name: lines for name, lines in lengths.items() if lines > 400}
