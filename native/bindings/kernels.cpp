@@ -259,10 +259,13 @@ struct Choice {
         c.vote_from = vote_from;
         c.how = how == "best" ? Choosing::How::best : how == "draw" ? Choosing::How::draw : Choosing::How::top;
         c.n_chosen = n;
+        scratch = Memory(choosing_scratch(c));
+        c.scratch = scratch.bytes();
     }
     Choice(const Choice&) = delete;
     std::vector<float> logits;
     std::vector<Range> ranges;
+    Memory scratch;
     Choosing c{};
 };
 

@@ -108,10 +108,10 @@ class BoundNetwork {
     std::shared_ptr<Row> fork(const Row& row, int length) const { return network_.fork(row, length); }
 
     void step(const nb::list& requests) {
-        std::vector<Request*> all;
-        for (nb::handle one : requests) all.push_back(nb::cast<HeldRequest*>(one));
+        requests_.clear();
+        for (nb::handle one : requests) requests_.push_back(nb::cast<HeldRequest*>(one));
         const nb::gil_scoped_release unlocked;
-        network_.step(all);
+        network_.step(requests_);
     }
 
   private:
@@ -129,6 +129,7 @@ class BoundNetwork {
     }
 
     Network network_;
+    std::vector<Request*> requests_;  // of the step that is going on
 };
 
 void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length, std::vector<std::int32_t> tokens,
@@ -156,6 +157,7 @@ void choose(HeldRequest& request, const std::string& how, int n, double temperat
     request.held_permanent = nb::find(permanent);
     c.permanent = permanent.data();
     c.n_permanent = permanent.shape(0);
+    request.now.reserve(now.size());
     for (const auto& [first, last] : now) request.now.push_back({first, last});
     c.vote_from = vote_from;
 }
@@ -207,7 +209,7 @@ NB_MODULE(_native, m) {
         .def_ro("probe_normalisers", &HeldRequest::probe_normalisers)
         .def("probe_logits", [](HeldRequest& r, std::size_t i) {
             const std::size_t n = r.probe_logits.at(i).size();
-            return given(r.probe_logits.at(i), {n});
+            return given(std::move(r.probe_logits.at(i)), {n});
         })
         .def("logits", [](HeldRequest& r) {
             const std::size_t n = r.logits_at.size();

@@ -1,6 +1,5 @@
 // Choosing the next id from logits: the twin of stapes/backends/sampling.py.
 #include <algorithm>
-#include <vector>
 
 #include "choosing.h"
 #include "functions.h"
@@ -36,24 +35,34 @@ float normalise(const Choosing& c) {
     return log_sum_exp(c.logits, c.n);
 }
 
+// The first of n growing numbers that is above x; n if none is.
+int first_above(const double* numbers, int n, double x) {
+    int low = 0, high = n;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if (x < numbers[middle]) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
 void draw(const Choosing& c) {
     const float high = highest_of(c.logits, c.n);
     if (high == NEVER || std::isnan(high)) {
         std::fill(c.ids, c.ids + c.n_chosen, 0);
         return;
     }
-    std::vector<double> cumulated(static_cast<std::size_t>(c.n));
+    double* const cumulated = static_cast<double*>(c.scratch);
     double sum = 0.0;
     int last = 0;
     for (int id = 0; id < c.n; ++id) {
         const double away = (static_cast<double>(c.logits[id]) - static_cast<double>(high)) / c.temperature;
         const double weight = away < -746.0 ? 0.0 : std::exp(away);
         if (weight > 0.0) last = id;
-        cumulated[static_cast<std::size_t>(id)] = sum += weight;
+        cumulated[id] = sum += weight;
     }
     for (int i = 0; i < c.n_chosen; ++i) {
-        const auto found = std::upper_bound(cumulated.begin(), cumulated.end(), c.uniforms[i] * sum) - cumulated.begin();
-        c.ids[i] = std::min(static_cast<int>(found), last);
+        c.ids[i] = std::min(first_above(cumulated, c.n, c.uniforms[i] * sum), last);
     }
 }
 
@@ -63,16 +72,9 @@ void top(const Choosing& c, float total) {
     const auto better = [](const Candidate& a, const Candidate& b) {
         return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
     };
-    std::vector<Candidate> kept;  // sorted
-    const auto room = static_cast<std::size_t>(c.n_chosen);
-    kept.reserve(room + 1);
-    for (int id = 0; id < c.n; ++id) {
-        const Candidate one{total == NEVER ? NEVER : c.logits[id] - total, id};
-        if (kept.size() == room && !better(one, kept.back())) continue;
-        kept.insert(std::upper_bound(kept.begin(), kept.end(), one, better), one);
-        if (kept.size() > room) kept.pop_back();
-    }
-    for (int i = 0; i < c.n_chosen; ++i) c.ids[i] = kept[static_cast<std::size_t>(i)].id;
+    TopK<Candidate> kept(c.scratch, c.n_chosen);
+    for (int id = 0; id < c.n; ++id) kept.offer({total == NEVER ? NEVER : c.logits[id] - total, id}, better);
+    for (int i = 0; i < c.n_chosen; ++i) c.ids[i] = kept.all()[i].id;
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // Which of many rough logits decide what is chosen.
 #include <algorithm>
-#include <vector>
 
 #include "choosing.h"
 #include "functions.h"
@@ -16,30 +15,35 @@ struct Contender {
     int panel;
     float high, low;
 };
-using Contenders = std::vector<Contender>;
+
+// Contenders of some panels, in the scratch of the call.
+struct Contenders {
+    Contender *first, *last;
+    const Contender* begin() const { return first; }
+    const Contender* end() const { return last; }
+    int n() const { return static_cast<int>(last - first); }
+};
 
 // The ids first..last-1, panel by panel. NaN of a bound tells that it is not known.
 void enter(const Choosing& c, const float* errors, int first, int last, Contenders& to) {
     while (first < last) {
         const int panel = first / PANEL, end = std::min(last, (panel + 1) * PANEL);
         const float highest = highest_of(c.logits + first, end - first);
-        to.push_back({panel, highest + errors[panel], highest - errors[panel]});
+        *to.last++ = {panel, highest + errors[panel], highest - errors[panel]};
         first = end;
     }
 }
 
 // Mark the panels that may hold one of the n highest, or one near the highest: all that do not lie lower for certain.
-void mark(const Contenders& all, int n, std::uint8_t* panels) {
+void mark(const Contenders& all, int n, void* memory, std::uint8_t* panels) {
     if (n == 0) return;
-    Contenders best;  // by their lower bounds, the highest first
-    const auto higher = [](const Contender& a, const Contender& b) { return a.low > b.low; };
-    const auto room = static_cast<std::size_t>(n);
-    for (const Contender& one : all) {
-        if (std::isnan(one.low) || (best.size() == room && !higher(one, best.back()))) continue;
-        best.insert(std::upper_bound(best.begin(), best.end(), one, higher), one);
-        if (best.size() > room) best.pop_back();
+    float floor = NEVER;
+    if (n <= all.n()) {
+        TopK<Contender> best(memory, n);  // by their lower bounds
+        for (const Contender& one : all)
+            if (!std::isnan(one.low)) best.offer(one, [](const Contender& a, const Contender& b) { return a.low > b.low; });
+        if (best.full()) floor = std::min(best.all()[n - 1].low, best.all()[0].low - NEAR);
     }
-    const float floor = best.size() == room ? std::min(best.back().low, best.front().low - NEAR) : NEVER;
     for (const Contender& one : all)
         if (one.high != NEVER && !(one.high < floor)) panels[one.panel] = 1;
 }
@@ -73,19 +77,19 @@ void contend(const Choosing& c, const float* errors, std::uint8_t* panels) {
     forbid(c);
     const int n_panels = round_up(c.n, PANEL) / PANEL;
     for (int panel = 0; panel < n_panels; ++panel) panels[panel] = !(errors[panel] < INFINITY);
-    Sides sides;
-    sides.lower.reserve(static_cast<std::size_t>(n_panels));
-    sides.upper.reserve(static_cast<std::size_t>(2 * n_panels));
+    Contender* const memory = static_cast<Contender*>(c.scratch);
+    Sides sides{{memory, memory}, {}};
     enter(c, errors, 0, std::max(c.vote_from, 0), sides.lower);
+    sides.upper = {sides.lower.last, sides.lower.last};
     enter(c, errors, std::max(c.vote_from, 0), c.n, sides.upper);
+    void* const rest = sides.upper.last;
     const Vote vote = c.vote_from < 0 ? Vote::won : vote_of(c, errors, sides);
     if (vote == Vote::open) {
-        mark(sides.lower, c.n_chosen, panels);
-        mark(sides.upper, n_panels, panels);  // all of them: their sum has to be known
+        mark(sides.lower, c.n_chosen, rest, panels);
+        mark(sides.upper, n_panels, rest, panels);  // all of them: their sum has to be known
         return;
     }
-    if (vote == Vote::lost) sides.upper.insert(sides.upper.end(), sides.lower.begin(), sides.lower.end());
-    mark(sides.upper, c.n_chosen, panels);
+    mark({vote == Vote::lost ? sides.lower.first : sides.upper.first, sides.upper.last}, c.n_chosen, rest, panels);
 }
 
 }  // namespace stapes::STAPES_ISA

@@ -152,7 +152,15 @@ struct Choosing {
     int n_chosen;      // of `ids` and `logprobs`
     std::int32_t* ids;
     float* logprobs;
+    void* scratch;  // choosing_scratch bytes for each thread
 };
+// Bounds of each panel and the best of them (a panel at the vote's border counts twice), the n_chosen best ids and one more, or what n
+// weights of a draw add up to.
+STAPES_ALWAYS_INLINE constexpr std::size_t choosing_scratch(const Choosing& c) {
+    const auto bounds = static_cast<std::size_t>(round_up(c.n, PANEL) / PANEL + 2) * 2 * 12, best = static_cast<std::size_t>(c.n_chosen + 1) * 8;
+    const auto sums = c.how == Choosing::How::draw ? static_cast<std::size_t>(c.n) * 8 : 0, most = bounds > best ? bounds : best;
+    return most > sums ? most : sums;
+}
 
 // The kernels for voice activity hold PANEL chunks of a recording side by side, one in each column: (rows, PANEL).
 

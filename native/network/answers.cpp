@@ -66,7 +66,8 @@ void Answers::give(const std::vector<Request*>& requests, const std::vector<int>
         multiply(rough_rows_->rows(model_.rough_embedding.rows), rough_, model_.rough_embedding, scratches, team);
         refine(requests, scratches, team);
     }
-    team.share(static_cast<int>(requests.size()), [&](int part, int) { answer_one(*requests[size(part)], first_wanted_[size(part)]); });
+    team.share(static_cast<int>(requests.size()),
+               [&](int part, int thread) { answer_one(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]); });
 }
 
 // A draw may fall on any id: all of its logits have to be the finer ones.
@@ -94,14 +95,18 @@ void Answers::list(const std::vector<Request*>& requests) {
     }
 }
 
+// Memory is kept from step to step, but that of a forced pass, many times as large, only as long as such passes go on.
 void Answers::make_room() {
     const std::size_t n = wanted_.size(), row = size(model_.stride) * sizeof(float);
-    if (x_.n_bytes() != n * row) {
+    if (room_ < n || room_ > 2 * n + 8) {
+        room_ = 0;
         for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &contending_}) *one = Memory();  // before the new is taken
         x_ = Memory(n * row);
         normalised_ = Memory(n * row);
         logits_ = Memory(n * logits_stride_ * sizeof(float));
         rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
+        room_ = n;
+        if (steps_.empty()) return;
         rough_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
         errors_ = Memory(n * size(n_panels_) * sizeof(float));
         contending_ = Memory(n * size(n_panels_));
@@ -136,7 +141,10 @@ void Answers::multiply(const Rows& rows, const Stretch& stretch, const Linear& v
 
 // Multiply in full what may decide each rough row's choice. A row in which nothing stands out is multiplied as a whole.
 void Answers::refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
-    team.share(rough_.n(), [&](int part, int) { contend(*requests[wanted_[size(rough_.first + part)].request], rough_.first + part); });
+    team.share(rough_.n(), [&](int part, int thread) {
+        const int row = rough_.first + part;
+        contend(*requests[wanted_[size(row)].request], row, *scratches[size(thread)]);
+    });
     const int chunk = std::max(WIDE_PANELS, n_panels_ / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
     team.share((n_panels_ + chunk - 1) / chunk, [&](int part, int thread) {
         const Range panels{part * chunk, std::min(n_panels_, (part + 1) * chunk)};
@@ -144,13 +152,13 @@ void Answers::refine(const std::vector<Request*>& requests, Scratches& scratches
     });
 }
 
-void Answers::contend(Request& request, int row) {
+void Answers::contend(Request& request, int row, Scratch& scratch) {
     forbid_outside(rough_, row);
     const std::size_t at = size(row) * size(n_panels_);
     const float length = length_of(normalised_.as() + size(row) * size(model_.stride), model_.sizes.n_state);
     float* errors = errors_.as() + at;
     for (int panel = 0; panel < n_panels_; ++panel) errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
-    kernels_.contend(choosing_of(request, row), errors, contending_.as<std::uint8_t>() + at);
+    kernels_.contend(choosing_of(request, row, scratch), errors, contending_.as<std::uint8_t>() + at);
 }
 
 // Those of some panels that contend, as many together as lie side by side.
@@ -179,7 +187,7 @@ void Answers::forbid_outside(const Stretch& stretch, int row) {
     std::fill(logits + panels.last * PANEL, logits + logits_stride_, never);
 }
 
-Choosing& Answers::choosing_of(Request& request, int row) {
+Choosing& Answers::choosing_of(Request& request, int row, Scratch& scratch) {
     Choosing& c = request.choosing;
     c.logits = logits_of(row);
     c.n = model_.sizes.n_vocab;
@@ -190,17 +198,23 @@ Choosing& Answers::choosing_of(Request& request, int row) {
     request.logprobs.resize(size(c.n_chosen));
     c.ids = request.ids.data();
     c.logprobs = request.logprobs.data();
+    const std::size_t needed = choosing_scratch(c);
+    if (scratch.choice.n_bytes() < needed) scratch.choice = Memory(needed);
+    c.scratch = scratch.choice.bytes();
     return c;
 }
 
-void Answers::answer_one(Request& request, int row) {
+void Answers::answer_one(Request& request, int row, Scratch& scratch) {
     const int chosen = row, n_vocab = model_.sizes.n_vocab;
     if (request.chooses) ++row;
+    request.probe_logits.reserve(request.probe_ids.size());
+    request.probe_normalisers.reserve(request.probe_ids.size());
+    request.logits.reserve(request.logits_at.size() * size(n_vocab));
     for (std::size_t i = 0; i < request.probe_ids.size(); ++i) {
         const float* logits = logits_of(row++);
-        std::vector<float> values;
+        std::vector<float>& values = request.probe_logits.emplace_back();
+        values.reserve(request.probe_ids[i].size());
         for (const std::int32_t id : request.probe_ids[i]) values.push_back(logits[id]);
-        request.probe_logits.push_back(std::move(values));
         request.probe_normalisers.push_back(kernels_.log_sum_exp(logits, request.probe_below[i]));
     }
     for (std::size_t i = 0; i < request.logits_at.size(); ++i) {
@@ -209,7 +223,7 @@ void Answers::answer_one(Request& request, int row) {
     }
     if (!request.chooses) return;
     if (chosen < rough_.first) forbid_outside(full_, chosen);
-    kernels_.choose(choosing_of(request, chosen));
+    kernels_.choose(choosing_of(request, chosen, scratch));
 }
 
 }  // namespace stapes

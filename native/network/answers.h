@@ -38,11 +38,11 @@ class Answers {
     void normalise(const std::vector<int>& first_tokens, const float* x);
     void multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team);
     void refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team);
-    void contend(Request& request, int row);
+    void contend(Request& request, int row, Scratch& scratch);
     void refine_panels(int row, Range panels, Scratch& scratch);
     void forbid_outside(const Stretch& stretch, int row);
-    void answer_one(Request& request, int row);
-    Choosing& choosing_of(Request& request, int row);
+    void answer_one(Request& request, int row, Scratch& scratch);
+    Choosing& choosing_of(Request& request, int row, Scratch& scratch);
     float* logits_of(int row) { return logits_.as() + static_cast<std::size_t>(row) * logits_stride_; }
 
     const Model& model_;
@@ -53,6 +53,7 @@ class Answers {
     std::vector<Wanted> wanted_;
     std::vector<int> first_wanted_;  // of each request
     Stretch full_, rough_;
+    std::size_t room_ = 0;  // rows that the memory is for
     Memory x_, normalised_, logits_, errors_, contending_;
     std::unique_ptr<Operand> rows_, rough_rows_;
 };

@@ -26,12 +26,12 @@ Decoder::Space::Space(const Model& model, int n)
 Decoder::Decoder(const Model& model, int n_threads) : model_(model), kernels_(model.kernels), answers_(model) {
     const int widest = std::max(model.decoder.front().mlp_in.weight.view().n, model.stride);
     for (int i = 0; i < n_threads; ++i)
-        scratches_.push_back(std::make_unique<Scratch>(widest, model.sizes.n_state / model.sizes.n_text_head));
+        scratches_.push_back(std::make_unique<Scratch>(widest, model.sizes.n_state / model.sizes.n_text_head,
+                                                       std::max(model.sizes.n_audio_ctx, model.sizes.n_text_ctx)));
 }
 
-void Decoder::run(std::vector<Request*>& requests, Team& team) {
-    requests_ = requests;
-    std::stable_sort(requests_.begin(), requests_.end(), [](auto* a, auto* b) { return std::less<>{}(a->window, b->window); });
+void Decoder::run(const std::vector<Request*>& requests, Team& team) {
+    take_requests(requests);
     prepare(team);
     float* x = space_->x.as();
     const std::size_t stride = size(model_.stride);
@@ -55,13 +55,30 @@ void Decoder::run(std::vector<Request*>& requests, Team& team) {
     answers_.give(requests_, first_tokens_, space_->x.as(), scratches_, team);
 }
 
-void Decoder::prepare(Team& team) {
+// Requests of one window side by side, in their order: its keys are read together. (A stable sort of the standard library allocates.)
+void Decoder::take_requests(const std::vector<Request*>& requests) {
+    requests_.clear();
+    for (Request* one : requests) {
+        const auto by_window = [](const Request* a, const Request* b) { return std::less<>{}(a->window, b->window); };
+        requests_.insert(std::upper_bound(requests_.begin(), requests_.end(), one, by_window), one);
+    }
     first_tokens_.clear();
+    groups_.clear();
     n_tokens_ = 0;
     for (Request* one : requests_) {
+        const Request* last = first_tokens_.empty() ? nullptr : requests_[first_tokens_.size() - 1];
+        const int n = static_cast<int>(one->tokens.size());
+        // A row whose scores are wanted stands for itself.
+        const bool joins = last && last->window == one->window && one->attention.empty() && last->attention.empty() &&
+                           last->within.first == one->within.first && last->within.last == one->within.last;
+        if (joins) groups_.back().n_tokens += n;
+        else groups_.push_back({one, n_tokens_, n});
         first_tokens_.push_back(n_tokens_);
-        n_tokens_ += static_cast<int>(one->tokens.size());
+        n_tokens_ += n;
     }
+}
+
+void Decoder::prepare(Team& team) {
     // Some room to spare, but not that of a batch of prompts for ever after.
     if (!space_ || space_->n_tokens < n_tokens_ || space_->n_tokens > 8 * n_tokens_ + 64)
         space_ = std::make_unique<Space>(model_, n_tokens_ + 8);
@@ -133,10 +150,10 @@ void Decoder::attend_self(int layer, Team& team) {
         const std::size_t token = size(first_tokens_[size(part / n_heads)]);
         const float* query = space_->projected.as() + token * 3 * stride + head * width;
         const BlockShape shape = model_.text_shape();
-        std::vector<const void*> keys, values;
-        for (auto& block : request.row->blocks) {
-            keys.push_back(block->keys(layer, head, 0));
-            values.push_back(block->values(layer, head, 0));
+        Scratch& own = scratch(thread);
+        for (std::size_t i = 0; i < request.row->blocks.size(); ++i) {
+            own.keys[i] = request.row->blocks[i]->keys(layer, head, 0);
+            own.values[i] = request.row->blocks[i]->values(layer, head, 0);
         }
         for (int done = 0; done < n;) {
             const int position = request.length + done, count = std::min(n - done, PANEL - position % PANEL);
@@ -152,14 +169,14 @@ void Decoder::attend_self(int layer, Team& team) {
         call.queries = query;
         call.query_stride = 3 * stride;
         call.n_queries = n;
-        call.keys = keys.data();
-        call.values = values.data();
+        call.keys = own.keys.data();
+        call.values = own.values.data();
         call.n_keys = request.length + n;
         call.first_visible = request.length + 1;
         call.out = space_->mixed.as() + token * stride + head * width;
         call.out_type = Type::f32;
         call.out_stride = stride;
-        call.scratch = scratch(thread).attention.bytes();
+        call.scratch = own.attention.bytes();
         kernels_.attend(call);
     });
 }
@@ -172,28 +189,14 @@ float* Decoder::raw_scores_of(Request& request, int layer, int head) {
 }
 
 void Decoder::attend_cross(int layer, Team& team) {
-    // Rows of one window read its keys together; a row whose scores are wanted stands for itself.
-    std::vector<Group> groups;
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-        Request& one = *requests_[i];
-        const int n = static_cast<int>(one.tokens.size());
-        const bool beside = i > 0 && requests_[i - 1]->window == one.window && one.attention.empty() && requests_[i - 1]->attention.empty();
-        const bool joins = beside && requests_[i - 1]->within.first == one.within.first && requests_[i - 1]->within.last == one.within.last;
-        if (joins) groups.back().n_tokens += n;
-        else groups.push_back({one.window, one.within, first_tokens_[i], n, nullptr});
-    }
     const int n_heads = model_.sizes.n_text_head;
-    team.share(static_cast<int>(groups.size()) * n_heads, [&](int part, int thread) {
-        Group group = groups[size(part / n_heads)];
-        const auto at = std::lower_bound(first_tokens_.begin(), first_tokens_.end(), group.first_token) - first_tokens_.begin();
-        group.raw_scores = raw_scores_of(*requests_[static_cast<std::size_t>(at)], layer, part % n_heads);
-        attend_cross_head(layer, part % n_heads, group, scratch(thread));
-    });
+    team.share(static_cast<int>(groups_.size()) * n_heads,
+               [&](int part, int thread) { attend_cross_head(layer, part % n_heads, groups_[size(part / n_heads)], scratch(thread)); });
 }
 
 void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch& scratch) {
-    Window& window = *group.window;
-    const KeyValues::Head blocks = window.blocks_of(layer, head);
+    Window& window = *group.first->window;
+    const Range within = group.first->within;
     const std::size_t stride = size(model_.stride), at = size(group.first_token) * stride + size(head * window.shape.width);
     Attention call{};
     call.shape = window.shape;
@@ -201,13 +204,12 @@ void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch
     call.queries = space_->projected.as() + at;
     call.query_stride = stride;
     call.n_queries = group.n_tokens;
-    call.keys = blocks.keys.data() + group.within.first / PANEL;
-    call.values = blocks.values.data() + group.within.first / PANEL;
-    call.n_keys = call.first_visible = group.within.last - group.within.first;
+    scratch.attend_to(call, window, layer, head, within.first / PANEL);
+    call.n_keys = call.first_visible = within.last - within.first;
     call.out = space_->mixed.as() + at;
     call.out_type = Type::f32;
     call.out_stride = stride;
-    call.raw_scores = group.raw_scores;
+    call.raw_scores = raw_scores_of(*group.first, layer, head);
     call.scratch = scratch.attention.bytes();
     kernels_.attend(call);
 }

@@ -15,7 +15,7 @@ namespace stapes {
 class Decoder {
   public:
     Decoder(const Model& model, int n_threads);
-    void run(std::vector<Request*>& requests, Team& team);
+    void run(const std::vector<Request*>& requests, Team& team);
 
   private:
     // Buffers for so many tokens at once.
@@ -27,12 +27,11 @@ class Decoder {
     };
     // Requests whose queries are attended together: one window's, to the same part of it.
     struct Group {
-        Window* window;
-        Range within;
+        Request* first;
         int first_token, n_tokens;
-        float* raw_scores;  // of one head of one request, or null
     };
 
+    void take_requests(const std::vector<Request*>& requests);
     void prepare(Team& team);
     void own_blocks(Request& request);
     void embed(Request& request, int first_token);
@@ -51,6 +50,7 @@ class Decoder {
     Scratches scratches_;
     std::vector<Request*> requests_;  // those of one window side by side
     std::vector<int> first_tokens_;
+    std::vector<Group> groups_;
     int n_tokens_ = 0;
     Answers answers_;
 };

@@ -23,7 +23,7 @@ Encoder::Blocks Encoder::Blocks::of(const Model& model, int n_threads) {
 }
 
 Encoder::Worker::Worker(const Model& model, const Blocks& blocks, int widest)
-    : scratch(widest, model.sizes.n_state / model.sizes.n_audio_head),
+    : scratch(widest, model.sizes.n_state / model.sizes.n_audio_head, model.sizes.n_audio_ctx),
       rows(model.kernels, blocks.positions, model.sizes.n_state),
       hidden_rows(model.kernels, blocks.hidden, model.encoder.front().mlp_in.weight.view().n),
       hidden(static_cast<std::size_t>(blocks.hidden) * hidden_rows.stride() * sizeof(float)),
@@ -161,7 +161,6 @@ Type Encoder::mixed_type(int layer) const {
 }
 
 void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
-    const KeyValues::Head blocks = self_.blocks_of(0, head);
     const std::size_t at = static_cast<std::size_t>(first) * stride_ + static_cast<std::size_t>(head * self_.shape.width);
     const Type out_type = mixed_type(layer);
     Attention call{};
@@ -170,8 +169,7 @@ void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
     call.queries = queries_.as() + at;
     call.query_stride = stride_;
     call.n_queries = n;
-    call.keys = blocks.keys.data();
-    call.values = blocks.values.data();
+    worker.scratch.attend_to(call, self_, 0, head);
     call.n_keys = n_positions_;
     call.first_visible = n_positions_;
     call.out = mixed_.bytes() + at * static_cast<std::size_t>(size_of(out_type));

@@ -13,15 +13,6 @@ std::size_t KeyValues::n_bytes(BlockShape shape, int n_layers, int n_heads, int 
            (shape.key_bytes() + shape.value_bytes());
 }
 
-KeyValues::Head KeyValues::blocks_of(int layer, int head) {
-    Head found;
-    for (int block = 0; block < n_blocks; ++block) {
-        found.keys.push_back(keys(layer, head, block));
-        found.values.push_back(values(layer, head, block));
-    }
-    return found;
-}
-
 // A head's keys lie together, and so do its values: a step of one query reads them from end to end, and processors read ahead of
 // what runs on, not of what leaves every other block out.
 std::byte* KeyValues::keys(int layer, int head, int block) {

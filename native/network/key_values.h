@@ -18,11 +18,6 @@ struct KeyValues {
     Memory memory;
     std::byte* keys(int layer, int head, int block);
     std::byte* values(int layer, int head, int block);
-    // All blocks of one head, as attention takes them.
-    struct Head {
-        std::vector<const void*> keys, values;
-    };
-    Head blocks_of(int layer, int head);
 };
 
 // What the decoder reads of an encoded window: cross-attention keys and values.

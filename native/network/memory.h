@@ -6,7 +6,6 @@
 #endif
 
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -20,8 +19,7 @@ class Memory {
         // Weights are read from end to end in every step: large pages spare the processor looking up small ones.
         const std::size_t alignment = n_bytes >= LARGE ? LARGE_PAGE : ALIGNMENT;
         const std::size_t whole = (n_bytes + ALIGNMENT + alignment - 1) / alignment * alignment;
-        data_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, whole)));
-        if (!data_) throw std::bad_alloc();
+        data_ = {static_cast<std::byte*>(::operator new(whole, std::align_val_t{alignment})), Free{std::align_val_t{alignment}}};
 #if defined(MADV_HUGEPAGE)
         if (n_bytes >= LARGE) madvise(data_.get(), whole, MADV_HUGEPAGE);  // a wish: what comes of it does not matter
 #endif
@@ -40,7 +38,8 @@ class Memory {
     static constexpr std::size_t ALIGNMENT = 64;  // a cache line; so much is also readable behind the end
     static constexpr std::size_t LARGE_PAGE = 2u << 20, LARGE = 4u << 20;
     struct Free {
-        void operator()(std::byte* p) const { std::free(p); }
+        std::align_val_t alignment;
+        void operator()(std::byte* p) const { ::operator delete(p, alignment); }
     };
     std::unique_ptr<std::byte, Free> data_;
     std::size_t n_bytes_ = 0;

@@ -40,7 +40,7 @@ std::shared_ptr<Window> Network::fresh_window() {
     return window;
 }
 
-void Network::step(std::vector<Request*>& requests) {
+void Network::step(const std::vector<Request*>& requests) {
     if (requests.empty()) return;
     if (!decoding_) decoding_ = std::make_unique<Decoder>(model_, n_threads_);
     Team team(n_threads_);

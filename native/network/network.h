@@ -39,7 +39,7 @@ class Network {
     // mel: (n_mels, 2 * n_audio_ctx).
     std::shared_ptr<Window> encode(const float* mel);
     std::shared_ptr<Row> fork(const Row& row, int length) const;
-    void step(std::vector<Request*>& requests);
+    void step(const std::vector<Request*>& requests);
 
   private:
     std::size_t text_bytes(BlockShape shape, int n_positions) const;

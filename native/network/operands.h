@@ -5,14 +5,31 @@
 #include <memory>
 #include <vector>
 
+#include "key_values.h"
 #include "model.h"
 
 namespace stapes {
 
-// Scratch of one thread.
+// Workspace of one thread, made once. most_positions: of the longest list of keys that is attended to.
 struct Scratch {
-    Scratch(int widest, int head_width) : product(product_scratch(widest)), attention(attention_scratch(head_width)) {}
+    Scratch(int widest, int head_width, int most_positions)
+        : product(product_scratch(widest)),
+          attention(attention_scratch(head_width)),
+          keys(static_cast<std::size_t>(round_up(most_positions, PANEL) / PANEL)),
+          values(keys.size()) {}
     Memory product, attention;
+    Memory choice;                           // as large as the choices so far needed
+    std::vector<const void*> keys, values;   // addresses of one head's blocks
+
+    // The addresses of a head's blocks from `first_block` on become those that `call` attends to.
+    void attend_to(Attention& call, KeyValues& to, int layer, int head, int first_block = 0) {
+        for (int block = first_block; block < to.n_blocks; ++block) {
+            keys[static_cast<std::size_t>(block - first_block)] = to.keys(layer, head, block);
+            values[static_cast<std::size_t>(block - first_block)] = to.values(layer, head, block);
+        }
+        call.keys = keys.data();
+        call.values = values.data();
+    }
 };
 using Scratches = std::vector<std::unique_ptr<Scratch>>;  // one for each thread
 

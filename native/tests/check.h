@@ -1,6 +1,7 @@
 // What the tests of the library share: a check that counts instead of stopping, and random numbers.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -38,6 +39,9 @@ inline std::vector<const Kernels*> all_kernels() {
     const Kernels* const* first = usable_kernels(&n);
     return {first, first + n};
 }
+
+// How often anything was allocated (allocations.cpp).
+std::size_t n_allocations();
 
 void test_kernels();
 void test_unit();

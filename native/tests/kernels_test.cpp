@@ -141,8 +141,22 @@ void check_choosing(const Kernels& kernels, int n) {
         const int n_chosen = how == Choosing::How::best ? 1 : how == Choosing::How::draw ? 3 : std::min(3, n);
         std::vector<std::int32_t> ids(size(n_chosen), -1);
         std::vector<float> logprobs(size(n_chosen), 1.0f);
-        kernels.choose({changed.data(), n, permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7, uniforms.data(),
-                        n_chosen, ids.data(), logprobs.data()});
+        Choosing choosing{changed.data(), n, permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7, uniforms.data(),
+                          n_chosen, ids.data(), logprobs.data(), nullptr};
+        std::vector<std::byte> scratch(choosing_scratch(choosing));  // to the byte, for the sanitizers
+        choosing.scratch = scratch.data();
+        kernels.choose(choosing);
+        // With bounds that settle the vote, and with some that leave it open.
+        for (const float error : {0.0f, 100.0f}) {
+            const std::vector<float> errors(size(round_up(n, PANEL) / PANEL), error);
+            std::vector<std::uint8_t> panels(errors.size(), 2);
+            for (const int vote_from : {-1, 0, n / 2, n}) {
+                changed = logits;
+                choosing.vote_from = vote_from;
+                kernels.contend(choosing, errors.data(), panels.data());
+                for (const std::uint8_t one : panels) CHECK(one <= 1);
+            }
+        }
         for (std::size_t i = 0; i < ids.size(); ++i) CHECK(0 <= ids[i] && ids[i] < n && logprobs[i] <= 1e-5f);
     }
 }

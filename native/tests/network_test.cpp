@@ -1,5 +1,6 @@
 // A whole network of odd sizes with random weights: threads change no bit, forks share and part, what is cut off is gone.
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "../network/network.h"
@@ -141,6 +142,41 @@ std::vector<float> run(Network& network) {
     return found;
 }
 
+// Windows and steps take no memory once there were some of their kind, but a block for every PANEL tokens of a row.
+void check_allocations(Network& network) {
+    const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * network.model().sizes.n_audio_ctx), 77);
+    network.encode(mel.data());  // released: its memory is free
+    const std::size_t before_window = n_allocations();
+    const auto window = network.encode(mel.data());
+    CHECK(n_allocations() == before_window);
+    constexpr Choosing::How HOWS[] = {Choosing::How::best, Choosing::How::top, Choosing::How::draw};
+    std::vector<Row> rows(std::size(HOWS));
+    std::vector<Request> requests;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        Request& made = requests.emplace_back(request_of(network, rows[i], *window, 0, {3}));
+        made.logits_at = made.probe_positions = made.probe_below = {};
+        made.probe_ids = {};
+        made.choosing.how = HOWS[i];
+        made.choosing.n_chosen = HOWS[i] == Choosing::How::top ? 3 : 1;
+        made.choosing.temperature = 0.7;
+        made.uniforms = {0.5};
+        if (i == 2) made.attention = {};
+    }
+    for (int step = 0; step < 60; ++step) {
+        std::vector<Request*> all;
+        bool begins_block = false;
+        for (Request& one : requests) {
+            if (step % 3 == 1 && all.size() == 2) break;  // fewer rows, and then as many again
+            begins_block |= one.length % PANEL == 0;
+            all.push_back(&one);
+        }
+        const std::size_t before = n_allocations();
+        network.step(all);
+        CHECK(begins_block ? n_allocations() > before : n_allocations() == before);
+        for (Request* one : all) ++one->length;
+    }
+}
+
 }  // namespace
 
 void test_network() {
@@ -149,6 +185,7 @@ void test_network() {
             for (const Sizes& sizes : SIZES) {
                 const auto alone = made_network(sizes, precision, *kernels, 1), shared = made_network(sizes, precision, *kernels, 3);
                 CHECK(run(*alone) == run(*shared));
+                check_allocations(*alone);
             }
         }
     }
