@@ -103,11 +103,11 @@ def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Eng
     return Engine(checkpoint, NumpyBackend(checkpoint, threads=1))
 
 
-def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: OpenVadModel | None = None) -> Engine:
+def scripted_engine(script: str | Sequence[str] | Script = " Hello.", open_vad: OpenVadModel | None = None) -> Engine:
     """Make an engine whose model says what a script has.
 
     script: a text for every window, texts for the recording's windows in turn (the last one repeats), or a function
-    that gives the logits.   listener: `LoudnessListener`, for guards and `vad=True`; without, the guards rest.
+    that gives the logits.   open_vad: `LoudnessVad` for `vad=True` and the guards that need VAD; None: they are off.
     """
     spec = tiny_spec()
     checkpoint = Checkpoint(
@@ -117,11 +117,11 @@ def scripted_engine(script: str | Sequence[str] | Script = " Hello.", listener: 
     tokenizer = Tokenizer(spec, checkpoint.vocabulary)
     if not callable(script):
         script = reciting(tokenizer, [script] if isinstance(script, str) else script)
-    return Engine(checkpoint, ScriptedBackend(spec, script), listener=listener)
+    return Engine(checkpoint, ScriptedBackend(spec, script), open_vad=open_vad)
 
 
-class LoudnessListener:
-    """Takes whatever is loud for speech: chunks whose root mean square is above 0.01."""
+class LoudnessVad:
+    """A VAD model that takes loud chunks for speech: those whose root mean square is above 0.01."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
         """Give 0 or 1 for each chunk of 512 samples."""
@@ -132,8 +132,8 @@ class LoudnessListener:
         likely: FloatArray = (loudness > 0.01).astype(np.float32)
         return likely
 
-    def afresh(self) -> LoudnessListener:
-        """It remembers nothing."""
+    def afresh(self) -> LoudnessVad:
+        """Return itself: it keeps no state."""
         return self
 
 

@@ -24,7 +24,7 @@ from stapes.options import Audio, TranscribeOptions
 from stapes.recording.events import JobEvent, WindowDone
 from stapes.recording.time_map import TimeMap
 from stapes.report import window_attention, write_plot, write_report
-from stapes.testing import LoudnessListener, noise, random_engine, scripted_engine, silence
+from stapes.testing import LoudnessVad, noise, random_engine, scripted_engine, silence
 from stapes.vad.silero_weights import has_speech_weights
 from tests.audio_files import muxed, wav_bytes
 
@@ -125,10 +125,8 @@ def test_clips_are_given_in_the_same_clock(mode: str, clips: str, expected: list
 def test_speech_alone_in_the_containers_clock(mode: str) -> None:
     sound = np.concatenate([noise(8.0), silence(12.0), noise(10.0)])
     data = muxed([(5.0, sound), (60.0, np.concatenate([silence(5.0), SECOND]))], video_s=6.0)
-    plain = scripted_engine([" One.", " Two."], LoudnessListener).transcribe(data, vad=True, mode=mode)
-    moved = scripted_engine([" One.", " Two."], LoudnessListener).transcribe(
-        data, vad=True, mode=mode, clock="container"
-    )
+    plain = scripted_engine([" One.", " Two."], LoudnessVad).transcribe(data, vad=True, mode=mode)
+    moved = scripted_engine([" One.", " Two."], LoudnessVad).transcribe(data, vad=True, mode=mode, clock="container")
     time_map = TimeMap.of_container(load_audio(data, clock="container").spans)
     assert time_map is not None
     assert [one.tokens for one in moved.segments] == [one.tokens for one in plain.segments]
@@ -152,7 +150,7 @@ def test_texts_are_aligned_in_the_containers_clock() -> None:
 
 @pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the network that hears speech")
 def test_speech_is_found_in_the_containers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stapes.engine.find_speech.open_vad_model", lambda _: LoudnessListener())
+    monkeypatch.setattr("stapes.engine.find_speech.open_vad_model", lambda _: LoudnessVad())
     plain = stapes.find_speech(FILE)
     moved = stapes.find_speech(FILE, clock="container")
     assert len(plain) == len(moved) == 1

@@ -20,7 +20,7 @@ import stapes
 from stapes.backends.native.library import is_built
 from stapes.cli.flags import parse
 from stapes.cli.main import main
-from stapes.testing import LoudnessListener, scripted_engine
+from stapes.testing import LoudnessVad, scripted_engine
 from tests.sample import SAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(model: str, **given: object) -> stapes.Engine:
         assert set(given) <= set(keywords) - {"unknown"}
-        return scripted_engine(" The stapes is here.", listener=LoudnessListener)
+        return scripted_engine(" The stapes is here.", open_vad=LoudnessVad)
 
     monkeypatch.setattr(stapes, "load", load)
 

@@ -13,7 +13,7 @@ from stapes.backends.base import FloatArray
 from stapes.engine.scheduled_job import JobState
 from stapes.errors import CheckpointError, OptionError, StapesWarning
 from stapes.recording.events import JobEvent, WindowDone
-from stapes.testing import LoudnessListener, noise, scripted_engine, silence
+from stapes.testing import LoudnessVad, noise, scripted_engine, silence
 from stapes.vad.open import vad_models
 from stapes.vad.silero_weights import INSTALL
 
@@ -24,14 +24,14 @@ WITH_TAIL = np.concatenate([noise(30.0), silence(4.0)])
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
 def test_nothing_is_invented_where_nobody_speaks(mode: str) -> None:
-    transcript = scripted_engine(" Thank you.", LoudnessListener).transcribe(silence(70.0), mode=mode)
+    transcript = scripted_engine(" Thank you.", LoudnessVad).transcribe(silence(70.0), mode=mode)
     assert (transcript.text, transcript.segments) == ("", ())
     assert transcript.flags
     assert transcript.to_dict()["flags"][0]["text"] == "Thank you."
 
 
 def test_the_reference_invents_and_says_nothing_of_it() -> None:
-    transcript = scripted_engine(" Thank you.", LoudnessListener).transcribe(silence(70.0), mode="reference")
+    transcript = scripted_engine(" Thank you.", LoudnessVad).transcribe(silence(70.0), mode="reference")
     assert transcript.text.count("Thank you.") == 3
     assert "flags" not in transcript.to_dict()
 
@@ -39,7 +39,7 @@ def test_the_reference_invents_and_says_nothing_of_it() -> None:
 def test_a_tail_without_speech_is_left_out_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     events: list[JobEvent] = []
     with caplog.at_level(logging.INFO, logger="stapes"):
-        transcript = scripted_engine(FLUENT, LoudnessListener).transcribe(WITH_TAIL, on_event=events.append)
+        transcript = scripted_engine(FLUENT, LoudnessVad).transcribe(WITH_TAIL, on_event=events.append)
     assert [(one.guard, one.start_s, one.end_s) for one in transcript.flags] == [("tail", 30.0, 34.0)]
     done = [event for event in events if isinstance(event, WindowDone)]
     assert [flag for event in done for flag in event.flags] == list(transcript.flags)
@@ -53,17 +53,17 @@ def test_without_ears_the_guards_that_need_them_rest() -> None:
 def test_a_broken_run_that_goes_on_hears_the_same() -> None:
     audio = np.concatenate([noise(29.0), silence(40.0), noise(20.0, seed=3)])
     events: list[JobEvent] = []
-    whole = scripted_engine(FLUENT, LoudnessListener).transcribe(audio, on_event=events.append)
+    whole = scripted_engine(FLUENT, LoudnessVad).transcribe(audio, on_event=events.append)
     answers = [one.window.result if isinstance(one, WindowDone) else one.guess for one in events]
     for known in range(len(answers) + 1):
-        engine = scripted_engine(FLUENT, LoudnessListener)
+        engine = scripted_engine(FLUENT, LoudnessVad)
         assert engine.transcribe(audio, resume=answers[:known]) == whole
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
 def test_speech_alone_has_the_times_of_the_whole(mode: str) -> None:
     audio = np.concatenate([silence(40.0), noise(20.0), silence(30.0), noise(15.0, seed=2), silence(5.0)])
-    engine = scripted_engine([" One.", " Two."], LoudnessListener)
+    engine = scripted_engine([" One.", " Two."], LoudnessVad)
     progress: list[float] = []
     transcript = engine.transcribe(audio, vad=True, mode=mode, on_progress=lambda one: progress.append(one.done_s))
     assert transcript.duration_s == 110.0
@@ -79,7 +79,7 @@ def test_speech_alone_has_the_times_of_the_whole(mode: str) -> None:
 def test_no_segment_ends_behind_a_pause_that_was_cut_out(mode: str) -> None:
     """The scripted segment lasts up to 29.98 s, into what is kept of the pause before the speech behind it."""
     audio = np.concatenate([noise(29.3), silence(20.0), noise(15.0, seed=2)])
-    engine = scripted_engine([" One.", " Two."], LoudnessListener)
+    engine = scripted_engine([" One.", " Two."], LoudnessVad)
     first, last = engine.transcribe(audio, vad=True, mode=mode).segments
     assert 29.6 < first.end_s < 29.8
     assert 49.1 < last.start_s < 49.3
@@ -87,12 +87,12 @@ def test_no_segment_ends_behind_a_pause_that_was_cut_out(mode: str) -> None:
 
 def test_speech_alone_in_clips() -> None:
     audio = np.concatenate([noise(10.0), silence(10.0), noise(10.0)])
-    transcript = scripted_engine(" Here.", LoudnessListener).transcribe(audio, vad=True, clip_timestamps="22,25")
+    transcript = scripted_engine(" Here.", LoudnessVad).transcribe(audio, vad=True, clip_timestamps="22,25")
     assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(22.0, 25.0)]
 
 
 def test_no_speech_at_all_is_an_empty_transcript() -> None:
-    transcript = scripted_engine(" Here.", LoudnessListener).transcribe(silence(12.0), vad=True)
+    transcript = scripted_engine(" Here.", LoudnessVad).transcribe(silence(12.0), vad=True)
     assert (transcript.text, transcript.duration_s, transcript.windows) == ("", 12.0, ())
 
 
@@ -102,7 +102,7 @@ def test_no_speech_at_all_is_an_empty_transcript() -> None:
      {"vad_min_silence_duration_ms": -1}, {"vad_speech_pad_ms": "much"}, {"vad_threshold": None}, {"vad": 1}],
 )  # fmt: skip
 def test_settings_that_cannot_be(keywords: dict[str, Any]) -> None:
-    engine = scripted_engine(" Here.", LoudnessListener)
+    engine = scripted_engine(" Here.", LoudnessVad)
     with pytest.raises(OptionError):
         engine.transcribe(noise(1.0), **{"vad": True, **keywords})
 
@@ -128,7 +128,7 @@ def test_listeners_share_their_weights() -> None:
 # A long silence is listened to bit by bit.
 
 
-class CountingListener(LoudnessListener):
+class CountingListener(LoudnessVad):
     """Counts how often it is asked."""
 
     def __init__(self) -> None:
@@ -173,11 +173,11 @@ def test_others_have_their_turn_while_a_recording_is_silent(audio: FloatArray, t
 @each_guard
 def test_a_long_silence_is_told_with_the_window_before_it(audio: FloatArray, texts: list[str]) -> None:
     events: list[JobEvent] = []
-    transcript = scripted_engine(texts, LoudnessListener).transcribe(audio, on_event=events.append)
+    transcript = scripted_engine(texts, LoudnessVad).transcribe(audio, on_event=events.append)
     done = [event for event in events if isinstance(event, WindowDone)]
     assert [flag for event in done for flag in event.flags] == list(transcript.flags)
     assert max(flag.end_s - flag.start_s for flag in transcript.flags) > 1700
     assert transcript.segments[-1].end_s > 1820
     answers = [one.window.result if isinstance(one, WindowDone) else one.guess for one in events]
     for known in range(len(answers) + 1 if len(texts) == 1 else 0):  # a script begins anew with its first text
-        assert scripted_engine(texts, LoudnessListener).transcribe(audio, resume=answers[:known]) == transcript
+        assert scripted_engine(texts, LoudnessVad).transcribe(audio, resume=answers[:known]) == transcript

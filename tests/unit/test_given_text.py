@@ -18,7 +18,7 @@ from stapes.errors import CancelledError, OptionError
 from stapes.recording.forced_alignment import most_probable_end, sentences_of
 from stapes.results import Transcript, Word, WordTiming
 from stapes.testing import (
-    LoudnessListener,
+    LoudnessVad,
     ScriptedBackend,
     noise,
     random_checkpoint,
@@ -76,8 +76,8 @@ def test_a_windows_first_word_begins_where_a_voice_does() -> None:
     _, backend = engine_that_ends_after(3)
     audio = np.concatenate([silence(3.5), noise(5.5)])
     theirs, ours = (
-        words_of(Engine(CHECKPOINT, backend, listener=ear).align(audio, "Hello, the world!", language="en"))
-        for ear in (None, LoudnessListener)
+        words_of(Engine(CHECKPOINT, backend, open_vad=ear).align(audio, "Hello, the world!", language="en"))
+        for ear in (None, LoudnessVad)
     )
     assert theirs[0].start_s < 3.3 < 3.5 < theirs[0].end_s
     assert ours[0].start_s == pytest.approx(3.45, abs=0.04)

@@ -16,7 +16,7 @@ from stapes.engine.engine import Engine
 from stapes.errors import OptionError, OutputError
 from stapes.report import WindowAttention, window_attention, write_plot
 from stapes.results import Segment, Word
-from stapes.testing import LoudnessListener, noise, random_checkpoint, random_engine, scripted_engine, silence, tone
+from stapes.testing import LoudnessVad, noise, random_checkpoint, random_engine, scripted_engine, silence, tone
 from tests.transcripts import HOSTILE, tones, transcript
 
 
@@ -126,7 +126,7 @@ def test_the_attention_shown_is_that_of_the_word_times(kind: str, tmp_path: Path
 
 def test_the_attention_of_a_window_without_its_pause_is_the_one_its_words_were_timed_by(tmp_path: Path) -> None:
     sound = np.concatenate([noise(5.0), silence(15.0), noise(9.0)])
-    with scripted_engine(" Hello, dear world.", LoudnessListener) as engine:
+    with scripted_engine(" Hello, dear world.", LoudnessVad) as engine:
         made = engine.transcribe(sound, word_timestamps=True, language="en", temperature=0.0)
         assert [bool(window.left_out) for window in made.windows[:2]] == [False, True]
         found = window_attention(engine, sound, made, 2)
@@ -141,7 +141,7 @@ def test_the_attention_of_a_window_with_a_quiet_voice_is_the_one_its_words_were_
     sound = np.concatenate([noise(5.0), silence(0.5), 0.003 * noise(5.0)])
     checkpoint = random_checkpoint()
     keywords: dict[str, Any] = {"multilingual": True, "languages": ("en",), "temperature": 0.0, "sample_len": 12}
-    with Engine(checkpoint, NumpyBackend(checkpoint, threads=1), listener=LoudnessListener) as engine:
+    with Engine(checkpoint, NumpyBackend(checkpoint, threads=1), open_vad=LoudnessVad) as engine:
         made = engine.transcribe(sound, word_timestamps=True, **keywords)
         found = window_attention(engine, sound, made, 1)
         flat = replace(made.windows[0], voices=())

@@ -272,7 +272,7 @@ OPTIONS: dict[str, Any] = {"multilingual": True, "temperature": 0.0, "sample_len
 def run(resume: list[Any] | None = None, **keywords: Any) -> tuple[Transcript, list[JobEvent], QuickBackend]:
     backend = QuickBackend(BABBLE)
     events: list[JobEvent] = []
-    with Engine(CHECKPOINT, backend, listener=LoudIsSpeech) as engine:
+    with Engine(CHECKPOINT, backend, open_vad=LoudIsSpeech) as engine:
         job = engine.submit(talk(), on_event=events.append, resume=resume or [], **{**OPTIONS, **keywords})
         return job.result(), events, backend
 
@@ -314,7 +314,7 @@ class Encodings(QuickBackend):
 
 def encodings(audio: FloatArray, **keywords: Any) -> list[FloatArray]:
     backend = Encodings()
-    with Engine(CHECKPOINT, backend, listener=LoudIsSpeech) as engine:
+    with Engine(CHECKPOINT, backend, open_vad=LoudIsSpeech) as engine:
         engine.transcribe(audio, **{**OPTIONS, **keywords})
     return backend.mels
 

@@ -59,13 +59,13 @@ class Engine(BoundToProcess):
         backend: Backend,
         *,
         max_memory: int | None = None,
-        listener: OpenVadModel | None = None,
+        open_vad: OpenVadModel | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
 
         max_memory: as for `load`.
-        listener: opens a VAD model for each recording; without it, the guards that need VAD are off.
+        open_vad: opens a VAD model for each recording; without it, the guards that need VAD are off.
         tokenizer: the checkpoint's; None makes it.
         Raises OptionError if not one window fits, CheckpointError where the weights are not those that were published.
         """
@@ -73,7 +73,7 @@ class Engine(BoundToProcess):
         self._backend = backend
         checkpoint.verify()  # not earlier: a package's weights are hashed while the backend packs them
         self._tokenizer = tokenizer or tokenizer_of(checkpoint)
-        self._tasks = TaskFactory(checkpoint, backend, self._tokenizer, listener)
+        self._tasks = TaskFactory(checkpoint, backend, self._tokenizer, open_vad)
         self._closed = False
         if max_memory is None:
             max_memory = default_max_memory(backend.info.window_bytes)

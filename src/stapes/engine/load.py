@@ -61,4 +61,4 @@ def load(
         checkpoint.verify()  # names the cause if the package is damaged
         raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory, listener=vad_models(backend), tokenizer=tokenizer)
+    return Engine(checkpoint, opened, max_memory=max_memory, open_vad=vad_models(backend), tokenizer=tokenizer)
