@@ -57,7 +57,7 @@ sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, 
 	@$(FIXED_ADDRESSES) .venv/native-thread/native_tests
 	@test -e "$(LIBASAN)" || { echo "make: no libasan to load into Python; g++ has one" >&2; exit 1; }
 	@$(SANITIZED_PYTHON) -m pytest -o pythonpath=. -p no:cacheprovider $(BY_FILE) \
-	    --tx '$(CORES)*popen//python=$(abspath .venv/bin/python) -S' tests/contract -k 'native and not company'
+	    --tx '$(CORES)*popen//python=$(abspath .venv/bin/python) -S' tests/contract -k 'native and not batch'
 
 golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of the reference (hours)
 	@.venv/bin/python -m pytest -m golden
@@ -98,7 +98,7 @@ NATIVE_BUILD := -S native -G Ninja -D CMAKE_MAKE_PROGRAM="$(abspath .venv/bin/ni
 
 # Every second that a sanitizer takes to compile a set is lost where the set cannot run.
 SETS_HERE = $(shell .venv/bin/python -c "from stapes import _native; print(*_native.isa_names(), sep=';')" 2>/dev/null)
-# The sanitized package lies in a folder of its own. Without `site`, Python does not read the file that would send
+# The sanitized package is in a separate folder. Without `site`, Python does not read the file that would send
 # imports of stapes to the installation in place; the environment's packages are named in its stead.
 SANITIZED_BUILD = PATH="$(abspath .venv/bin):$$PATH" STAPES_REQUIRE_NATIVE=1 SKBUILD_BUILD_DIR=.venv/native-address \
     SKBUILD_CMAKE_BUILD_TYPE=Debug CMAKE_ARGS="-DSTAPES_SANITIZE=address,undefined -DSTAPES_NATIVE_TESTS=ON -DSTAPES_ONLY=$(SETS_HERE)"

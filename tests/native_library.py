@@ -1,4 +1,4 @@
-"""What loading a model says where the native library is not built, told apart from all else that is said."""
+"""The warning of a load without the native library, separated from all other warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ON_NUMPY = "running on NumPy, several times slower than the native library"
 
 
 def other_lines(errors: str) -> list[str]:
-    """Give a command's lines on standard error but for the warning of NumPy, which loading has to write once where
+    """Return a command's lines on standard error but for the warning of NumPy, which loading has to write once where
     the library is not built, and never where it is.
     """
     lines = errors.splitlines()

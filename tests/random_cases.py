@@ -13,7 +13,7 @@ THOROUGH = os.environ.get("STAPES_RANDOM") == "thorough"
 
 
 def cases(usual: int, thorough: int) -> int:
-    """Give the number of cases of this run."""
+    """Return the number of cases of this run."""
     return thorough if THOROUGH else usual
 
 

@@ -1,4 +1,4 @@
-"""The recording that ships with the project, for tests that need somebody to speak."""
+"""The recording that ships with the project, for tests that need speech."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ SAMPLE = Path(__file__).parents[1] / "samples" / "stapes.flac"
 
 
 def spoken() -> FloatArray:
-    """Give its samples (n,) at 16 kHz."""
+    """Return its samples (n,) at 16 kHz."""
     with load_audio(SAMPLE) as recording:
         return recording.read(0, recording.n_samples)

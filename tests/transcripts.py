@@ -16,7 +16,7 @@ KEPT = Try(temperature=0.2, avg_logprob=-0.31, compression_ratio=1.4, refused=No
 
 
 def words_of(text: str, start_s: float, probabilities: tuple[float, ...]) -> tuple[Word, ...]:
-    """Give words of 0.4 s, with 0.1 s between them."""
+    """Return words of 0.4 s, with 0.1 s between them."""
     pieces = text.split()
     return tuple(
         Word(text=f" {piece}", start_s=start_s + 0.5 * i, end_s=start_s + 0.5 * i + 0.4, probability=probability)
@@ -25,7 +25,7 @@ def words_of(text: str, start_s: float, probabilities: tuple[float, ...]) -> tup
 
 
 def segment(number: int, text: str, *, seek: int, start_s: float, probabilities: tuple[float, ...]) -> Segment:
-    """Give a segment with words."""
+    """Return a segment with words."""
     words = words_of(text, start_s, probabilities)
     return Segment(
         id=number, seek=seek, start_s=start_s, end_s=words[-1].end_s if words else start_s, text=f" {text}",
@@ -34,7 +34,7 @@ def segment(number: int, text: str, *, seek: int, start_s: float, probabilities:
 
 
 def window(seek: int, next_seek: int, *tries: Try, text: str = "", skipped: bool = False) -> Window:
-    """Give a window of 5 s."""
+    """Return a window of 5 s."""
     last = tries[-1]
     result = WindowResult(
         tokens=(1, 2, 3), text=text, avg_logprob=last.avg_logprob, no_speech_prob=0.9 if skipped else 0.03,
@@ -44,7 +44,7 @@ def window(seek: int, next_seek: int, *tries: Try, text: str = "", skipped: bool
 
 
 def transcript(hostile: str = "") -> Transcript:
-    """Give 15 s: a plain window, one that was tried again, and one that was skipped."""
+    """Return 15 s: a plain window, one that was tried again, and one that was skipped."""
     segments = (
         segment(0, "Hello, dear world.", seek=0, start_s=0.5, probabilities=(0.99, 0.6, 0.1)),
         segment(1, f"Once{hostile.replace(' ', '-')} more", seek=500, start_s=5.5, probabilities=(0.4, 0.8)),
@@ -69,6 +69,6 @@ def transcript(hostile: str = "") -> Transcript:
 
 
 def tones(seconds: float = 15.0) -> Samples:
-    """Give a tone that swells and fades."""
+    """Return a tone that swells and fades."""
     times = np.arange(round(seconds * 16_000)) / 16_000
     return (0.4 * np.sin(2 * np.pi * 220 * times) * np.sin(np.pi * times / seconds)).astype(np.float32)

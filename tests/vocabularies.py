@@ -25,14 +25,14 @@ AFTER = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ordinary tokens, then end, start, languages, tasks and so on, timestamps, and what was added behind."""
+    """Ordinary tokens, then end, start, languages, tasks and so on, timestamps, and added tokens after them."""
 
     tokens: tuple[bytes, ...] = small_vocabulary().tokens
     codes: tuple[str, ...] = tuple(LANGUAGES)[:99]
     n_timestamps: int = 1501
     timestamps_named: bool = True  # by the tokenizer
     added: tuple[str, ...] = ()  # names, as the tokenizer adds them
-    appended_codes: tuple[str, ...] = ()  # of languages, behind what was added
+    appended_codes: tuple[str, ...] = ()  # of languages, after the added tokens
     padding: int = 0  # rows of the embedding that no file names
     multilingual: bool = True
 
@@ -106,7 +106,7 @@ def tokenizer_json(tokens: tuple[bytes, ...], special: dict[str, int]) -> dict[s
 
 
 def tensors_of(vocabulary: Vocabulary, spec: ModelSpec | None = None, seed: int = 0) -> dict[str, Array]:
-    """Random weights that do not depend on what stands behind the timestamps; there, rows are far larger."""
+    """Random weights that do not depend on the ids after the timestamps; there, rows are far larger."""
     spec = spec or vocabulary.spec()
     bare = replace(spec, n_vocab=vocabulary.end)
     tensors = {name: np.array(one) for name, one in random_checkpoint(spec=bare, seed=seed).tensors.items()}

@@ -106,7 +106,7 @@ class Browser:
         self.until(f"document.readyState === 'complete' && location.href === {json.dumps(path.as_uri())}")
 
     def value(self, expression: str) -> Any:
-        """Give what an expression of JavaScript gives."""
+        """Return what an expression of JavaScript gives."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")

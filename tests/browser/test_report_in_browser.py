@@ -1,4 +1,4 @@
-"""The page of a report as a browser has it: it plays, goes where it is told, fits, and asks nobody for anything."""
+"""The page of a report as a browser has it: it plays, seeks, fits, and makes no request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def troubles(browser: Browser) -> list[object]:
     return [event["params"] for event in browser.events if event["method"] in kinds]
 
 
-def test_a_hostile_page_asks_nobody_and_runs_nothing(browser: Browser, page: Path) -> None:
+def test_a_hostile_page_sends_nothing_and_runs_nothing(browser: Browser, page: Path) -> None:
     browser.events.clear()
     browser.open(page)
     browser.until("document.querySelector('#sound').readyState >= 1")
@@ -152,7 +152,7 @@ def test_ten_thousand_segments_stay_quick(browser: Browser, tmp_path: Path) -> N
         "for (let i = 0; i < 20; i++) one.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'})); "
         "return performance.now() - began; })()"
     )
-    assert took_ms < 20_000  # 20 steps; a listener or a search per word would take minutes
+    assert took_ms < 20_000  # 20 steps; an event handler or a search per word would take minutes
     assert browser.value("document.querySelector('#overview').getAttribute('aria-valuenow')") == "20100"
 
 

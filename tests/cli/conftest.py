@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_is_heard() -> Iterator[None]:
-    """A shell's background jobs are started with Ctrl-C ignored, and so would be whatever the tests start."""
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Turn Ctrl-C on: a shell starts background jobs with Ctrl-C ignored, and their children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -12,7 +12,7 @@ Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 def runner(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs the command: exit code, lines of standard output, lines of standard error."""
+    """Return what runs the command: exit code, lines of standard output, lines of standard error."""
 
     def run_words(*words: str) -> tuple[int, list[str], list[str]]:
         code = command.main(words)

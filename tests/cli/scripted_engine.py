@@ -59,7 +59,7 @@ class Job:
         self.cancelled = False
         self._place = 0
         self._language_is_known = False
-        self._listeners: list[Callable[[Any], None]] = []
+        self._callbacks: list[Callable[[Any], None]] = []
         self._changed = threading.Lock()
         total_s = 2.0 * sum(not line.startswith("!") for line in self.lines)
         self.progress = Progress(0.0, total_s)
@@ -105,15 +105,15 @@ class Job:
     def _end(self, state: State, error: BaseException | None = None) -> None:
         with self._changed:
             self.state, self.error = state, error
-            listeners = self._listeners
-        for call in listeners:
+            callbacks = self._callbacks
+        for call in callbacks:
             call(self)
 
     def when_ended(self, call: Callable[[Any], None]) -> None:
         with self._changed:
             ended = self.ended
             if not ended:
-                self._listeners.append(call)
+                self._callbacks.append(call)
         if ended:
             call(self)
 

@@ -1,4 +1,4 @@
-"""Many recordings at once, with a scripted engine: order, resume, what programs are told, what is skipped."""
+"""Many recordings at once, with a scripted engine: order, resume, JSON lines, what is skipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = "\n".join(f"line {number}" for number in range(40))
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
-    """Give the engines that the command loads, one for each run."""
+    """Return the engines that the command loads, one for each run."""
     made: list[ScriptedEngine] = []
 
     def load(_: object) -> ScriptedEngine:
@@ -99,7 +99,7 @@ def windows(events: list[Event], file: str) -> list[tuple[float, bool]]:
 
 
 def made_in(folder: Path) -> dict[str, bytes]:
-    """Give the files beside the recordings, temporary ones and journals included."""
+    """Return the files beside the recordings, temporary ones and journals included."""
     others = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     return {name: data for name, data in others.items() if not name.endswith((".mp3", ".interrupted"))}
 
@@ -117,7 +117,7 @@ def test_blocks_with_times_are_never_interleaved(run: Run) -> None:
     assert texts == [language, *LONG.splitlines(), language, "one", "two", language, "three"]
 
 
-def test_a_recording_that_fails_holds_nobody_up(run: Run) -> None:
+def test_a_recording_that_fails_does_not_hold_up_the_others(run: Run) -> None:
     code, out, err = run("half.mp3", "bad.mp3", "short.mp3", "bug.mp3", "third.mp3")
     assert (code, out) == (2, ["First", "one", "two", "three"])
     assert [line for line in err if line.startswith("stapes: ")].__len__() == 3
@@ -157,10 +157,10 @@ def test_how_many_at_once_follows_from_memory_and_count() -> None:
     assert chosen(18, 6, 1000, "chunked") == 2
 
 
-def test_programs_are_told_everything(events: Events, folder: Path) -> None:
-    code, told = events("short.mp3", "warn.mp3", "bad.mp3", "gone.mp3", "bug.mp3", "-f", "srt")
+def test_json_lines_report_every_event(events: Events, folder: Path) -> None:
+    code, reported = events("short.mp3", "warn.mp3", "bad.mp3", "gone.mp3", "bug.mp3", "-f", "srt")
     assert code == 2
-    of_short = [event for event in told if event.get("file") == "short.mp3"]
+    of_short = [event for event in reported if event.get("file") == "short.mp3"]
     assert [event["event"] for event in of_short] == [
         "file_start", "window", "segment", "window", "segment", "file_done"
     ]  # fmt: skip
@@ -180,23 +180,23 @@ def test_programs_are_told_everything(events: Events, folder: Path) -> None:
         "event": "file_done", "file": "short.mp3", "outputs": ["short.srt"], "language": "en", "duration_s": 4.0,
         "elapsed_s": 0, "windows": 2, "windows_resumed": 0,
     }  # fmt: skip
-    failed = {event["file"]: event for event in named(told, "file_failed")}
+    failed = {event["file"]: event for event in named(reported, "file_failed")}
     assert {name: event["kind"] for name, event in failed.items()} == {
         "bad.mp3": "AudioError", "gone.mp3": "AudioError", "bug.mp3": "ZeroDivisionError"
     }  # fmt: skip
     assert "Traceback" in failed["bug.mp3"]["traceback"]
-    assert [(event["file"], event["message"]) for event in named(told, "warning")] == [
+    assert [(event["file"], event["message"]) for event in named(reported, "warning")] == [
         ("warn.mp3", "warn.mp3: cut short; transcribed what is there"), ("warn.mp3", "warn.mp3: kept in the result")
     ]  # fmt: skip
-    (summary,) = named(told, "summary")
-    assert summary is told[-1]
+    (summary,) = named(reported, "summary")
+    assert summary is reported[-1]
     assert {name: summary[name] for name in ("files", "done", "failed", "skipped", "audio_s")} == {
         "files": 5, "done": 2, "failed": 3, "skipped": 0, "audio_s": 6.0
     }  # fmt: skip
     assert summary["times_real_time"] > 0
     page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
     rows = {row.split("`")[1]: set(row.split("`")[1::2]) for row in page.splitlines() if row.startswith("| `")}
-    for event in told:
+    for event in reported:
         assert event.keys() - {"event"} <= rows[event["event"]]
 
 
@@ -217,24 +217,24 @@ def test_a_segment_names_its_language_where_several_are_spoken(capsys: pytest.Ca
         (["short.mp3", "--concurrency", "0"], "OptionError"),
     ],
 )
-def test_programs_are_told_of_what_is_refused(events: Events, words: list[str], kind: str) -> None:
-    code, told = events(*words)
-    assert (code, [(event["event"], event["kind"]) for event in told]) == (2, [("error", kind)])
+def test_json_lines_report_a_refused_command(events: Events, words: list[str], kind: str) -> None:
+    code, reported = events(*words)
+    assert (code, [(event["event"], event["kind"]) for event in reported]) == (2, [("error", kind)])
 
 
-def test_what_guards_did_is_told(run: Run, events: Events, folder: Path) -> None:
+def test_actions_of_guards_are_reported(run: Run, events: Events, folder: Path) -> None:
     Path("silent.mp3").write_text("Hello.\n!invented\n", encoding="utf-8")
     code, text, lines = run("silent.mp3")
     assert (code, text) == (0, ["Hello."])
     assert lines == ["stapes: silent.mp3: 0.5-1.2 s: dropped 'Thank you.': no speech here (--mode reference keeps it)"]
-    _, told = events("silent.mp3")
-    assert named(told, "guard") == [
+    _, reported = events("silent.mp3")
+    assert named(reported, "guard") == [
         {"event": "guard", "file": "silent.mp3", "guard": "silence", "start_s": 0.5, "end_s": 1.25,
          "reason": "no speech here", "text": "Thank you.", "resumed": False}
     ]  # fmt: skip
 
 
-def test_standard_output_is_the_same_whatever_is_told(run: Run) -> None:
+def test_standard_output_does_not_depend_on_what_is_reported(run: Run) -> None:
     plain = run("short.mp3", "third.mp3")
     assert plain[2] == []
     for progress in ("auto", "bar", "none"):
@@ -247,21 +247,23 @@ def test_the_same_command_goes_on_where_it_was(
     events: Events, engines: list[ScriptedEngine], folder: Path, concurrency: str
 ) -> None:
     words = ("short.mp3", "stop.mp3", "long.mp3", "-f", "all", "--concurrency", concurrency)
-    code, told = events(*words)
+    code, reported = events(*words)
     assert code == 130
-    assert [event["kind"] for event in named(told, "error")] == ["stopped"]
+    assert [event["kind"] for event in named(reported, "error")] == ["stopped"]
     assert JOURNAL_NAME in made_in(folder)
-    known = {name: [at for at, _ in windows(told, name)] for name in ("stop.mp3", "long.mp3")}
+    known = {name: [at for at, _ in windows(reported, name)] for name in ("stop.mp3", "long.mp3")}
     assert known["stop.mp3"][:2] == [0.0, 2.0]
 
-    code, told = events(*words)
+    code, reported = events(*words)
     assert code == 0
-    assert [(event["file"], event["reason"]) for event in named(told, "file_skipped")] == [("short.mp3", "done_before")]
+    assert [(event["file"], event["reason"]) for event in named(reported, "file_skipped")] == [
+        ("short.mp3", "done_before")
+    ]
     for name, at in known.items():
-        assert [seek_s for seek_s, resumed in windows(told, name) if resumed] == at
-        seeks = [seek_s for seek_s, _ in windows(told, name)]
+        assert [seek_s for seek_s, resumed in windows(reported, name) if resumed] == at
+        seeks = [seek_s for seek_s, _ in windows(reported, name)]
         assert seeks == [2.0 * number for number in range(len(seeks))]
-    started = {event["file"]: event["resumed_windows"] for event in named(told, "file_start")}
+    started = {event["file"]: event["resumed_windows"] for event in named(reported, "file_start")}
     assert started == {name: len(at) for name, at in known.items()}
     broken = made_in(folder)
     assert JOURNAL_NAME not in "".join(broken)
@@ -272,7 +274,7 @@ def test_the_same_command_goes_on_where_it_was(
     assert made_in(folder) == broken
 
 
-def test_people_are_told_where_it_goes_on(run: Run) -> None:
+def test_a_line_says_where_a_run_goes_on(run: Run) -> None:
     run("short.mp3", "stop.mp3", "-f", "srt", "--concurrency", "1")
     assert run("short.mp3", "stop.mp3", "-f", "srt", "--concurrency", "1") == (
         0,
@@ -287,9 +289,9 @@ def test_people_are_told_where_it_goes_on(run: Run) -> None:
 def test_other_options_begin_anew(events: Events) -> None:
     words = ("stop.mp3", "-f", "srt")
     assert events(*words)[0] == 130
-    code, told = events(*words, "--beam_size", "2")
+    code, reported = events(*words, "--beam_size", "2")
     assert code == 0
-    assert [resumed for _, resumed in windows(told, "stop.mp3")] == [False] * 4
+    assert [resumed for _, resumed in windows(reported, "stop.mp3")] == [False] * 4
 
 
 def test_a_result_that_is_gone_is_made_again(events: Events, folder: Path) -> None:
@@ -300,20 +302,20 @@ def test_a_result_that_is_gone_is_made_again(events: Events, folder: Path) -> No
     assert (folder / "short.srt").exists()
 
 
-def test_another_format_is_made_although_the_run_was_broken_off_behind_it(events: Events, folder: Path) -> None:
+def test_another_format_is_made_although_the_run_was_interrupted_after_it(events: Events, folder: Path) -> None:
     words = ("short.mp3", "stop.mp3", "--concurrency", "1")
     assert events(*words, "-f", "srt")[0] == 130
     assert events(*words, "-f", "all")[0] == 0
     assert (folder / "short.json").exists()
 
 
-def test_another_layout_is_made_although_the_run_was_broken_off_behind_it(events: Events, folder: Path) -> None:
+def test_another_layout_is_made_although_the_run_was_interrupted_after_it(events: Events, folder: Path) -> None:
     words = ("short.mp3", "stop.mp3", "--concurrency", "1", "-f", "srt", "--word_timestamps", "True")
     assert events(*words, "--max_words_per_line", "1")[0] == 130
-    code, told = events(*words, "--max_words_per_line", "2")
+    code, reported = events(*words, "--max_words_per_line", "2")
     assert code == 0
-    assert named(told, "file_skipped") == []
-    assert [resumed for _, resumed in windows(told, "stop.mp3")] == [
+    assert named(reported, "file_skipped") == []
+    assert [resumed for _, resumed in windows(reported, "stop.mp3")] == [
         True,
         True,
         True,
@@ -326,22 +328,22 @@ def test_existing_files_are_skipped_if_asked_for(run: Run, events: Events, engin
     words = ("short.mp3", "long.mp3", "third.mp3", "-f", "srt", "--skip-existing")
     assert run(*words) == (0, [], ["stapes: skipped, as the files are there: short.mp3, third.mp3"])
     assert [job.source for job in engines[1].jobs] == ["long.mp3"]
-    code, told = events(*words)
+    code, reported = events(*words)
     assert (code, len(engines)) == (0, 2)  # no model is loaded where nothing is left
-    assert [event["event"] for event in told] == [*["file_skipped"] * 3, "summary"]
-    assert [(event["file"], event["reason"], event["outputs"]) for event in named(told, "file_skipped")] == [
+    assert [event["event"] for event in reported] == [*["file_skipped"] * 3, "summary"]
+    assert [(event["file"], event["reason"], event["outputs"]) for event in named(reported, "file_skipped")] == [
         (f"{stem}.mp3", "exists", [f"{stem}.srt"]) for stem in ("short", "long", "third")
     ]
-    assert told[-1]["skipped"] == 3
+    assert reported[-1]["skipped"] == 3
     assert run("short.mp3", "-f", "all", "--skip-existing") == (0, [], [])  # not all were there
 
 
 def test_an_existing_file_is_not_skipped_while_the_journal_has_more_of_it(events: Events, folder: Path) -> None:
     (folder / "stop.srt").write_text("old")
     assert events("stop.mp3", "-f", "srt")[0] == 130
-    code, told = events("stop.mp3", "-f", "srt", "--skip_existing")
+    code, reported = events("stop.mp3", "-f", "srt", "--skip_existing")
     assert code == 0
-    assert [resumed for _, resumed in windows(told, "stop.mp3")][:2] == [True, True]
+    assert [resumed for _, resumed in windows(reported, "stop.mp3")][:2] == [True, True]
     assert "Fourth" in (folder / "stop.srt").read_text()
 
 
@@ -354,23 +356,23 @@ def test_what_could_not_be_written_need_not_be_decoded_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    code, told = events("long.mp3", "-f", "srt")
-    assert (code, named(told, "file_failed")[0]["kind"]) == (2, "OutputError")
+    code, reported = events("long.mp3", "-f", "srt")
+    assert (code, named(reported, "file_failed")[0]["kind"]) == (2, "OutputError")
     monkeypatch.setattr(os, "fsync", real)
-    code, told = events("long.mp3", "-f", "srt")
-    assert (code, {resumed for _, resumed in windows(told, "long.mp3")}) == (0, {True})
+    code, reported = events("long.mp3", "-f", "srt")
+    assert (code, {resumed for _, resumed in windows(reported, "long.mp3")}) == (0, {True})
     assert set(made_in(folder)) == {"long.srt"}
 
 
-def test_a_journal_that_fails_at_the_very_end_is_told_of(
+def test_a_journal_that_fails_at_the_very_end_is_reported(
     events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(entry: JournalEntry, _: object) -> None:
         entry._journal.change(("no statement", ()))
 
     monkeypatch.setattr(JournalEntry, "done", fail)
-    code, told = events("short.mp3", "-f", "srt")
-    assert (code, "the journal has failed" in named(told, "warning")[0]["message"]) == (0, True)
+    code, reported = events("short.mp3", "-f", "srt")
+    assert (code, "the journal has failed" in named(reported, "warning")[0]["message"]) == (0, True)
     assert (folder / "short.srt").exists()
 
 
@@ -383,28 +385,28 @@ def test_standard_input_is_not_journaled(events: Events, folder: Path, monkeypat
     for _ in range(2):
         with (folder / "stop.mp3").open() as stream:
             monkeypatch.setattr("sys.stdin", stream)
-            code, told = events("-", "short.mp3", "-f", "srt")
+            code, reported = events("-", "short.mp3", "-f", "srt")
     assert code == 0
-    assert [resumed for _, resumed in windows(told, "-")] == [False] * 4
+    assert [resumed for _, resumed in windows(reported, "-")] == [False] * 4
     assert set(made_in(folder)) == {"stdin.srt", "short.srt"}
 
 
-def test_nobody_is_told_to_go_on_where_nothing_is_kept(
+def test_no_line_says_go_on_where_nothing_is_kept(
     events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (folder / "stop.mp3").open() as stream:
         monkeypatch.setattr("sys.stdin", stream)
-        code, told = events("-", "-f", "srt")
-    assert (code, named(told, "note")) == (130, [])
-    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+        code, reported = events("-", "-f", "srt")
+    assert (code, named(reported, "note")) == (130, [])
+    assert named(reported, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
 
     def fail(entry: JournalEntry) -> None:
         entry._journal.change(("no statement", ()))
 
     monkeypatch.setattr(JournalEntry, "recall", fail)  # before the recording is interrupted
-    code, told = events("stop.mp3", "-f", "srt")
-    assert (code, "the journal has failed" in named(told, "warning")[0]["message"]) == (130, True)
-    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+    code, reported = events("stop.mp3", "-f", "srt")
+    assert (code, "the journal has failed" in named(reported, "warning")[0]["message"]) == (130, True)
+    assert named(reported, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
     assert {name for name in made_in(folder) if name.endswith(".srt")} == set()
 
 
@@ -414,7 +416,7 @@ def test_answers_that_do_not_suit_are_thrown_away(
     words = ("stop.mp3", "-f", "srt")
     assert events(*words)[0] == 130
     monkeypatch.setattr("tests.cli.scripted_engine.refuses_resume", True)
-    code, told = events(*words)
-    assert (code, [resumed for _, resumed in windows(told, "stop.mp3")]) == (0, [False] * 4)
-    assert "the journal does not suit it" in named(told, "warning")[0]["message"]
+    code, reported = events(*words)
+    assert (code, [resumed for _, resumed in windows(reported, "stop.mp3")]) == (0, [False] * 4)
+    assert "the journal does not suit it" in named(reported, "warning")[0]["message"]
     assert set(made_in(folder)) == {"stop.srt"}

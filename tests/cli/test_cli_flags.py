@@ -250,7 +250,7 @@ def test_flags_of_word_times_make_options_and_a_layout() -> None:
     assert parse(["a", "--fp16", "False"]) == parse(["a"])
 
 
-def test_readable_subtitles_find_words_unless_somebody_says_no() -> None:
+def test_readable_subtitles_turn_word_times_on_unless_they_are_off() -> None:
     command = parse(["a", "--cue-style", "readable", "--max-line-width", "30", "--max_cue_duration", "5"])
     assert command.options.words.word_timestamps
     assert command.layout == Layout(cue_style="readable", max_line_width=30, max_cue_duration=5.0)

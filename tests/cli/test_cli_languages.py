@@ -36,13 +36,13 @@ def write(vocabulary: Vocabulary) -> None:
     write_folder(Path("model"), vocabulary, generation=vocabulary.generation_config())
 
 
-def test_a_language_that_no_table_lists_is_told_by_its_code_everywhere(run: Run) -> None:
+def test_a_language_that_no_table_lists_is_shown_by_its_code_everywhere(run: Run) -> None:
     write(OTHERS)
     words = ("--language_detection_segments", "1", "--word_timestamps", "True", "--verbose", "True")
     code, out, err = run("talk.wav", *QUICKLY, *words, "-f", ",".join(FORMATS))
     assert (code, err) == (0, [])
-    (told,) = [line for line in out if line.startswith("Detected language: ")]
-    language = told.removeprefix("Detected language: ")
+    (reported,) = [line for line in out if line.startswith("Detected language: ")]
+    language = reported.removeprefix("Detected language: ")
     assert language in ("gsw", "zh-TW", "tlh")
     assert json.loads(Path("talk.json").read_text("utf-8"))["language"] == language
     assert all(Path(f"talk.{name}").exists() for name in FORMATS)

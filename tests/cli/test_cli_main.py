@@ -20,7 +20,7 @@ from tests.cli.scripted_engine import ScriptedEngine
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
-    """Give the one engine; loading a second is a failure."""
+    """Return the one engine; loading a second is a failure."""
     made = ScriptedEngine()
     supply = iter([made])
     monkeypatch.setattr(command, "load_engine", lambda _: next(supply))

@@ -94,12 +94,12 @@ def test_pull_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_pull_of_what_is_nowhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def pull(name: str, **_: object) -> Path:
-        raise ModelNotFoundError(f"{name}: nobody has it; check the name")
+        raise ModelNotFoundError(f"{name}: it is nowhere; check the name")
 
     monkeypatch.setattr(find, "pull", pull)
     assert main(["models", "pull", "me/huge"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "stapes: fetching me/huge", "stapes: me/huge: nobody has it; check the name"
+        "stapes: fetching me/huge", "stapes: me/huge: it is nowhere; check the name"
     ]  # fmt: skip
 
 

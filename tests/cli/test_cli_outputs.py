@@ -68,7 +68,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def test_recordings_of_any_name_are_done_and_told_of_harmlessly(run: Run, engines: list[ScriptedEngine]) -> None:
+def test_recordings_of_any_name_are_done_and_reported_harmlessly(run: Run, engines: list[ScriptedEngine]) -> None:
     record(*HOSTILE)
     code, out, err = run("-o", "out", "-f", "txt", "--", *HOSTILE)
     assert (code, out, err) == (0, [], [])
@@ -78,7 +78,7 @@ def test_recordings_of_any_name_are_done_and_told_of_harmlessly(run: Run, engine
 
 
 @pytest.mark.parametrize("progress", ["auto", "json"])
-def test_what_is_told_of_any_name_is_harmless_and_one_line_each(run: Run, progress: str) -> None:
+def test_reports_on_any_name_are_harmless_and_one_line_each(run: Run, progress: str) -> None:
     for name in HOSTILE:
         Path(name).write_text("!not audio")
     code, out, err = run("-o", "out", "--progress", progress, "--", *HOSTILE)
@@ -142,9 +142,11 @@ def test_in_a_folder_of_hostile_names_nothing_is_lost_and_the_rest_is_done(
     refused = {"talk.mp3", "talk.wav", "talk.srt", "own.txt", "b.mp3", "sub/b.wav", "copy.mp3", "hard.mp3", too_long,
                JOURNAL_NAME, "folder"}  # fmt: skip
     assert (code, out) == (2, [])
-    told = [line for line in err if "warning" not in line]
-    assert sorted(name for name in refused for line in told if line.startswith(f"stapes: {name}: ")) == sorted(refused)
-    assert len(told) == len(refused)
+    reported = [line for line in err if "warning" not in line]
+    assert sorted(name for name in refused for line in reported if line.startswith(f"stapes: {name}: ")) == sorted(
+        refused
+    )
+    assert len(reported) == len(refused)
     assert all(path.read_bytes() == data for path, data in before.items())
     done = {*HOSTILE, "long.mp3", "b-again.mp3", "kept.mp3"} - refused
     assert set(sources(engines[0])) == done
@@ -300,7 +302,7 @@ def test_files_of_the_model_are_inputs_too(run: Run, engines: list[ScriptedEngin
 def test_a_recording_named_as_a_temporary_file_is_left_alone(run: Run, process: Callable[[], int]) -> None:
     names = ["talk.mp3", f"talk.txt.tmp-{process()}"]
     record(*names)
-    Path("talk.txt.tmp-9999998").write_text("left behind")
+    Path("talk.txt.tmp-9999998").write_text("left over")
     assert run(*names, "-f", "txt") == (0, [], [])
     assert all(map(is_whole, names))
     assert Path("talk.txt").read_text() == "said in 'talk.mp3'\n"
@@ -353,12 +355,12 @@ def test_a_name_that_is_no_utf8_costs_no_other_its_journal(run: Run, engines: li
     assert run(*words)[0] == 130
     assert Path(JOURNAL_NAME).exists()
     code, _, err = run(*words)
-    told = [json.loads(line) for line in err]
+    reported = [json.loads(line) for line in err]
     assert code == 0
-    assert [(one["file"], one["reason"]) for one in told if one["event"] == "file_skipped"] == [
+    assert [(one["file"], one["reason"]) for one in reported if one["event"] == "file_skipped"] == [
         (NO_UTF8, "done_before")
     ]
-    assert [one["resumed_windows"] for one in told if one["event"] == "file_start"] == [3]
+    assert [one["resumed_windows"] for one in reported if one["event"] == "file_start"] == [3]
     assert not list(Path().glob(f"{JOURNAL_NAME}*"))
 
 

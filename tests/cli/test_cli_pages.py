@@ -115,7 +115,7 @@ def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("kind", ["report", "plot"])
-def test_a_pipe_is_told_of_by_its_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_pipe_is_reported_by_its_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     for data in (wav(3.0), b"no sound"):
         os.mkfifo("pipe.wav")
         writer = threading.Thread(target=Path("pipe.wav").write_bytes, args=(data,), daemon=True)
@@ -123,8 +123,8 @@ def test_a_pipe_is_told_of_by_its_name(run: Run, tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         _, _, err = run(kind, "-", "pipe.wav", "--progress", "json")
         writer.join(5)
-        told = [json.loads(line) for line in err]
-        assert {one["file"] for one in told if "file" in one} == {"-", "pipe.wav"}
+        reported = [json.loads(line) for line in err]
+        assert {one["file"] for one in reported if "file" in one} == {"-", "pipe.wav"}
         assert tempfile.gettempdir() not in "".join(err).replace(str(tmp_path), "")
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
         Path("pipe.wav").unlink()
@@ -191,7 +191,7 @@ def test_a_bad_recording_does_not_stop_the_others(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "bad.report.html").exists()
 
 
-def test_a_damaged_recording_is_told_of_once(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_recording_is_reported_once(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cut.wav").write_bytes(wav(3.0)[:-20_000])
     code, _, err = run("report", "cut.wav")
     assert (code, len(err)) == (0, 1)
@@ -286,14 +286,14 @@ def test_files_and_pages_have_the_times_and_the_sound_that_were_chosen(run: Run,
     assert (tmp_path / "late.plot.png").is_file()
 
 
-def test_what_a_file_hides_is_told_once_though_a_page_reads_it_twice(run: Run, tmp_path: Path) -> None:
+def test_what_a_file_hides_is_reported_once_though_a_page_reads_it_twice(run: Run, tmp_path: Path) -> None:
     (tmp_path / "late.mkv").write_bytes(late_stereo())
     for words in (("late.mkv", "-f", "srt"), ("report", "late.mkv"), ("plot", "late.mkv")):
         code, _, said = run(*words)
         text = " ".join(said)
         assert code == 0
-        for told in ("has 2 sound tracks", "cancel each other", "begins 5.0 s later"):
-            assert text.count(told) == 1, (words, told)
+        for warning in ("has 2 sound tracks", "cancel each other", "begins 5.0 s later"):
+            assert text.count(warning) == 1, (words, warning)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_choice_that_a_file_does_not_offer_is_said_of_the_file(run: Run, words
     assert said in " ".join(err)
 
 
-def test_a_clip_after_the_end_is_told_of_once_for_each_recording(run: Run, tmp_path: Path) -> None:
+def test_a_clip_after_the_end_is_reported_once_for_each_recording(run: Run, tmp_path: Path) -> None:
     (tmp_path / "long.wav").write_bytes(wav(8.0))
     code, _, err = run("talk.wav", "long.wav", "--clip_timestamps", "0,2,7", "--language", "en", "-f", "txt")
     said = "the clip from 7 s on starts after the end of the recording (3 s) and is left out"

@@ -59,7 +59,7 @@ def test_a_closed_pipe_does_not_cost_the_files(talk: Path) -> None:
 
 @needs_dev_full
 @pytest.mark.parametrize("words", [["talk.mp3"], ["--help"], ["--version"]])
-def test_a_full_disk_behind_standard_output_is_one_sentence(talk: Path, words: list[str]) -> None:
+def test_standard_output_on_a_full_disk_is_one_sentence(talk: Path, words: list[str]) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         process = start(*(str(talk) if word == "talk.mp3" else word for word in words), stdout=full.fileno())
         _, errors = process.communicate(timeout=30)
@@ -193,7 +193,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_spoils_no_text(tmp_path: Path, *, text
         assert [line for line in lines if line in ("one", "two")] == ["one", "two"]
 
 
-def test_no_bar_and_no_colour_where_nobody_looks(tmp_path: Path) -> None:
+def test_no_bar_and_no_colour_without_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "talk.mp3").write_text("one\n!sleep\n")
     process = start(str(tmp_path / "talk.mp3"))
     assert process.communicate(timeout=30) == (b"one\n", b"")

@@ -83,13 +83,13 @@ def test_a_json_line_has_null_for_what_is_no_number_and_times_in_milliseconds(
     [events.Opened(TALK), events.Resumed(TALK, 1.0, 2.0), events.LanguageKnown(TALK, "en"),
      events.Transcribed(TALK, transcript(" x")), events.Closed(TALK)],
 )  # fmt: skip
-def test_programs_are_not_told_of_events_that_are_in_no_table(
+def test_json_lines_leave_out_events_that_are_in_no_table(
     event: events.Event, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lines_of(event, capsys) == []
 
 
-def test_a_terminal_gets_a_line_for_what_people_should_know(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_gets_a_line_for_each_event_to_show(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     names = [replace(TALK, source=f"{number}.mp3") for number in range(5)]
     for event in (
@@ -121,7 +121,7 @@ def test_a_terminal_gets_a_line_for_what_people_should_know(capsys: pytest.Captu
     ]
 
 
-def test_room_is_made_for_lines_and_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_are_moved_for_lines_and_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     made: list[str] = []
 
     @contextmanager
@@ -178,7 +178,7 @@ def drawn(bars: Bars, columns: int = 60) -> list[str]:
 
 
 def rows_of(bars: Bars) -> list[str]:
-    """Give the rows without their bars, and with single spaces."""
+    """Return the rows without their bars, and with single spaces."""
     return [" ".join(re.sub("[━╸╺]+", " ", row).split()) for row in drawn(bars)]
 
 

@@ -47,14 +47,14 @@ def digest(values: object) -> str:
 
 
 def described(values: dict[str, Any]) -> Any:
-    """Give what the engine of that time said of itself."""
+    """Return what the engine of that time said of itself."""
     model, computing = values["model"], values["computing"]
     given = {**model, **computing, "model": model["name"], "path": None, "spec": SPECS[model["name"]]}
     return SimpleNamespace(**given, window_bytes=0, row_bytes=0)
 
 
 def noise() -> bytes:
-    """Give 100 s of the same samples on every machine."""
+    """Return 100 s of the same samples on every machine."""
     at = np.arange(100 * 16_000, dtype=np.int64)
     samples = (at * 440 // 16_000) % 2 * 6000 - 3000 + at * (at // 16_000) % 997 * 3
     file = io.BytesIO()
@@ -175,22 +175,22 @@ def test_an_interrupted_run_goes_on_from_it(
     make = ScriptedEngine if run["name"] == "scripted" else random_engine
     monkeypatch.setattr(command, "load_engine", lambda _: OfThatTime(make(), run))
     assert command.main([*run["words"], "--progress", "json"]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    begun = {one["file"]: one["resumed_windows"] for one in told if one["event"] == "file_start"}
-    skipped = [(one["file"], one["reason"]) for one in told if one["event"] == "file_skipped"]
-    texts = [one["text"] for one in told if one["event"] == "segment"]
+    reported = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    begun = {one["file"]: one["resumed_windows"] for one in reported if one["event"] == "file_start"}
+    skipped = [(one["file"], one["reason"]) for one in reported if one["event"] == "file_skipped"]
+    texts = [one["text"] for one in reported if one["event"] == "segment"]
     if run["name"] == "scripted":
         assert (begun, skipped) == ({"stop.mp3": 3}, [("short.mp3", "done_before")])
         assert texts == [" First", " Zweites, grün", " Third", " Fourth"]
     else:
         assert (begun, skipped) == ({"noise.wav": 3}, [])
-        windows = [one["resumed"] for one in told if one["event"] == "window"]
+        windows = [one["resumed"] for one in reported if one["event"] == "window"]
         assert windows[:4] == [True, True, True, False]
     assert not (tmp_path / JOURNAL_NAME).exists()
 
 
 def with_later_field(values: Any, default: object, given: object) -> Any:
-    """Give the same values of a class of another name, which has one more field."""
+    """Return the same values of a class of another name, which has one more field."""
     kind = make_dataclass("Renamed", [("later_option", Any, field(default=default))], bases=(type(values),),
                           frozen=True, slots=True, kw_only=True)  # fmt: skip
     return kind(**{item.name: getattr(values, item.name) for item in fields(values)}, later_option=given)

@@ -200,11 +200,11 @@ def test_memory_is_what_the_sizes_say(backend: Backend) -> None:
     assert info.weight_bytes >= each * spec.n_parameters
 
 
-# Company.
+# Batches.
 
 
 @every_backend
-def test_rows_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
+def test_rows_in_a_batch_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
     windows = backend.encode(mels(backend.spec, 2))
     lengths = (1, 7, 2, 30, 1)
     given_tokens = [tokens_of(backend, n, seed=n + i) for i, n in enumerate(lengths)]
@@ -218,13 +218,13 @@ def test_rows_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> N
             if later:
                 step_rows(backend, [RowStep(row=row, tokens=tokens)])
         steps = [tokens[-1:] if later else tokens for tokens in given_tokens]
-        company = step_rows(backend, [ask(row, tokens) for row, tokens in zip(together, steps, strict=True)])
-        for row, tokens, found in zip(alone, steps, company, strict=True):
+        batched = step_rows(backend, [ask(row, tokens) for row, tokens in zip(together, steps, strict=True)])
+        for row, tokens, found in zip(alone, steps, batched, strict=True):
             assert_same(found, step_rows(backend, [ask(row, tokens)])[0])
 
 
 @every_network
-def test_windows_in_company_equal_windows_alone_to_the_last_bit(backend: Backend) -> None:
+def test_windows_in_a_batch_equal_windows_alone_to_the_last_bit(backend: Backend) -> None:
     mel = mels(backend.spec, 3)
     together = backend.encode(mel)
     tokens = tokens_of(backend, 5)
@@ -601,7 +601,7 @@ def test_a_part_of_a_window_gives_what_the_twin_gives(backend: Backend) -> None:
 
 
 @every_backend
-def test_rows_over_parts_in_company_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
+def test_rows_over_parts_in_a_batch_equal_rows_alone_to_the_last_bit(backend: Backend) -> None:
     window, tokens = window_of(backend), tokens_of(backend, 2)
     parts = (None, (0, 500), (32, 500), (0, 500), (1024, 1500), None)
     steps = [RowStep(row=backend.open(window), tokens=tokens, logits_at=(1,), within=part) for part in parts]
@@ -797,7 +797,7 @@ def test_a_step_chooses_from_its_own_logits_as_the_twin_does(backend: Backend) -
         changed = logits.copy()
         ids, logprobs = choose(constrain(changed, constraint), changed, choice)
         assert found.ids == ids, shape
-        # In int8 what is far below the best may be rough where nobody looks at it.
+        # In int8 what is far below the best may be inexact where it decides nothing.
         tolerance = 0.01 if backend.info.precision == "int8" else TOLERANCE
         assert found.logprobs == pytest.approx(logprobs, abs=tolerance), shape
 

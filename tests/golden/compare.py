@@ -14,7 +14,7 @@ NEAR = ("avg_logprob", "no_speech_prob", "compression_ratio")
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Say in which ways two results of transcribe() differ; times are recorded to 6 places."""
+    """Return in which ways two results of transcribe() differ; times are recorded to 6 places."""
     found = []
     for key in ("language", "text"):
         if ours[key] != theirs[key]:
@@ -38,7 +38,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def _word_differences(where: str, mine: list[dict[str, Any]] | None, other: list[dict[str, Any]] | None) -> list[str]:
-    """Say in which words two segments differ; times may differ by one column of attention."""
+    """Return in which words two segments differ; times may differ by one column of attention."""
     texts = [[word["word"] for word in words] if words is not None else None for words in (mine, other)]
     if texts[0] != texts[1]:
         return [f"{where}: words {texts[0]!r} are not {texts[1]!r}"]

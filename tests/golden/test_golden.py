@@ -28,7 +28,7 @@ WITH_WORDS = ("words", "words_skip_silence", "tiny_en_words")
 
 
 def _cases(files: Sequence[str] = ()) -> list[Any]:
-    """Give all cases, or those of some files, each with the mark of its tenth."""
+    """Return all cases, or those of some files, each with the mark of its tenth."""
     if not golden_cases():
         return [pytest.param(Case("none", {}), id="none", marks=no_golden_files)]
     return [
@@ -50,7 +50,7 @@ def test_equals_the_reference(case: Case) -> None:
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
 @pytest.mark.parametrize("case", _cases(WITH_WORDS))
 def test_every_time_of_a_word_is_the_references_in_its_mode(case: Case) -> None:
-    """In the default mode a window's first word begins where a voice does."""
+    """In the default mode a window's first word begins where speech does."""
     ours = engine_of(case.entry["model"]).transcribe(case.audio, **case.options | {"mode": "reference"})
     reason = check(case, ours, "reference")
     if reason is not None:

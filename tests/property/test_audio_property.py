@@ -87,7 +87,7 @@ def layouts() -> list[Path]:
 
 
 def damages(data: bytes, other: bytes, random: np.random.Generator) -> Iterator[bytes]:
-    """Give one file damaged in every way that we know, most of them where headers are."""
+    """Yield one file damaged in every way that we know, most of them where headers are."""
     n_bytes = len(data)
 
     def place(most: int = n_bytes) -> int:

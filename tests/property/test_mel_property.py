@@ -59,21 +59,21 @@ def test_any_window_equals_the_columns_of_the_whole(n_samples, cut):
     loudness=st.lists(st.floats(-9.0, 2.0), min_size=6, max_size=6),
     seed=st.integers(0, 99),
 )
-def test_voices_keep_their_shape_and_come_near_the_loudest(steps, loudness, seed):
+def test_speech_keeps_its_shape_and_comes_near_the_loudest(steps, loudness, seed):
     edges = np.cumsum(steps).tolist()
-    voices = list(zip(edges[::2], edges[1::2], strict=False))
+    speech = list(zip(edges[::2], edges[1::2], strict=False))
     power = np.random.default_rng(seed).uniform(-10.0, -9.5, (8, edges[-1] + 7)).astype(np.float32)
-    for (first, end), level in zip(voices, loudness, strict=False):
+    for (first, end), level in zip(speech, loudness, strict=False):
         power[:, first:end] += np.float32(level + 10)
-    found = quiet_gain(power, voices)
+    found = quiet_gain(power, speech)
     gains = found - power
     assert found.dtype == np.float32
     assert found.shape == power.shape
     assert gains.min() > -1e-5
     assert gains.max() < 6 + 1e-5
-    top = max(power[:, first:end].max() for first, end in voices)
-    for first, end in voices:
+    top = max(power[:, first:end].max() for first, end in speech)
+    for first, end in speech:
         assert np.ptp(gains[:, first:end]) < 1e-5
         assert found[:, first:end].max() > min(top - 1, power[:, first:end].max() + 6) - 1e-5
         assert found[:, first:end].max() < top + 1e-5
-    np.testing.assert_allclose(quiet_gain(power + 3, voices) - found, 3, atol=1e-5)  # however loud all of it is
+    np.testing.assert_allclose(quiet_gain(power + 3, speech) - found, 3, atol=1e-5)  # however loud all of it is

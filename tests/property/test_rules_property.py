@@ -47,7 +47,7 @@ def check_timestamps(tokens: Sequence[int], cap: float | None = 1.0) -> None:
             assert tokens[i] > opening, "a segment has some length"
         elif is_time[i - 1] and i > 1:
             # language ids are never forbidden, in the reference neither
-            assert is_time[i - 2] or tokens[i] > EOT, "behind a closing timestamp another opens"
+            assert is_time[i - 2] or tokens[i] > EOT, "after a closing timestamp another opens"
 
 
 # The rules alone.
@@ -143,7 +143,7 @@ def decode(
 
 def logprobs_along(backend: RememberingBackend, setting: WindowSetting, initial: tuple[int, ...],
                    tokens: tuple[int, ...]) -> list[float]:  # fmt: skip
-    """Give each token's log-probability as the script and the rules have it."""
+    """Return each token's log-probability as the script and the rules have it."""
     found = []
     for i, token in enumerate(tokens):
         logits: FloatArray = backend.talk(backend.sound, (*initial, *tokens[:i]))

@@ -74,7 +74,7 @@ def attention(seed: int, n_tokens: int) -> FloatArray:
 
 
 def speech(seed: int, first: int, end: int) -> SpeechMap:
-    """Somebody speaks somewhere: nowhere, all the time, or in stretches."""
+    """Speech: none, all the time, or in spans."""
     random = np.random.default_rng(seed)
     bounds = sorted(random.integers(first, end + 1, 2 * int(random.integers(0, 5))).tolist())
     spans = [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b]
@@ -147,8 +147,8 @@ def test_words_and_segments_are_in_order(
          "clip_timestamps": clips, "mode": mode}
     )  # fmt: skip
     transcript = drive(content_frames, options, script, seed)
-    for window, behind in itertools.zip_longest(transcript.windows, transcript.windows[1:]):
-        assert window.next_seek > window.seek or (window.decoded_again and behind and not behind.decoded_again)
+    for window, following in itertools.zip_longest(transcript.windows, transcript.windows[1:]):
+        assert window.next_seek > window.seek or (window.decoded_again and following and not following.decoded_again)
         assert window.result.timings is not None or window.skipped
     words = [word for segment in transcript.segments for word in segment.words or ()]
     assert all(0 <= word.start_s <= word.end_s for word in words)
@@ -169,15 +169,15 @@ def test_words_and_segments_are_in_order(
 
 @st.composite
 def spans_of_speech(draw: st.DrawFn) -> tuple[list[Interval], list[Interval]]:
-    """Draw spans that are cut out of a recording of 100 s, and where somebody speaks in them."""
-    spans, heard, at = [], [], 0
+    """Draw spans that are cut out of a recording of 100 s, and the speech in them."""
+    spans, speech, at = [], [], 0
     for _ in range(draw(st.integers(1, 12))):
-        before, length, behind = draw(st.integers(0, 40)), draw(st.integers(15, 600)), draw(st.integers(0, 40))
+        before, length, after = draw(st.integers(0, 40)), draw(st.integers(15, 600)), draw(st.integers(0, 40))
         start = at + draw(st.integers(1, 300))
-        at = start + before + length + behind
+        at = start + before + length + after
         spans.append((start * 160, at * 160))
-        heard.append(((start + before) * 160, (at - behind) * 160))
-    return spans, heard
+        speech.append(((start + before) * 160, (at - after) * 160))
+    return spans, speech
 
 
 @random_cases(40, 2000)
@@ -191,8 +191,8 @@ def spans_of_speech(draw: st.DrawFn) -> tuple[list[Interval], list[Interval]]:
 def test_no_time_lies_in_what_was_cut_out(
     found: tuple[list[Interval], list[Interval]], script: list[tuple[int, ...]], seed: int, with_words: bool, mode: str
 ) -> None:
-    spans, heard = found
-    time_map = TimeMap(spans, 160 * 10_000, heard)
+    spans, speech = found
+    time_map = TimeMap(spans, 160 * 10_000, speech)
     n_frames = sum(one[1] - one[0] for one in spans) // 160
     options = TranscribeOptions.from_keywords({"language": "en", "word_timestamps": with_words, "mode": mode})
     spliced = drive(n_frames, options, script, seed, time_map.seams)
@@ -207,7 +207,7 @@ def test_no_time_lies_in_what_was_cut_out(
         for time in (one.start_s, one.end_s):
             assert any(start - 1e-6 <= time <= end + 1e-6 for start, end in kept)
         assert not one.words or one.start_s <= one.words[0].start_s <= one.words[-1].end_s <= one.end_s
-    if mode == "reference":  # no guard goes back for speech that is not between told times
+    if mode == "reference":  # no guard goes back for speech that is not between stated times
         alone = drive(n_frames, options, script, seed)
         assert [one.text for one in alone.segments] == [one.text for one in spliced.segments]
         assert alone.windows == spliced.windows

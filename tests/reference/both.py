@@ -37,7 +37,7 @@ TokenScript = Callable[[tuple[int, ...]], FloatArray]
 
 
 def spec_of(n_vocab: int) -> ModelSpec:
-    """Give sizes that suit a vocabulary: tiny ones, but for the ids."""
+    """Return sizes that suit a vocabulary: tiny ones, but for the ids."""
     return tiny_spec("english" if n_vocab == ENGLISH else "multilingual", n_vocab=n_vocab)
 
 
@@ -75,7 +75,7 @@ def their_network(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
-# The reference leaves its vocabulary files open; read them where nobody minds.
+# The reference leaves its vocabulary files open; read them where no warning shows.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)
     for _n_vocab in (ENGLISH, MULTILINGUAL, LARGE_V3):

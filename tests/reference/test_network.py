@@ -164,7 +164,7 @@ def test_languages_are_equally_probable(model, seconds):
         assert probability == pytest.approx(theirs[code], rel=20 * TOLERANCE, abs=1e-12)
 
 
-def test_the_tiny_specs_are_told_apart_as_the_reference_does():
+def test_the_kind_of_the_tiny_specs_is_the_references():
     for n_vocab in (ENGLISH, MULTILINGUAL, LARGE_V3):
         network = whisper_model.Whisper(whisper_model.ModelDimensions(80, 4, 4, 1, 1, n_vocab, 4, 4, 1, 1))
         tokenizer = our_tokenizer(n_vocab)

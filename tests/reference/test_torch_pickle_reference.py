@@ -94,11 +94,11 @@ def test_weights_are_read_as_torch_reads_them(tmp_path: Path, kind: str) -> None
         np.testing.assert_array_equal(ours.tensors[name], theirs[name].detach().to(torch.float32).numpy())
 
 
-class Stranger:
+class Unknown:
     """A class of some training program."""
 
 
-@pytest.mark.parametrize("value", [np.float64(0.5), np.ones(2), Stranger(), Path("x"), print], ids=repr)
+@pytest.mark.parametrize("value", [np.float64(0.5), np.ones(2), Unknown(), Path("x"), print], ids=repr)
 def test_what_torch_refuses_is_refused_by_name(tmp_path: Path, value: object) -> None:
     path = tmp_path / "model.pt"
     torch.save({"dims": asdict(write.TINY), "model_state_dict": state(), "more": value}, path)

@@ -55,7 +55,7 @@ class Call:
 
 @dataclass
 class Script:
-    """Answers by the number of the window and of the try; the same for whoever asks."""
+    """Answers by the number of the window and of the try; the same for both."""
 
     seed: int
     n_vocab: int
@@ -200,7 +200,7 @@ def ladder(keywords: dict[str, Any]) -> list[float]:
 
 def by_reference(script: Script, content_frames: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Any]:
     mel = torch.arange(1, content_frames + WINDOW_FRAMES + 1, dtype=torch.float32)[None]
-    mel[:, content_frames:] = -1.0  # what lies behind the content is no content
+    mel[:, content_frames:] = -1.0  # what follows the content is no content
     monkeypatch.setattr(whisper_transcribe, "log_mel_spectrogram", lambda *_, **__: mel)
     model = ScriptedReference(script)
     return whisper_transcribe.transcribe(model, "", fp16=False, **script.keywords), model
@@ -286,7 +286,7 @@ def random_clips(random: np.random.Generator, content_s: float) -> Any:
     drawn = np.sort(random.uniform(0, content_s + 1e-9, size=n)).round(int(random.integers(0, 5)))
     times = [min(float(time), content_s) for time in drawn]
     if n % 2 and random.random() < 0.3:
-        times[-1] += 60.0  # a start behind the end
+        times[-1] += 60.0  # a start after the end
     if n == 4 and random.random() < 0.3:
         times = [*times[2:], *times[:2]]  # out of order
     return ",".join(map(str, times)) if random.random() < 0.5 else times
@@ -353,7 +353,7 @@ def test_prompts_are_cut_alike_around_their_limit(n_words, carry, condition, mon
         ("0,40", 4000),
         ("0,35,33,40", 4000),  # overlapping
         ("20,30,0,10", 4000),  # backwards
-        ("50", 4000),  # behind the end
+        ("50", 4000),  # after the end
         ("0.005,0.015,0.025,0.035", 4000),  # half frames: to even
         ("39.99", 4000),
         ("0,10,10,20,20,30", 3001),
@@ -375,7 +375,7 @@ def test_recordings_of_any_length_are_walked_alike(content_frames, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "clips", "expected"),
     [("timeless", "0,50", [0, 3000]), ("nowhere", "0", [0, 3000])],
-    ids=["a clip's end behind the end", "a pair at 0.00 at the end"],
+    ids=["a clip's end after the end", "a pair at 0.00 at the end"],
 )
 def test_where_the_reference_never_comes_back_we_move_on(kind, clips, expected, monkeypatch):
     script = Script(0, MULTILINGUAL, kind, defaults(clip_timestamps=clips) | NO_THRESHOLDS)

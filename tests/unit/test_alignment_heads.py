@@ -84,12 +84,12 @@ def test_a_model_of_one_layer_has_a_later_half() -> None:
     ],
     ids=["transcribe", "align"],
 )
-def test_word_times_work_and_the_user_is_told(times: Callable[[Engine, np.ndarray], Transcript]) -> None:
+def test_word_times_work_and_a_warning_says_so(times: Callable[[Engine, np.ndarray], Transcript]) -> None:
     student = replace(random_checkpoint(), stated_alignment_heads=tuple((layer, head) for layer, head in TEACHERS))
     plain = replace(student, stated_alignment_heads=LATER_HALF)
     sound = np.random.default_rng(0).normal(scale=0.1, size=32_000).astype(np.float32)
-    told = pytest.warns(StapesWarning, match="alignment heads are another model's")
-    with told, Engine(student, NumpyBackend(student, threads=1)) as engine:
+    warned = pytest.warns(StapesWarning, match="alignment heads are another model's")
+    with warned, Engine(student, NumpyBackend(student, threads=1)) as engine:
         found = times(engine, sound)
     with Engine(plain, NumpyBackend(plain, threads=1)) as engine:
         expected = times(engine, sound)

@@ -29,7 +29,7 @@ TIMED = [("matroska", "pcm_s16le"), ("matroska", "libopus"), ("mp4", "aac"), ("m
 
 
 def loaded(data: Any, **options: Any) -> tuple[Recording, tuple[str, ...]]:
-    """Give a recording and what was warned, which is what it says of itself."""
+    """Return a recording and what was warned, which is what it says of itself."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         recording = load_audio(data, **options)
@@ -141,7 +141,7 @@ OTHER = (np.random.default_rng(1).standard_normal(80_000) * 0.1).astype(np.float
         (NOISE, -0.4 * NOISE, False),
     ],
 )
-def test_channels_that_cancel_each_other_are_told(left: np.ndarray, right: np.ndarray, cancels: bool) -> None:
+def test_channels_that_cancel_each_other_are_reported(left: np.ndarray, right: np.ndarray, cancels: bool) -> None:
     data = stereo(left, right)
     notes = loaded(data)[1]
     assert any("channels cancel each other" in note and "--channel left" in note for note in notes) == cancels
@@ -151,7 +151,7 @@ def test_channels_that_cancel_each_other_are_told(left: np.ndarray, right: np.nd
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "flac"])
-def test_cancelling_is_heard_in_every_sample_format(codec: str) -> None:
+def test_cancelling_is_found_in_every_sample_format(codec: str) -> None:
     data = muxed([(0.0, np.column_stack([NOISE, -NOISE]))], codec=codec)
     assert "cancel each other" in "".join(loaded(data)[1])
     assert loaded(muxed([(0.0, np.column_stack([NOISE, OTHER]))], codec=codec))[1] == ()
@@ -185,7 +185,7 @@ def test_files_of_eight_channels_and_more_are_read(container_name: str, codec: s
 
 
 @pytest.mark.parametrize(("container", "codec"), TIMED)
-def test_sound_that_begins_later_than_the_picture_is_told(container: str, codec: str) -> None:
+def test_sound_that_begins_later_than_the_picture_is_reported(container: str, codec: str) -> None:
     data = muxed([(2.0, LOW)], container_name=container, codec=codec, video_s=4.0)
     recording, notes = loaded(data)
     assert len(notes) == 1
@@ -201,7 +201,7 @@ def test_sound_that_begins_later_than_the_picture_is_told(container: str, codec:
 
 
 @pytest.mark.parametrize(("container", "codec"), TIMED)
-def test_a_gap_in_timestamps_is_told(container: str, codec: str) -> None:
+def test_a_gap_in_timestamps_is_reported(container: str, codec: str) -> None:
     data = muxed([(0.0, LOW), (8.0, HIGH)], container_name=container, codec=codec, video_s=4.0)
     recording, notes = loaded(data)
     assert len(notes) == 1
@@ -296,7 +296,7 @@ def test_a_clock_that_drifts_is_followed() -> None:
     assert "gaps, 9.9 s in all" in "".join(timestamps.notes()) or "gaps, 10.0 s in all" in "".join(timestamps.notes())
 
 
-def test_timestamps_that_begin_anew_are_told_under_the_containers_clock() -> None:
+def test_timestamps_that_begin_anew_are_reported_with_the_containers_clock() -> None:
     assert noted(steady(100, 50) + steady(0, 50)).restarted_at_s == pytest.approx(1.0)
     glued = muxed([(20.0, LOW)], container_name="mpegts", codec="mp2", video_s=21.0)
     glued += muxed([(0.0, HIGH)], container_name="mpegts", codec="mp2", video_s=1.0)
@@ -383,13 +383,13 @@ def test_an_array_has_neither_tracks_nor_channels(options: Any) -> None:
 def test_no_layout_of_the_corpus_warns_but_for_what_is_true_of_it() -> None:
     folder = corpus_folder()
     assert folder is not None
-    told = {}
+    reported = {}
     for path in sorted((folder / "audio" / "formats").iterdir()):
         notes = loaded(path)[1]
         if notes:
-            told[path.name.split(".", 1)[1]] = notes[0].removeprefix(f"{path}: ").split(" when")[0].split(" (")[0]
+            reported[path.name.split(".", 1)[1]] = notes[0].removeprefix(f"{path}: ").split(" when")[0].split(" (")[0]
         assert loaded(path, clock="container")[0].spans == (), path
-    assert told == {
+    assert reported == {
         "stereo_antiphase.wav": "its channels cancel each other",
         "two_audio_tracks.mp4": "has 2 sound tracks",
     }
@@ -399,7 +399,7 @@ def test_no_layout_of_the_corpus_warns_but_for_what_is_true_of_it() -> None:
 
 
 def flv_with_a_late_picture() -> bytes:
-    """An FLV in which a video stream appears after 20 s, behind what libav reads before it counts the streams."""
+    """An FLV in which a video stream appears after 20 s, after what libav reads before it counts the streams."""
     track: Track = [(0.0, np.tile(LOW, 8))]
     data = muxed(track, container_name="flv", codec="aac")
     at, tags = 13, []  # a header of 9 bytes, and the size of no tag before
@@ -420,7 +420,7 @@ def test_a_stream_that_appears_on_the_way_is_passed_over() -> None:
     assert recording.duration_s == pytest.approx(40.0, abs=0.2)
 
 
-def test_sound_that_begins_behind_much_picture_is_found() -> None:
+def test_sound_that_begins_after_much_picture_is_found() -> None:
     """An FLV names its streams nowhere, and 10 MB of picture come first: more than libav reads to find streams."""
     sound = muxed([(0.0, LOW)], container_name="flv", codec="aac")
     body = b"\x22" + bytes(50_000)

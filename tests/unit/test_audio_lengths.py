@@ -104,22 +104,22 @@ def test_a_file_that_ends_with_its_header_says_so(make) -> None:
 
 
 @pytest.mark.parametrize("make", [wav, rf64])
-def test_sound_behind_the_length_that_a_wav_states_is_told(make) -> None:
-    with pytest.warns(StapesWarning, match=r"header counts 0\.4 s of sound, and 0\.6 s more behind them were not read"):
+def test_sound_after_the_length_that_a_wav_states_is_reported(make) -> None:
+    with pytest.warns(StapesWarning, match=r"header counts 0\.4 s of sound, and 0\.6 s more after them were not read"):
         samples = int16_of(make(12_800))
     np.testing.assert_array_equal(samples, RAMP[:6400])
 
 
-def test_a_second_wav_glued_to_the_first_is_told() -> None:
+def test_a_second_wav_after_the_first_is_reported() -> None:
     with pytest.warns(StapesWarning, match=r"counts 1\.0 s of sound, and 1\.0 s more"):
         assert load_audio(wav(32_000) + wav(32_000)).n_samples == RAMP.size
 
 
 @pytest.mark.parametrize(
-    "behind", [b"LIST\x10\x27\0\0" + bytes(10_000) + b"x", bytes(20_000), b"ID3\4" + b"\xff" * 20_000]
+    "following", [b"LIST\x10\x27\0\0" + bytes(10_000) + b"x", bytes(20_000), b"ID3\4" + b"\xff" * 20_000]
 )
-def test_what_else_may_follow_sound_is_not_taken_for_sound(behind: bytes) -> None:
-    np.testing.assert_array_equal(int16_of(wav(32_000) + behind), RAMP)
+def test_what_else_may_follow_sound_is_not_taken_for_sound(following: bytes) -> None:
+    np.testing.assert_array_equal(int16_of(wav(32_000) + following), RAMP)
 
 
 def test_a_wav_that_also_counts_its_samples_is_not_said_to_be_longer_than_it_was() -> None:

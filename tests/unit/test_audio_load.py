@@ -229,7 +229,7 @@ def test_files_in_archives_are_binary_whatever_their_mode_is_called(tmp_path):
         np.testing.assert_array_equal(samples_of(file), RAMP / np.float32(32768))
 
 
-def test_a_file_that_was_opened_as_text_is_told(tmp_path):
+def test_a_file_that_was_opened_as_text_is_refused(tmp_path):
     class Text:  # knows neither io's classes nor a mode with a "b"
         mode = "r"
 

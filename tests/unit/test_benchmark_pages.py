@@ -28,7 +28,7 @@ each_theme = pytest.mark.parametrize("theme", chart.THEMES.values(), ids=chart.T
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Give the charted run with a change."""
+    """Return the charted run with a change."""
     result = copy.deepcopy(CHARTED)
     change(result)
     return result

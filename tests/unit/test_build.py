@@ -124,7 +124,7 @@ def test_native_files_are_short() -> None:
 
 
 def kernel_objects() -> dict[str, list[Path]]:
-    """Give the objects of each instruction set, where make has compiled them."""
+    """Return the objects of each instruction set, where make has compiled them."""
     found: dict[str, list[Path]] = {}
     for path in Path(sys.prefix, "native").rglob("kernels_*.dir/**/*.o"):
         (folder,) = (part for part in path.parts if part.startswith("kernels_") and part.endswith(".dir"))

@@ -141,8 +141,8 @@ def test_one_copy_of_the_weights_is_fetched_and_no_pickle(tmp_path: Path, fake_h
     )  # fmt: skip
     for name in unwanted:
         (source / name).write_bytes(b"x")
-    heard: list[tuple[int, int]] = []
-    checkpoint = find_checkpoint("base", progress=lambda done, total: heard.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    checkpoint = find_checkpoint("base", progress=lambda done, total: reported.append((done, total)))
     assert checkpoint.name == "base"
     assert fake_hub.fetched == [
         "config.json",
@@ -150,7 +150,7 @@ def test_one_copy_of_the_weights_is_fetched_and_no_pickle(tmp_path: Path, fake_h
         "model.safetensors",
         "tokenizer.json",
     ]
-    assert heard == [(4, 10), (10, 10)]
+    assert reported == [(4, 10), (10, 10)]
 
 
 def test_shards_are_fetched_by_their_index(tmp_path: Path, fake_hub: FakeHub) -> None:
@@ -488,5 +488,5 @@ def test_a_damaged_cache_is_passed_over(tmp_path: Path, monkeypatch: pytest.Monk
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert installed_models() == []
-    told = [str(one.message) for one in said if "the hub's cache is damaged" in str(one.message)]
-    assert len(told) == len(said) == (damage != "snapshots is a file")  # of that one the hub's library makes nothing
+    found = [str(one.message) for one in said if "the hub's cache is damaged" in str(one.message)]
+    assert len(found) == len(said) == (damage != "snapshots is a file")  # of that one the hub's library makes nothing

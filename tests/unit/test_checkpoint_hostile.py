@@ -170,7 +170,7 @@ def test_flipped_configurations_raise_nothing_but_our_error(
 
 def test_forged_counts_take_no_memory(tmp_path: Path) -> None:
     huge = struct.pack("<I", 0xFFFFFFFF)
-    count = 4 + 14 + 4  # behind version, name and revision of a CTranslate2 file: the number of tensors
+    count = 4 + 14 + 4  # after version, name and revision of a CTranslate2 file: the number of tensors
     refused(damaged(tmp_path / "f", "ctranslate2", lambda b: b[:count] + huge + b[count + 4 :]), "claims")
     start = 4 + 10 * 4 + 4  # of the mel filters' shape
     refused(damaged(tmp_path / "a", "ggml", lambda b: b[:start] + huge * 2 + b[start + 8 :]), "mel filters")

@@ -104,9 +104,7 @@ def tokenizer_of_published(vocabulary: Vocabulary, n_mels: int) -> Tokenizer:
 
 @pytest.mark.parametrize("n_added", [1, 7])
 @pytest.mark.parametrize("format", ["huggingface", "openai", "ggml"])
-def test_a_size_that_nobody_published_is_refused_where_nothing_states_ids(
-    tmp_path: Path, n_added: int, format: str
-) -> None:
+def test_an_unpublished_size_is_refused_where_nothing_states_ids(tmp_path: Path, n_added: int, format: str) -> None:
     spec = dataclasses.replace(BASE, padding=n_added).spec(n_mels=80, **NARROW)
     tensors = tensors_of(dataclasses.replace(BASE, padding=n_added), spec)
     if format == "huggingface":
@@ -172,10 +170,10 @@ def backends() -> list[Any]:
     ],
     ids=["greedy", "nothing suppressed", "beam", "sampled", "no timestamps", "words"],
 )
-def test_what_stands_behind_the_timestamps_changes_no_token(
+def test_ids_after_the_timestamps_change_no_token(
     tmp_path: Path, backend: str, precision: str, options: dict[str, Any]
 ) -> None:
-    """The rows behind are forty times as long as the others: unmasked, they would win every step."""
+    """The rows after them are forty times as long as the others: unmasked, they would win every step."""
     padded = dataclasses.replace(SMALL, added=("<|foo|>",), padding=62)
     sound, found = noise(12.0, seed=3), []
     options = {"mode": "reference", "sample_len": 24, "logprob_threshold": None, "no_speech_threshold": None, **options}
@@ -242,7 +240,7 @@ def test_an_embedding_that_ends_before_the_named_timestamps_has_none(tmp_path: P
 
 
 def test_a_token_that_was_added_where_timestamps_begin_leaves_none(tmp_path: Path) -> None:
-    """Older tokenizers name no timestamps, and add a token right behind no-timestamps."""
+    """Older tokenizers name no timestamps, and add a token right after no-timestamps."""
     vocabulary = dataclasses.replace(SMALL, timestamps_named=False)
     folder = write_folder(tmp_path, vocabulary, tokenizer=None, generation=vocabulary.generation_config())
     put(folder / "tokenizer.json", tokenizer_json(SMALL.tokens, SMALL.named | {"<|foo|>": SMALL.begin}))
@@ -414,7 +412,7 @@ def test_a_language_that_the_model_does_not_know_is_refused_before_audio_is_read
 
 
 def test_the_name_of_a_language_that_is_no_code_is_none(tmp_path: Path) -> None:
-    """Names of tokens come from strangers: one that would move a terminal's cursor is shown nowhere as a language."""
+    """Names of tokens are not trusted: one that would move a terminal's cursor is shown nowhere as a language."""
     named = {("<|\x1b[2J|>" if name == "<|de|>" else name): one for name, one in SMALL.in_tokenizer.items()}
     folder = write_folder(tmp_path, SMALL, tokenizer=None)
     put(folder / "tokenizer.json", tokenizer_json(SMALL.tokens, named))
@@ -494,7 +492,7 @@ def test_a_ctranslate2_list_of_languages_that_the_vocabulary_contradicts_is_refu
 def test_a_tokenizer_of_another_model_in_a_ctranslate2_folder_is_refused(
     tmp_path: Path, with_list: bool, with_languages: bool
 ) -> None:
-    """large-v2's tokenizer.json beside large-v3's model.bin: every id behind the languages is off by one."""
+    """large-v2's tokenizer.json beside large-v3's model.bin: every id after the languages is off by one."""
     lang_ids = list(LARGER.lang_to_id.values()) if with_languages else []
     folder = write_ctranslate2(tmp_path, LARGER, {"lang_ids": lang_ids}, listed(LARGER) if with_list else None)
     put(folder / "tokenizer.json", tokenizer_json(LARGER.tokens, LARGER.in_tokenizer))

@@ -39,7 +39,7 @@ MODES = ["sequential", "reference", "chunked"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*(later than the file|have a gap):stapes.StapesWarning")
 
 
-def told(transcript: stapes.Transcript) -> list[tuple[str, float, float]]:
+def timed(transcript: stapes.Transcript) -> list[tuple[str, float, float]]:
     return [(one.text, one.start_s, one.end_s) for one in transcript.segments]
 
 
@@ -77,13 +77,13 @@ def test_the_text_is_the_same_and_every_time_is_moved(mode: str, words: bool) ->
 @pytest.mark.parametrize("mode", MODES)
 def test_segments_lie_where_their_sound_is(mode: str) -> None:
     engine = scripted_engine([" One.", " Two.", " Three."])
-    found = told(engine.transcribe(FILE, clock="container", mode=mode))
+    found = timed(engine.transcribe(FILE, clock="container", mode=mode))
     assert found[0][:2] == (" One.", 5.0)
     assert all(5.0 <= start_s <= end_s <= 55.0 for _, start_s, end_s in found)
     streamed = tuple(engine.stream(FILE, clock="container", mode=mode))
     assert streamed == engine.transcribe(FILE, clock="container", mode=mode).segments
     alone = asyncio.run(engine.atranscribe(FILE, clock="container", mode=mode))
-    assert told(alone) == found
+    assert timed(alone) == found
 
 
 def test_a_window_over_a_gap_says_what_is_not_in_it() -> None:
@@ -130,7 +130,7 @@ def test_speech_alone_in_the_containers_clock(mode: str) -> None:
     time_map = TimeMap.of_container(load_audio(data, clock="container").spans)
     assert time_map is not None
     assert [one.tokens for one in moved.segments] == [one.tokens for one in plain.segments]
-    assert told(moved)[0][1] == 5.0
+    assert timed(moved)[0][1] == 5.0
     assert moved.duration_s == 75.0
     for one, other in zip(plain.segments, moved.segments, strict=True):
         assert other.start_s == pytest.approx(time_map.start(one.start_s), abs=0.011)
@@ -148,7 +148,7 @@ def test_texts_are_aligned_in_the_containers_clock() -> None:
     assert moved.segments[0].start_s >= 5.0
 
 
-@pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the network that hears speech")
+@pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the VAD network")
 def test_speech_is_found_in_the_containers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stapes.engine.find_speech.open_vad_model", lambda _: LoudnessVad())
     plain = stapes.find_speech(FILE)
@@ -188,7 +188,7 @@ def test_every_call_reads_the_sound_that_was_chosen(data: bytes, choice: dict[st
         assert engine.align(data, "one two.", **choice) == engine.align(mono(seed), "one two.")
 
 
-@pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the network that hears speech")
+@pytest.mark.skipif(not has_speech_weights(), reason="needs the weights of the VAD network")
 def test_speech_is_found_in_the_sound_that_was_chosen() -> None:
     quiet = np.column_stack([noise(3.0), silence(3.0)])
     data = wav_bytes(np.rint(quiet * 32768).astype(np.int16).ravel(), n_channels=2)

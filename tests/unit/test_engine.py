@@ -1,4 +1,4 @@
-"""The public face: what people call, what they are told when it cannot be, and that every job ends exactly once."""
+"""The public calls, their error sentences, and that every job ends exactly once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LINES = (" One.", " Two.", " Three.")
 def engine_of(
     script: Script | tuple[str, ...] = LINES, spec: ModelSpec | None = None
 ) -> tuple[Engine, ScriptedBackend]:
-    """Make an engine with its backend at hand."""
+    """Make an engine and return it with its backend."""
     spec = spec or tiny_spec()
     checkpoint = Checkpoint(
         name="scripted", path=None, format="memory", storage="float32", spec=spec, tensors={},
@@ -164,7 +164,7 @@ def test_a_stream_checks_what_it_is_given_at_once() -> None:
         engine.stream(np.zeros((2, 2), np.float32))
 
 
-def test_whoever_stops_asking_cancels_the_rest() -> None:
+def test_dropping_the_stream_cancels_the_rest() -> None:
     closed = threading.Event()
     recite = reciting(TOKENIZER, LINES)
     sounds: set[int] = set()
@@ -188,7 +188,7 @@ def test_whoever_stops_asking_cancels_the_rest() -> None:
     assert backend.n_encoded == 2
 
 
-def test_whoever_never_asks_leaves_no_job_behind() -> None:
+def test_a_stream_that_is_never_read_leaves_no_job() -> None:
     engine, _ = engine_of()
     engine.stream(TALK).close()
     assert engine.status().queued == 0
@@ -336,7 +336,7 @@ def test_an_english_only_model_warns_of_other_tasks_and_languages() -> None:
         engine.detect_language(tone(2.0))
 
 
-def test_a_warning_points_at_whoever_called() -> None:
+def test_a_warning_points_at_the_caller() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         engine_of(spec=TURBO_SHAPED)[0].transcribe(tone(1.0), task="translate")
@@ -367,7 +367,7 @@ def test_the_language_is_detected_once_on_the_beginning_whatever_the_clips() -> 
 @pytest.mark.parametrize(
     ("duration_s", "clips", "n_encoded"),
     [(29.99, "0", 2), (30.0, "0", 1), (30.0, "0,20", 2), (30.0, "1,9", 2), (40.0, "0", 2), (29.99, "9,9", 1)],
-    ids=["behind a short one stands silence, not nothing", "full", "cut short", "elsewhere", "longer", "no clip in it"],
+    ids=["after a short one stands silence, not nothing", "full", "cut short", "elsewhere", "longer", "no clip in it"],
 )
 def test_only_a_full_first_window_tells_the_language_and_the_text_at_once(
     duration_s: float, clips: str, n_encoded: int

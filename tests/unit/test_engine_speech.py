@@ -17,13 +17,13 @@ from stapes.testing import LoudnessVad, noise, scripted_engine, silence
 from stapes.vad.open import vad_models
 from stapes.vad.silero_weights import INSTALL
 
-FLUENT = " " + "as many words as somebody says who speaks on and on " * 2
+FLUENT = " " + "as many words as a person says who speaks on and on " * 2
 #: 30 s of speech, then 4 s of nothing
 WITH_TAIL = np.concatenate([noise(30.0), silence(4.0)])
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
-def test_nothing_is_invented_where_nobody_speaks(mode: str) -> None:
+def test_silence_gives_no_text(mode: str) -> None:
     transcript = scripted_engine(" Thank you.", LoudnessVad).transcribe(silence(70.0), mode=mode)
     assert (transcript.text, transcript.segments) == ("", ())
     assert transcript.flags
@@ -36,7 +36,7 @@ def test_the_reference_invents_and_says_nothing_of_it() -> None:
     assert "flags" not in transcript.to_dict()
 
 
-def test_a_tail_without_speech_is_left_out_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tail_without_speech_is_left_out_flagged_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     events: list[JobEvent] = []
     with caplog.at_level(logging.INFO, logger="stapes"):
         transcript = scripted_engine(FLUENT, LoudnessVad).transcribe(WITH_TAIL, on_event=events.append)
@@ -50,7 +50,7 @@ def test_without_ears_the_guards_that_need_them_rest() -> None:
     assert scripted_engine(" Thank you.").transcribe(silence(5.0)).text == " Thank you."
 
 
-def test_a_broken_run_that_goes_on_hears_the_same() -> None:
+def test_a_resumed_run_finds_the_same_speech() -> None:
     audio = np.concatenate([noise(29.0), silence(40.0), noise(20.0, seed=3)])
     events: list[JobEvent] = []
     whole = scripted_engine(FLUENT, LoudnessVad).transcribe(audio, on_event=events.append)
@@ -76,8 +76,8 @@ def test_speech_alone_has_the_times_of_the_whole(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sequential", "reference"])
-def test_no_segment_ends_behind_a_pause_that_was_cut_out(mode: str) -> None:
-    """The scripted segment lasts up to 29.98 s, into what is kept of the pause before the speech behind it."""
+def test_no_segment_ends_after_a_pause_that_was_cut_out(mode: str) -> None:
+    """The scripted segment lasts up to 29.98 s, into what is kept of the pause before the next speech."""
     audio = np.concatenate([noise(29.3), silence(20.0), noise(15.0, seed=2)])
     engine = scripted_engine([" One.", " Two."], LoudnessVad)
     first, last = engine.transcribe(audio, vad=True, mode=mode).segments
@@ -115,20 +115,20 @@ def test_where_the_weights_are_missing_the_engine_says_so_and_works(monkeypatch:
         scripted_engine(" Here.").transcribe(noise(1.0), vad=True)
 
 
-def test_listeners_share_their_weights() -> None:
-    open_listener = vad_models("auto")
-    if open_listener is None:
+def test_vad_models_share_their_weights() -> None:
+    open_vad = vad_models("auto")
+    if open_vad is None:
         pytest.skip("the package with the weights is not here")
-    first, second = open_listener(), open_listener()
-    heard = first.probabilities(noise(1.0))
-    assert np.array_equal(second.probabilities(noise(1.0)), heard)
+    first, second = open_vad(), open_vad()
+    found = first.probabilities(noise(1.0))
+    assert np.array_equal(second.probabilities(noise(1.0)), found)
     assert stapes.find_speech(silence(2.0)) == ()
 
 
 # A long silence is listened to bit by bit.
 
 
-class CountingListener(LoudnessVad):
+class CountingVad(LoudnessVad):
     """Counts how often it is asked."""
 
     def __init__(self) -> None:
@@ -138,16 +138,16 @@ class CountingListener(LoudnessVad):
         self.n_asked += 1
         return super().probabilities(samples)
 
-    def afresh(self) -> CountingListener:
+    def afresh(self) -> CountingVad:
         return self
 
 
 def long_silence(before_s: float) -> FloatArray:
-    """Half an hour in which nobody speaks, between speech."""
+    """Half an hour without speech, between speech."""
     return np.concatenate([noise(before_s), silence(1800.0), noise(20.0, seed=2)])
 
 
-#: where each guard has to listen on: that of silence behind a whole window, that of pauses inside one
+#: where each guard has to look on: the silence guard after a whole window, the pause guard inside one
 each_guard = pytest.mark.parametrize(
     ("audio", "texts"), [(long_silence(30.0), [FLUENT, " Hello."]), (long_silence(20.0), [" Hello."])]
 )
@@ -155,23 +155,23 @@ each_guard = pytest.mark.parametrize(
 
 @each_guard
 def test_others_have_their_turn_while_a_recording_is_silent(audio: FloatArray, texts: list[str]) -> None:
-    ear = CountingListener()
-    engine = scripted_engine(texts, lambda: ear)
+    vad = CountingVad()
+    engine = scripted_engine(texts, lambda: vad)
     silent = engine.submit(audio)
-    while not ear.n_asked:
+    while not vad.n_asked:
         engine.step()
-    before, other = ear.n_asked, engine.submit(noise(5.0, seed=3))
+    before, other = vad.n_asked, engine.submit(noise(5.0, seed=3))
     assert before < 10
     while not other.state.ended:
         engine.step()
-    assert ear.n_asked < before + 100
+    assert vad.n_asked < before + 100
     assert not silent.state.ended
     silent.cancel()
     assert silent.state is JobState.CANCELLED
 
 
 @each_guard
-def test_a_long_silence_is_told_with_the_window_before_it(audio: FloatArray, texts: list[str]) -> None:
+def test_a_long_silence_is_reported_with_the_window_before_it(audio: FloatArray, texts: list[str]) -> None:
     events: list[JobEvent] = []
     transcript = scripted_engine(texts, LoudnessVad).transcribe(audio, on_event=events.append)
     done = [event for event in events if isinstance(event, WindowDone)]

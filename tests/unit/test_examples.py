@@ -104,9 +104,9 @@ def test_a_folder_gets_subtitles_and_a_damaged_recording_is_reported(
         shutil.copy(SAMPLE, tmp_path / name)
     (tmp_path / "broken.mp3").write_bytes(b"no audio")
     (tmp_path / "notes.txt").write_text("not a recording", encoding="utf-8")
-    told = refusal("folder_to_subtitles", str(tmp_path)).splitlines()
+    lines = refusal("folder_to_subtitles", str(tmp_path)).splitlines()
     assert capsys.readouterr().out == "2 of 5 recordings have subtitles\n"
-    assert [Path(line.partition(":")[0]).name for line in told] == ["Both.wav", "both.mp3", "broken.mp3"]
+    assert [Path(line.partition(":")[0]).name for line in lines] == ["Both.wav", "both.mp3", "broken.mp3"]
     assert sorted(path.name for path in tmp_path.glob("*.srt")) == ["one.srt", "two.srt"]
     for path in tmp_path.glob("*.srt"):
         assert shown(path) == "The stapes is here."
@@ -169,7 +169,9 @@ def test_progress_goes_beside_the_text(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.usefixtures("scripted")
-def test_many_are_transcribed_at_once_and_a_failure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_are_transcribed_at_once_and_a_failure_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.mp3").write_bytes(b"no audio")
     names = [str(shutil.copy(SAMPLE, tmp_path / f"{number}.flac")) for number in range(3)]
     assert refusal("many_with_asyncio", *names, str(tmp_path / "broken.mp3"), "--at-once", "2") == "1"

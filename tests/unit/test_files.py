@@ -1,4 +1,4 @@
-"""Files of the library's writers: links are followed, inputs stay, temporary files are nobody else's."""
+"""Files of the library's writers: links are followed, inputs stay, temporary files belong to one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guards: they act where nobody speaks, where text loops, where speech is left out; and nowhere else."""
+"""The guards: they act where there is no speech, where text loops, where speech is left out; and nowhere else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def at(seconds: float) -> int:
 
 
 def said(*parts: float | str, **scores: float) -> WindowResult:
-    """A window's result of times in seconds and texts; sure of itself unless told otherwise."""
+    """A window's result of times in seconds and texts; with good scores by default."""
     tokens = [token for one in parts for token in (TOKENIZER.encode(one) if isinstance(one, str) else [at(one)])]
     values: dict[str, Any] = {
         "avg_logprob": -0.2,
@@ -43,7 +43,7 @@ def said(*parts: float | str, **scores: float) -> WindowResult:
 
 
 def loop_of(n_frames: int, **keywords: Any) -> SeekLoop:
-    """Make a loop over a recording of so many frames, of which somebody can say who speaks."""
+    """Make a loop over a recording of so many frames, with VAD."""
     return SeekLoop(content_frames=n_frames, window_frames=3000, n_audio_ctx=1500, n_text_ctx=448, tokenizer=TOKENIZER,
                     options=TranscribeOptions.from_keywords(keywords), has_vad=True)  # fmt: skip
 
@@ -51,22 +51,22 @@ def loop_of(n_frames: int, **keywords: Any) -> SeekLoop:
 def run(
     n_frames: int, decode: Decoder, speech: Sequence[tuple[int, int]] = (), **keywords: Any
 ) -> tuple[Transcript, list[Decode], list[DetectSpeech]]:
-    """Run a loop over a recording in which somebody speaks in the stretches `speech` (frames)."""
+    """Run a loop over a recording with speech in the spans `speech` (frames)."""
     loop = loop_of(n_frames, **{"language": "en"} | keywords)
-    decoded, listened = [], []
+    decoded, detected = [], []
     while (request := loop.next()) is not None:
         if isinstance(request, DetectSpeech):
-            listened.append(request)
-            loop.accept(heard(request, SpeechMap(tuple(speech))))
+            detected.append(request)
+            loop.accept(speech_in(request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Decode)
             decoded.append(request)
             loop.accept(decode(request))
-        assert len(decoded) + len(listened) < 200
-    return loop.transcript(n_frames / 100), decoded, listened
+        assert len(decoded) + len(detected) < 200
+    return loop.transcript(n_frames / 100), decoded, detected
 
 
-def heard(request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
+def speech_in(request: DetectSpeech, speech: SpeechMap) -> SpeechMap:
     """Answer a request, which counts frames as the loop does."""
     spans, at = [], request.seek
     for first, end in request.frames:
@@ -94,7 +94,7 @@ def test_requests_carry_what_answers_them() -> None:
     while (request := loop.next()) is not None:
         if isinstance(request, DetectSpeech):
             assert sum(end - first for first, end in request.frames) == request.n_frames
-            loop.accept(heard(request, SpeechMap(((0, 1000), (2000, 3700)))))
+            loop.accept(speech_in(request, SpeechMap(((0, 1000), (2000, 3700)))))
         else:
             assert isinstance(request, Decode)
             asked.append(request)
@@ -107,7 +107,7 @@ def test_requests_carry_what_answers_them() -> None:
     assert again.voices == ((0, 1000), (1160, 2860))
 
 
-FLUENT = "a text of many words, as long as what somebody who speaks on and on says in so many seconds of time"
+FLUENT = "a text of many words, as long as what a person who speaks on and on says in so many seconds of time"
 
 
 def fluent(request: Decode) -> WindowResult:
@@ -129,7 +129,7 @@ def test_who_speaks_is_not_asked_of_sure_and_dense_text() -> None:
 
 
 @pytest.mark.parametrize("scores", [{"no_speech_prob": 0.5}, {"avg_logprob": -0.8}, {"compression_ratio": 2.5}, {}])
-def test_doubtful_text_where_nobody_speaks_is_dropped(scores: dict[str, float]) -> None:
+def test_doubtful_text_without_speech_is_dropped(scores: dict[str, float]) -> None:
     text = FLUENT if scores else "you"  # a word in half a minute is doubtful in itself
     transcript, _, listened = run(3000, lambda _: said(0.0, text, 30.0, **scores))
     assert len(listened) == 1
@@ -137,19 +137,19 @@ def test_doubtful_text_where_nobody_speaks_is_dropped(scores: dict[str, float]) 
     assert transcript.text == ""
     (flag,) = transcript.flags
     assert (flag.guard, flag.text, flag.start_s, flag.end_s) == ("silence", text, 0.0, 30.0)
-    told = text if text == "you" else FLUENT[:60].rstrip() + "..."
-    assert str(flag) == f"0.0-30.0 s: dropped {told!r}: no speech here"
+    shown = text if text == "you" else FLUENT[:60].rstrip() + "..."
+    assert str(flag) == f"0.0-30.0 s: dropped {shown!r}: no speech here"
 
 
-def test_text_that_somebody_says_stays_however_doubtful() -> None:
+def test_text_with_speech_stays_however_doubtful() -> None:
     transcript, _, listened = run(
         3000, lambda _: said(0.0, "you", 2.0, no_speech_prob=0.9), [(190, 210)], pause_guard=False
     )
     assert (len(listened), texts(transcript), transcript.flags) == (1, ["you"], ())
 
 
-def test_text_whose_times_lie_in_a_silence_stays_where_somebody_speaks_later() -> None:
-    """Whisper's own times lie there, behind a long silence; only words can tell."""
+def test_text_with_times_in_a_silence_stays_where_speech_follows() -> None:
+    """Whisper's own times are there, after a long silence; only word times decide it."""
     transcript, _, _ = run(3000, lambda _: said(0.0, "all nouns begin with a capital letter", 8.0), [(1600, 2400)])
     assert texts(transcript) == ["all nouns begin with a capital letter"]
 
@@ -177,7 +177,7 @@ def test_silence_that_goes_on_is_not_decoded() -> None:
     assert (transcript.flags[1].start_s, transcript.flags[1].end_s) == (30.0, 300.0)
 
 
-def test_speech_behind_a_silence_is_decoded() -> None:
+def test_speech_after_a_silence_is_decoded() -> None:
     answers = {0: said(0.0, "you", 30.0), 6000: said(0.0, FLUENT, 30.0)}
     transcript, decoded, _ = run(9000, lambda asked: answers[asked.seek], [(6100, 8900)])
     assert [request.seek for request in decoded] == [0, 6000]
@@ -197,7 +197,7 @@ def test_a_rest_with_speech_is_decoded() -> None:
     assert transcript.flags == ()
 
 
-def test_a_short_recording_is_decoded_whatever_is_heard() -> None:
+def test_a_short_recording_is_decoded_whatever_the_vad_finds() -> None:
     transcript, decoded, _ = run(100, lambda _: said(0.0, "yes, of course", 1.0))
     assert (len(decoded), texts(transcript)) == (1, ["yes, of course"])
 
@@ -233,8 +233,8 @@ def test_a_loop_over_windows_is_dropped() -> None:
     assert len(texts(transcript)) == 5, "the fourth time it is one, and the prompt forgets it"
 
 
-def test_speech_behind_the_last_word_is_gone_back_for() -> None:
-    transcript, decoded, _ = run(3000, lambda asked: LEFT_OUT[asked.seek], BEHIND_TEXT)
+def test_the_loop_goes_back_for_speech_after_the_last_word() -> None:
+    transcript, decoded, _ = run(3000, lambda asked: LEFT_OUT[asked.seek], AFTER_TEXT)
     assert [request.seek for request in decoded] == [0, 1600]
     assert texts(transcript) == ["hello there", FLUENT]
     assert [(flag.guard, flag.start_s, flag.end_s) for flag in transcript.flags] == [("speech", 16.0, 30.0)]
@@ -243,18 +243,18 @@ def test_speech_behind_the_last_word_is_gone_back_for() -> None:
 @pytest.mark.parametrize(
     ("speech", "seeks"),
     [
-        pytest.param([(0, 180), (260, 2950)], [0, 210], id="what lies behind the next pause"),
+        pytest.param([(0, 180), (260, 2950)], [0, 210], id="speech after the next pause"),
         pytest.param([(0, 2950)], [0], id="nothing, as all of it was decoded from where it begins"),
     ],
 )
-def test_speech_behind_a_last_word_at_the_very_beginning(speech: list[tuple[int, int]], seeks: list[int]) -> None:
+def test_speech_after_a_last_word_at_the_very_beginning(speech: list[tuple[int, int]], seeks: list[int]) -> None:
     texts_of = {0: said(0.0, "hello there", 0.8, no_speech_prob=0.4), 210: said(0.0, FLUENT, 27.4)}
     _, decoded, _ = run(3000, lambda asked: texts_of[asked.seek], speech)
     assert [request.seek for request in decoded] == seeks, "a window decoded from where it began gives the same"
 
 
 def aligned(request: Align, starts_s: Sequence[float], text: str) -> Alignment:
-    """Say when each word begins; each ends where the next one begins, the last one a second later."""
+    """Return when each word begins; each ends where the next one begins, the last one a second later."""
     words, tokens = text.split(), [(one,) for one in request.tokens]
     groups = [*tokens[: len(words) - 1], tuple(one for (one,) in tokens[len(words) - 1 :])]
     ends_s = [*starts_s[1:], starts_s[-1] + 1]
@@ -285,7 +285,7 @@ def test_speech_that_is_left_out_between_words_is_gone_back_for(
             whole = said(0.0, "one two", 4.0, 4.0, f"so it was {last} four", 30.0)
             loop.accept(whole if request.seek == 0 else said(0.0, FLUENT, 24.0))
         elif isinstance(request, DetectSpeech):
-            loop.accept(heard(request, SpeechMap(tuple(speech))))
+            loop.accept(speech_in(request, SpeechMap(tuple(speech))))
         else:
             assert isinstance(request, Align)
             if request.seek == 0:
@@ -316,7 +316,7 @@ def test_speech_in_a_window_taken_for_silence_is_gone_back_for_once() -> None:
 
 
 POOR = {"avg_logprob": -0.8}
-#: somebody speaks from 0 to 5 s and from 15 to 29 s
+#: speech from 0 to 5 s and from 15 to 29 s
 APART = [(0, 500), (1500, 2900)]
 
 
@@ -331,7 +331,9 @@ def test_poor_text_around_a_long_pause_is_decoded_again_without_it() -> None:
     assert [(one.seek, one.frames, one.next_seek, one.skipped) for one in transcript.windows] == [
         (0, ((0, 3000),), 0, True), (0, ((0, 580), (1420, 3000)), 3000, False)
     ]  # fmt: skip
-    assert [one.voices for one in transcript.windows] == [(), ((0, 500), (660, 2060))], "quiet ones are raised there"
+    assert [one.voices for one in transcript.windows] == [(), ((0, 500), (660, 2060))], (
+        "quiet speech gets its gain there"
+    )
     (flag,) = transcript.flags
     assert str(flag) == "5.0-15.0 s: decoded again without it, as the text around this pause was doubtful"
     assert (flag.guard, flag.start_s, flag.end_s, flag.text) == ("pause", 5.0, 15.0, "")
@@ -339,9 +341,7 @@ def test_poor_text_around_a_long_pause_is_decoded_again_without_it() -> None:
 
 
 @pytest.mark.parametrize(("spoken", "again"), [(800, True), (80, False)])
-def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_text_before_it(
-    spoken: int, again: bool
-) -> None:
+def test_speech_that_is_taken_for_silence_is_read_without_the_text_before_it(spoken: int, again: bool) -> None:
     """A window of text, then one with a long pause: once that is left out, what was said before leads astray."""
     silent = said(0.0, "of the", 2.0, no_speech_prob=0.7, avg_logprob=-1.2)
 
@@ -364,7 +364,7 @@ def test_what_is_taken_for_silence_though_somebody_speaks_is_read_without_the_te
         assert str(flag) == "30.0-60.0 s: goes back, as there is speech in what was taken for silence"
 
 
-def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_pauses_either() -> None:
+def test_a_window_without_its_pause_takes_in_what_follows_without_long_pauses_either() -> None:
     """Two pauses, the second one longer than what comes into the window at once; then a window in the usual time."""
     speech = [(0, 500), (1000, 2600), (7000, 7500), (7600, 9000)]
     answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 30.0), said(0.0, FLUENT, 14.2)])
@@ -377,7 +377,7 @@ def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_paus
 
 
 @pytest.mark.parametrize(
-    ("before", "behind", "frames"),
+    ("before", "after", "frames"),
     [
         pytest.param(500, 9000, ((0, 580), (1420, 2080)), id="it ends in the last pause"),
         pytest.param(500, 8650, ((0, 580), (1420, 2080), (6920, 8680)), id="all is said before its end"),
@@ -385,16 +385,16 @@ def test_a_window_without_its_pause_takes_in_what_is_behind_it_without_long_paus
     ],
 )
 def test_a_window_that_would_break_off_in_speech_ends_in_the_last_pause_that_was_left_out(
-    before: int, behind: int, frames: tuple[Interval, ...]
+    before: int, after: int, frames: tuple[Interval, ...]
 ) -> None:
-    speech = [(0, before), (1500, 1500 + before), (7000, behind)]
+    speech = [(0, before), (1500, 1500 + before), (7000, after)]
     answers = iter([said(0.0, FLUENT, 30.0, **POOR), said(0.0, FLUENT, 29.0), *[said(0.0, FLUENT, 30.0)] * 2])
     transcript, _, _ = run(12000, lambda _: next(answers), speech)
-    window, *behind_it = [one for one in transcript.windows if not one.skipped]
+    window, *following = [one for one in transcript.windows if not one.skipped]
     assert window.frames == frames
     if window.n_frames < 3000:
-        assert transcript.segments[0].end_s == frames[-1][1] / 100, "the network may point behind its end"
-        assert behind_it[0].seek == 6920, "what is said behind the pause is read whole"
+        assert transcript.segments[0].end_s == frames[-1][1] / 100, "the network may point past its end"
+        assert following[0].seek == 6920, "what is said after the pause is read whole"
 
 
 def test_text_that_is_poor_without_its_pause_too_stays_as_it_is() -> None:
@@ -428,7 +428,7 @@ def test_sure_text_and_speech_without_long_pauses_are_decoded_once(
 
 
 @pytest.mark.parametrize("speech", [(0, 2000), (900, 2900)])
-def test_pauses_before_and_behind_all_speech_stay_where_text_is_only_sparse(speech: tuple[int, int]) -> None:
+def test_pauses_before_and_after_all_speech_stay_where_text_is_only_sparse(speech: tuple[int, int]) -> None:
     transcript, decoded, listened = run(3000, lambda _: said(speech[0] / 100, "few words", speech[1] / 100), [speech])
     assert (len(decoded), len(listened), transcript.flags) == (1, 1, ())
 
@@ -449,7 +449,7 @@ def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
     refused = False
     while (request := loop.next()) is not None:
         if isinstance(request, DetectSpeech):
-            loop.accept(heard(request, SpeechMap(tuple(APART))))
+            loop.accept(speech_in(request, SpeechMap(tuple(APART))))
         elif isinstance(request, Detect):
             first, end = request.part or (0, 3000)
             inside = [one for span in request.frames for one in range(*span)][(first + end) // 2]
@@ -475,7 +475,7 @@ def test_each_side_of_a_pause_that_is_left_out_keeps_its_language() -> None:
 )
 @settings(max_examples=200)
 def test_whatever_pauses_are_left_out_no_speech_is(lengths: list[tuple[int, int]], poor: list[bool]) -> None:
-    """lengths: of the pauses, and of the speech behind each; poor: which windows' scores are, over and over."""
+    """lengths: of the pauses, and of the speech after each; poor: which windows' scores are, over and over."""
     speech, at = [], 0
     for pause, spoken in lengths:
         speech.append((at + pause, at + pause + spoken))
@@ -500,14 +500,14 @@ def test_mode_reference_switches_every_guard_off(mode: str) -> None:
 
 PARTS = {3000: said(0.0, FLUENT, 30.0, avg_logprob=-0.8), 1060: said(0.0, FLUENT, 9.0)}
 LEFT_OUT = {0: said(0.0, "hello there", 14.0), 1600: said(0.0, FLUENT, 13.5)}
-BEHIND_TEXT = [(0, 1400), (1650, 2950)]
-#: guard -> a recording's length, what is decoded of it, where somebody speaks
+AFTER_TEXT = [(0, 1400), (1650, 2950)]
+#: guard -> a recording's length, what is decoded of it, its speech
 OCCASIONS: dict[str, tuple[int, Decoder, list[tuple[int, int]]]] = {
     "silence": (3000, lambda _: said(0.0, "you", 2.0), []),
     "tail": (3400, fluent, [(0, 2990)]),
     "pause": (3000, lambda asked: PARTS[asked.n_frames], [(0, 900)]),
     "loop": (3000, lambda _: said(0.0, " I am here again." * 8, 30.0), [(0, 3000)]),
-    "speech": (3000, lambda asked: LEFT_OUT[asked.seek], BEHIND_TEXT),
+    "speech": (3000, lambda asked: LEFT_OUT[asked.seek], AFTER_TEXT),
 }
 
 

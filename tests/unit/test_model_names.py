@@ -144,7 +144,7 @@ def test_addresses_of_any_model_become_its_hub_id(text: str, hub_id: str, monkey
         ("gpt-4o-transcribe", "Known names: tiny, "),
         ("models/ggml-base.bin", "no such file or folder; check the path"),
         ("./base", "no such file or folder; check the path"),
-        ("~nobody-of-this-name/base", "check the path"),
+        ("~no-such-user/base", "check the path"),
         ("https://huggingface.co/openai/whisper-base/tree/refs-pr-1", "main only.*refs-pr-1.*openai/whisper-base"),
         (
             "https://huggingface.co/ggerganov/whisper.cpp/resolve/main/ggml-base.bin",
@@ -412,12 +412,12 @@ def run_command(*words: str, **environment: str) -> tuple[subprocess.CompletedPr
     return done, time.monotonic() - began_s
 
 
-@pytest.mark.parametrize("listening", [True, False])
-def test_a_pull_where_nothing_answers_says_so_within_seconds(tmp_path: Path, listening: bool) -> None:
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_pull_where_nothing_answers_says_so_within_seconds(tmp_path: Path, accepts: bool) -> None:
     """huggingface_hub itself tries again for half a minute."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if listening:
+        if accepts:
             server.listen()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         done, elapsed_s = run_command(

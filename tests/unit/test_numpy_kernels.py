@@ -60,7 +60,7 @@ def test_layer_norm_is_the_formula(x: FloatArray) -> None:
     variance = ((wide - mean) ** 2).mean(axis=1, keepdims=True)
     expected = (wide - mean) / np.sqrt(variance + 1e-5) * weight + bias
     before = x.copy()
-    # Rounding the mean to float32 shifts all by 1e-7 of the largest value; equal values hide behind that
+    # Rounding the mean to float32 shifts all by 1e-7 of the largest value; equal values are lost in that
     # (variance 0 against epsilon 1e-5 magnifies it by 316).
     tolerance = 1e-5 + 316 * 3e-7 * float(np.abs(x).max())
     assert np.abs(layer_norm(x, weight, bias) - expected).max() <= tolerance * max(1.0, float(np.abs(weight).max()))

@@ -62,7 +62,7 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
     "append_punctuations": "\"'.。,，!！?？:：”)]}、",
     "hallucination_silence_threshold": None,
 }
-#: beside the guards and the settings of voice activity
+#: beside the guards and the settings of the VAD
 OWN = (
     "seed", "mode", "languages", "language_detection_segments", "language_detection_threshold", "multilingual",
     "suppress_text", "suppress_regex", "suppress_numerals", "hotwords",

@@ -23,7 +23,7 @@ OPTIONS = {item.name for _, item in option_fields()}
 FLAGS = {flag for action in build_parser()._actions for flag in action.option_strings}
 
 
-def told(call: Any, **keywords: Any) -> str:
+def message_of(call: Any, **keywords: Any) -> str:
     with pytest.raises(OptionError) as caught:
         call(**keywords)
     return str(caught.value)
@@ -55,7 +55,7 @@ def told(call: Any, **keywords: Any) -> str:
 def test_every_way_to_transcribe_says_our_name(keywords: dict[str, Any], instead: str) -> None:
     engine = scripted_engine()
     for call in (engine.transcribe, engine.stream, engine.submit):
-        message = told(call, audio=tone(1.0), **keywords)
+        message = message_of(call, audio=tone(1.0), **keywords)
         assert message.startswith(f"unknown option '{next(iter(keywords))}'; ")
         assert instead in message
 
@@ -79,20 +79,20 @@ def test_every_way_to_transcribe_says_our_name(keywords: dict[str, Any], instead
     ],
 )
 def test_load_says_our_name_before_any_work(keywords: dict[str, Any], instead: str) -> None:
-    assert instead in told(stapes.load, model="no such model", **keywords)
+    assert instead in message_of(stapes.load, model="no such model", **keywords)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True])
 def test_load_takes_whole_numbers_of_threads_only(threads: Any) -> None:
-    assert "threads must be a whole number" in told(stapes.load, model="no such model", threads=threads)
-    assert "max_memory must be a number" in told(stapes.load, model="no such model", max_memory="1 GB")
+    assert "threads must be a whole number" in message_of(stapes.load, model="no such model", threads=threads)
+    assert "max_memory must be a number" in message_of(stapes.load, model="no such model", max_memory="1 GB")
 
 
 @pytest.mark.parametrize("value", [None, 3, b"base", ["base"]])
 def test_load_takes_names_and_paths_only(value: Any) -> None:
-    assert "model must be a name or a path, got" in told(stapes.load, model=value)
+    assert "model must be a name or a path, got" in message_of(stapes.load, model=value)
     if value is not None:
-        assert "model_dir must be a path or None, got" in told(stapes.load, model="base", model_dir=value)
+        assert "model_dir must be a path or None, got" in message_of(stapes.load, model="base", model_dir=value)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_load_takes_names_and_paths_only(value: Any) -> None:
 )
 def test_the_command_says_our_flag(words: list[str], instead: str) -> None:
     for order in (["talk.mp3", *words], [*words, "talk.mp3"]):
-        message = told(parse, words=order)
+        message = message_of(parse, words=order)
         assert instead in message
         assert message.endswith("stapes --help explains every flag")
     assert parse(["--", *words]).audio == tuple(words)  # a recording may have any name
 
 
-def test_a_recording_named_with_f_is_told_from_a_format() -> None:
-    assert "name recordings without a flag" in told(parse, words=["-f", "talk.wav"])
+def test_a_recording_named_with_f_is_not_a_format() -> None:
+    assert "name recordings without a flag" in message_of(parse, words=["-f", "talk.wav"])
     assert parse(["talk.wav", "-f", "srt"]).formats == ("srt",)
 
 

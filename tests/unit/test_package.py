@@ -1,4 +1,4 @@
-"""The package's names: there for whoever asks, and loaded no earlier."""
+"""The package's names: each is loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = Path(stapes.__file__).parent
 
 
 def typed_names() -> dict[str, list[str]]:
-    """Give what a type checker is told: the names under TYPE_CHECKING by their modules."""
+    """Return what a type checker reads: the names under TYPE_CHECKING by their modules."""
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
     (typed,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = [node for node in typed.body if isinstance(node, ast.ImportFrom)]
@@ -39,7 +39,7 @@ def test_every_name_can_be_had_in_every_way() -> None:
     assert stapes.errors.AudioError is stapes.AudioError  # a module of the package, without an import of its own
 
 
-def test_a_name_that_nobody_has_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'stapes' has no attribute 'transcribe'"):
         _ = stapes.transcribe  # type: ignore[attr-defined]
     with pytest.raises(ImportError, match="cannot import name 'transcribe'"):

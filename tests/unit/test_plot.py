@@ -21,13 +21,13 @@ from tests.transcripts import HOSTILE, tones, transcript
 
 
 def texts_of(path: Path) -> list[str]:
-    """Give the texts of an SVG, which must be well-formed."""
+    """Return the texts of an SVG, which must be well-formed."""
     elements = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
     return ["".join(element.itertext()) for element in elements]
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Give a PNG's width and height."""
+    """Return a PNG's width and height."""
     head = path.read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
@@ -80,7 +80,7 @@ def test_thousands_of_words_stay_a_small_file(tmp_path: Path) -> None:
     assert made.stat().st_size < 1_500_000
 
 
-def test_nothing_heard_can_be_drawn(tmp_path: Path) -> None:
+def test_an_empty_transcript_can_be_drawn(tmp_path: Path) -> None:
     nothing = replace(transcript(), segments=(), windows=(), flags=(), duration_s=0.0)
     write_plot(nothing, np.zeros(0, np.float32), tmp_path / "talk.png")
 
@@ -137,7 +137,7 @@ def test_the_attention_of_a_window_without_its_pause_is_the_one_its_words_were_t
     assert any("times run on over pauses of 13." in text for text in texts)
 
 
-def test_the_attention_of_a_window_with_a_quiet_voice_is_the_one_its_words_were_timed_by() -> None:
+def test_the_attention_of_a_window_with_quiet_gain_is_the_one_its_words_were_timed_by() -> None:
     sound = np.concatenate([noise(5.0), silence(0.5), 0.003 * noise(5.0)])
     checkpoint = random_checkpoint()
     keywords: dict[str, Any] = {"multilingual": True, "languages": ("en",), "temperature": 0.0, "sample_len": 12}

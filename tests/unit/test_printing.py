@@ -108,7 +108,7 @@ def test_asyncios_ways_do_too(way: str, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.count("Hello.") == 1
 
 
-def test_a_sink_of_the_callers_still_hears_of_windows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_callback_of_the_callers_still_gets_windows(capsys: pytest.CaptureFixture[str]) -> None:
     events: list[Any] = []
     scripted_engine(LINES).transcribe(TALK, verbose=True, on_event=events.append)
     n_printed = capsys.readouterr().out.count("\n")

@@ -209,10 +209,12 @@ def test_a_cached_property_that_is_computed_at_the_fork_holds_no_child_up() -> N
 @calm
 def test_a_sink_may_fork() -> None:
     engine = scripted_engine()
-    told: list[Any] = []
-    engine.transcribe(tone(2.0), on_progress=lambda _: told.append(in_child(lambda: engine.transcribe(tone(2.0)).text)))
-    assert told
-    assert set(told) == {" Hello."}
+    texts: list[Any] = []
+    engine.transcribe(
+        tone(2.0), on_progress=lambda _: texts.append(in_child(lambda: engine.transcribe(tone(2.0)).text))
+    )
+    assert texts
+    assert set(texts) == {" Hello."}
 
 
 @forks
@@ -256,7 +258,7 @@ def test_children_of_any_moment_give_what_the_parent_gives(backend: str, threads
     else:
         engine = Engine(checkpoint, NumpyBackend(checkpoint, threads=threads))
     expected = engine.transcribe(TALK, **SHORT)
-    assert in_child(lambda: engine.transcribe(TALK, **SHORT)) == expected  # nobody works
+    assert in_child(lambda: engine.transcribe(TALK, **SHORT)) == expected  # no thread works
     with at_work(engine):
         for number in range(4):
             time.sleep(0.013 * number)

@@ -27,14 +27,14 @@ SAID = "smallest bone in the human body"
 
 
 def blocks(language: str, text: str = README) -> Iterator[str]:
-    """Give the fenced blocks of one language ("": those that name none)."""
+    """Yield the fenced blocks of one language ("": those that name none)."""
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if match.group(1) == language:
             yield match.group(2)
 
 
 def section(heading: str) -> str:
-    """Give the text below a heading of the second level."""
+    """Return the text below a heading of the second level."""
     (text,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     return str(text)
 
@@ -102,7 +102,7 @@ def test_the_command_takes_every_line_that_the_readme_shows() -> None:
             parse(words)
 
 
-def test_whoever_comes_from_another_whisper_can_type_what_the_readme_shows() -> None:
+def test_commands_from_other_whispers_in_the_readme_work() -> None:
     rows = re.findall(r"^\| (.*?) \| (.+) \| (.+) \|$", section("Coming from another Whisper"), re.MULTILINE)[1:]
     assert [name for name, *_ in rows if name] == ["whisper", "faster-whisper", "whisper.cpp", "WhisperX"]
     for _, theirs, ours in rows:
@@ -156,7 +156,7 @@ def test_the_python_examples_run(
         warnings.filterwarnings("always", message=ON_NUMPY, category=StapesWarning)
         for block in blocks("python", one_by_one):
             exec(compile(block, "README.md", "exec"), names)
-        names["engine"] = scripted_engine(f" The stapes is the {SAID}.")  # company needs no weights to be proved
+        names["engine"] = scripted_engine(f" The stapes is the {SAID}.")  # batches need no weights to be proved
         for block in blocks("python", at_once):
             exec(compile(block, "README.md", "exec"), names)
     assert bool(caught) == (not is_built())

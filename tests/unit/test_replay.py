@@ -70,10 +70,10 @@ def trees(old: str, new: str, names: dict[str, str]) -> bool:
 OLD = """
 import a
 
-class Watch:
+class Old:
     'Old.'
-    def hear(self, x):
-        return self.ear + f"no {x}"
+    def note(self, x):
+        return self.source + f"no {x}"
 
 def g(): pass
 """
@@ -90,6 +90,6 @@ class Guards:
 
 
 def test_words_moves_and_listed_names_change_no_code() -> None:
-    assert trees(OLD, NEW, {"Watch": "Guards", "hear": "take", "ear": "vad"})
-    assert not trees(OLD, NEW, {"Watch": "Guards", "hear": "take"})
-    assert not trees(OLD, NEW.replace("{x}", "{x + 1}"), {"Watch": "Guards", "hear": "take", "ear": "vad"})
+    assert trees(OLD, NEW, {"Old": "Guards", "note": "take", "source": "vad"})
+    assert not trees(OLD, NEW, {"Old": "Guards", "note": "take"})
+    assert not trees(OLD, NEW.replace("{x}", "{x + 1}"), {"Old": "Guards", "note": "take", "source": "vad"})

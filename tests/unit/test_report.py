@@ -90,9 +90,9 @@ def test_the_page_shows_words_windows_tries_flags_and_languages(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("given", "shown"), [(None, "<li>English</li>"), ("en", "<li>English (as given)</li>")])
-def test_a_language_was_given_only_where_somebody_gave_it(given: str | None, shown: str, tmp_path: Path) -> None:
-    told = page(tmp_path, replace(transcript(), language_guess=None, language_as_given=given))
-    assert shown in told.source  # None: a model of English only, or each segment has its own
+def test_a_language_counts_as_given_only_where_it_was_given(given: str | None, shown: str, tmp_path: Path) -> None:
+    made_page = page(tmp_path, replace(transcript(), language_guess=None, language_as_given=given))
+    assert shown in made_page.source  # None: a model of English only, or each segment has its own
 
 
 def test_the_page_tells_which_window_was_decoded_again(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_the_page_tells_which_window_was_decoded_again(tmp_path: Path) -> None:
     first = made.windows[0]
     refused = replace(first, next_seek=first.seek, skipped=True)
     again = replace(first, left_out=((first.seek + 100, first.seek + 400),))
-    told = page(tmp_path, replace(made, windows=(refused, again, *made.windows[1:])))
-    text = " ".join(re.sub(r"<[^>]+>", " ", told.source).split())
+    made_page = page(tmp_path, replace(made, windows=(refused, again, *made.windows[1:])))
+    text = " ".join(re.sub(r"<[^>]+>", " ", made_page.source).split())
     for shown in (
         "4 windows, 1 tried again, 1 skipped, 1 decoded again",
         "Window 1 was decoded again as window 2",
@@ -173,18 +173,18 @@ def test_the_sound_in_the_page_is_the_recording_at_its_own_times(tmp_path: Path)
     made = page(tmp_path, transcript())
     sound = base64.b64decode("".join(made.inside("bytes")), validate=True)
     assert len(sound) < 15 * 32_000 / 8 * 1.1
-    heard, samples = load_audio(sound), tones()
-    assert heard.n_samples == samples.size
-    again = heard.read(0, samples.size)
+    loaded, samples = load_audio(sound), tones()
+    assert loaded.n_samples == samples.size
+    again = loaded.read(0, samples.size)
     assert float(np.abs(again - samples).max()) < 0.03  # a shift by one sample gives 0.035
 
 
 def test_sound_is_encoded_in_blocks_without_a_seam() -> None:
     samples = tones(40.0)
     with encode_sound(recording_of_array("tones", samples)) as file:
-        heard = load_audio(file.read())
-    assert heard.n_samples == samples.size
-    assert float(np.abs(heard.read(0, samples.size) - samples).max()) < 0.03  # a shift by one sample gives 0.035
+        loaded = load_audio(file.read())
+    assert loaded.n_samples == samples.size
+    assert float(np.abs(loaded.read(0, samples.size) - samples).max()) < 0.03  # a shift by one sample gives 0.035
 
 
 def test_without_an_encoder_there_is_one_sentence_and_a_way_out(
@@ -225,7 +225,7 @@ def test_without_words_the_text_is_there_and_the_page_says_how_to_have_them(tmp_
     assert any("word_timestamps=True" in text for text in made.inside("legend"))
 
 
-def test_nothing_heard_and_no_samples_make_a_page(tmp_path: Path) -> None:
+def test_an_empty_transcript_without_samples_makes_a_page(tmp_path: Path) -> None:
     nothing = Transcript(text="", segments=(), language="en", duration_s=0.0)
     written = write_report(nothing, np.zeros(0, np.float32), tmp_path / "page.html")
     assert "no speech was found" in Page(written.read_text()).source

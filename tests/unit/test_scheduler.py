@@ -183,7 +183,7 @@ def test_run_ends_only_when_no_job_is_left(n_broken: int) -> None:
     assert good.state is JobState.DONE
 
 
-def test_whoever_waits_gets_the_result_however_many_fail_before() -> None:
+def test_a_waiting_caller_gets_the_result_however_many_fail_before() -> None:
     engine, _ = made()
     for _ in range(5):
         submit_broken(engine)

@@ -87,7 +87,7 @@ def test_whatever_the_tokens_pieces_join_to_their_beginning_and_the_loop_moves_o
         assert joined == tokens
         assert found.advance == n_frames
     else:
-        # what is dropped begins behind the first half of the last pair
+        # what is dropped begins after the first half of the last pair
         assert is_time[len(joined) - 1]
         assert is_time[len(joined)]
         assert not any(a and b for a, b in zip(is_time[len(joined) :], is_time[len(joined) + 1 :], strict=False))

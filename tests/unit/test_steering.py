@@ -58,10 +58,10 @@ def test_a_prompt_is_initial_prompt_hotwords_and_the_latest_text(
     found = prompt_of(history, n_initial=n_initial, reset=reset, hotwords=hotwords, limit=LIMIT, carry=carry)
     at = found.index(hotwords[0]) if hotwords else 0
     assert found[at : at + len(hotwords)] == hotwords
-    before, behind = (found[:at], found[at + len(hotwords) :]) if hotwords else (found, [])
+    before, after = (found[:at], found[at + len(hotwords) :]) if hotwords else (found, [])
     if hotwords:
-        assert behind == (history[len(history) - len(behind) :] if behind else [])
-        assert len(behind) <= LIMIT - len(hotwords)
+        assert after == (history[len(history) - len(after) :] if after else [])
+        assert len(after) <= LIMIT - len(hotwords)
         assert before == history[:n_initial] if carry else before == history[:n_initial][n_initial - len(before) :]
         assert carry or len(found) <= LIMIT
     else:
@@ -70,7 +70,7 @@ def test_a_prompt_is_initial_prompt_hotwords_and_the_latest_text(
         assert found == wanted  # the reference's
 
 
-def test_any_number_of_hotwords_fits_and_what_does_not_is_told_once() -> None:
+def test_any_number_of_hotwords_fits_and_what_does_not_is_reported_once() -> None:
     words = [f"word{i}" for i in range(500)]
     with pytest.warns(StapesWarning, match=r"of 500 words have no room in a prompt, from 'word\d+' on") as warned:
         text = scripted_engine([" a" * 90, " b"]).transcribe(

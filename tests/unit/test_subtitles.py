@@ -32,7 +32,7 @@ TALK = transcript(
 
 
 def cues(**layout: Any) -> list[str]:
-    """Give each subtitle as "start-end text" in seconds."""
+    """Return each subtitle as "start-end text" in seconds."""
     blocks = to_vtt(TALK, Layout(**layout)).removeprefix("WEBVTT\n\n").split("\n\n")[:-1]
     found = []
     for block in blocks:

@@ -45,7 +45,7 @@ def test_frames_are_those_that_are_left(sets: list[list[tuple[int, int]]], first
     first, end = sorted((min(first, len(frames)), min(end, len(frames))))
     stretches = timeline.frames(first, end)
     assert [frame for start, stop in stretches for frame in range(start, stop)] == frames[first:end]
-    assert all(before[1] < behind[0] for before, behind in itertools.pairwise(stretches))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(stretches))
     assert timeline.frame(end) == (frames[end] if end < len(frames) else N_FRAMES)
 
 
@@ -58,7 +58,7 @@ def test_seams_are_where_frames_that_were_apart_meet(
     assert [one.at for one in timeline.seams(0, N_FRAMES)] == sorted(spliced_at)
     for pauses in sets:
         timeline.leave_out(pauses)
-    apart = {at for at, (before, behind) in enumerate(itertools.pairwise(frames), 1) if behind != before + 1}
+    apart = {at for at, (before, after) in enumerate(itertools.pairwise(frames), 1) if after != before + 1}
     meet = {bisect.bisect_left(frames, at) for at in spliced_at}
     seams = timeline.seams(0, N_FRAMES)
     ends = {0, len(frames)}  # what is cut off there has nothing on the other side
@@ -72,16 +72,16 @@ def test_seams_are_where_frames_that_were_apart_meet(
 
 
 @given(cuts(), st.integers(0, N_FRAMES - 1), st.integers(1, 3000))
-def test_whatever_is_told_has_the_recordings_time(sets: list[list[tuple[int, int]]], at: int, length: int) -> None:
+def test_segments_and_flags_have_the_recordings_time(sets: list[list[tuple[int, int]]], at: int, length: int) -> None:
     timeline, frames = left_of(sets)
     first = min(at, len(frames) - 1)
     end = min(first + length, len(frames))
     times: dict[str, Any] = {"start_s": first / 100, "end_s": end / 100}
     scores: dict[str, Any] = dict.fromkeys(("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), 0.0)
-    (told,) = timeline.segments([Segment(id=0, seek=first, text="x", tokens=(1,), **times, **scores)])
-    assert (told.start_s, told.end_s) == (frames[first] / 100, (frames[end - 1] + 1) / 100)
+    (mapped,) = timeline.segments([Segment(id=0, seek=first, text="x", tokens=(1,), **times, **scores)])
+    assert (mapped.start_s, mapped.end_s) == (frames[first] / 100, (frames[end - 1] + 1) / 100)
     flag = timeline.flag(Flag(guard="loop", reason="", **times))
-    assert (flag.start_s, flag.end_s) == (told.start_s, told.end_s)
+    assert (flag.start_s, flag.end_s) == (mapped.start_s, mapped.end_s)
     result = WindowResult(tokens=(), text="", **scores)
     one = timeline.window(Window(seek=first, n_frames=end - first, next_seek=end, skipped=False, result=result))
     assert [frame for start, stop in one.frames for frame in range(start, stop)] == frames[first:end]

@@ -1,4 +1,4 @@
-"""Ids by name, never by number; text that nobody speaks; and words that lose nothing."""
+"""Ids by name, never by number; text that is not speech; and words that lose nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_layout_gives_the_published_ids(kind: str, expected: tuple[int, ...]
 
 
 @each_kind
-def test_languages_stand_behind_the_start_in_their_order(kind: str) -> None:
+def test_languages_follow_the_start_in_their_order(kind: str) -> None:
     special = tokenizer(kind).special
     assert list(special.languages) == list(LANGUAGES)[: len(special.languages)]
     assert list(special.languages.values()) == list(range(special.sot + 1, special.sot + 1 + len(special.languages)))
@@ -137,7 +137,7 @@ def test_ids_that_cannot_be_are_refused_with_the_reason(changes: dict[str, int |
         resolved(changes)
 
 
-def test_sizes_that_nobody_published_need_ids_that_are_stated() -> None:
+def test_unpublished_sizes_need_ids_that_are_stated() -> None:
     for n_vocab, n_mels in ((51866, 80), (51865, 128), (51867, 128), (51872, 80), (51863, 80), (1972, 80)):
         with pytest.raises(CheckpointError, match=f"no published model has {n_vocab} ids and {n_mels} mel bins"):
             Tokenizer(tiny_spec(n_vocab=n_vocab, n_mels=n_mels))

@@ -1,4 +1,4 @@
-"""Where somebody speaks: the network against the package that it comes from, and spans that keep their promises."""
+"""VAD: the network against the package that it comes from, and what holds for every speech span."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def weights() -> SpeechWeights:
 
 
 class LoneChunks(SileroNumpy):
-    """Hears before each chunk its reflection, as the package does, instead of the samples that were there."""
+    """Reads before each chunk its reflection, as the package does, instead of the samples that were there."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
         found = []
@@ -61,7 +61,7 @@ def test_the_numbers_are_the_packages(weights: SpeechWeights) -> None:
     np.testing.assert_allclose(LoneChunks(weights).probabilities(samples), theirs, atol=0.004)
 
 
-def test_speech_is_likely_where_somebody_speaks(weights: SpeechWeights) -> None:
+def test_speech_has_a_high_probability(weights: SpeechWeights) -> None:
     found = SileroNumpy(weights).probabilities(np.concatenate((silence(3.0), spoken(), silence(3.0))))
     n_silent = int(2.9 * SAMPLE_RATE / CHUNK)
     assert found[:n_silent].max() < 0.2
@@ -76,7 +76,7 @@ def test_silence_noise_and_tones_are_no_speech(weights: SpeechWeights, sound: Fl
 
 @random_cases(5, 100)
 @given(st.lists(st.integers(0, 40), max_size=5))
-def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: list[int]) -> None:
+def test_a_recording_in_pieces_equals_the_whole(weights: SpeechWeights, cuts: list[int]) -> None:
     samples = spoken()[: 48 * CHUNK + 100]
     whole = SileroNumpy(weights).probabilities(samples)
     network = SileroNumpy(weights)
@@ -85,7 +85,7 @@ def test_a_recording_in_pieces_is_heard_as_one(weights: SpeechWeights, cuts: lis
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
 
 
-def test_another_listener_has_heard_nothing(weights: SpeechWeights) -> None:
+def test_a_further_model_has_a_fresh_state(weights: SpeechWeights) -> None:
     samples = spoken()[: 40 * CHUNK]
     first = SileroNumpy(weights)
     expected = first.probabilities(samples)
@@ -112,9 +112,9 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
 
 # Spans.
 
-VOICE = VoiceSettings()
+DEFAULTS = VoiceSettings()
 probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.36, 0.45, 0.5, 0.7, 1.0]), max_size=120)
-voices = st.builds(
+vad_settings = st.builds(
     VoiceSettings,
     threshold=st.sampled_from([0.3, 0.5, 0.9]),
     min_speech_duration_ms=st.sampled_from([0.0, 64.0, 250.0]),
@@ -125,27 +125,27 @@ voices = st.builds(
 
 
 @random_cases(150, 4000)
-@given(probabilities, voices, st.integers(0, CHUNK_SAMPLES - 1))
-def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], voice: VoiceSettings, cut: int) -> None:
+@given(probabilities, vad_settings, st.integers(0, CHUNK_SAMPLES - 1))
+def test_spans_are_ordered_apart_inside_and_not_too_long(likely: list[float], vad: VoiceSettings, cut: int) -> None:
     n_samples = max(0, len(likely) * CHUNK_SAMPLES - cut)
-    spans = speech_spans(likely, n_samples, voice)
+    spans = speech_spans(likely, n_samples, vad)
     edges = [edge for span in spans for edge in (span[0], span[1])]
     assert edges == sorted(edges)
     assert all(0 <= span[0] < span[1] <= n_samples for span in spans)
-    assert all(span[1] - span[0] <= voice.max_speech_duration_s * SAMPLE_RATE for span in spans)
+    assert all(span[1] - span[0] <= vad.max_speech_duration_s * SAMPLE_RATE for span in spans)
 
 
 @random_cases(100, 2000)
 @given(probabilities)
 def test_every_chunk_of_speech_lies_in_a_span_and_long_silence_in_none(likely: list[float]) -> None:
-    voice = VoiceSettings(min_speech_duration_ms=0.0)
-    spans = speech_spans(likely, len(likely) * CHUNK_SAMPLES, voice)
+    vad = VoiceSettings(min_speech_duration_ms=0.0)
+    spans = speech_spans(likely, len(likely) * CHUNK_SAMPLES, vad)
     inside = np.zeros(len(likely) * CHUNK_SAMPLES, bool)
     for span in spans:
         inside[span[0] : span[1]] = True
     for place, probability in enumerate(likely):
         chunk = inside[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
-        assert chunk.all() or probability < voice.threshold
+        assert chunk.all() or probability < vad.threshold
     for place in range(len(likely) - 12):
         if max(likely[place : place + 12]) < 0.35:  # 384 ms: longer than pause and padding together
             assert not inside[(place + 6) * CHUNK_SAMPLES]
@@ -155,22 +155,22 @@ def chunks(*parts: tuple[float, int]) -> list[float]:
     return [probability for probability, n in parts for _ in range(n)]
 
 
-def test_a_wavering_voice_and_a_short_pause_are_one_span() -> None:
+def test_wavering_speech_and_a_short_pause_are_one_span() -> None:
     likely = chunks((0.0, 20), (0.9, 10), (0.4, 30), (0.9, 5), (0.1, 3), (0.9, 10), (0.0, 20))
-    (span,) = speech_spans(likely, 98 * CHUNK_SAMPLES, VOICE)
+    (span,) = speech_spans(likely, 98 * CHUNK_SAMPLES, DEFAULTS)
     assert span == (20 * CHUNK_SAMPLES - 480, 78 * CHUNK_SAMPLES + 480)
 
 
 def test_what_is_too_short_is_no_speech() -> None:
     likely = chunks((0.0, 20), (0.9, 7), (0.0, 20))
-    assert speech_spans(likely, 47 * CHUNK_SAMPLES, VOICE) == ()
+    assert speech_spans(likely, 47 * CHUNK_SAMPLES, DEFAULTS) == ()
     assert len(speech_spans(likely, 47 * CHUNK_SAMPLES, VoiceSettings(min_speech_duration_ms=200))) == 1
 
 
 def test_what_is_too_long_is_cut_in_its_last_pause() -> None:
     likely = chunks((0.9, 20), (0.1, 2), (0.9, 5), (0.1, 2), (0.9, 40))
-    voice = VoiceSettings(max_speech_duration_s=1.5, speech_pad_ms=0)
-    first, second, *_ = speech_spans(likely, 69 * CHUNK_SAMPLES, voice)
+    vad = VoiceSettings(max_speech_duration_s=1.5, speech_pad_ms=0)
+    first, second, *_ = speech_spans(likely, 69 * CHUNK_SAMPLES, vad)
     assert first == (0, 27 * CHUNK_SAMPLES)
     assert second[0] == 29 * CHUNK_SAMPLES
 
@@ -217,7 +217,7 @@ def test_speech_is_found_between_silences(weights: SpeechWeights) -> None:
         assert start_s + length_s - 1.5 < one.end_s < start_s + length_s + 0.5
 
 
-def test_a_quiet_voice_behind_a_loud_one_is_found(weights: SpeechWeights) -> None:
+def test_quiet_speech_after_loud_speech_is_found(weights: SpeechWeights) -> None:
     talk = spoken()
     audio = np.concatenate((silence(1.0), talk, silence(4.0), talk * np.float32(0.003), silence(2.0)))
     found = stapes.find_speech(audio, min_silence_duration_ms=2000)
@@ -232,18 +232,18 @@ def test_a_recording_is_made_evenly_loud_as_a_whole(n_samples: int) -> None:
     generator = np.random.default_rng(n_samples)
     loudness = np.repeat(10.0 ** generator.uniform(-4, 0, n_samples // 5000 + 1), 5000)[:n_samples]
     samples = (generator.standard_normal(n_samples) * loudness).astype(np.float32)
-    heard: list[Samples] = []
+    seen: list[Samples] = []
 
-    class Listener:
+    class RecordingVad:
         def probabilities(self, samples: Samples) -> FloatArray:
-            heard.append(samples)
+            seen.append(samples)
             return np.zeros(-(-len(samples) // CHUNK_SAMPLES), np.float32)
 
-        def afresh(self) -> Listener:
+        def afresh(self) -> RecordingVad:
             return self
 
-    find_spans(recording_of_array("it", samples), Listener(), VoiceSettings())
-    np.testing.assert_allclose(np.concatenate(heard), normalise_loudness(samples), rtol=1e-4, atol=1e-7)
+    find_spans(recording_of_array("it", samples), RecordingVad(), VoiceSettings())
+    np.testing.assert_allclose(np.concatenate(seen), normalise_loudness(samples), rtol=1e-4, atol=1e-7)
 
 
 def test_no_speech_is_no_stretch(weights: SpeechWeights) -> None:

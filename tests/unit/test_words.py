@@ -1,4 +1,4 @@
-"""The rules of words: marks that join, pauses that belong to nobody, whose time is believed, what seems invented."""
+"""The rules of words: punctuation that joins words, pauses in no word, which time is believed, what seems invented."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_word_stretched_over_a_pause_is_cut_to_twice_the_median() -> None:
     assert found[0] == (" a", 10.0, 15.0)
 
 
-def test_a_segments_own_times_are_believed_where_attention_runs_far_ahead_or_behind() -> None:
+def test_a_segments_own_times_are_believed_where_attention_is_far_off() -> None:
     words = [(" a", 0.0, 1.0), (" b", 1.0, 1.2), (" c", 1.2, 1.4), (" d", 1.4, 3.0)]
     found = placed([piece(0.8, 1.8, 4)], *words, last_speech_s=1.0)
     assert found == [(0.8, 1.8, [(" a", pytest.approx(0.4), 1.0), (" b", 1.0, 1.2), (" c", 1.2, 1.4),
@@ -117,7 +117,7 @@ GOOD = piece(18.8, 20.0, 2, (" a", 18.8, 19.4), (" b", 19.4, 20.0))
 BAD = piece(30.0, 31.0, 1, (" you", 30.0, 31.0), probability=0.01)
 
 
-def test_the_loop_goes_on_behind_the_last_word_unless_nothing_follows_it() -> None:
+def test_the_loop_goes_on_after_the_last_word_unless_nothing_follows_it() -> None:
     assert settled(GOOD).next_seek == 2000
     assert settled(GOOD, closed=True).next_seek == 3500
     assert settled(piece(10.0, 10.0, 0)).next_seek == 3500  # no word, and no time

@@ -2,7 +2,7 @@
 
 The command is `ffmpeg -i FILE -f s16le -ac 1 -acodec pcm_s16le -ar 16000 -`; where libav and its
 documentation leave a choice, this file does what version 5.1 was seen to do. It imports PyAV, so it is
-itself imported only when there is something to decode.
+imported only when there is something to decode.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ _OF_MISSING_INDEX = (
 
 @dataclass
 class DecodeReport:
-    """What happened on the way: filled while `decode` runs."""
+    """What happened during `decode`, which fills it."""
 
     n_frames: int = 0  # decoded
     n_damaged: int = 0  # refused by the decoder, and skipped
-    ended_early: str = ""  # what libav said where the file stopped making sense
+    ended_early: str = ""  # libav's error where the file became unreadable
     promised_s: float | None = None  # see promise.py
     promised_share: float = 1.0  # of what is there
     present_share: float = 1.0  # of what the header counts, and libav reads
@@ -108,7 +108,7 @@ class DecodeReport:
         uncounted_s = (self.present_share - 1.0) * duration_s
         if uncounted_s > _DURATION_SLACK_S:
             yield (
-                f"{label}: its header counts {duration_s:.1f} s of sound, and {uncounted_s:.1f} s more behind them "
+                f"{label}: its header counts {duration_s:.1f} s of sound, and {uncounted_s:.1f} s more after them "
                 "were not read; sox --ignore-length OLD.wav NEW.wav counts anew"
             )
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
@@ -276,7 +276,7 @@ def _frames(container: InputContainer, stream: AudioStream, report: DecodeReport
     while True:
         try:
             packet = next(packets, None)
-        except Exception as failure:  # PyAV has its own beside libav's
+        except Exception as failure:  # PyAV has more errors than libav
             # ffmpeg takes any error of the demuxer for the end, and flushes the decoder.
             report.ended_early = getattr(failure, "strerror", None) or repr(failure)
             packet = None

@@ -24,7 +24,7 @@ N_SAMPLES = N_FRAMES * HOP_LENGTH  # of a window: 480,000
 N_BINS = N_FFT // 2 + 1  # frequencies of a real transform: 0 to 8000 Hz by 40 Hz
 _HALF_FFT = N_FFT // 2  # a frame is centred on its first hop
 _KEPT_FRAMES = 2 * N_FRAMES  # a recording of up to two windows keeps its frames from the pass for the maximum
-# A quieter voice is raised to 10 dB below the loudest, by 60 dB at most; 80 dB below that, everything is cut off.
+# Quiet speech is lifted to 10 dB below the loudest, by 60 dB at most; the floor is 80 dB below the loudest.
 _QUIETER, _MOST_GAIN = np.float32(1.0), np.float32(6.0)
 
 Mel = npt.NDArray[np.float32]  # (n_mels, n_frames)
@@ -69,7 +69,7 @@ class LogMel:
 
     @property
     def content_frames(self) -> int:
-        """How many frames count as the recording's own; later ones belong to the 30 s of zero samples."""
+        """How many frames belong to the recording; later ones belong to the 30 s of zero samples."""
         return self._recording.n_samples // HOP_LENGTH
 
     @property
@@ -85,11 +85,11 @@ class LogMel:
         """Return normalised frames of half-open stretches, one after the other, as `window` does."""
         return _padded(self._normalise(self._log10_stretches(stretches)))
 
-    def with_quiet_gain(self, stretches: Iterable[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> Mel:
-        """Return `joined` with quiet speech raised, and the floor 80 dB below the loudest of these frames.
-        voices: speech, half-open, in order, counted from the first of these frames.
+    def with_quiet_gain(self, stretches: Iterable[tuple[int, int]], speech: Sequence[tuple[int, int]]) -> Mel:
+        """Return `joined` with quiet speech lifted, and the floor 80 dB below the loudest of these frames.
+        speech: half-open spans, in order, counted from the first of these frames.
         """
-        log10_power = quiet_gain(self._log10_stretches(stretches), voices)
+        log10_power = quiet_gain(self._log10_stretches(stretches), speech)
         return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
 
     def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
@@ -154,21 +154,22 @@ class LogMel:
         return np.float32(self._kernel(np.zeros(N_FFT, np.float32), self._filters)[0, 0])
 
 
-def quiet_gain(log10_power: Mel, voices: Sequence[tuple[int, int]]) -> Mel:
-    """Raise quiet speech to 10 dB below the loudest; between two stretches the gain changes evenly, and never amplifies
-    what is loud already.
+def quiet_gain(log10_power: Mel, speech: Sequence[tuple[int, int]]) -> Mel:
+    """Return log-mel with quiet speech lifted to 10 dB below the loudest speech.
 
-    log10_power: (n_mels, n_frames).   voices: speech in frames, half-open, in order; later frames do not count.
+    Between two stretches the gain changes evenly. No frame is lifted above that level.
+
+    log10_power: (n_mels, n_frames).   speech: half-open spans in frames, in order; later frames do not count.
     """
-    voices = [one for one in voices if one[0] < log10_power.shape[1]]
-    if not voices:
+    speech = [one for one in speech if one[0] < log10_power.shape[1]]
+    if not speech:
         return log10_power
-    peaks = np.array([log10_power[:, first:end].max() for first, end in voices], np.float32)
+    peaks = np.array([log10_power[:, first:end].max() for first, end in speech], np.float32)
     top = peaks.max() - _QUIETER
     gains = np.clip(top - peaks, 0.0, _MOST_GAIN)
-    edges = [frame for first, end in voices for frame in (first, end - 1)]
+    edges = [frame for first, end in speech for frame in (first, end - 1)]
     gain = np.interp(np.arange(log10_power.shape[1]), edges, np.repeat(gains, 2)).astype(np.float32)
-    headroom = np.maximum(top - log10_power.max(axis=0), 0.0)  # music beside a quiet voice is loud as it is
+    headroom = np.maximum(top - log10_power.max(axis=0), 0.0)  # music beside quiet speech is loud already
     found: Mel = log10_power + np.minimum(gain, headroom)
     return found
 

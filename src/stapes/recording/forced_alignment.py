@@ -1,7 +1,7 @@
 """Forced alignment: times for a text that the user already has, window by window.
 
 How much of the text a window holds: a forced pass over the text that is left gives the probability of the end of text
-after every word. The window's share ends where that is most probable, and was not earlier. Its words are aligned like
+after every word. The window's part ends where that is most probable, and was not earlier. Its words are aligned like
 those of a transcript, and the next window begins where the last of them ends; the last window takes all that is left.
 """
 
@@ -25,7 +25,7 @@ from stapes.recording.language.question import LanguageQuestion, candidates_of
 from stapes.recording.passes import ForcedPass
 from stapes.recording.segments import Piece, WindowSpan
 from stapes.recording.words.alignment import AlignmentSetting, WindowAligner, alignment_bytes
-from stapes.recording.words.snap_to_speech import begun_by_voice, opening
+from stapes.recording.words.snap_to_speech import opening, start_at_speech
 from stapes.recording.words.timing import in_order, place_words
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer.split import split_words
@@ -62,7 +62,7 @@ def most_probable_end(endings: Sequence[float], lengths: Sequence[int]) -> int:
     """Return after how many words a text most probably ends.
 
     endings: (tokens + 1,) probability of the end before each token, and after the last.   lengths: tokens per word.
-    The end is at a place if it is at no earlier place; the tokens' own probabilities say nothing, as they are given.
+    The end is at a place if it is at no earlier place; the tokens' probabilities do not count, as the text is given.
     """
     ended = np.clip(np.array(endings, np.float64), 1e-30, 1 - 1e-9)
     not_before = np.concatenate(([0.0], np.cumsum(np.log1p(-ended[:-1]))))
@@ -82,7 +82,7 @@ class ForcedAlignmentTask(WindowStream):
         self._languages = candidates_of(self._tokenizer, speech)
         self._text = " ".join(text.split())
         if not self._text:
-            raise OptionError("text is empty: there is nothing to find the time of")
+            raise OptionError("text is empty: give the words to align")
         self._content_frames = inputs.mel.content_frames
         self._seek = 0
         self._segments: list[Segment] = []
@@ -163,7 +163,7 @@ class ForcedAlignmentTask(WindowStream):
         end = seek + round(words[-1].end_s * 100) if words else seek
         self._seek = seek + n_frames if end <= seek or self._is_last else end
         self._left = self._left[len(words) :]
-        segments = self._begun_by_voice(self._cut(words, seek), WindowSpan(seek, min(n_frames, opening(words))))
+        segments = self._start_at_speech(self._cut(words, seek), WindowSpan(seek, min(n_frames, opening(words))))
         tokens = tuple(token for word in words for token in word.tokens)
         text = self._tokenizer.decode(tokens)
         result = WindowResult(tokens=tokens, text=text.strip(), avg_logprob=_mean_logprob(words), no_speech_prob=0.0,
@@ -202,11 +202,11 @@ class ForcedAlignmentTask(WindowStream):
             )  # fmt: skip
         return in_order(segments, spoken_until_s)
 
-    def _begun_by_voice(self, segments: list[Segment], asked: WindowSpan) -> list[Segment]:
-        """Begin a window's first word with the voice. asked: the window's opening; empty where no word can hold one."""
+    def _start_at_speech(self, segments: list[Segment], asked: WindowSpan) -> list[Segment]:
+        """Start a window's first word where speech does. asked: the window's opening; empty: no word is long enough."""
         if self._vad is None or not asked.n_frames:
             return segments
-        return begun_by_voice(segments, self._vad.detect(asked.seek, ((asked.seek, asked.end),)), asked.seek)
+        return start_at_speech(segments, self._vad.detect(asked.seek, ((asked.seek, asked.end),)), asked.seek)
 
     def transcript(self) -> Transcript:
         """Return everything found so far."""

@@ -24,13 +24,13 @@ def speech_only(
     open_vad: None opens Silero.   check: called now and then; what it raises ends this.
     Raises OptionError for settings that do not go together, CheckpointError where Silero's weights are not installed.
     """
-    voice = VoiceSettings.of(options.voice)
+    settings = VoiceSettings.of(options.voice)
     model = open_vad_model(speech_weights()) if open_vad is None else open_vad()
     n_samples = recording.n_samples
     clips = clips_in_frames(options.clips.clip_timestamps, -(-n_samples // HOP_LENGTH))
-    found = find_spans(recording, model, voice, check)
+    found = find_spans(recording, model, settings, check)
     speech = whole_frames(within(found, clips), n_samples)
-    spans = whole_frames(within(padded(found, n_samples, voice), clips), n_samples)
+    spans = whole_frames(within(padded(found, n_samples, settings), clips), n_samples)
     return recording.spliced(spans), TimeMap(spans, n_samples, speech)
 
 

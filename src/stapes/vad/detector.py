@@ -10,24 +10,24 @@ from stapes.audio.intervals import Interval
 from stapes.audio.mel import HOP_LENGTH
 from stapes.audio.pcm import Recording, Samples
 from stapes.vad.model import VadModel
-from stapes.vad.spans import CHUNK_SAMPLES, SpeechMap, VoiceSettings, heard_spans, speech_spans
+from stapes.vad.spans import CHUNK_SAMPLES, SpeechMap, VoiceSettings, speech_spans, unpadded_spans
 
 OpenVadModel = Callable[[], VadModel]
 _BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
-#: samples on either side that decide how much louder a stretch is made: blocks begin at whole half seconds
+#: samples on either side that decide the gain of a stretch: blocks begin at whole half seconds
 _LEVEL_MARGIN = 2 * _LEVEL_SAMPLES
-#: a network in its first state is unsure of what comes first; whole chunks, so that one begins with a part
+#: samples before a part for a network in its first state; whole chunks, so that a chunk begins with the part
 _LEAD_SAMPLES = 64 * CHUNK_SAMPLES
 #: a stretch is without speech only where not even one chunk resembles it (docs/guards.md)
-_VOICE = VoiceSettings(
+_SETTINGS = VoiceSettings(
     threshold=0.5, neg_threshold=0.4, min_speech_duration_ms=0, min_silence_duration_ms=300, speech_pad_ms=0
 )
 
 
 def find_spans(
-    recording: Recording, listener: VadModel, voice: VoiceSettings, check: Callable[[], None] = lambda: None
+    recording: Recording, model: VadModel, settings: VoiceSettings, check: Callable[[], None] = lambda: None
 ) -> tuple[Interval, ...]:
     """Find the speech of a recording: spans in samples, in order and not padded.
 
@@ -38,15 +38,15 @@ def find_spans(
         check()
         first = max(0, start - _LEVEL_MARGIN)
         samples = normalise_loudness(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
-        likely.append(listener.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
-    return heard_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, voice)
+        likely.append(model.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
+    return unpadded_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, settings)
 
 
 def normalise_loudness(samples: Samples) -> Samples:
-    """Make quiet stretches as loud as loud ones: the network hears no quiet voice for seconds after a loud one.
+    """Return samples with normalised loudness: the recurrent VAD misses quiet speech for seconds after loud speech.
 
-    Every half second is brought to the same root mean square, or as near to it as its louder neighbour lets it, with
-    the gain between them changing evenly. Noise stays noise however loud it is.
+    Every half second gets the same root mean square, or as near to it as its louder neighbour allows. Between them the
+    gain changes evenly. Loud noise is still not taken for speech.
     """
     n_blocks = -(-len(samples) // _LEVEL_SAMPLES)
     if not n_blocks:
@@ -65,7 +65,7 @@ def normalise_loudness(samples: Samples) -> Samples:
 class SpeechDetector:
     """Finds speech in parts of one recording.
 
-    What is found depends on the recording and the part alone: the network is run over the two seconds before it first.
+    The result depends on the recording and the part alone: the network first reads the two seconds before the part.
     """
 
     def __init__(self, recording: Recording, open_vad: OpenVadModel) -> None:
@@ -73,9 +73,10 @@ class SpeechDetector:
         self._open = open_vad
 
     def detect(self, seek: int, frames: Sequence[Interval]) -> SpeechMap:
-        """Find speech in parts of the recording; in what is returned frames count from `seek` on, part after part.
+        """Find speech in parts of the recording; frames of the result count from `seek` on, part after part.
 
-        Each part is looked at where it is in the recording: where two meet, the network would see the jump.
+        Each part is read in its place in the recording: where joined parts meet, the network would take the jump for
+        speech.
         """
         found, at = [], seek
         for first, end in frames:
@@ -86,6 +87,6 @@ class SpeechDetector:
     def _spans(self, first: int, end: int) -> tuple[Interval, ...]:
         lead = max(0, first * HOP_LENGTH - _LEAD_SAMPLES)
         samples = normalise_loudness(self._recording.read(lead, end * HOP_LENGTH))
-        spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _VOICE)
+        spans = speech_spans(self._open().probabilities(samples).tolist(), len(samples), _SETTINGS)
         frames = tuple(((lead + start) // HOP_LENGTH, -(-(lead + end) // HOP_LENGTH)) for start, end in spans)
         return SpeechMap(frames).within(first, end)

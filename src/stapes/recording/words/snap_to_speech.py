@@ -1,6 +1,6 @@
 """Moves words that DTW placed in silence to the nearest VAD span. Pure.
 
-Where a part of a pause was cut out, no word reaches over the seam, and no segment begins or ends on its wrong side.
+Where a part of a pause was cut out, no word spans the seam, and no segment begins or ends on its wrong side.
 Changes the times of results, never what the loop does next. Of a word that DTW placed over a pause, the end is more
 reliable than the start: in a path each word starts where the one before it ends, pause or not.
 """
@@ -30,13 +30,13 @@ _EARLY_AFTER_LONG_S = 0.1
 _OVER_S = 0.3
 #: by which invented words are away from speech; DTW places the first word after a pause nearer to it
 _FAR_S = 0.5
-#: frames that are too short for a word: music now and then sounds like speech for as long
+#: frames that are too short for a word: music sometimes sounds like speech for as long
 _NO_WORD = 15
 #: by which a word starts before its VAD span, or ends after it
 BLUR_S = 0.05
 #: by which a window's first word is too early at least
 _LEAST_S = 0.1
-#: frames after that word that are looked at as well: the VAD network reacts a bit late
+#: frames after that word that are looked at as well: the VAD network reacts slightly late
 _AFTER = 20
 _CLAUSE_ENDS = tuple(".,;:!?…。、，．；：！？")
 
@@ -59,13 +59,13 @@ def snap(
     opening: SpeechMap | None,
     seams: Sequence[Seam],
 ) -> list[Segment]:
-    """Move a window's words to the speech they belong to, as far as that is known.
+    """Move a window's words to the speech they belong to, where speech is known.
 
-    speech: in the whole window; None: not known, and only words that reach over a seam move.
+    speech: in the whole window; None: not known, and only words that span a seam move.
     opening: in its beginning; None: not known.   seams: in the window.
     """
     if (known := speech or opening) is not None:
-        segments = begun_by_voice(segments, known, window.seek)
+        segments = start_at_speech(segments, known, window.seek)
     if speech is None and not seams:
         return segments
     return out_of_pauses(segments, speech or SpeechMap(((window.seek, window.end),)), window.seek, window.end, seams)
@@ -91,7 +91,7 @@ def out_of_pauses(
     """Move words that are in a pause to the nearer speech, and segments with them; their order stays.
 
     speech: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
-    then reaches over one, and no segment begins before one with what is said after it, or ends after one likewise.
+    then spans one, and no segment begins before one with what is said after it, or ends after one likewise.
     """
     speech = speech.without(seam.quiet for seam in seams)
     speech = SpeechMap(tuple((start, stop) for start, stop in speech.spans if stop - start >= _NO_WORD))
@@ -106,7 +106,7 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], spee
     moved = [_moved(word, _ends_clause(text), pauses, speech) for word, text in zip(words, texts_before, strict=False)]
     if moved == words:
         return list(segments)
-    for i in range(len(moved) - 2, -1, -1):  # what went to the right makes room for what is there already
+    for i in range(len(moved) - 2, -1, -1):  # words that were moved later end before the words that are there already
         end_s = max(moved[i].start_s, min(moved[i].end_s, moved[i + 1].start_s))
         moved[i] = replace(moved[i], end_s=end_s)
     said_until_s = 0.0
@@ -119,7 +119,7 @@ def _with_words_moved(segments: Sequence[Segment], pauses: Sequence[Pause], spee
 
 
 def _pauses(speech: SpeechMap, first: int, end: int, seams_s: Sequence[float] = ()) -> list[Pause]:
-    """Return the pauses that are not short; one that is the whole window is none: there is nowhere to go from it."""
+    """Return the pauses that are not short; one that is the whole window is none: it has no speech to move to."""
     if not speech.within(first, end):
         return []
     found = []
@@ -167,10 +167,10 @@ def _moved(word: Word, begins_clause: bool, pauses: Sequence[Pause], speech: Spe
 
 
 def _put_on_one_side(word: Word, begins_clause: bool, pause: Pause, speech: SpeechMap) -> Word | None:
-    """Put a word that reaches over a seam on the side where it ends; None: it does not, or no speech is in it.
+    """Put a word that spans a seam on the side where it ends; None: it spans none, or has no speech in it.
 
     In a path the first word after a pause starts where the one before it ends: it covers all of the pause, and what
-    sounds like speech at the pause's start, a second of it now and then.
+    sounds like speech at the pause's start, sometimes a second of it.
     """
     if not pause.seams_s:
         return None
@@ -184,7 +184,7 @@ def _put_on_one_side(word: Word, begins_clause: bool, pause: Pause, speech: Spee
     begins_before = before_s > 0 or word.start_s < pause.start_s + _REACH_S
     if after_s <= 0 and (before_s < _REACH_S if begins_clause else not begins_before):
         return None
-    is_cut_speech = pause.end_s - pause.start_s < _REACH_S  # with no pause there, a word is where more of it is
+    is_cut_speech = pause.end_s - pause.start_s < _REACH_S  # without a pause, the larger side counts
     if after_s > (before_s if is_cut_speech else -_REACH_S):
         return replace(word, start_s=min(_begin_after(word, pause), word.end_s))
     return replace(word, end_s=between[0])
@@ -223,7 +223,7 @@ def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:
 
 
 def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:
-    """Give a segment its words, and their times where it had those of its first and last one."""
+    """Return a segment with these words; its times follow those of its first and last word where they were equal."""
     if not words or not segment.words:
         return segment
     start_s = words[0].start_s if segment.start_s == segment.words[0].start_s else segment.start_s
@@ -232,13 +232,13 @@ def _with_words(segment: Segment, words: tuple[Word, ...]) -> Segment:
 
 
 def opening(timings: Sequence[WordTiming]) -> int:
-    """Return how many of a window's frames decide where its first word starts; 0: that is sure already."""
+    """Return how many of a window's frames decide where its first word starts; 0: it is certain already."""
     if not timings or timings[0].end_s <= _LEAST_S:
         return 0
     return round(timings[0].end_s * FRAMES_PER_SECOND) + _AFTER
 
 
-def begun_by_voice(segments: Sequence[Segment], speech: SpeechMap, first: int) -> list[Segment]:
+def start_at_speech(segments: Sequence[Segment], speech: SpeechMap, first: int) -> list[Segment]:
     """Start a window's first word, and a segment that starts with it, where speech starts inside the word.
 
     A path starts in a window's first column, and the first word with it: too early by as much as speech is late.
@@ -246,11 +246,11 @@ def begun_by_voice(segments: Sequence[Segment], speech: SpeechMap, first: int) -
     speech: in the window's frames, from `first` on; of its opening at least.
     """
     place = next((i for i, segment in enumerate(segments) if segment.words), None)
-    voice = next((start for start, stop in speech.spans if stop > first), None)
-    if place is None or voice is None:
+    starts = next((start for start, stop in speech.spans if stop > first), None)
+    if place is None or starts is None:
         return list(segments)
     word, *others = segments[place].words or ()
-    begin_s = round(voice / FRAMES_PER_SECOND - BLUR_S, 2)
+    begin_s = round(starts / FRAMES_PER_SECOND - BLUR_S, 2)
     if not word.start_s + _LEAST_S <= begin_s < word.end_s:
         return list(segments)
     start_s = begin_s if segments[place].start_s == word.start_s else segments[place].start_s

@@ -1,6 +1,6 @@
 """The recorded transcripts again, as one engine gives them to many at once: each as the reference gave it.
 
-`make golden` runs all, a tenth of them in each company; continuous integration runs one company (`make golden-tenth`),
+`make golden` runs all, a tenth of them in each batch; continuous integration runs one batch (`make golden-tenth`),
 of another tenth than the one that it runs alone.
 """
 
@@ -21,7 +21,7 @@ from tests.golden.cases import NO_GOLDEN_FILES, Case, check, engine_of, golden_c
 
 pytestmark = pytest.mark.golden
 
-#: of a company; each is cancelled before so many steps
+#: of a batch; each is cancelled before so many steps
 N_CANCELLED, MOST_STEPS = 4, 400
 #: recordings that the other precisions get
 LONGEST_S = 6.0
@@ -34,7 +34,7 @@ def _companies() -> list[Any]:
 
 
 def _others() -> list[Case]:
-    """Give some recordings for the inexact precisions: of every set of options one, a short one."""
+    """Return some recordings for the inexact precisions: of every set of options one, a short one."""
     chosen: dict[str, list[Case]] = {}
     for case in golden_cases():
         last = case.entry["result"]["segments"][-1:]
@@ -45,14 +45,14 @@ def _others() -> list[Case]:
 
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
 @pytest.mark.parametrize("tenth", _companies())
-def test_equals_the_reference_in_random_company(tenth: int) -> None:
+def test_equals_the_reference_in_random_batches(tenth: int) -> None:
     shuffled = random.Random(tenth)
     cases = [case for case in golden_cases() if case.tenth == tenth]
     shuffled.shuffle(cases)
     differing: list[str] = []
     for model in sorted({case.entry["model"] for case in cases}):
         members = [case for case in cases if case.entry["model"] == model]
-        for case, job in _in_company(engine_of(model), members, shuffled):
+        for case, job in _in_batch(engine_of(model), members, shuffled):
             reason = check(case, job.result())
             if reason is not None:
                 differing.append(f"{case.name}: {reason}")
@@ -63,17 +63,17 @@ def test_equals_the_reference_in_random_company(tenth: int) -> None:
 @pytest.mark.skipif(not is_built(), reason="the native library was not built")
 @pytest.mark.filterwarnings("ignore::stapes.StapesWarning")
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.tenth)])
-def test_other_precisions_give_in_company_what_they_give_alone(precision: str) -> None:
+def test_other_precisions_give_in_a_batch_what_they_give_alone(precision: str) -> None:
     members = _others()
     if not members:
         pytest.skip(NO_GOLDEN_FILES)
     engine = engine_of("base", precision)
     alone = {case.name: engine.transcribe(case.audio, **case.options) for case in members}
-    for case, job in _in_company(engine, members, random.Random(3)):
+    for case, job in _in_batch(engine, members, random.Random(3)):
         assert job.result() == alone[case.name], case.name  # floats included
 
 
-def _in_company(engine: Engine, cases: list[Case], shuffled: random.Random) -> Iterable[tuple[Case, Job]]:
+def _in_batch(engine: Engine, cases: list[Case], shuffled: random.Random) -> Iterable[tuple[Case, Job]]:
     """Submit all at once, some of them twice; the second ones are cancelled on their way."""
     doomed = shuffled.choices(cases, k=N_CANCELLED)
     order = [(case, False) for case in cases] + [(case, True) for case in doomed]

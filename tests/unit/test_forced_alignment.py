@@ -35,7 +35,7 @@ TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
 
 
 def engine_that_ends_after(n_tokens: int) -> tuple[Engine, ScriptedBackend]:
-    """Give an engine whose model thinks that every window holds `n_tokens` of text."""
+    """Return an engine whose model thinks that every window holds `n_tokens` of text."""
     special = TOKENIZER.special
 
     def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
@@ -72,12 +72,12 @@ def test_a_short_recording_takes_the_whole_text_a_segment_for_each_sentence() ->
     assert backend.n_open == 0
 
 
-def test_a_windows_first_word_begins_where_a_voice_does() -> None:
+def test_a_windows_first_word_begins_where_speech_does() -> None:
     _, backend = engine_that_ends_after(3)
     audio = np.concatenate([silence(3.5), noise(5.5)])
     theirs, ours = (
-        words_of(Engine(CHECKPOINT, backend, open_vad=ear).align(audio, "Hello, the world!", language="en"))
-        for ear in (None, LoudnessVad)
+        words_of(Engine(CHECKPOINT, backend, open_vad=open_vad).align(audio, "Hello, the world!", language="en"))
+        for open_vad in (None, LoudnessVad)
     )
     assert theirs[0].start_s < 3.3 < 3.5 < theirs[0].end_s
     assert ours[0].start_s == pytest.approx(3.45, abs=0.04)
@@ -167,7 +167,7 @@ def test_a_sure_end_is_found_among_doubts() -> None:
     assert most_probable_end([0.0, 0.0], [1]) == 0
 
 
-def test_sentences_end_behind_their_marks_and_what_belongs_to_them() -> None:
+def test_sentences_end_after_their_marks_and_what_belongs_to_them() -> None:
     words = [
         WordTiming(text=text, tokens=(1,), start_s=0.0, end_s=0.0, probability=1.0)
         for text in (" \"", "Hi", "!", "\"", " he", " said", ".", ".", " So")
@@ -186,9 +186,9 @@ def test_the_words_of_a_transcript_lie_where_the_transcript_has_them() -> None:
     with load_audio(path) as recording:
         samples = recording.read(0, 38 * 16000)  # two windows
     with stapes.load("base", precision="float32", download=False) as engine:
-        heard = words_of(engine.transcribe(samples, language="en", temperature=0.0, word_timestamps=True))
-        placed = words_of(engine.align(samples, "".join(word.text for word in heard), language="en"))
-    assert [word.text for word in placed] == [word.text for word in heard]
-    away = sorted(abs(one.start_s - other.start_s) for one, other in zip(placed, heard, strict=True))
+        words = words_of(engine.transcribe(samples, language="en", temperature=0.0, word_timestamps=True))
+        placed = words_of(engine.align(samples, "".join(word.text for word in words), language="en"))
+    assert [word.text for word in placed] == [word.text for word in words]
+    away = sorted(abs(one.start_s - other.start_s) for one, other in zip(placed, words, strict=True))
     assert away[len(away) // 2] <= 0.02
     assert away[-1] <= 0.2

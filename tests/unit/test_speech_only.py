@@ -1,4 +1,4 @@
-"""Speech alone, and the way back: every sample is the one it was, every time is the recording's."""
+"""Speech alone (`vad=True`): samples are the recording's, and so are times after mapping back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def segment(start_s: float, end_s: float, *words: tuple[float, float]) -> Segmen
 
 
 @given(spans, st.data())
-def test_spliced_samples_are_those_of_the_spans(parts: tuple[Interval, ...], data: st.DataObject) -> None:
+def test_samples_of_speech_alone_are_those_of_the_spans(parts: tuple[Interval, ...], data: st.DataObject) -> None:
     samples = np.arange(N, dtype=np.float32)
     wanted = np.concatenate([samples[:0], *(samples[one[0] : one[1]] for one in parts)])
     spliced = recording_of_array("it", samples).spliced([(one[0], one[1]) for one in parts])
@@ -75,20 +75,20 @@ def test_a_word_is_not_stretched_over_a_cut() -> None:
 
 
 @given(spans, spans)
-def test_seams_know_what_is_quiet_around_them(parts: tuple[Interval, ...], heard: tuple[Interval, ...]) -> None:
-    speech = {frame for one in heard for frame in range(one[0] // 160, one[1] // 160)}
-    left = [frame in speech for one in parts for frame in range(one[0] // 160, one[1] // 160)]
+def test_seams_know_what_is_quiet_around_them(parts: tuple[Interval, ...], speech: tuple[Interval, ...]) -> None:
+    frames = {frame for one in speech for frame in range(one[0] // 160, one[1] // 160)}
+    left = [frame in frames for one in parts for frame in range(one[0] // 160, one[1] // 160)]
     at, wanted = 0, []
-    for before, behind in itertools.pairwise(parts):
+    for before, after in itertools.pairwise(parts):
         first = at
         at = end = at + (before[1] - before[0]) // 160
         start = at
         while start > first and not left[start - 1]:
             start -= 1
-        while end < at + (behind[1] - behind[0]) // 160 and not left[end]:
+        while end < at + (after[1] - after[0]) // 160 and not left[end]:
             end += 1
         wanted.append(Seam(at, (start, end)))
-    assert TimeMap(parts, N, heard).seams == tuple(wanted)
+    assert TimeMap(parts, N, speech).seams == tuple(wanted)
     assert [one.quiet for one in TimeMap(parts, N).seams] == [(one.at, one.at) for one in wanted]
 
 

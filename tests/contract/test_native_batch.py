@@ -40,7 +40,7 @@ def submit(engine: Engine, place: int, **keywords: Any) -> Any:
     return engine.submit(noise(seconds, seed=place), **{"sample_len": 12, **options, **keywords})
 
 
-def in_company(engine: Engine) -> list[Transcript]:
+def in_batch(engine: Engine) -> list[Transcript]:
     """Submit all at random steps, and some of them twice; the second ones are cancelled at random steps."""
     shuffled = random.Random(6)
     engine.scheduler = Scheduler(engine._backend, MemoryBound.of(engine._backend, None, max_windows=5))
@@ -64,7 +64,7 @@ def in_company(engine: Engine) -> list[Transcript]:
 
 
 def kinds() -> list[Any]:
-    """Give every precision on every instruction set; the slow, plain one has one precision by default."""
+    """Return every precision on every instruction set; the slow, plain one has one precision by default."""
     return [
         pytest.param(precision, isa, marks=[pytest.mark.slow] if isa == "portable" and precision != "float32" else [])
         for precision in PRECISIONS
@@ -73,10 +73,10 @@ def kinds() -> list[Any]:
 
 
 @pytest.mark.parametrize(("precision", "isa"), kinds())
-def test_recordings_in_company_equal_each_alone_to_the_last_bit(precision: str, isa: str) -> None:
+def test_recordings_in_a_batch_equal_each_alone_to_the_last_bit(precision: str, isa: str) -> None:
     backend = NativeBackend(CHECKPOINT, threads=1, precision=precision, isa=isa)
     with Engine(CHECKPOINT, backend) as engine:
         alone = [submit(engine, place).result() for place in range(len(JOBS))]
         assert len({result.text for result in alone}) > len(JOBS) // 2  # there is something to compare
-        assert in_company(engine) == alone
+        assert in_batch(engine) == alone
         assert len(backend.handles) == 0

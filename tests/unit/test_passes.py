@@ -1,4 +1,4 @@
-"""What is done over one window: an answer once, and rows and window given back at any moment."""
+"""Forced passes over one window: one answer each, and rows and window are released at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two threads while they help, one while they wait."""
+"""The BLAS thread count: two while that is faster, one otherwise."""
 
 from __future__ import annotations
 

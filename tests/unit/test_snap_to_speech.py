@@ -1,4 +1,4 @@
-"""Words laid into a pause go to the speech they belong to; all others keep their times."""
+"""Words that DTW placed in a pause move to their speech; all others keep their times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def times(segments: list[Segment]) -> list[tuple[float, float]]:
     return [(word.start_s, word.end_s) for one in segments for word in one.words or ()]
 
 
-#: somebody speaks from 1 to 5 s and from 15 to 20 s
+#: speech from 1 to 5 s and from 15 to 20 s
 SPEECH = SpeechMap(((100, 500), (1500, 2000)))
 
 
@@ -62,8 +62,8 @@ def test_attention_is_believed_more_where_a_pause_is_short() -> None:
     [
         ((6.1, 6.75), (6.55, 7.2)),  # too early
         ((6.5, 6.75), (6.5, 6.75)),
-        ((4.9, 6.9), (6.55, 6.9)),  # the first word behind it, stretched over it
-        ((4.0, 6.9), (6.55, 6.9)),  # over what sounds like speech before it, too: it ends behind it
+        ((4.9, 6.9), (6.55, 6.9)),  # the first word after it, stretched over it
+        ((4.0, 6.9), (6.55, 6.9)),  # over what sounds like speech before it, too: it ends after it
         ((4.0, 6.3), (4.0, 5.8)),  # it ends before it
         ((4.9, 6.2), (4.9, 5.8)),  # the last word before it
         ((4.7, 6.59), (6.55, 6.59)),
@@ -73,28 +73,28 @@ def test_attention_is_believed_more_where_a_pause_is_short() -> None:
 def test_words_beside_a_pause_that_was_cut_short(word: tuple[float, float], wanted: tuple[float, float]) -> None:
     speech = SpeechMap(((100, 500), (660, 1200)))
     quiet = Seam(580, (500, 660))  # known from elsewhere
-    for heard, seam in ((speech, Seam(580, (580, 580))), (SpeechMap(((0, 3000),)), quiet), (speech, quiet)):
-        assert times(out_of_pauses([segment(word)], heard, 0, 3000, [seam])) == [pytest.approx(wanted)]
+    for found, seam in ((speech, Seam(580, (580, 580))), (SpeechMap(((0, 3000),)), quiet), (speech, quiet)):
+        assert times(out_of_pauses([segment(word)], found, 0, 3000, [seam])) == [pytest.approx(wanted)]
     for others in ([], [Seam(200, (200, 200))]):
         assert times(out_of_pauses([segment(word)], speech, 0, 3000, others)) == [word]
 
 
 @pytest.mark.parametrize(
-    ("word", "seams", "otherwise", "behind_a_clause"),
+    ("word", "seams", "otherwise", "after_a_clause"),
     [
         ((5.3, 5.8), [], (5.0, 5.05), (6.55, 6.9)),  # in the quiet, nearer to the speech before
         ((4.9, 5.8), [], (4.9, 5.8), (6.55, 6.9)),
         ((5.3, 6.4), [Seam(580, (580, 580))], (6.55, 6.9), (6.55, 6.9)),
         ((5.1, 6.2), [Seam(580, (580, 580))], (5.1, 5.8), (6.55, 6.9)),  # over the seam, and holds no speech
-        ((4.5, 6.6), [Seam(580, (580, 580))], (6.55, 6.6), (6.55, 6.6)),  # it ends where the speech behind begins
+        ((4.5, 6.6), [Seam(580, (580, 580))], (6.55, 6.6), (6.55, 6.6)),  # it ends where the next speech begins
         ((4.5, 6.2), [Seam(580, (580, 580))], (4.5, 5.8), (4.5, 5.8)),
     ],
 )
 def test_the_pause_is_where_a_clause_ends(
-    word: tuple[float, float], seams: list[Seam], otherwise: tuple[float, float], behind_a_clause: tuple[float, float]
+    word: tuple[float, float], seams: list[Seam], otherwise: tuple[float, float], after_a_clause: tuple[float, float]
 ) -> None:
     speech = SpeechMap(((100, 500), (660, 1200)))
-    for text, wanted in ((" books", otherwise), (" books,", behind_a_clause)):
+    for text, wanted in ((" books", otherwise), (" books,", after_a_clause)):
         one = segment((3.0, 4.0), word, (6.9, 7.2))
         before, *others = one.words or ()
         one = replace(one, words=(replace(before, text=text), *others))
@@ -106,9 +106,9 @@ def test_a_window_that_begins_or_ends_beside_a_seam() -> None:
     everywhere, seam = SpeechMap(((0, 3000),)), Seam(30, (-10, 70))
     assert times(out_of_pauses([segment((0.1, 0.9))], everywhere, 0, 3000, [seam])) == [(0.65, 0.9)]
     assert times(out_of_pauses([segment((0.1, 0.25))], everywhere, 0, 3000, [seam])) == [pytest.approx((0.65, 0.8))]
-    behind = Seam(2980, (2940, 3020))
-    assert times(out_of_pauses([segment((29.1, 30.0))], everywhere, 0, 3000, [behind])) == [(29.1, 29.8)]
-    last = out_of_pauses([segment((29.9, 30.0))], everywhere, 0, 3000, [behind])
+    last_seam = Seam(2980, (2940, 3020))
+    assert times(out_of_pauses([segment((29.1, 30.0))], everywhere, 0, 3000, [last_seam])) == [(29.1, 29.8)]
+    last = out_of_pauses([segment((29.9, 30.0))], everywhere, 0, 3000, [last_seam])
     assert times(last) == [pytest.approx((29.4, 29.45))]
 
 
@@ -153,12 +153,12 @@ def test_a_moment_too_short_for_a_word_is_no_end_of_a_pause() -> None:
         assert times(moved) == [pytest.approx(wanted)]
 
 
-def test_where_nobody_speaks_there_is_nowhere_to_go() -> None:
+def test_words_stay_where_there_is_no_speech() -> None:
     one = segment((3.0, 4.0))
     assert out_of_pauses([one], SpeechMap(()), 0, 3000) == [one]
 
 
-def test_before_the_first_and_behind_the_last_speech() -> None:
+def test_before_the_first_and_after_the_last_speech() -> None:
     moved = out_of_pauses([segment((3.0, 4.0), (22.0, 23.0))], SpeechMap(((1000, 2000),)), 0, 3000)
     assert times(moved) == [pytest.approx((9.95, 10.95)), pytest.approx((20.0, 20.05))]
 
@@ -167,7 +167,7 @@ def test_before_the_first_and_behind_the_last_speech() -> None:
     ("words", "invented"),
     [
         ([(8.0, 9.0), (9.0, 12.0)], True),
-        ([(14.0, 14.8)], False),  # the first word behind a pause, laid into it
+        ([(14.0, 14.8)], False),  # the first word after a pause, placed in it
         ([(5.2, 6.0)], False),
         ([(8.0, 9.0), (9.0, 15.4)], False),
         ([(2.0, 3.0)], False),
@@ -185,26 +185,26 @@ moments = st.lists(st.integers(0, 3000).map(lambda one: one / 100), min_size=2, 
 @st.composite
 def seams_of(draw: st.DrawFn) -> list[Seam]:
     """Draw seams with quiet around them, in order and apart."""
-    found, behind = [], 0
+    found, end = [], 0
     for at in draw(bounds):
-        quiet = max(behind, at - draw(st.integers(0, 80))), at + draw(st.integers(0, 80))
-        if behind <= at:
+        quiet = max(end, at - draw(st.integers(0, 80))), at + draw(st.integers(0, 80))
+        if end <= at:
             found.append(Seam(at, quiet))
-            behind = quiet[1]
+            end = quiet[1]
     return found
 
 
 @given(bounds, moments, st.integers(1, 4), seams_of(), st.booleans())
-def test_order_stays_whatever_is_heard(
+def test_order_stays_whatever_the_speech(
     edges: list[int], at: list[float], n_segments: int, seams: list[Seam], with_words: bool
 ) -> None:
-    heard = SpeechMap(tuple(zip(edges[::2], edges[1::2], strict=False)) or ((0, 3000),))
+    speech = SpeechMap(tuple(zip(edges[::2], edges[1::2], strict=False)) or ((0, 3000),))
     words = list(zip(at[::2], at[1::2], strict=False))
     size = -(-len(words) // n_segments)
     segments = [segment(*words[i : i + size]) for i in range(0, len(words), size)]
     if not with_words:
         segments = [replace(one, words=None) for one in segments]
-    moved = out_of_pauses(segments, heard, 0, 3000, seams)
+    moved = out_of_pauses(segments, speech, 0, 3000, seams)
     found = [time for word in times(moved) for time in word]
     assert found == sorted(found)
     assert len(moved) == len(segments)
@@ -215,7 +215,7 @@ def test_order_stays_whatever_is_heard(
         own = one.words or ()
         if own:
             assert one.start_s <= own[0].start_s <= own[-1].end_s <= one.end_s
-    if any(stop - start >= 15 for start, stop in heard.without(seam.quiet for seam in seams).spans):
+    if any(stop - start >= 15 for start, stop in speech.without(seam.quiet for seam in seams).spans):
         assert not any(a < seam.at / 100 < b for a, b in times(moved) for seam in seams)
 
 

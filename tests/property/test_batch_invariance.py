@@ -1,7 +1,7 @@
-"""Interleaved == alone: whatever company a job has, it gets exactly the transcript that it would get alone.
+"""Interleaved == alone: whatever the batch, a job gets exactly the transcript that it would get alone.
 
-Company: jobs that come and go at any step, of any options and mode, higher or lower priority, resumed from any window,
-cancelled, out of time, or failed by whoever listens; with much or little memory. `make random` tries thousands.
+The batch: jobs that come and go at any step, of any options and mode, higher or lower priority, resumed from any
+window, cancelled, out of time, or failed by a callback; with much or little memory. `make random` tries thousands.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Wanted(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A job that is to be as if alone."""
+    """A job whose transcript is compared with that of the job alone."""
 
     step: int  # at which it comes
     wanted: Wanted
@@ -113,22 +113,22 @@ class Victim(NamedTuple):
     fate: str = "cancel"
 
 
-def answer_of(told: JobEvent) -> Answer:
-    return told.guess if isinstance(told, LanguageDetected) else told.window.result
+def answer_of(event: JobEvent) -> Answer:
+    return event.guess if isinstance(event, LanguageDetected) else event.window.result
 
 
 @dataclass
 class Followed:
-    """A job, and all that its listeners heard."""
+    """A job, and all that its callbacks got."""
 
     events: list[JobEvent] = field(default_factory=list)
     ends: list[JobState] = field(default_factory=list)
 
     def submit(self, engine: Engine, wanted: Wanted, fails_at: int | None = None, **keywords: Any) -> Job:
-        def sink(told: JobEvent) -> None:
+        def sink(event: JobEvent) -> None:
             if len(self.events) == fails_at:
                 raise OSError("the disk is full")
-            self.events.append(told)
+            self.events.append(event)
 
         job = engine.submit(
             recording(wanted.recording),
@@ -143,7 +143,7 @@ class Followed:
 
 @cache
 def alone(backend_name: str, wanted: Wanted) -> tuple[Transcript, tuple[Answer, ...]]:
-    """Decode it with an engine of its own; gives the answers that its windows gave, too."""
+    """Decode it alone, with a new engine; returns the answers that its windows gave, too."""
     backend = BACKENDS[backend_name]()
     engine = Engine(CHECKPOINT, backend)
     followed = Followed()
@@ -153,7 +153,7 @@ def alone(backend_name: str, wanted: Wanted) -> tuple[Transcript, tuple[Answer, 
     return result, tuple(map(answer_of, followed.events))
 
 
-class Company:
+class Batch:
     """An engine whose steps are counted, for jobs that come and go."""
 
     def __init__(self, name: str, max_windows: int, memory: float | None) -> None:
@@ -230,8 +230,8 @@ class Company:
         with pytest.raises(kind[victim.fate]):
             job.result()
         _, answers = alone(self.name, victim.wanted)
-        told = tuple(map(answer_of, followed.events))
-        assert told == answers[: len(told)]
+        known = tuple(map(answer_of, followed.events))
+        assert known == answers[: len(known)]
 
 
 modes = st.sampled_from(["sequential", "sequential", "chunked"])
@@ -257,7 +257,7 @@ companies = given(
 def test_interleaved_jobs_equal_each_alone(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
 ) -> None:
-    Company("scripted", max_windows, memory).run(arrivals, victims)
+    Batch("scripted", max_windows, memory).run(arrivals, victims)
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
@@ -268,7 +268,7 @@ def test_interleaved_jobs_equal_each_alone(
 def test_every_kind_of_job_at_once_equals_each_alone(max_windows: int, memory: float | None, mode: str) -> None:
     arrivals = [Arrival(3 * i, Wanted(8 - i % 4, i, 8, mode), i % 3 - 1, i % 4) for i in range(len(POOL))]
     victims = [Victim(1, 9, Wanted(7, 4, 12, mode)), Victim(20, 3, Wanted(8, 2, 8, mode), 2, "deadline")]
-    Company("scripted", max_windows, memory).run(arrivals, [*victims, Victim(2, 1, Wanted(8, 0, 8, mode), 1, "sink")])
+    Batch("scripted", max_windows, memory).run(arrivals, [*victims, Victim(2, 1, Wanted(8, 0, 8, mode), 1, "sink")])
 
 
 short_arrivals = st.builds(
@@ -289,7 +289,7 @@ small_companies = given(
 def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
     arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
 ) -> None:
-    Company("numpy", max_windows, memory).run(arrivals, victims)
+    Batch("numpy", max_windows, memory).run(arrivals, victims)
 
 
 @pytest.mark.skipif(not is_built(), reason="the native library was not built")
@@ -299,4 +299,4 @@ def test_interleaved_jobs_equal_each_alone_by_the_numpy_backend_to_the_last_bit(
 def test_interleaved_jobs_equal_each_alone_by_the_native_backend_to_the_last_bit(
     precision: str, arrivals: list[Arrival], victims: list[Victim], max_windows: int, memory: float | None
 ) -> None:
-    Company(f"native-{precision}", max_windows, memory).run(arrivals, victims)
+    Batch(f"native-{precision}", max_windows, memory).run(arrivals, victims)

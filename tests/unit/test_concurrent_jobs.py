@@ -107,7 +107,7 @@ def test_the_engines_thread_ends_with_the_work() -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("stapes ")]
 
 
-def test_an_engine_that_nobody_holds_is_gone() -> None:
+def test_an_engine_without_references_is_collected() -> None:
     engine, backend = engine_of()
     engine.transcribe(noise(5.0), **BABBLE)
     gone = weakref.ref(engine)
@@ -120,14 +120,14 @@ def test_an_engine_that_nobody_holds_is_gone() -> None:
     assert backend.n_open == 0
 
 
-def test_start_works_in_the_background_and_tells_when_a_job_has_ended() -> None:
+def test_start_works_in_the_background_and_calls_back_when_a_job_has_ended() -> None:
     engine, _ = engine_of()
     jobs = [engine.submit(noise(20.0, seed), **BABBLE) for seed in range(3)]
-    told: list[Job] = []
+    called: list[Job] = []
     done = threading.Semaphore(0)
 
     def ended(job: Job) -> None:
-        told.append(job)
+        called.append(job)
         done.release()
 
     for job in jobs:
@@ -135,13 +135,13 @@ def test_start_works_in_the_background_and_tells_when_a_job_has_ended() -> None:
     engine.start()
     for _ in jobs:
         assert done.acquire(timeout=60)
-    assert {id(job) for job in told} == {id(job) for job in jobs}
+    assert {id(job) for job in called} == {id(job) for job in jobs}
     jobs[0].when_ended(ended)  # at once
-    assert told[-1] is jobs[0]
+    assert called[-1] is jobs[0]
     assert [job.state for job in jobs] == [JobState.DONE] * 3
 
 
-def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_fails_changes_no_job(caplog: pytest.LogCaptureFixture) -> None:
     engine, _ = engine_of()
     job = engine.submit(noise(5.0), **BABBLE)
 
@@ -312,7 +312,7 @@ def finished_in_order(engine: Engine, jobs: dict[str, Job]) -> list[str]:
 
 
 @pytest.mark.parametrize("max_windows", [1, 2, 16])
-def test_a_short_recording_does_not_wait_behind_long_ones(max_windows: int) -> None:
+def test_a_short_recording_does_not_wait_for_long_ones(max_windows: int) -> None:
     engine, backend = engine_of(QuickBackend(reciting(TOKENIZER, [" One."])))
     engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows))
     options = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0})
@@ -556,7 +556,7 @@ def list_open_files() -> list[str]:
 
 @pytest.mark.usefixtures("files_before")
 @pytest.mark.random
-def test_many_cancels_at_random_moments_leave_nothing_behind() -> None:
+def test_many_cancels_at_random_moments_leave_nothing_open() -> None:
     engine, backend = engine_of()
     random = np.random.default_rng(7)
     n_threads = threading.active_count()
