@@ -79,7 +79,7 @@ def _command(name: EngineName, recording: Path, arguments: argparse.Namespace) -
 
 
 def _run(command: list[str], variables: dict[str, str]) -> tuple[float, float, str]:
-    """Give a process's seconds, its peak memory in MB, and what it printed."""
+    """Return a process's seconds, its peak memory in MB, and what it printed."""
     started = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables, cwd=Path(__file__).parents[1]

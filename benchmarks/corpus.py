@@ -17,12 +17,12 @@ LIST = Path(__file__).with_name("list.json")
 #: languages of the manifest that are none: no speech, and several at once
 _NO_LANGUAGE = ("zxx", "mul")
 _LOOPS_ABOVE = 2.4
-#: behind the name of a group of recordings
+#: after the name of a group of recordings
 WITHOUT_LOOPS = ", without loops"
 
 
 def corpus_folder() -> Path:
-    """Give the folder that holds audio/ and golden/; raises ValueError if it is not there."""
+    """Return the folder that holds audio/ and golden/; raises ValueError if it is not there."""
     named = os.environ.get("STAPES_CORPUS")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "audio" / "manifest.jsonl").is_file():
@@ -31,12 +31,12 @@ def corpus_folder() -> Path:
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    """Give the manifest's lines by path."""
+    """Return the manifest's lines by path."""
     return {str(row["path"]): row for row in read_json_lines(corpus_folder() / "audio" / "manifest.jsonl")}
 
 
 def benchmark_list() -> list[Recording]:
-    """Give the recordings of list.json; raises ValueError where one has changed."""
+    """Return the recordings of list.json; raises ValueError where one has changed."""
     named = json.loads(LIST.read_text(encoding="utf-8"))
     lines, recordings = manifest(), []
     for entry in (*named["short"], *named["long"]):
@@ -48,7 +48,7 @@ def benchmark_list() -> list[Recording]:
 
 
 def judged_recordings() -> dict[str, list[Recording]]:
-    """Give what is fit for word error rates: {"english": ..., "other languages": ...}.
+    """Return what is fit for word error rates: {"english": ..., "other languages": ...}.
 
     Variants of one recording in other file formats would only count its errors again.
     """
@@ -61,7 +61,7 @@ def judged_recordings() -> dict[str, list[Recording]]:
 
 
 def golden_transcripts(case: str = "greedy") -> dict[str, dict[str, Any]]:
-    """Give what openai-whisper made of each recording, by path; those that it refused are left out."""
+    """Return what openai-whisper made of each recording, by path; those that it refused are left out."""
     rows = read_json_lines(corpus_folder() / "golden" / f"{case}.jsonl")
     return {str(row["path"]): row["result"] for row in rows if "error" not in row["result"]}
 
@@ -80,7 +80,7 @@ def loops() -> frozenset[str]:
 
 
 def golden_speech() -> list[Recording]:
-    """Give the recordings of speech that the greedy golden file and the manifest have a text for."""
+    """Return the recordings of speech that the greedy golden file and the manifest have a text for."""
     lines = manifest()
     known = (lines[path] for path in golden_transcripts() if path in lines)
     return [_recording(line) for line in known if line["language"] not in _NO_LANGUAGE and line["reference"]]

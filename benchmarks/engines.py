@@ -33,7 +33,7 @@ class EngineName:
 
     @classmethod
     def parse(cls, text: str) -> EngineName:
-        """Read NAME[@PRECISION[@SET]]; raises ValueError for an engine that nobody knows."""
+        """Read NAME[@PRECISION[@SET]]; raises ValueError for an unknown engine."""
         name, precision, instruction_set, *more = *text.split("@"), "", ""
         if name not in ADAPTERS or any(more):  # two of `more` are the empty ones
             raise ValueError(f"unknown engine {text!r}; known: {', '.join(ADAPTERS)}, each with @PRECISION[@SET]")
@@ -77,14 +77,14 @@ def start_engines(
 
 
 def interpreter(name: EngineName, arguments: argparse.Namespace) -> str:
-    """Say which Python runs an engine."""
+    """Return which Python runs an engine."""
     named = dict(arguments.python)
     usual = sys.executable if name.engine == "stapes" else arguments.others
     return str(named.get(name.label, named.get(name.engine, usual)))
 
 
 def checkpoint(name: EngineName, arguments: argparse.Namespace) -> str | None:
-    """Say which file or folder an engine reads; None: it knows the model by name."""
+    """Return which file or folder an engine reads; None: it knows the model by name."""
     named = dict(arguments.checkpoint)
     given = named.get(name.label, named.get(name.engine))
     if given is None and arguments.checkpoints is not None:

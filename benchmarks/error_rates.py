@@ -25,7 +25,7 @@ from benchmarks.recordings import Recording
 from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import edits, normalise_all
 
-Texts = dict[str, str]  # recording's name -> what an engine heard
+Texts = dict[str, str]  # recording's name -> an engine's text
 
 
 def main() -> int:
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--precision", type=lambda text: [name for name in text.split(",") if name], default=[], help="of stapes")
     add("--first", type=int, metavar="N", help="only the first N of each group: to see that all works")
-    add("--with-texts", action="store_true", help="keep what was heard in the result")
+    add("--with-texts", action="store_true", help="keep the texts in the result")
     arguments = parser.parse_args()
     if not arguments.precision and not arguments.engines:
         parser.error("name --precision or --engines")
@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _transcribe(engine: Engine, recordings: list[Recording]) -> tuple[Texts, float]:
-    """Give what an engine hears in each recording; raises EngineError where one fails."""
+    """Return an engine's text of each recording; raises EngineError where one fails."""
     texts, started = {}, time.perf_counter()
     for number, recording in enumerate(recordings, 1):
         answer = engine.transcribe(recording)
@@ -89,16 +89,16 @@ def _transcribe(engine: Engine, recordings: list[Recording]) -> tuple[Texts, flo
 
 
 def _count_all(rows: list[dict[str, Any]], groups: dict[str, list[Recording]], python: str) -> str:
-    """Count the word errors of every engine in every group; gives the normaliser's name."""
+    """Count the word errors of every engine in every group; returns the normaliser's name."""
     recordings = [recording for group in groups.values() for recording in group]
     given = [(recording.reference or "", recording.language or "en") for recording in recordings]
     for row in rows:
         given += [(row["texts"][recording.name], recording.language or "en") for recording in recordings]
     name, normalised = normalise_all(python, given)
-    references, heard = normalised[: len(recordings)], iter(normalised[len(recordings) :])
+    references, found = normalised[: len(recordings)], iter(normalised[len(recordings) :])
     for row in rows:
         words = {
-            recording.name: (edits(reference.split(), next(heard).split()), len(reference.split()))
+            recording.name: (edits(reference.split(), next(found).split()), len(reference.split()))
             for recording, reference in zip(recordings, references, strict=True)
         }
         row["word_errors"] = {group: _group(members, words) for group, members in groups.items()}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gaps [--first 6] [--methods default,reference,vad] [--drawings 4] [--others other/bin/python]
 
-Recordings of one voice each are joined with gaps of 3 to 45 s (the same for every run: the seeds are fixed), filled
+Recordings of one speaker each are joined with gaps of 3 to 45 s (the same for every run: the seeds are fixed), filled
 with silence, with faint noise, or with music, or without gaps. Each is transcribed with word times, by each method;
 and each piece alone (what the model makes of it without the text before it). One drawing of the gaps decides of ten
 words by chance: several are counted together.
@@ -32,11 +32,11 @@ from stapes.results import Word
 ALONE = "each piece alone"
 FILLERS = ("silence", "faint noise", "music")
 METHODS: dict[str, dict[str, Any]] = {"default": {}, "reference": {"mode": "reference"}, "vad": {"vad": True}}
-_VOICES = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2033", "librispeech-test-other/3005",
+_SPEAKERS = ("ljspeech/", "librispeech-test-other/1688", "librispeech-test-other/2033", "librispeech-test-other/3005",
            "librispeech-test-other/367", "fleurs/fleurs-en", "cmu-arctic/")  # fmt: skip
 _MUSIC = "asterisk-moh/moh_manolo_camp-morning_coffee.flac"
 _SHORTEST_S, _LONGEST_S = 3.0, 45.0
-#: dB above the voice behind it
+#: dB above the speech after it
 _LEVELS = {"faint noise": -30.0, "music": 0.0}
 #: seconds by which a word may miss its own time, or reach into a gap
 _TOLERANCE_S = 0.2
@@ -53,7 +53,7 @@ class Joined:
 
 @dataclass
 class Counts:
-    """What a way of transcribing did, over all voices."""
+    """What a way of transcribing did, over all speakers."""
 
     errors: int = 0
     words: int = 0
@@ -69,8 +69,8 @@ class Counts:
 def main() -> int:
     """Join, transcribe, count, write and print."""
     parser = parser_of("benchmarks.gaps", __doc__, "gaps")
-    parser.add_argument("--first", type=int, help="only so many pieces of each voice")
-    parser.add_argument("--voices", default="", help="only those whose names hold this")
+    parser.add_argument("--first", type=int, help="only so many pieces of each speaker")
+    parser.add_argument("--speakers", default="", help="only those whose names hold this")
     parser.add_argument("--methods", type=_methods, default=_methods("default,reference"), help=", ".join(METHODS))
     parser.add_argument("--drawings", type=int, default=1, help="how often gaps are drawn; first the usual ones")
     parser.add_argument("--model", default="base")
@@ -80,15 +80,15 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     rows: dict[str, Counts] = {}
-    texts: list[tuple[str, str, str]] = []  # way, wanted, heard
+    texts: list[tuple[str, str, str]] = []  # way, wanted, given
     with stapes.load(arguments.model, precision=arguments.precision) as engine:
-        for voice, pieces in _voices(arguments.first, arguments.voices):
+        for speaker, pieces in _speakers(arguments.first, arguments.speakers):
             samples = [_samples(piece) for piece in pieces]
             wanted = " ".join(piece.reference or "" for piece in pieces)
             alone = [_words(engine, one, "default") for one in samples]
             rows.setdefault(ALONE, Counts())
             texts.append((ALONE, wanted, " ".join("".join(word.text for word in words) for words in alone)))
-            for way, joined, method in _ways(voice, samples, arguments.methods, arguments.drawings):
+            for way, joined, method in _ways(speaker, samples, arguments.methods, arguments.drawings):
                 words = _words(engine, joined.samples, method)
                 some = Counts(in_gaps=_in_gaps(words, joined), deviations_s=_deviations(words, alone, joined))
                 counts = rows.setdefault(way, Counts())
@@ -97,12 +97,12 @@ def main() -> int:
                 texts.append((way, wanted, "".join(word.text for word in words)))
                 errors = edits(*(simple(text, "en").split() for text in texts[-1][1:]))
                 sys.stderr.write(
-                    f"{voice} {way}: {errors} errors, {100 * some.within:.1f} % in time, in gaps: {some.in_gaps}\n"
+                    f"{speaker} {way}: {errors} errors, {100 * some.within:.1f} % in time, in gaps: {some.in_gaps}\n"
                 )
     name, normal = normalise_all(arguments.others, [(text, "en") for _, *both in texts for text in both])
     for i, (way, _, _) in enumerate(texts):
-        reference, heard = normal[2 * i].split(), normal[2 * i + 1].split()
-        rows[way].errors += edits(reference, heard)
+        reference, text = normal[2 * i].split(), normal[2 * i + 1].split()
+        rows[way].errors += edits(reference, text)
         rows[way].words += len(reference)
     for way, counts in rows.items():
         rate = 100 * counts.errors / counts.words
@@ -133,12 +133,12 @@ def _methods(value: str) -> tuple[str, ...]:
     return found
 
 
-def _voices(first: int | None, wanted: str) -> Iterator[tuple[str, list[Recording]]]:
+def _speakers(first: int | None, wanted: str) -> Iterator[tuple[str, list[Recording]]]:
     known = sorted(judged_recordings()["english"], key=lambda one: one.name)
-    for voice, members in groupby(known, key=lambda one: next((v for v in _VOICES if one.name.startswith(v)), "")):
-        if voice and wanted in voice:
+    for speaker, members in groupby(known, key=lambda one: next((v for v in _SPEAKERS if one.name.startswith(v)), "")):
+        if speaker and wanted in speaker:
             once = {one.reference: one for one in members}  # some lie there twice, as other files
-            yield voice, list(once.values())[:first]
+            yield speaker, list(once.values())[:first]
 
 
 def _samples(recording: Recording) -> Samples:
@@ -147,11 +147,11 @@ def _samples(recording: Recording) -> Samples:
 
 
 def _ways(
-    voice: str, pieces: Sequence[Samples], methods: Sequence[str], n_drawings: int
+    speaker: str, pieces: Sequence[Samples], methods: Sequence[str], n_drawings: int
 ) -> Iterator[tuple[str, Joined, str]]:
     ways = [("no gaps", [0.0] * len(pieces), "silence")]
     for drawing in range(n_drawings):
-        generator = np.random.default_rng(len(voice) + 1000 * drawing)
+        generator = np.random.default_rng(len(speaker) + 1000 * drawing)
         gaps = [0.0, *np.exp(generator.uniform(np.log(_SHORTEST_S), np.log(_LONGEST_S), len(pieces) - 1))]
         ways += [(f"gaps of {filler}", gaps, filler) for filler in FILLERS]
     for name, gaps_s, filler in ways:
@@ -175,7 +175,7 @@ def _join(pieces: Sequence[Samples], gaps_s: Sequence[float], filler: str) -> Jo
 
 
 def _fill(filler: str, n: int, loudness: float) -> Samples:
-    """Fill a gap; loudness: of the piece behind it."""
+    """Fill a gap; loudness: of the piece after it."""
     if filler == "silence" or not n:
         return np.zeros(n, np.float32)
     if filler == "music":
@@ -196,7 +196,7 @@ def _words(engine: stapes.Engine, samples: Samples, method: str) -> list[Word]:
 
 
 def _in_gaps(words: Sequence[Word], joined: Joined) -> list[str]:
-    """Give the words that lie in a gap, give or take the tolerance on either side."""
+    """Return the words in a gap, with the tolerance on either side."""
     return [
         word.text.strip() for word in words
         if any(start - _TOLERANCE_S < word.start_s < end - _TOLERANCE_S and word.end_s < end + _TOLERANCE_S

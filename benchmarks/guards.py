@@ -1,4 +1,4 @@
-"""What the guards do, and what they and word times cost: where nobody speaks, in noise, and on clean speech.
+"""What the guards do, and what they and word times cost: without speech, in noise, and on clean speech.
 
     python -m benchmarks.guards [--others other/bin/python --checkpoints folder/of/checkpoints] [--rounds 5]
 
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _without_speech(engine: stapes.Engine) -> dict[str, dict[str, int]]:
-    """Count the characters of text in recordings in which nobody speaks."""
+    """Count the characters of text in recordings without speech."""
     silent = [
         line["path"] for line in manifest().values() if line["language"] == "zxx" and "broken" not in line["path"]
     ]

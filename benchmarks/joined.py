@@ -1,4 +1,4 @@
-"""Long recordings of real speech: those of longform-libri-chapter, one behind the other, again and again."""
+"""Long recordings of real speech: those of longform-libri-chapter, one after another, repeated."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.company import LONG_S
 from benchmarks.corpus import benchmark_list
+from benchmarks.throughput import LONG_S
 from stapes.audio.load import load_audio
 from stapes.audio.pcm import SAMPLE_RATE
 

@@ -2,9 +2,9 @@ r"""Ends `stapes` with kill -9 at random points of a run on many files, and look
 
     python -m benchmarks.kills [--kills 100] [--in-a-row 5] [--files 20] [--concurrency 4] [--seed 0]
 
-A trial begins in an empty folder. The command is killed behind a random line of --progress json and up to 30 ms more,
+A trial begins in an empty folder. The command is killed after a random line of --progress json and up to 30 ms more,
 run again, killed again, and in the end run to its end. Then the folder holds the bytes of an unbroken run and nothing
-else, what was told is each file's whole story once, and no kill cost more than one window of a file. The model is
+else, the events report each file whole and once, and no kill cost more than one window of a file. The model is
 scripted: random tokens, the same for the same sound.
 """
 
@@ -43,7 +43,7 @@ class BrokenPromiseError(AssertionError):
 
 @dataclass(frozen=True)
 class Run:
-    """What one process has told and made."""
+    """The exit status, events and work of one process."""
 
     code: int
     events: list[dict[str, Any]]
@@ -98,7 +98,7 @@ class Kills:
         return Run(code, events, Counter(log.read_text().split()))
 
     def kill_and_go_on(self, name: str, random_numbers: random.Random, kills: int = 1) -> int:
-        """Kill a run `kills` times, at random points, then let it end. Gives how many kills came before the end."""
+        """Kill a run `kills` times, at random points, then let it end. Returns how many kills came before the end."""
         broken: list[Run] = []
         for _ in range(kills):
             after = random_numbers.randrange(1, self.n_lines)
@@ -117,37 +117,37 @@ class Kills:
         _require(found.keys() == self._expected.keys(), f"{name}: holds {found.keys() ^ self._expected.keys()}")
         wrong = [file for file, data in found.items() if data != self._expected[file]]
         _require(not wrong, f"{name}: other bytes than an unbroken run in {wrong}")
-        _check_told(name, last, self._unbroken)
+        _check_events(name, last, self._unbroken)
         for before, after in combinations(runs, 2):
             twice = Counter(file for file, _ in (before.windows() & after.windows()).elements())
             _require(all(count <= 1 for count in twice.values()), f"{name}: windows decoded again: {twice}")
-        # What was told is known. What was being decoded when the kill came, was not told: encoding shows it.
+        # Reported windows are in the journal. The window that was being decoded shows in what was encoded.
         again = sum((run.encoded for run in runs), Counter()) - self._unbroken.encoded
         most = (len(runs) - 1) * self._concurrency
         _require(again.total() <= most, f"{name}: {again.total()} windows were encoded again, at most {most} may be")
         _require(max(again.values(), default=0) < len(runs), f"{name}: a window was encoded again twice: {again}")
 
 
-def _check_told(name: str, last: Run, unbroken: Run) -> None:
-    """See that what the last run told is each file's whole story, each part once, or that it was done before."""
-    told, whole = _stories(last), _stories(unbroken)
+def _check_events(name: str, last: Run, unbroken: Run) -> None:
+    """Check that the last run reported each file whole and once, or as done before."""
+    reported, whole = _parts(last), _parts(unbroken)
     skipped = {one["file"] for one in last.events if one["event"] == "file_skipped"}
-    _require(told.keys() | skipped == whole.keys(), f"{name}: files are missing in what was told")
-    wrong = [file for file, story in told.items() if story != whole[file]]
-    _require(not wrong, f"{name}: told otherwise than an unbroken run of {wrong}")
+    _require(reported.keys() | skipped == whole.keys(), f"{name}: files are missing in the events")
+    wrong = [file for file, parts in reported.items() if parts != whole[file]]
+    _require(not wrong, f"{name}: other events than those of an unbroken run: {wrong}")
 
 
-def _stories(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Give each file's windows and segments in order, whether known or new."""
-    stories: dict[str, list[dict[str, Any]]] = {}
+def _parts(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Return each file's windows and segments in order, whether known or new."""
+    parts: dict[str, list[dict[str, Any]]] = {}
     for one in run.events:
         if one["event"] in ("window", "segment"):
-            stories.setdefault(one["file"], []).append({name: one[name] for name in one if name != "resumed"})
-    return stories
+            parts.setdefault(one["file"], []).append({name: one[name] for name in one if name != "resumed"})
+    return parts
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give every file of a folder, hidden ones included."""
+    """Return every file of a folder, hidden ones included."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.language_errors --seeds 1 2 3 4 --python other/bin/python
 
 The recordings are those of benchmarks.languages. The words of each are compared all at once, so that a segment that
-lies in two parts counts for both. A wrong word gets the first cause that is true of the window that decoded the moment
+in two parts counts for both. A wrong word gets the first cause that is true of the window that decoded the moment
 at which it is said; the words of a part are taken to be spread evenly over it. Beside them stands how many of the same
 words are wrong where the part is decoded alone, and where it is decoded out of the recording, between the times given:
 the recording's loudest frame then says what is too quiet to be read. The language is given in both.
@@ -29,7 +29,7 @@ _MARGIN_S = 0.5
 CAUSES = {
     "not decoded": "no window with text holds it",
     "wrong language": "its window is in another language",
-    "two languages": "somebody speaks another language in its window, too",
+    "two languages": "another language is spoken in its window, too",
     "cut": "its part lies in several windows",
     "else": "a window of its language that holds all of its part",
 }
@@ -45,7 +45,7 @@ class Spoken:
 
 
 def spoken_words(parts: Sequence[Part], python: str) -> list[Spoken]:
-    """Give all words that are said, normalised, with times."""
+    """Return all words that are said, normalised, with times."""
     _, texts = normalise_all(python, [(part.reference, part.language) for part in parts])
     words = []
     for part, text in zip(parts, texts, strict=True):
@@ -56,7 +56,7 @@ def spoken_words(parts: Sequence[Part], python: str) -> list[Spoken]:
 
 
 def wrong_words(words: Sequence[Spoken], texts: Sequence[tuple[Part, str]], python: str) -> set[int]:
-    """Say which words are wrong or missing in the texts of parts."""
+    """Return which words are wrong or missing in the texts of parts."""
     _, normal = normalise_all(python, [(text, part.language) for part, text in texts])
     given = " ".join(normal).split()
     pairs = aligned([word.text for word in words], given)
@@ -64,7 +64,7 @@ def wrong_words(words: Sequence[Spoken], texts: Sequence[tuple[Part, str]], pyth
 
 
 def cause_of(time_s: float, part: Part, parts: Sequence[Part], transcript: Transcript) -> str:
-    """Say which cause is true of a moment."""
+    """Return which cause is true of a moment."""
     windows = [one for one in transcript.windows if not one.skipped and one.seek <= 100 * time_s < one.next_seek]
     language = _language(windows[-1], transcript.segments) if windows else None
     if language is None:

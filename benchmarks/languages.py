@@ -44,7 +44,7 @@ class Part:
     reference: str
 
     def distance_s(self, time_s: float) -> float:
-        """How far a moment lies outside."""
+        """The seconds by which a moment is outside."""
         return max(self.start_s - time_s, time_s - self.end_s, 0.0)
 
 
@@ -69,7 +69,7 @@ def _takes_part(one: Recording, folders: Sequence[str]) -> bool:
 
 
 def joined(parts: Sequence[Part]) -> Samples:
-    """Give the whole recording."""
+    """Return the whole recording."""
     samples = np.zeros(round(parts[-1].end_s * SAMPLE_RATE), np.float32)
     for part in parts:
         first = round(part.start_s * SAMPLE_RATE)
@@ -78,13 +78,13 @@ def joined(parts: Sequence[Part]) -> Samples:
 
 
 def part_of(segment: Segment, parts: Sequence[Part]) -> Part:
-    """Give the part that a segment belongs to."""
+    """Return the part that a segment belongs to."""
     middle_s = (segment.start_s + segment.end_s) / 2
     return min(parts, key=lambda part: part.distance_s(middle_s))
 
 
 def error_rate(rows: Sequence[tuple[Part, str]], python: str) -> float:
-    """Give the word errors in per cent, over all parts together."""
+    """Return the word errors in per cent, over all parts together."""
     texts = [(part.reference, part.language) for part, _ in rows] + [(text, part.language) for part, text in rows]
     _, normal = normalise_all(python, texts)
     pairs = list(zip(normal[: len(rows)], normal[len(rows) :], strict=True))
@@ -93,7 +93,7 @@ def error_rate(rows: Sequence[tuple[Part, str]], python: str) -> float:
 
 
 def measure(engine: Engine, parts: Sequence[Part], keywords: dict[str, Any], python: str) -> tuple[int, int, float]:
-    """Decode one recording; tell of every segment in a wrong language.
+    """Decode one recording; print every segment in a wrong language.
 
     Returns how many segments there are, how many of them are right, and the word error rate.
     """

@@ -5,7 +5,7 @@ python -m benchmarks.lookahead [--model base] [--minutes 13] [--precision float3
 A recording that is alone gives the decoder one row at a time. Three ways to look ahead, each held against what the
 seek loop then does:
 
-* Tokens behind a window's last pair of timestamps are dropped, since the next window begins at that pair and says
+* Tokens after a window's last pair of timestamps are dropped, since the next window begins at that pair and says
   them again. How many are there, and how many of them come again to the letter (times moved along)?
 * The window after this one could be encoded early if one knew where it begins: 30 s on. How often does it?
 * A draft of the whole recording in chunks (`mode="chunked"`) decodes many rows at once; the seek loop's windows would
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import stapes
-from benchmarks.adapters.stapes_engine import GREEDY, Stopwatches, facts_of
+from benchmarks.adapters.stapes_engine import GREEDY, BackendTimer, facts_of
 from benchmarks.joined import write_joined
 from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import simple
@@ -41,7 +41,7 @@ def main() -> int:
     settings = {"model": arguments.model, "threads": arguments.threads, "minutes": arguments.minutes}
     result = result_of("lookahead", settings, runs=runs)
     for one in runs:
-        sys.stdout.write(_told(one))
+        sys.stdout.write(_printed(one))
     keep(result, arguments.output, f"lookahead-{arguments.model}")
     return 0
 
@@ -66,17 +66,17 @@ def _precisions(text: str) -> list[str]:
 def _run(arguments: argparse.Namespace, precision: str, path: Path) -> dict[str, Any]:
     """Transcribe with the seek loop and in chunks, and hold what each window gave against the next one."""
     with stapes.load(arguments.model, precision=precision, threads=arguments.threads) as engine:
-        watches = Stopwatches(engine)
-        whole, loop_s = _timed(engine, watches, path)
-        draft, draft_s = _timed(engine, watches, path, mode="chunked")
+        timer = BackendTimer(engine)
+        whole, loop_s = _timed(engine, timer, path)
+        draft, draft_s = _timed(engine, timer, path, mode="chunked")
         begin = engine._tokenizer.special.timestamp_begin
-        told = facts_of(engine)
+        facts = facts_of(engine)
     pairs = list(zip(whole.windows[:-1], whole.windows[1:], strict=True))
     dropped = [(dropped_tokens(window, begin), following) for window, following in pairs]
     loop_all_s, draft_all_s = sum(loop_s.values()), sum(draft_s.values())
     return {
         "precision": precision,
-        "facts": told,
+        "facts": facts,
         "windows": len(whole.windows),
         "tokens": sum(len(window.result.tokens) for window in whole.windows),
         "dropped": sum(len(tail) for tail, _ in dropped),
@@ -89,15 +89,15 @@ def _run(arguments: argparse.Namespace, precision: str, path: Path) -> dict[str,
 
 
 def _timed(
-    engine: stapes.Engine, watches: Stopwatches, path: Path, **keywords: Any
+    engine: stapes.Engine, timer: BackendTimer, path: Path, **keywords: Any
 ) -> tuple[Transcript, dict[str, float]]:
-    encode_s, step_s = watches.encode_s, watches.step_s
+    encode_s, step_s = timer.encode_s, timer.step_s
     result = engine.transcribe(path, language="en", **GREEDY, **keywords)
-    return result, {"encode_s": round(watches.encode_s - encode_s, 4), "step_s": round(watches.step_s - step_s, 4)}
+    return result, {"encode_s": round(timer.encode_s - encode_s, 4), "step_s": round(timer.step_s - step_s, 4)}
 
 
 def dropped_tokens(window: Window, timestamp_begin: int) -> tuple[int, ...]:
-    """Give the tokens behind a window's last pair of timestamps, from its second one on, if the loop goes back to it.
+    """Return the tokens after a window's last pair of timestamps, from its second one on, if the loop goes back to it.
 
     Their times are moved along, as the next window counts them.
     """
@@ -117,18 +117,18 @@ def common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
 
 
 def _same_words(whole: Transcript, draft: Transcript) -> float:
-    """Give the share of the seek loop's words that the draft has too, in the same order."""
+    """Return the share of the seek loop's words that the draft has too, in the same order."""
     words, others = simple(whole.text, "en").split(), simple(draft.text, "en").split()
     blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) / max(1, len(words))
 
 
-def _told(run: dict[str, Any]) -> str:
+def _printed(run: dict[str, Any]) -> str:
     draft = run["draft"]
     return (
         f"{run['precision']}: {run['windows']} windows, {run['tokens']} tokens; encoder {run['encode_s']:.2f} s, steps "
         f"{run['step_s']:.2f} s\n"
-        f"  {run['dropped']} tokens dropped behind the last pair, {run['dropped_and_said_again']} of them come again\n"
+        f"  {run['dropped']} tokens dropped after the last pair, {run['dropped_and_said_again']} of them come again\n"
         f"  {run['begun_as_expected']} of {run['windows'] - 1} windows begin where the one before ends\n"
         f"  a draft in {draft['windows']} chunks: encoder {draft['encode_s']:.2f} s, steps {draft['step_s']:.2f} s, "
         f"{draft['same_words']:.1%} of the words; with it at most {run['at_most']:.2f} times as fast\n"

@@ -27,7 +27,7 @@ _EXTENSIONS = (
 
 
 def facts() -> dict[str, Any]:
-    """Give processor, cores, memory, system and date."""
+    """Return processor, cores, memory, system and date."""
     model, flags = _processor()
     return {
         "processor": model,
@@ -69,7 +69,7 @@ def _processor() -> tuple[str, frozenset[str]]:
 
 
 def peak_memory_mb() -> float:
-    """Give the most memory that this process has held at once.
+    """Return the most memory that this process has held at once.
 
     Linux: VmHWM, since ru_maxrss there begins with what the parent held when it started this process.
     """

@@ -4,7 +4,7 @@ python -m benchmarks.memory [--minutes 60 720] [--output FILE]
 
 The network is the scripted one of `stapes.testing`, so that only the engine's own buffers count: decoded audio,
 log-mel, segments. Log-mel is the native library's where it was built (NumPy's takes twenty times as long). Each
-recording lies in a temporary file and its samples in another (115 MB an hour each), and is transcribed by a fresh
+recording is a temporary file and its samples in another (115 MB an hour each), and is transcribed by a fresh
 process. Then the longest is cancelled at random moments (fixed seed), and its reading broken off.
 """
 
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def measure(short: int, long: int) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Give the peaks of two recordings by their minutes, and how soon the longer one ends when it is to."""
+    """Return the peaks of two recordings by their minutes, and how soon the longer one ends when it is to."""
     peaks_mb, ends = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for minutes in (short, long):
@@ -111,13 +111,13 @@ def _engine() -> Any:
     checkpoint = random_checkpoint()
     computing = open_backend(checkpoint, name="auto", precision="float32", threads=1)
 
-    class HearingBackend(ScriptedBackend):
+    class PeriodicBackend(ScriptedBackend):
         @property
         def log10_mel(self) -> LogMelKernel:
             return computing.log10_mel
 
     script = reciting(Tokenizer(checkpoint.spec, checkpoint.vocabulary), [" Hello."])
-    return Engine(checkpoint, HearingBackend(checkpoint.spec, script))
+    return Engine(checkpoint, PeriodicBackend(checkpoint.spec, script))
 
 
 def _transcribe(path: Path) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _transcribe(path: Path) -> dict[str, Any]:
 
 
 def _end(path: Path) -> dict[str, list[float]]:
-    """Give the seconds from cancel to the end of a job, and from the wish to stop to the end of reading."""
+    """Return the seconds from cancel to the end of a job, and from the wish to stop to the end of reading."""
     moments = random.Random(SEED)  # noqa: S311 (moments, not secrets)
     engine = _engine()
     cancel_s, stop_reading_s = [], []
@@ -164,12 +164,12 @@ def _cancel(engine: Any, recording: Any, share: float) -> float:
 
     reached, ended = threading.Event(), threading.Event()
 
-    def watch(progress: Any) -> None:
+    def measure(progress: Any) -> None:
         if progress.done_s >= share * progress.total_s:
             reached.set()
 
     options = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0})
-    job = engine.submit_recording(recording.shared(), options, JobParams(on_progress=watch))
+    job = engine.submit_recording(recording.shared(), options, JobParams(on_progress=measure))
     job.when_ended(lambda _: ended.set())
     reached.wait()
     started = time.perf_counter()

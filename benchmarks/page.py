@@ -19,21 +19,21 @@ def prose(text: str, *, indent: str = "") -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Give a table with its head."""
+    """Return a table with its head."""
     lines = [list(head), *(list(row) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def section(title: str, result: dict[str, Any], note: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Give a section of one result: what it is about, on which machine, a note and the result's own remark, a table."""
+    """Return a section of one result: title, machine, a note, the result's remark, and a table."""
     machine = result["machine"]
     text = " ".join(part for part in (machine_of(machine), note, remark_of(result)) if part)
     return f"## {title}, {machine['date']}\n\n{prose(text)}\n\n{table(head, rows)}"
 
 
 def remark_of(result: dict[str, Any]) -> str:
-    """Give what has to be known of a result beside its figures; empty for most."""
+    """Return what has to be known of a result beside its figures; empty for most."""
     return str(result.get("settings", {}).get("remark", ""))
 
 

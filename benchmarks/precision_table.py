@@ -50,7 +50,7 @@ _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 
 
 def precision_rows(newest_first: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Give the table's rows: each figure from the newest run that has it."""
+    """Return the table's rows: each figure from the newest run that has it."""
     found: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for result in newest_first:
         for row in result.get("engines", ()):

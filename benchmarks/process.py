@@ -20,7 +20,7 @@ class EngineError(Exception):
 
 
 class Engine:
-    """One engine, loaded in a process of its own."""
+    """One engine, loaded in its own process."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Engine:
             raise EngineError(self.ready["error"])
 
     def transcribe(self, recording: Recording) -> dict[str, Any]:
-        """Give {"seconds", "text"} or {"error"}."""
+        """Return {"seconds", "text"} or {"error"}."""
         return self.ask(path=str(recording.path.absolute()), language=recording.language)
 
     def measure(self, **request: Any) -> Any:
@@ -102,19 +102,19 @@ class Engine:
 
 
 def absolute_program(python: str) -> str:
-    """Give a program's path as it is from any folder; a link stays a link, for it tells which environment is meant."""
+    """Return a program's absolute path; a link stays a link, for it names the environment."""
     return str(Path(python).absolute()) if os.sep in python else python
 
 
 def environment(threads: int, instruction_set: str = "") -> dict[str, str]:
-    """Give an environment that holds every library to so many threads, and stapes to an instruction set."""
+    """Return an environment that holds every library to so many threads, and stapes to an instruction set."""
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
     forced = {"STAPES_ISA": instruction_set} if instruction_set else {}
     return as_installed() | limits | forced
 
 
 def as_installed() -> dict[str, str]:
-    """Give our environment, but let Python keep what it compiles, as every installation does: of a source tree that
+    """Return our environment, but let Python keep what it compiles, as every installation does: of a source tree that
     is compiled anew, each start would take a tenth of a second more, or two.
     """
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -13,7 +13,7 @@ from typing import Any
 class Recording:
     """One file to transcribe."""
 
-    name: str  # what results call it: nothing of where it lies on this machine
+    name: str  # its name in results, without any path of this machine
     path: Path
     duration_s: float
     language: str | None  # None: every engine detects it

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chart, company_page
+from benchmarks import chart, throughput_page
 from benchmarks.page import MACHINES, kind_of, machine_of, prose, remark_of, section, table, write_pages
 from benchmarks.precision_table import HEAD as PRECISION_HEAD
 from benchmarks.precision_table import precision_rows
@@ -46,7 +46,7 @@ python -m benchmarks.steps $OTHERS --engines \\
     stapes@int8,stapes@bfloat16,stapes@float32,faster-whisper@int8,faster-whisper@float32
 python -m benchmarks.command $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
 python -m benchmarks.error_rates $OTHERS --precision float32,bfloat16,int8 --engines faster-whisper@int8
-python -m benchmarks.company $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
+python -m benchmarks.throughput $OTHERS --engines stapes,stapes@int8,faster-whisper@int8
 python -m benchmarks.fairness
 python -m benchmarks.lookahead
 python -m benchmarks.memory --output benchmarks/results/memory-DATE.json
@@ -139,7 +139,7 @@ def _is_whole(result: dict[str, Any]) -> bool:
         "steps": True,
         "command": not settings.get("greedy", True),
         "error_rates": settings.get("whole_corpus", False),
-        "company": settings.get("list", False),
+        "throughput": settings.get("list", False),
         "fairness": settings.get("whole", False),
         "memory": settings.get("whole", False),
     }
@@ -179,7 +179,7 @@ def _targets(newest_first: Sequence[dict[str, Any]]) -> str:
 
 
 def _remarks(by_machine: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> Iterator[tuple[str, str, str]]:
-    """Give what has to be known of the newest results of each kind of processor: its name, their kind, a remark."""
+    """Yield what has to be known of the newest results of each kind of processor: its name, their kind, a remark."""
     for name in MACHINES:
         for kind, results in by_machine.get(name, {}).items():
             if remark := remark_of(results[0]):
@@ -292,10 +292,10 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": _steps,
     "command": _command,
     "error_rates": _error_rates,
-    "company": company_page.company,
-    "fairness": company_page.fairness,
-    "lookahead": company_page.lookahead,
-    "memory": company_page.memory,
+    "throughput": throughput_page.throughput,
+    "fairness": throughput_page.fairness,
+    "lookahead": throughput_page.lookahead,
+    "memory": throughput_page.memory,
     "startup": _startup,
 }
 

@@ -59,7 +59,7 @@ def _file(engine: Engine, recording: Recording) -> dict[str, Any]:
 
 
 def count_word_errors(engines: list[list[dict[str, Any]]], recordings: list[Recording], python: str) -> str | None:
-    """Fill in word_errors and words where a reference is known; gives the normaliser's name."""
+    """Fill in word_errors and words where a reference is known; returns the normaliser's name."""
     known = [(place, r.reference, r.language or "en") for place, r in enumerate(recordings) if r.reference]
     if not known:
         return None

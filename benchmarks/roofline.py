@@ -75,7 +75,7 @@ class Roofline:
     network: Network
 
     def bounds_s(self, precision: str, *, depth: int, rows: int) -> dict[str, float]:
-        """Give the least seconds for a window and for a step; a type without a peak has none for the window."""
+        """Return the least seconds for a window and for a step; a type without a peak has none for the window."""
         bounds = {}
         peak = max((self.operations.get(name, 0.0) for name in _ENCODER_TYPES.get(precision, ())), default=0.0)
         if peak:
@@ -87,7 +87,7 @@ class Roofline:
         return bounds
 
     def read_rate(self, n_bytes: float) -> float:
-        """Give the rate measured over the nearest size."""
+        """Return the rate measured over the nearest size."""
         nearest = min(self.read_rates, key=lambda millions: abs(millions * 1e6 - n_bytes))
         return self.read_rates[nearest]
 
@@ -101,7 +101,7 @@ class Roofline:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Give what a result keeps."""
+        """Return what a result keeps."""
         rates = {str(size): rate for size, rate in self.read_rates.items()}
         return {"gigaoperations_per_s": self.operations, "source": self.source, "read_gb_per_s_by_mb": rates}
 
@@ -123,7 +123,7 @@ def roofline(*, threads: int, given: Mapping[str, float], network: Network | Non
 
 
 def _native_library() -> Any | None:
-    """Give the native library, where there is one."""
+    """Return the native library, where there is one."""
     try:
         return importlib.import_module("stapes._native")
     except ImportError:
@@ -163,7 +163,7 @@ def _read(piece: np.ndarray[Any, np.dtype[np.float32]]) -> None:
 
 
 def _best_s(work: Callable[[], object], turns: int = 8) -> float:
-    """Give the shortest of several times: a peak is what the machine can do undisturbed."""
+    """Return the shortest of several times: a peak is what the machine can do undisturbed."""
     times = []
     for _ in range(turns):
         started = time.perf_counter()

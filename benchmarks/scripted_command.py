@@ -62,6 +62,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # A shell's background jobs are started with Ctrl-C ignored, and so would be whatever they start.
+    # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

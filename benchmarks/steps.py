@@ -93,7 +93,7 @@ def _peak(text: str) -> tuple[str, float]:
 
 
 def _windows(recordings: list[Recording]) -> tuple[dict[str, Any], list[int]]:
-    """Give what every engine prepares, two windows of each long recording and the first tokens of the first, and
+    """Return what every engine prepares, two windows of each long recording and the first tokens of the first, and
     the tokens that the reference goes on with.
     """
     long = [recording for recording in recordings if recording.duration_s > 60]
@@ -106,17 +106,17 @@ def _windows(recordings: list[Recording]) -> tuple[dict[str, Any], list[int]]:
 
 
 def _prepare(engines: list[Engine], windows: dict[str, Any], text: list[int]) -> list[Engine]:
-    """Let every engine read the windows; one that hears something else in them is left out, with a sentence."""
+    """Let every engine read the windows; one that gives another text is left out, with a sentence."""
     proven = []
     for engine in engines:
         engine.measure(**windows)
-        heard = engine.measure(do="continuation", n_tokens=PROOF)
-        equal = sum(own == other for own, other in zip(heard, text, strict=False))
+        found = engine.measure(do="continuation", n_tokens=PROOF)
+        equal = sum(own == other for own, other in zip(found, text, strict=False))
         if equal >= LEAST_EQUAL:
             proven.append(engine)
             continue
         engine.finish()
-        sys.stderr.write(f"{engine.label}: left out: {equal} of {PROOF} tokens are the reference's: {heard}\n")
+        sys.stderr.write(f"{engine.label}: left out: {equal} of {PROOF} tokens are the reference's: {found}\n")
     if not proven:
         raise EngineError("no engine gives the reference's tokens")
     return proven
@@ -149,7 +149,7 @@ def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def _shares(row: dict[str, Any], peaks: Roofline) -> dict[str, float]:
-    """Give which part of each time the machine's peaks would need, where the precision's peak is known."""
+    """Return which part of each time the machine's peaks would need, where the precision's peak is known."""
     bounds = peaks.bounds_s(row["facts"]["precision"], depth=3 + (FIRST_STEP + LAST_STEP) // 2, rows=ROWS)
     return {name: round(bound / row["medians_s"][name], 4) for name, bound in bounds.items()}
 

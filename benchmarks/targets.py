@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.company import ALONE, BATCHED, FEW, TOGETHER
 from benchmarks.corpus import WITHOUT_LOOPS
+from benchmarks.throughput import ALONE, BATCHED, FEW, TOGETHER
 from benchmarks.word_errors import edits, simple
 
 #: kind -> results of that kind, newest first
@@ -16,7 +16,7 @@ Results = Mapping[str, Sequence[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One promise: how it is measured, and its limit."""
+    """One target: how it is measured, and its limit."""
 
     what: str
     kind: str  # of result
@@ -26,18 +26,18 @@ class Target:
     measure: Callable[[dict[str, Any]], float | None]
 
     def measured(self, results: Results) -> float | None:
-        """Give the newest figure; None where it has not been measured."""
+        """Return the newest figure; None where it has not been measured."""
         values = (self.measure(result) for result in results.get(self.kind, ()))
         return next((value for value in values if value is not None), None)
 
     def outcome(self, value: float) -> str:
-        """Say whether a figure keeps the promise."""
+        """Return whether a figure is within the limit."""
         if self.unit == "%" and value > 1.0:
             return "more than is possible: a peak was measured too low, or work is left out"
         return "yes" if (value <= self.limit if self.at_most else value >= self.limit) else "no"
 
     def write(self, value: float) -> str:
-        """Give a figure with its unit."""
+        """Return a figure with its unit."""
         if self.unit == "%":
             return f"{value:.1%}"
         digits = {"x": 2, "ms": 2, "MB": 0, "errors": 0, "points": 2}[self.unit]
@@ -70,8 +70,8 @@ def _steps(name: str, precision: str, other: str, limit: float, what: str) -> Ta
     return Target(f"{what}, {precision}, against faster-whisper {other}", "steps", limit, "x", False, measure)
 
 
-def _heard_as_well(own: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Nothing failed, and at most 2 points more words are wrong: an engine that hears less has less to do."""
+def _as_accurate(own: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Nothing failed, and at most 2 points more words are wrong: an engine that writes less has less to do."""
     rates = own["word_error_rate"], other["word_error_rate"]
     return not own["failed"] and not other["failed"] and None not in rates and bool(rates[0] <= rates[1] + 0.02)
 
@@ -83,7 +83,7 @@ def _printed_alike(own: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _files(ours: str, theirs: str, limit: float) -> Target:
-    measure = _faster(ours, theirs, lambda row: float(row["seconds"]), _heard_as_well)
+    measure = _faster(ours, theirs, lambda row: float(row["seconds"]), _as_accurate)
     return Target(f"whole files, {ours} against {theirs}", "engines", limit, "x", False, measure)
 
 
@@ -149,29 +149,29 @@ def _own_gain(part: str, what: str, limit: float) -> Target:
         return found[ALONE] / found[TOGETHER] if {ALONE, TOGETHER} <= found.keys() else None
 
     return Target(
-        f"16 recordings together, against one after another, int8, {what}", "company", limit, "x", False, measure
+        f"16 recordings together, against one after another, int8, {what}", "throughput", limit, "x", False, measure
     )
 
 
-def _company(other_way: str, limit: float) -> Target:
+def _throughput(other_way: str, limit: float) -> Target:
     """Sixteen recordings together against faster-whisper."""
     measure = _faster(f"stapes, {TOGETHER}", f"faster-whisper@int8, {other_way}", lambda row: float(row["seconds"]))
     what = f"16 recordings together, against faster-whisper int8 {other_way}"
-    return Target(what, "company", limit, "x", False, measure)
+    return Target(what, "throughput", limit, "x", False, measure)
 
 
-def _company_errors(result: dict[str, Any]) -> float | None:
+def _throughput_errors(result: dict[str, Any]) -> float | None:
     """How many points more words are wrong than faster-whisper has wrong one after another."""
     own, other = _row(result, f"stapes, {TOGETHER}"), _row(result, f"faster-whisper@int8, {ALONE}")
     return None if own is None or other is None else float(own["word_error_rate"] - other["word_error_rate"]) * 100
 
 
-def _company_memory(way: str, limit_mb: float) -> Target:
+def _throughput_memory(way: str, limit_mb: float) -> Target:
     def measure(result: dict[str, Any]) -> float | None:
         row = _row(result, f"stapes, {way}")
         return None if row is None else float(row["peak_memory_mb"])
 
-    return Target(f"peak memory, 16 recordings {way}", "company", limit_mb, "MB", True, measure)
+    return Target(f"peak memory, 16 recordings {way}", "throughput", limit_mb, "MB", True, measure)
 
 
 def _more_for_longer(result: dict[str, Any]) -> float:
@@ -204,18 +204,18 @@ TARGETS: tuple[Target, ...] = (
     Target("peak memory of the command, int8, one file", "command", 300.0, "MB", True, _peak_memory),
     _own_gain("seconds", "all", 1.2),
     _own_gain("step_s", "the decoder's steps", 3.0),
-    _company(ALONE, 4.8),
-    _company(BATCHED, 4.0),
+    _throughput(ALONE, 4.8),
+    _throughput(BATCHED, 4.0),
     Target(
         f"16 recordings together: more words wrong than faster-whisper int8 has {ALONE}",
-        "company",
+        "throughput",
         0.0,
         "points",
         True,
-        _company_errors,
+        _throughput_errors,
     ),
-    _company_memory(TOGETHER, 600.0),
-    _company_memory(FEW, 450.0),
+    _throughput_memory(TOGETHER, 600.0),
+    _throughput_memory(FEW, 450.0),
     Target(
         "a clip of 3 s beside a recording of an hour, against alone, the slowest of ten",
         "fairness",

@@ -27,7 +27,7 @@ def simple(text: str, language: str) -> str:
 
 
 def normaliser() -> tuple[str, Callable[[str, str], str]]:
-    """Give openai-whisper's normaliser where it is installed, else a simple one, with its name."""
+    """Return openai-whisper's normaliser where it is installed, else a simple one, with its name."""
     try:
         from whisper.normalizers import (  # noqa: PLC0415 (an engine that may be absent)
             BasicTextNormalizer,

@@ -1,9 +1,9 @@
-"""One engine in a process of its own: reads requests as JSON lines, answers with JSON lines.
+"""One engine in its own process: reads requests as JSON lines, answers with JSON lines.
 
 Run by the engine's own interpreter: `python -m benchmarks.worker ENGINE --model base --threads 2 ...`. The
 first line out says that the engine is loaded, or why not; then one line per request; the last one, after the
 input has ended, holds the peak memory. With --parts a request names a method of `adapters.Steps` or
-`adapters.Company` in `do`.
+`adapters.Throughput` in `do`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", choices=sorted(PARTS), help="measure parts of the work instead of single files")
     arguments = parser.parse_args()
-    # Answers go through a copy of standard output: whatever an engine prints must not come between them.
+    # Answers go through a copy of standard output: what an engine prints must not come between them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve = _open(arguments, answers)
@@ -48,7 +48,7 @@ def _answer(answers: TextIO, values: dict[str, Any]) -> None:
 
 
 def _open(arguments: argparse.Namespace, answers: TextIO) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-    """Load the engine and say so; gives what answers a request, None where that was not possible."""
+    """Load the engine and report it; return what answers a request, None where loading failed."""
     started = time.perf_counter()
     try:
         load: Any = loader(arguments.engine) if arguments.parts is None else opener(arguments.engine, arguments.parts)
@@ -80,7 +80,7 @@ def _open(arguments: argparse.Namespace, answers: TextIO) -> Callable[[dict[str,
 
 
 def versions(engine: str) -> dict[str, str]:
-    """Give the versions of the engine and of what computes for it."""
+    """Return the versions of the engine and of what computes for it."""
     found = {}
     for package in ADAPTERS[engine].packages:
         try:

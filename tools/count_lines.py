@@ -49,7 +49,7 @@ def count(text: str) -> Counter[str]:
 
 
 def docstring_of(node: ast.AST) -> ast.Expr | None:
-    """Give the statement that is a node's docstring; None if it has none."""
+    """Return the statement that is a node's docstring; None if it has none."""
     if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
         return None
     match node.body[0]:

@@ -21,7 +21,7 @@ END, DEGREE = 5.5, 8
 
 
 def fit() -> np.ndarray:
-    """Give the coefficients of f, lowest power of x * x first."""
+    """Return the coefficients of f, lowest power of x * x first."""
     square = (0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 20001))) * END**2 + 1e-12
     x = np.sqrt(square)
     wanted = (log_ndtr(x) - log_ndtr(-x)) / x

@@ -23,7 +23,7 @@ SOURCES = {
 
 
 def bytes_of_letters() -> dict[str, int]:
-    """Give the letter -> byte map of byte-level BPE: printable bytes stand for themselves, others from U+0100 on.
+    """Return the letter -> byte map of byte-level BPE: printable bytes stand for themselves, others from U+0100 on.
 
     Source: the scheme of GPT-2's encoder, as tokenizer.json files use it.
     """

@@ -40,7 +40,7 @@ class _Hashes:
 
 
 def sound(number: int) -> Any:
-    """Give 30 s of a sound of its own: noise under tones that change every quarter of a second, (480000,) float32."""
+    """Return 30 s of sound (480000,), float32: noise under tones that change every quarter of a second."""
     draw = np.random.default_rng(number)
     pitches = np.repeat(draw.uniform(80, 3000, 120), 4000)
     level = np.repeat(draw.choice((0.0, 0.01, 0.1, 0.5), 120), 4000)
@@ -50,7 +50,7 @@ def sound(number: int) -> Any:
 
 def hash_windows(backend: Any, mels: Sequence[Any], hashes: _Hashes) -> None:
     """Encode windows and step rows over them."""
-    from stapes.backends.base import Best  # noqa: PLC0415 (of the tree at hand)
+    from stapes.backends.base import Best  # noqa: PLC0415 (of this tree)
     from stapes.backends.rowwise import RowStep, step_rows  # noqa: PLC0415
 
     spec = backend.spec
@@ -94,7 +94,7 @@ def _hash_beams(backend: Any, rows: Sequence[Any], hashes: _Hashes) -> None:
 
 def hash_set(model: str, n_windows: int) -> None:
     """Print the lines of the instruction set that STAPES_ISA names."""
-    import stapes  # noqa: PLC0415 (of the tree at hand)
+    import stapes  # noqa: PLC0415 (of this tree)
     from stapes.audio.load import load_audio  # noqa: PLC0415
     from stapes.audio.mel import LogMel  # noqa: PLC0415
 
@@ -112,7 +112,7 @@ def hash_set(model: str, n_windows: int) -> None:
 
 
 def main() -> None:
-    """Run each instruction set in a process of its own."""
+    """Run each instruction set in its own process."""
     parser = argparse.ArgumentParser(description="Hash what the native library computes.")
     parser.add_argument("--model", default="base")
     parser.add_argument("--windows", type=int, default=50)

@@ -63,7 +63,7 @@ def use_source(folder: Path | None) -> None:
 
 @cache
 def found(*places: str) -> Any:
-    """Give the first of several `module:name` that this tree has."""
+    """Return the first of several `module:name` that this tree has."""
     for place in places:
         module, _, name = place.partition(":")
         try:
@@ -74,7 +74,7 @@ def found(*places: str) -> Any:
 
 
 class Loop:
-    """One seek loop of the tree at hand, behind names that stay."""
+    """One seek loop of this tree, under names that do not change."""
 
     #: class of a request -> what it asks for
     KINDS: Final = {
@@ -106,12 +106,12 @@ class Loop:
         )
 
     def next(self) -> tuple[str, Any] | None:
-        """Give (kind, request) of what is needed next."""
+        """Return (kind, request) of what is needed next."""
         request = self.inner.next()
         return None if request is None else (self.KINDS[type(request).__name__], request)
 
     def frames(self, request: Any) -> Spans:
-        """Give the frames of the recording that a request is about."""
+        """Return the frames of the recording that a request is about."""
         if request.n_frames is None:
             return ((0, 3000),)
         stated = getattr(request, "frames", None)
@@ -120,14 +120,14 @@ class Loop:
         return tuple(map(tuple, self.inner.frames(request.seek, request.seek + request.n_frames)))
 
     def voices(self, request: Any) -> Spans:
-        """Give where a request says that somebody speaks."""
+        """Return the speech that a request states."""
         stated = getattr(request, "voices", None)
         if stated is not None:
             return tuple(map(tuple, stated))
         return tuple(map(tuple, self.inner.voices(request.seek, request.seek + request.n_frames)))
 
     def language(self, request: Any) -> str | None:
-        """Give the language that goes with a request."""
+        """Return the language that goes with a request."""
         stated = getattr(request, "language", None)
         language: str | None = stated if stated is not None else self.inner.language
         return language
@@ -140,7 +140,7 @@ class Loop:
 
 @cache
 def tokenizer() -> Any:
-    """Give the tokenizer of the tiny vocabulary."""
+    """Return the tokenizer of the tiny vocabulary."""
     testing = importlib.import_module("stapes.testing")
     return found("tokenizer:Tokenizer")(testing.tiny_spec(), testing.small_vocabulary())
 
@@ -298,19 +298,19 @@ class Script:
     def answer(self, kind: str, request: Any, loop: Loop) -> Any:
         """Answer a question."""
         if kind == "speech":
-            return loop.speech(self._heard(request, loop))
+            return loop.speech(self._speech_in(request, loop))
         content = [kind, request.seek, request.n_frames, loop.frames(request), getattr(request, "tokens", None)]
         key = repr((self.number, content, getattr(request, "prompt", None), getattr(request, "part", None)))
         draw = random.Random(key)  # noqa: S311
         return {"detect": self._guess, "decode": self._result, "align": self._alignment}[kind](request, draw)
 
-    def _heard(self, request: Any, loop: Loop) -> Spans:
-        heard, at = [], request.seek
+    def _speech_in(self, request: Any, loop: Loop) -> Spans:
+        speech, at = [], request.seek
         for first, end in loop.frames(request):
             inside = ((max(first, start), min(end, stop)) for start, stop in self.speech)
-            heard += [(at + start - first, at + stop - first) for start, stop in inside if start < stop]
+            speech += [(at + start - first, at + stop - first) for start, stop in inside if start < stop]
             at += end - first
-        return tuple(heard)
+        return tuple(speech)
 
     @staticmethod
     def _guess(_: Any, draw: random.Random) -> Any:
@@ -407,7 +407,7 @@ def _run_scripts(numbers: range, source: Path | None) -> list[str]:
 
 
 class _Traced:
-    """While entered, every seek loop of the process notes its steps, each in a trace of its own."""
+    """While entered, every seek loop of the process notes its steps, each in its own trace."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
@@ -446,7 +446,7 @@ class _Traced:
 
 
 def corpus_cases(folder: Path) -> Iterator[tuple[str, Path | list[Path]]]:
-    """Give (name, recording) of the corpus, and joined ones: every three that follow, with pauses of 3 to 30 s."""
+    """Yield (name, recording) of the corpus, and joined ones: every three that follow, with pauses of 3 to 30 s."""
     lines = (folder / "audio" / "manifest.jsonl").read_text("utf-8").splitlines()
     paths = [folder / "audio" / json.loads(line)["path"] for line in lines]
     paths = [path for path in paths if path.is_file() and "broken" not in path.parts and "formats" not in path.parts]

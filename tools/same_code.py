@@ -62,7 +62,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def statements(text: str, path: str, plain: _Plain) -> Iterator[tuple[str, str]]:
-    """Give (normalised source, where it stands) for every top-level statement, classes member by member."""
+    """Yield (normalised source, where it stands) for every top-level statement, classes member by member."""
     for node in ast.parse(text, filename=path).body:
         if isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.Expr) and _is_text(node.value)):
             continue
@@ -83,7 +83,7 @@ def _title(node: ast.AST) -> str:
 
 
 def sources(commit: str | None) -> Iterator[tuple[str, str]]:
-    """Give (path, text) of every Python file of `src` at a commit, or in the working tree."""
+    """Yield (path, text) of every Python file of `src` at a commit, or in the working tree."""
     if commit is None:
         for path in sorted((ROOT / "src").rglob("*.py")):
             yield path.relative_to(ROOT).as_posix(), path.read_text("utf-8")

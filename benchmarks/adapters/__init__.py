@@ -2,7 +2,7 @@
 
 An adapter is a module with `load`, which returns a `Loaded`. All decode alike: greedily, at temperature 0,
 without beams, previous text as prompt, with timestamps. One that can measure single steps of its network has
-`open_steps` too, which returns a `Steps`; one that is measured with many recordings at once has `open_company`.
+`open_steps` too, which returns a `Steps`; one that is measured with many recordings at once has `open_throughput`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypedDict, cast
 
 Transcribe = Callable[[str, str | None], str]  # (path, language) -> text
 
-# A step is measured from this many tokens of a real transcript on, over this many tokens: behind the start
+# A step is measured from this many tokens of a real transcript on, over this many tokens: after the start
 # sequence of three, the middle of it is 43 tokens deep.
 FIRST_STEP, LAST_STEP = 24, 56
 # A short transcript, as of 10 s of speech: what a token costs when it pays its share of what comes before the first.
@@ -45,16 +45,16 @@ class Steps(Protocol):
         """Read windows of 30 s, given as (path, start in seconds), and the tokens that rows begin with."""
 
     def continuation(self, *, n_tokens: int) -> list[int]:
-        """Give the greedy tokens that follow the given ones in the first window: proof that all is computed."""
+        """Return the greedy tokens that follow the given ones in the first window: proof that all is computed."""
 
     def encode(self) -> float:
         """Encode the first window."""
 
     def step(self, *, rows: int) -> float:
-        """Give the mean of the greedy steps FIRST_STEP..LAST_STEP of so many rows, each over its own window."""
+        """Return the mean of the greedy steps FIRST_STEP..LAST_STEP of so many rows, each over its own window."""
 
     def short_transcript(self, *, rows: int) -> float:
-        """Give the time per token of SHORT_TRANSCRIPT tokens in each row, from the encoder's output on."""
+        """Return the time per token of SHORT_TRANSCRIPT tokens in each row, from the encoder's output on."""
 
     def log_mel(self) -> float:
         """Compute the log-mel spectrogram of 30 s, scaled as the network wants it."""
@@ -65,11 +65,11 @@ class Timed(TypedDict):
 
     texts: list[str]
     seconds: float  # reading and decoding the files included
-    encode_s: float | None  # of which in the encoder; None where the engine does not tell
+    encode_s: float | None  # of which in the encoder; None where the engine does not report it
     step_s: float | None  # and in the decoder's steps
 
 
-class Company(Protocol):
+class Throughput(Protocol):
     """Many English recordings, as an engine's user would give them to it. It has other methods like this one."""
 
     @property
@@ -83,12 +83,12 @@ class Company(Protocol):
 class OpenParts(Protocol):
     """How an adapter is opened for parts of its work."""
 
-    def __call__(self, *, model: str, checkpoint: str | None, precision: str, threads: int) -> Steps | Company:
+    def __call__(self, *, model: str, checkpoint: str | None, precision: str, threads: int) -> Steps | Throughput:
         """Load as `Load` does."""
 
 
 #: what can be measured beside whole files, one by one
-PARTS = {"steps": "single steps", "company": "many recordings at once"}
+PARTS = {"steps": "single steps", "throughput": "many recordings at once"}
 
 
 class Adapter(NamedTuple):

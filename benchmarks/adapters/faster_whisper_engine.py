@@ -42,9 +42,9 @@ def open_steps(*, model: str, checkpoint: str | None, precision: str, threads: i
     )
 
 
-def open_company(*, model: str, checkpoint: str | None, precision: str, threads: int) -> FasterWhisperCompany:
+def open_throughput(*, model: str, checkpoint: str | None, precision: str, threads: int) -> FasterWhisperThroughput:
     """Load a model for many recordings."""
-    return FasterWhisperCompany(
+    return FasterWhisperThroughput(
         WhisperModel(checkpoint or model, device="cpu", compute_type=precision, cpu_threads=threads)
     )
 
@@ -76,7 +76,7 @@ class FasterWhisperSteps:
         return 0.0
 
     def continuation(self, *, n_tokens: int) -> list[int]:
-        """Go on behind the given tokens, which `generate` counts among its own."""
+        """Go on after the given tokens, which `generate` counts among its own."""
         results, _ = self._generate(1, FIRST_STEP + n_tokens)
         return [int(token) for token in results[0].sequences_ids[0][FIRST_STEP:]]
 
@@ -125,7 +125,7 @@ class FasterWhisperSteps:
         return get_ctranslate2_storage(np.stack(mels))
 
 
-class FasterWhisperCompany:
+class FasterWhisperThroughput:
     """Many recordings, one after another: whole, or each in batches of its own parts. No batch spans recordings."""
 
     def __init__(self, model: Any) -> None:
@@ -134,7 +134,7 @@ class FasterWhisperCompany:
         self._batched = BatchedInferencePipeline(model=model)
 
     def one_after_another(self, *, paths: Sequence[str]) -> Timed:
-        """Transcribe each as its sequential mode does, in windows behind the text before."""
+        """Transcribe each as its sequential mode does, window by window, with the text before as prompt."""
         return self._timed(
             paths,
             lambda path: self._model.transcribe(
@@ -148,7 +148,7 @@ class FasterWhisperCompany:
         )
 
     def batched(self, *, paths: Sequence[str]) -> Timed:
-        """Cut each where nobody speaks, decode its parts in batches, without timestamps: its defaults."""
+        """Cut each at pauses, decode its parts in batches, without timestamps: its defaults."""
         return self._timed(
             paths,
             lambda path: self._batched.transcribe(

@@ -37,15 +37,15 @@ def open_steps(*, model: str, checkpoint: str | None, precision: str, threads: i
     return StapesSteps(stapes.load(checkpoint or model, precision=precision, threads=threads))
 
 
-def open_company(*, model: str, checkpoint: str | None, precision: str, threads: int) -> StapesCompany:
+def open_throughput(*, model: str, checkpoint: str | None, precision: str, threads: int) -> StapesThroughput:
     """Load a model for many recordings at once."""
-    return StapesCompany(stapes.load(checkpoint or model, precision=precision, threads=threads))
+    return StapesThroughput(stapes.load(checkpoint or model, precision=precision, threads=threads))
 
 
 def facts_of(engine: stapes.Engine) -> dict[str, str]:
-    """Say what computes, and how."""
+    """Return what computes, and how."""
     info = engine.info
-    # A backend without instruction sets of its own leaves them to the libraries it stands on.
+    # A backend that states no instruction set leaves the choice to its libraries.
     return {
         "backend": info.backend,
         "precision": info.precision,
@@ -78,7 +78,7 @@ class StapesSteps:
         return 0.0
 
     def continuation(self, *, n_tokens: int) -> list[int]:
-        """Go on behind the given tokens."""
+        """Go on after the given tokens."""
         found, *_ = self._decode(1, self._tokens, n_tokens - 1)
         return found
 
@@ -92,7 +92,7 @@ class StapesSteps:
         return seconds
 
     def step(self, *, rows: int) -> float:
-        """Go on behind the given tokens."""
+        """Go on after the given tokens."""
         _, _, seconds = self._decode(rows, self._tokens, LAST_STEP - FIRST_STEP)
         return seconds / (LAST_STEP - FIRST_STEP)
 
@@ -108,7 +108,7 @@ class StapesSteps:
         return time.perf_counter() - started
 
     def _decode(self, rows: int, tokens: tuple[int, ...], n_steps: int) -> tuple[list[int], float, float]:
-        """Give the first row's tokens, the seconds of the step that takes `tokens`, and of `n_steps` behind it.
+        """Return the first row's tokens, the seconds of the step that takes `tokens`, and of the `n_steps` after it.
 
         Each row follows its own best tokens under the rules that hold inside a text, where nothing is forced: no end,
         so that every row goes on, and the whole vocabulary counts.
@@ -147,7 +147,7 @@ class StapesSteps:
         return np.ascontiguousarray(mel.opening())
 
 
-class Stopwatch:
+class TimedCall:
     """A function that adds up the seconds of its calls."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
@@ -163,12 +163,12 @@ class Stopwatch:
             self.seconds += time.perf_counter() - started
 
 
-class Stopwatches:
+class BackendTimer:
     """Measures how long an engine's backend encodes and steps."""
 
     def __init__(self, engine: stapes.Engine) -> None:
         backend: Any = engine._backend
-        self._encode, self._step = Stopwatch(backend.encode), Stopwatch(backend.step)
+        self._encode, self._step = TimedCall(backend.encode), TimedCall(backend.step)
         backend.encode, backend.step = self._encode, self._step
 
     @property
@@ -182,16 +182,16 @@ class Stopwatches:
         return self._step.seconds
 
 
-class StapesCompany:
+class StapesThroughput:
     """Many recordings, one after another and all at once."""
 
     def __init__(self, engine: stapes.Engine) -> None:
         self.facts = facts_of(engine)
         self._engine = engine
-        self._watches = Stopwatches(engine)
+        self._timer = BackendTimer(engine)
 
     def hold(self, *, most_windows: int) -> int:
-        """Let no more windows be in memory than so many; gives the bound in bytes."""
+        """Bound the number of windows in memory; return the bound in bytes."""
         info = self._engine.info
         max_memory = most_windows * (info.window_bytes + _GREEDY_ROWS * info.row_bytes)
         self._engine = stapes.Engine(self._engine._checkpoint, self._engine._backend, max_memory=max_memory)
@@ -211,11 +211,11 @@ class StapesCompany:
         return self._timed(texts)
 
     def _timed(self, texts: Callable[[], list[str]]) -> Timed:
-        encode_s, step_s, started = self._watches.encode_s, self._watches.step_s, time.perf_counter()
+        encode_s, step_s, started = self._timer.encode_s, self._timer.step_s, time.perf_counter()
         found = texts()
         return {
             "texts": found,
             "seconds": time.perf_counter() - started,
-            "encode_s": self._watches.encode_s - encode_s,
-            "step_s": self._watches.step_s - step_s,
+            "encode_s": self._timer.encode_s - encode_s,
+            "step_s": self._timer.step_s - step_s,
         }

@@ -23,7 +23,7 @@ def load(*, model: str, checkpoint: str | None, precision: str, threads: int) ->
         temperature=0.0,
         temperature_inc=0.0,  # no second try
         greedy={"best_of": 1},
-        suppress_nst=True,  # signs that nobody speaks, as in the reference
+        suppress_nst=True,  # signs for silence, as in the reference
         no_context=True,  # nothing of the file before; a file's own text is its prompt all the same
     )
 

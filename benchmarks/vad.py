@@ -1,10 +1,9 @@
-"""How long it takes to hear whether somebody speaks: 30 s of sound, the native library against NumPy, on one thread.
+"""The VAD's processor time for 30 s of sound: the native library against NumPy, on one thread.
 
-    python -m benchmarks.voice [--rounds 15] [FILE ...]
+    python -m benchmarks.vad [--rounds 15] [FILE ...]
 
-In turn, each with a listener of its own; processor time of the thread: medians, and the least of the rounds, as other
-work on the machine slows down everything by turns. The sound is that of the files, one after another and again from the
-first, else of the sample.
+Both run in turn, each with a new state. The table has medians and minima of the thread's processor time, as other work
+on the machine slows down single rounds. The sound is that of the files, joined and repeated; by default the sample.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Made = TypeVar("Made")
 def main() -> int:
     """Measure in turn and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.voice", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.vad", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("files", nargs="*", type=Path, default=[SAMPLE], metavar="FILE")
@@ -53,20 +52,20 @@ def main() -> int:
         sys.stdout.write(f"{name:8} {median(times) * 1e3:7.1f} ms, {min(times) * 1e3:.1f} at least\n")
     ratio = median(numpy / native for native, numpy in zip(seconds["native"], seconds["numpy"], strict=True))
     sys.stdout.write(f"NumPy takes {ratio:.1f} times as long; probabilities differ by {apart:.1e} at most\n")
-    sys.stdout.write(f"a first listener takes {opening * 1e3:.2f} ms, a further one {further * 1e6:.1f} us\n")
+    sys.stdout.write(f"a first model takes {opening * 1e3:.2f} ms, a further one {further * 1e6:.1f} us\n")
     return 0
 
 
-def measure(listeners: dict[str, VadModel], samples: FloatArray, rounds: int) -> tuple[dict[str, list[float]], float]:
-    """Give each listener's seconds, round by round, and how far their probabilities lie apart at most."""
-    seconds: dict[str, list[float]] = {name: [] for name in listeners}
+def measure(models: dict[str, VadModel], samples: FloatArray, rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Return each model's seconds, round by round, and the largest difference of their probabilities."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     found: list[FloatArray] = []
     for turn in range(rounds + 1):
         found = []
-        for name, one in listeners.items():
-            listener = one.afresh()
+        for name, one in models.items():
+            model = one.afresh()
             started = time.thread_time()
-            found.append(listener.probabilities(samples))
+            found.append(model.probabilities(samples))
             if turn:  # the first turn warms up
                 seconds[name].append(time.thread_time() - started)
     return seconds, float(np.abs(found[0] - found[1]).max())

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.page import section
 
 
-def company(result: dict[str, Any]) -> str:
+def throughput(result: dict[str, Any]) -> str:
     """Write of sixteen recordings at once."""
     settings, recordings = result["settings"], result["recordings"]
     rows = []
@@ -69,7 +69,7 @@ def lookahead(result: dict[str, Any]) -> str:
         for row in result["runs"]
     ]
     head = (
-        "precision|windows|tokens|dropped behind the last pair|windows that begin where the one before ends|"
+        "precision|windows|tokens|dropped after the last pair|windows that begin where the one before ends|"
         "encoder + steps|the same for a draft in chunks|words of the draft that stand|at most faster with a draft"
     )
     note = (

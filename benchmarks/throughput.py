@@ -1,10 +1,10 @@
 r"""Sixteen recordings at once against one after another, and against faster-whisper's two ways.
 
-    python -m benchmarks.company --engines stapes,stapes@int8,faster-whisper@int8 \\
+    python -m benchmarks.throughput --engines stapes,stapes@int8,faster-whisper@int8 \\
         --others other/bin/python --checkpoints folder/of/checkpoints [--rounds 5]
 
 The recordings are the four long ones of list.json and the first twelve short ones, in the list's order, short ones
-first. All is decoded greedily at temperature 0, in English. Each way of an engine has a process of its own, loaded
+first. All is decoded greedily at temperature 0, in English. Each way of an engine has its own process, loaded
 once; within a round all ways take their turn. Memory is the peak of the process, loading included. stapes must give
 the same texts in all its ways: if it does not, the command exits with 1. `stapes@int8` is needed only where the
 default precision is another one.
@@ -34,7 +34,7 @@ class Way:
     """A way in which some engines take many recordings."""
 
     name: str
-    method: str  # of their adapters' `Company`
+    method: str  # of their adapters' `Throughput`
     engines: tuple[str, ...]
     most_windows: int | None = None  # in memory at once; None: the engine's default
 
@@ -76,9 +76,9 @@ def main() -> int:
     normaliser = _judge(rows, recordings, arguments.others)
     settings = {"model": arguments.model, "threads": arguments.threads, "rounds": arguments.rounds}
     settings |= {"list": arguments.first is None, "normaliser": normaliser}
-    result = result_of("company", settings)
+    result = result_of("throughput", settings)
     audio = {"count": len(recordings), "seconds": round(sum(one.duration_s for one in recordings), 1)}
-    path = write(result | {"recordings": audio, "engines": rows}, arguments.output, f"company-{arguments.model}")
+    path = write(result | {"recordings": audio, "engines": rows}, arguments.output, f"throughput-{arguments.model}")
     for row in rows:
         parts = f"encoder {row['encode_s']:6.2f} s  decoder {row['step_s']:6.2f} s" if row["step_s"] else ""
         sys.stdout.write(
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = parser_of("benchmarks.company", __doc__, "company-MODEL")
+    parser = parser_of("benchmarks.throughput", __doc__, "throughput-MODEL")
     add_engine_flags(parser, "stapes")
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many counts")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N recordings: to see that all works")
@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def chosen(recordings: list[Recording]) -> list[Recording]:
-    """Give the sixteen: the first short ones of the list, and all long ones."""
+    """Return the sixteen: the first short ones of the list, and all long ones."""
     short = [one for one in recordings if one.duration_s < LONG_S][:N_SHORT]
     return short + [one for one in recordings if one.duration_s >= LONG_S]
 
@@ -112,7 +112,7 @@ def _start(arguments: argparse.Namespace) -> list[Runner]:
     for way in WAYS:
         wanted = copy(arguments)
         wanted.engines = [name for name in arguments.engines if name.engine in way.engines]
-        for engine in start_engines(wanted, parts="company") if wanted.engines else []:
+        for engine in start_engines(wanted, parts="throughput") if wanted.engines else []:
             held = None if way.most_windows is None else engine.measure(do="hold", most_windows=way.most_windows)
             runners.append(Runner(engine, way, held, []))
     if not runners:
@@ -158,7 +158,7 @@ def _row(runner: Runner, n_recordings: int) -> dict[str, Any]:
 def _judge(rows: list[dict[str, Any]], recordings: list[Recording], python: str) -> str | None:
     """Count word errors, and compare with the texts of the same engine one after another; texts are dropped then.
 
-    Gives the normaliser's name.
+    Returns the normaliser's name.
     """
     files: list[list[dict[str, Any]]] = [[{"text": text} for text in row["texts"]] for row in rows]
     normaliser = count_word_errors(files, recordings, python)
@@ -174,4 +174,4 @@ def _judge(rows: list[dict[str, Any]], recordings: list[Recording], python: str)
 
 
 if __name__ == "__main__":
-    run("benchmarks.company", main)
+    run("benchmarks.throughput", main)
