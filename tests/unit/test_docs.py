@@ -52,7 +52,7 @@ def file_of(name: str) -> Path | None:
 
 @cache
 def names_in(path: Path) -> frozenset[str]:
-    """Give what a file defines: functions, classes and values, and "Class.name" for methods and attributes."""
+    """Return what a file defines: functions, classes and values, and "Class.name" for methods and attributes."""
     found: set[str] = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
@@ -70,13 +70,13 @@ def _defined(node: ast.stmt) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """Give the anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(text: str, path: Path) -> list[str]:
-    """Give the links of a page, outside of code, that lead to no file or no heading of the repository."""
+    """Return the links of a page, outside of code, that lead to no file or no heading of the repository."""
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
     broken = []
     for link in ("".join(groups) for groups in _LINK.findall(text)):
@@ -87,9 +87,26 @@ def broken_links(text: str, path: Path) -> list[str]:
     return broken
 
 
+def long_lines(text: str) -> list[str]:
+    """Return the lines of prose that have more than 120 columns; tables, code and lines that are one link may."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for line in prose.splitlines() if len(line) > 120 and not re.match(r"\s*\||\[.*\]\(\S+\),?$", line)]
+
+
 def is_place(name: str, inside: str | None) -> bool:
     path = file_of(name)
     return path is not None and (inside is None or inside in names_in(path))
+
+
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_is_at_most_120_columns_wide(path: Path) -> None:
+    assert not long_lines(path.read_text(encoding="utf-8"))
+
+
+def test_a_long_line_of_prose_is_found() -> None:
+    words = "word " * 30
+    assert long_lines(f"Short.\n{words}\n") == [words]
+    assert not long_lines(f"| {words} |\n```\n{words}\n```\n[{words}](https://example.org)\n")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -208,7 +225,7 @@ def test_the_index_of_experiments_has_every_entry_newest_first_with_its_question
 def test_a_name_that_is_not_there_is_found_out() -> None:
     assert is_place("decoding/window.py", "WindowDecoder.accept")
     assert is_place("tests/unit/test_docs.py", None)
-    assert not is_place("decoding/window.py", "WindowDecoder.hear")
+    assert not is_place("decoding/window.py", "WindowDecoder.absent")
     assert not is_place("decoding/windows.py", None)
 
 
