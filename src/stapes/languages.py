@@ -57,7 +57,7 @@ _NO_LANGUAGES: Final = frozenset(
 
 
 def language_code(name: str) -> str:
-    """Give the code for a code, a name or an alias, in any case ("en", "English", "castilian").
+    """Return the code for a code, a name or an alias, in any case ("en", "English", "castilian").
 
     A code that is not listed here ("gsw", or any as "<|zh-TW|>") is taken as it is: whether a model has a token for
     it is known when the model is. Raises OptionError for anything else.
@@ -100,7 +100,7 @@ _ALL: Final = "stapes --help and stapes.languages.LANGUAGES list all"
 
 
 def _way_out(wanted: str) -> str:
-    """Say what to give instead of an unknown language."""
+    """Return what to give instead of an unknown language."""
     if wanted in _DETECTS:
         return "leave it out, or give None, to have it detected"
     code = _nearest(wanted)
@@ -123,12 +123,12 @@ def _nearest(wanted: str) -> str | None:
 
 
 def language_token(code: str) -> str:
-    """Give the name of a language's token: "en" -> "<|en|>"."""
+    """Return the name of a language's token: "en" -> "<|en|>"."""
     return f"<|{code}|>"
 
 
 def code_of_token(name: str) -> str | None:
-    """Give the code in the name of a language's token: "<|en|>" -> "en"; None if it cannot be one's name."""
+    """Return the code in the name of a language's token: "<|en|>" -> "en"; None if it cannot be one's name."""
     found = _TOKEN.fullmatch(name)
     return found[1] if found and found[1] not in _NO_LANGUAGES else None
 

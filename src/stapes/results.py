@@ -59,7 +59,7 @@ class Word(_Result):
     probability: float  # mean over its tokens, 0 to 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the entry that openai/whisper puts into a segment's `words`."""
+        """Return the entry that openai/whisper puts into a segment's `words`."""
         return {"word": self.text, "start": self.start_s, "end": self.end_s, "probability": self.probability}
 
 
@@ -88,7 +88,7 @@ class Segment(_Result):
     flags: tuple[str, ...] = ()  # guards that dropped or changed something beside it (docs/guards.md)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the segment with openai/whisper's keys, in its order; language and flags only where there are any."""
+        """Return the segment with openai/whisper's keys, in its order; language and flags only where there are any."""
         values: dict[str, Any] = {
             "id": self.id,
             "seek": self.seek,
@@ -125,7 +125,7 @@ class Flag:
     text: str = ""  # what was dropped
 
     def __str__(self) -> str:
-        """Tell it in a sentence, without a full stop."""
+        """Return a sentence on it, without a full stop."""
         place = f"{self.start_s:.1f}-{self.end_s:.1f} s"
         if self.guard == "speech":
             return f"{place}: goes back, as {self.reason}"
@@ -135,7 +135,7 @@ class Flag:
         return f"{place}: dropped {text!r}: {self.reason}" if text else f"{place}: left out: {self.reason}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return it as plain values."""
         return {"guard": self.guard, "start": self.start_s, "end": self.end_s, "reason": self.reason, "text": self.text}
 
 
@@ -254,7 +254,7 @@ class Transcript(_Result):
     flags: tuple[Flag, ...] = ()  # what the guards did, in the recording's order
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the dict that openai/whisper's transcribe() returns, key for key; flags only where there are any."""
+        """Return the dict that openai/whisper's transcribe() returns, key for key; flags only where there are any."""
         values: dict[str, Any] = {
             "text": self.text,
             "segments": [segment.to_dict() for segment in self.segments],

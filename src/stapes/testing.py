@@ -53,7 +53,7 @@ _N_LANGUAGES = 99
 
 
 def small_vocabulary() -> VocabularyData:
-    """Give a vocabulary of 364 ordinary tokens (all bytes and some pieces of words) and the special ones of Whisper."""
+    """Return a vocabulary of 364 ordinary tokens (all bytes, some pieces of words) and the special ones of Whisper."""
     tokens = (*(bytes([byte]) for byte in range(256)), *_PIECES)
     return VocabularyData(tokens=tokens, special=layout(len(tokens), _N_LANGUAGES))
 
@@ -61,7 +61,7 @@ def small_vocabulary() -> VocabularyData:
 def tiny_spec(
     vocabulary: VocabularyName = "small", *, n_mels: int | None = None, n_vocab: int | None = None
 ) -> ModelSpec:
-    """Give the sizes of a model small enough for any test: width 16, two heads, two layers a side.
+    """Return the sizes of a model small enough for any test: width 16, two heads, two layers a side.
 
     n_vocab: None fits the vocabulary exactly, with 99 languages.   n_mels: None: 80, or 128 as in large-v3.
     """
@@ -124,7 +124,7 @@ class LoudnessVad:
     """A VAD model that takes loud chunks for speech: those whose root mean square is above 0.01."""
 
     def probabilities(self, samples: FloatArray) -> FloatArray:
-        """Give 0 or 1 for each chunk of 512 samples."""
+        """Return 0 or 1 for each chunk of 512 samples."""
         n_chunks = -(-len(samples) // CHUNK_SAMPLES)
         chunks = np.zeros(n_chunks * CHUNK_SAMPLES, np.float32)
         chunks[: len(samples)] = samples
@@ -267,18 +267,18 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
 
 
 def silence(duration_s: float) -> FloatArray:
-    """Give zeros (samples,) at 16 kHz."""
+    """Return zeros (samples,) at 16 kHz."""
     return np.zeros(round(duration_s * SAMPLE_RATE), dtype=np.float32)
 
 
 def tone(duration_s: float, hertz: float = 440.0, *, level: float = 0.3) -> FloatArray:
-    """Give a sine (samples,) at 16 kHz; level: its largest sample."""
+    """Return a sine (samples,) at 16 kHz; level: its largest sample."""
     time = np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
     return (level * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
 
 
 def noise(duration_s: float, seed: int = 0, *, level: float = 0.1) -> FloatArray:
-    """Give white noise (samples,) at 16 kHz; level: its standard deviation."""
+    """Return white noise (samples,) at 16 kHz; level: its standard deviation."""
     random = np.random.default_rng(seed)
     return random.standard_normal(round(duration_s * SAMPLE_RATE), dtype=np.float32) * np.float32(level)
 

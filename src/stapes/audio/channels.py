@@ -15,7 +15,7 @@ _SCALES: Final = {"u8": (128.0, 128.0), "s16": (2.0**15, 0.0), "s32": (2.0**31, 
 #: From as many planes on PyAV 18 reads beyond the end of their list, which ends the process.
 #: https://github.com/PyAV-Org/PyAV/blob/v18.1.0/av/audio/frame.py#L147
 _UNREADABLE_PLANES: Final = 8
-#: one frame in 4 and one sample in 5 of it say enough, and cost a second for two hours
+#: one frame in 4 and one sample in 5 of it are enough, and cost a second for two hours
 _EVERY_FRAME: Final = 4
 _EVERY_SAMPLE: Final = 5
 #: mean square below which a channel counts as silent: -80 dB
@@ -74,6 +74,6 @@ class CancelMeter:
 
     @property
     def cancels(self) -> bool:
-        """Whether so much was cancelled that words may be missing; asked when all frames were noted."""
+        """Whether so much was cancelled that words may be missing; asked after the last frame."""
         self._end_block()
         return self.cancelled_s > _NOTED_SHARE * self.loud_s

@@ -36,7 +36,7 @@ class SupportsArray(Protocol):
 AudioSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic] | SupportsArray
 )
-_MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; what is longer waits in a temporary file
+_MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; the rest of longer recordings is in a temporary file
 
 
 def load_audio(
@@ -55,8 +55,8 @@ def load_audio(
     source: a path, "-" (standard input), the bytes of a file, a binary file object, or a NumPy array (n,) or what
     converts to one (`__array__`): floats with a full scale of 1, signed integers of 8 to 32 bits, or uint8. An array
     that is float32 at 16 kHz already is not copied.
-    sample_rate: of an array, in Hz (16000 if left out); a file knows its own.
-    max_duration_s: refuse longer ones; decoded samples are counted, no header is believed.
+    sample_rate: of an array, in Hz (16000 if left out); a file states its rate.
+    max_duration_s: refuse longer ones; decoded samples are counted; no header is trusted.
     audio_track, channel, clock: of a file, see `stapes.options.Audio`. With clock "container", `Recording.spans` says
     where the samples are in the file's time.
     memory_limit_bytes: samples above it are kept in a temporary file.
@@ -143,7 +143,7 @@ def _too_long(name: str, max_duration_s: float | None) -> AudioTooLongError:
 
 
 def _refuse_if_unusable(label: str, report: DecodeReport) -> None:
-    """Give up where ffmpeg does: over two thirds of the frames cannot be decoded (-max_error_rate)."""
+    """Raise AudioError where ffmpeg gives up: over two thirds of the frames cannot be decoded (-max_error_rate)."""
     n_seen = report.n_frames + report.n_damaged
     if report.n_damaged * 3 > n_seen * 2:
         raise AudioError(f"{label}: {report.n_damaged} of {n_seen} frames cannot be decoded; the file is damaged")

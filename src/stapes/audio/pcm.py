@@ -31,7 +31,7 @@ class Recording(BoundToProcess):
     """
 
     _cannot_be_pickled = (
-        "a recording cannot be pickled or copied: its samples may lie in a temporary file of this process. "
+        "a recording cannot be pickled or copied: its samples may be in a temporary file of this process. "
         "Send the path, the bytes or the array that it was loaded from"
     )
 
@@ -145,7 +145,7 @@ class SampleWriter:
         return Recording(name, storage, warnings=warnings, spans=spans)
 
     def discard(self) -> None:
-        """Forget everything: decoding failed."""
+        """Drop all samples: decoding failed."""
         self._memory = bytearray()
         if self._file is not None:
             self._file.close()
@@ -193,7 +193,7 @@ class _SharedStorage:
         self.read = storage.read
 
     def close(self) -> None:
-        """Leave it to its owner."""
+        """Do nothing: the owner closes it."""
 
 
 class _SplicedStorage:

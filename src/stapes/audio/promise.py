@@ -1,7 +1,7 @@
 """What a file's header says of its length: only to warn of a file that was cut short.
 
-Nothing is sized, bounded or refused by these numbers: headers lie. All functions leave the source where it was,
-unless they say otherwise.
+Nothing is sized, bounded or refused by these numbers, as headers can be wrong. All functions leave the source's
+position unchanged, unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def promised_share(source: ByteSource) -> float:
 def present_share(source: ByteSource) -> float:
     """Return how many times more bytes of samples there are than a wav's header counts; 1.0 where that is not known.
 
-    A recorder that crashed leaves the length that it wrote last; one of 32 bits begins anew at 4 GiB. libav reads what
-    is counted.
+    A recorder that crashed leaves the length that it wrote last; one of 32 bits starts from 0 again at 4 GiB. libav
+    reads only the counted samples.
     """
     with _unmoved(source):
         source.seek(0)
@@ -114,14 +114,14 @@ def present_share(source: ByteSource) -> float:
 
 
 def is_rf64_of_unknown_length(source: ByteSource) -> bool:
-    """True for RF64 whose header was never completed: libav believes its length of 0, and reads nothing."""
+    """True for RF64 whose header was never completed: libav takes its length of 0, and reads nothing."""
     with _unmoved(source):
         source.seek(0)
         return source.read(4) in _WAV[1:] and _samples_of(source)[0] is None
 
 
 def is_mp4_segment(source: ByteSource) -> bool:
-    """True for a piece of a stream (DASH, HLS), whose beginning is a file of its own. Moves the source."""
+    """True for a piece of a stream (DASH, HLS), whose beginning is another file. Moves the source."""
     source.seek(0)
     return source.read(8)[4:] in _FIRST_BOXES_OF_SEGMENTS
 

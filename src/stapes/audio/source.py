@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from stapes.errors import AudioError
 
-# A pipe is copied to a temporary file before it is read: the index of an MP4 may stand at its end, and what a
+# A pipe is copied to a temporary file before it is read: the index of an MP4 may be at its end, and what a
 # demuxer finds must not depend on how the file came. The cap keeps an endless pipe from filling the disk.
 MAX_PIPE_BYTES = 8 << 30
 _PIPE_MEMORY_BYTES = 8 << 20  # copies below this stay in memory
@@ -31,7 +31,7 @@ class ByteSource:
 
     def __init__(self, file: IO[bytes], label: str, *, suffix: str = "", owned: bool = True) -> None:
         self.label = label
-        # Demuxers look at the suffix, never at the rest: an address inside the name stays unseen.
+        # Demuxers read the suffix, never the rest: an address inside the name has no effect.
         self.name = "input" + suffix
         self._file = file
         self._owned = owned
@@ -219,7 +219,7 @@ def _copy_pipe(read: Callable[[int], bytes], label: str) -> IO[bytes]:
 
 def _cannot_copy(label: str, failure: OSError | TypeError) -> str:
     if isinstance(failure, TypeError):
-        return f"{label}: its read() does not give bytes ({failure}); open it in binary mode"
+        return f"{label}: its read() does not return bytes ({failure}); open it in binary mode"
     if failure.errno in _NO_ROOM:
         import tempfile  # noqa: PLC0415 (as above)
 

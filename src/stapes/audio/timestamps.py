@@ -15,7 +15,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND, HOP_LENGTH
 _JITTER_S: Final = 0.1
 #: a difference that is worth a warning, and another clock
 _NOTED_S: Final = 0.25
-#: further back than this, timestamps were begun anew (files glued together) and say nothing of what came before
+#: further back than this, timestamps started again (concatenated files) and do not refer to the sound before
 _LONGEST_OVERLAP_S: Final = 10.0
 #: No recording is late by more than a day; a forged timestamp must not make a day of silence a year of it.
 _LONGEST_GAP_S: Final = 86_400.0
@@ -29,7 +29,7 @@ class Timestamps:
 
     def __init__(self, start_s: float | None, *, guessed_s: float = 0.0) -> None:
         """start_s: the timestamp at which the container begins, that of all its streams; None: its first sound.
-        guessed_s: so much sound at the beginning may have timestamps that libav counts from 0 for want of better.
+        guessed_s: so much sound at the beginning may have timestamps that libav counts from 0, as it knows no better.
         """
         self._start_s = start_s
         self._guessed_s = guessed_s
@@ -37,7 +37,7 @@ class Timestamps:
         self._pieces = [(0.0, 0.0)]  # where each begins in samples, and by how much its timestamps are ahead
         self._doubtful: tuple[float, float] | None = None  # a piece that a second frame has to confirm
         self.end_s = 0.0  # timestamp at which the last frame ends
-        self.restarted_at_s: float | None = None  # where timestamps were begun anew, in samples
+        self.restarted_at_s: float | None = None  # where timestamps started again, in samples
 
     def note(self, timestamp_s: float | None, duration_s: float) -> None:
         """Take the timestamp of the next decoded frame, and its length."""
@@ -84,7 +84,7 @@ class Timestamps:
         return tuple((begin + moved, end + moved) for begin, end, moved in found if begin < end)
 
     def notes(self) -> Iterator[str]:
-        """Yield what is worth another clock: clauses that go on after "its"."""
+        """Yield clauses, to follow "its", on differences that need another clock."""
         (_, late_s), *later = self._pieces
         if late_s >= _NOTED_S:
             yield f"sound begins {late_s:.1f} s later than the file (its picture or another stream)"

@@ -95,7 +95,7 @@ class FileBytes:
 
 
 def let_go_of_file(array: Array) -> None:
-    """Give back the memory of a mapped file's pages; a later access reads them again. Other arrays stay as they are."""
+    """Release the memory of a mapped file's pages; a later access reads them again. Other arrays do not change."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

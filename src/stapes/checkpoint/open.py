@@ -118,7 +118,7 @@ def _open_file(path: Path, name: str) -> Checkpoint:
 
 
 def _is_part_of_folder(path: Path) -> bool:
-    """Tell whether a file of weights is what its folder is read from: model.safetensors, or a shard."""
+    """Return whether a file of weights is what its folder is read from: model.safetensors, or a shard."""
     index = path.parent / INDEX
     if path.name == WEIGHTS or not index.is_file():
         return path.name == WEIGHTS

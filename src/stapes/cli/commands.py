@@ -52,7 +52,7 @@ def run(words: Sequence[str], load_engine: LoadEngine, *, interrupted: bool = Fa
 
 
 def _ended_by(error: BaseException, emit: events.Emit) -> int:
-    """Say why a command ends early, and return the exit code."""
+    """Report why a command ends early, and return the exit code."""
     if isinstance(error, StoppedError):
         emit(events.CommandFailed("stopped; the same command goes on where it was", kind="stopped"))
     elif isinstance(error, KeyboardInterrupt):

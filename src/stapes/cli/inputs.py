@@ -77,7 +77,7 @@ def _recordings_of(word: str) -> list[str]:
 
 
 def _is_kept_from_us(word: str) -> bool:
-    """Tell whether a folder above may not be looked into."""
+    """Return whether a folder above may not be looked into."""
     try:
         os.lstat(word)
     except PermissionError:

@@ -51,7 +51,7 @@ def _verb(word: str) -> str:
 
 
 def _hint(verb: str, names: Sequence[str], where: Mapping[str, str]) -> str:
-    """Say what to write instead of words that `stapes models` does not know."""
+    """Return what to write instead of words that `stapes models` does not know."""
     from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
     what = "write stapes models, or stapes models pull NAME"

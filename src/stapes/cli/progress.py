@@ -9,7 +9,7 @@ from typing import Any
 
 
 def bar_is_welcome(*, text_goes_to_stdout: bool) -> bool:
-    """Tell whether a bar would be seen and spoil nothing.
+    """Return whether a bar would be seen and spoil nothing.
 
     Text that flows through a pipe may end on the same screen (`| grep`, `| tee`), where it would be written over the
     bar: then there is none.
@@ -18,12 +18,12 @@ def bar_is_welcome(*, text_goes_to_stdout: bool) -> bool:
 
 
 def bar_is_possible() -> bool:
-    """Tell whether a bar can be drawn and wiped."""
+    """Return whether a bar can be drawn and wiped."""
     return os.environ.get("TERM") not in ("dumb", "unknown") and is_terminal(sys.stderr)
 
 
 def is_terminal(stream: Any) -> bool:
-    """Tell whether a stream is a terminal."""
+    """Return whether a stream is a terminal."""
     try:
         return stream is not None and bool(stream.isatty())
     except ValueError:  # closed

@@ -224,5 +224,5 @@ class _Page:
 
 
 def _model_line(info: EngineInfo) -> str:
-    """Say what transcribed."""
+    """Return the line that names model, backend and precision."""
     return f"{info.model} ({info.format}), {info.precision} on {info.backend}, {info.device}; stapes {version()}"

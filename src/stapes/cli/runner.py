@@ -50,7 +50,7 @@ _FRAMES_PER_SECOND: Final = 100
 
 
 def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
-    """Say how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB."""
+    """Return how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB."""
     window_bytes = info.window_bytes + (options.search.most_rows + 1) * info.row_bytes
     fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
     most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE
@@ -120,7 +120,7 @@ class Batch:
             raise StoppedError if self._is_kept() else KeyboardInterrupt
 
     def _is_kept(self) -> bool:
-        """Tell whether the same command would go on where this one is."""
+        """Return whether the same command would go on where this one is."""
         return self.journal is not None and self.journal.keeps_something
 
     def _wait(self) -> Message | Stop:

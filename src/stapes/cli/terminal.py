@@ -69,7 +69,7 @@ def _renamed(message: str, source: str) -> str:
 
 
 def _dropped(recording: Recording, transcript: Transcript) -> list[str]:
-    """Say what guards kept out of a transcript."""
+    """Return lines on text that guards dropped."""
     dropped = [flag for flag in transcript.flags if flag.text]
     more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
     return [our_line(f"{recording.name}: {flag}{more} (--mode reference keeps it)") for flag in dropped[:1]]
@@ -82,7 +82,7 @@ def _written(outputs: tuple[str, ...]) -> list[str]:
 
 
 def _failure(source: str, error: BaseException) -> list[str]:
-    """Say why a recording failed, naming it if the error does not; a fault of ours with its traceback."""
+    """Return lines on a failed recording; an error of stapes itself has its traceback."""
     lines, text, name = [], _renamed(str(error), source), shown_name(source)
     if not isinstance(error, StapesError):
         lines = "".join(format_exception(error)).splitlines()

@@ -173,7 +173,7 @@ def _check_beginning(path: Path) -> None:
 
 
 def _is_damage(error: Exception, path: Path) -> bool:
-    """Tell whether what is in the file is at fault. A damaged header may say that the file is read-only."""
+    """Return whether what is in the file is at fault. A damaged header may say that the file is read-only."""
     if not isinstance(error, sqlite3.OperationalError):
         return True
     if "readonly" in str(error):
@@ -207,7 +207,7 @@ def _text(data: bytes) -> str:
 
 
 def _are_tables_there(connection: sqlite3.Connection) -> bool:
-    """Tell whether a file holds a journal, or nothing yet. Raises _ForeignError where it holds something else."""
+    """Return whether a file holds a journal, or nothing yet. Raises _ForeignError where it holds something else."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     shown = "SELECT name, CASE WHEN length(sql) < 1000 THEN sql END FROM sqlite_master LIMIT 10"
@@ -276,7 +276,7 @@ class Journal:
         return entry
 
     def holds(self, stem: str) -> bool:
-        """Tell whether a recording was begun under this name, by whatever key, and not finished."""
+        """Return whether a recording was begun under this name, by whatever key, and not finished."""
         return bool(self.ask("SELECT 1 FROM recordings WHERE stem=? AND formats IS NULL", _stored_name(stem)))
 
     @property

@@ -82,7 +82,7 @@ def option_fields() -> Iterable[tuple[str, Field[Any]]]:
 
 
 def default_of(name: str) -> Any:
-    """Give an option's default."""
+    """Return an option's default."""
     for _, item in option_fields():
         if item.name == name and item.default is not MISSING:
             return item.default

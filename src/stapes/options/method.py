@@ -44,7 +44,7 @@ class Clips:
             require(start <= end, f"clip_timestamps: the clip {start:g}-{end:g} s ends before it starts")
 
     def starting_after(self, duration_s: float) -> tuple[str, ...]:
-        """Give the clips that start at the end of a recording of this length, or later, in words: "70-80 s"."""
+        """Return the clips that start at the end of a recording of this length, or later, in words: "70-80 s"."""
         times = self.clip_timestamps
         ends = [*times[1::2], None] if len(times) % 2 else times[1::2]
         return tuple(

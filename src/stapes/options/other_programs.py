@@ -108,7 +108,7 @@ SHORT_FLAGS: Final[Mapping[str, str]] = {
 
 
 def advice(name: str, face: Face, options: Container[str]) -> str | None:
-    """Say what to give instead of an option that is not here, or is elsewhere; None where nothing is known of it.
+    """Return what to give instead of an option that is not here, or is elsewhere; None where nothing is known of it.
 
     name: in Python's spelling.   options: the names of a transcription's options.
     """

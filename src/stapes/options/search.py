@@ -89,7 +89,7 @@ class Search:
         return max(sampled, (self.beam_size or 1) if 0.0 in self.temperature else 1)
 
     def at(self, temperature: float) -> Strategy:
-        """Give the strategy for one try: beams only at temperature 0, samples only above it."""
+        """Return the strategy for one try: beams only at temperature 0, samples only above it."""
         if temperature > 0:
             return Sample(temperature=temperature, n_rows=self.best_of or 1, length_penalty=self.length_penalty)
         if self.beam_size is None:

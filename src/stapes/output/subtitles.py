@@ -159,7 +159,7 @@ def _is_seen(word: Word) -> bool:
 
 
 def _plain_cues(segments: Sequence[Segment], layout: Layout) -> Iterator[Cue]:
-    """Give the subtitles of the reference, with the words' times as they are."""
+    """Yield the subtitles of the reference, with the words' times as they are."""
     for words in _grouped(segments, layout):
         text = "".join(word.text for word in words)
         yield Cue(start_s=words[0].start_s, end_s=words[-1].end_s, text=text, words=tuple(words))

@@ -26,9 +26,9 @@ from stapes.recording.task import RecordingTask, window_cost
 from stapes.recording.time_map import clips_in_frames
 from stapes.results import Flag, Segment, Transcript, Window
 
-#: A chunk is as long as a window at most, and is not cut before this: 18 s.
+#: A chunk is at most as long as a window, and is not cut before this: 18 s.
 _SHORTEST_FRAMES = 1800
-#: A cut lies in the middle of the quietest stretch of this length: 0.2 s, a short pause between words.
+#: A cut is in the middle of the quietest stretch of this length: 0.2 s, a short pause between words.
 _PAUSE_FRAMES = 20
 #: chunks begun at once; the scheduler's bound on memory may hold fewer
 _MOST_AT_ONCE = 16
@@ -68,7 +68,7 @@ def chunk_bounds(read: Callable[[int, int], Samples], clips: Sequence[tuple[int,
 
 @dataclass(eq=False)
 class _Chunk:
-    """One chunk on its way."""
+    """A chunk in work."""
 
     task: RecordingTask
     end: int  # frame
@@ -76,7 +76,7 @@ class _Chunk:
 
 
 class ChunkedTask(BaseTask):
-    """Drives one recording's chunks, each a RecordingTask of its own."""
+    """Runs one recording's chunks, a RecordingTask for each."""
 
     def __init__(self, inputs: TaskInputs, options: TranscribeOptions, resume: Sequence[Answer] = ()) -> None:
         """Takes what `RecordingTask` takes."""
@@ -101,7 +101,7 @@ class ChunkedTask(BaseTask):
         start_s, end_s = (frame / FRAMES_PER_SECOND for frame in bounds)
         options = replace(self._options, clips=Clips(clip_timestamps=(start_s, end_s)))
         if self.language_guess is not None and not self._multilingual:
-            language = language_token(self.language_guess.language)  # a code of any form is understood so
+            language = language_token(self.language_guess.language)  # a language in any spelling becomes a code
             options = replace(options, speech=replace(options.speech, language=language))
         return _Chunk(RecordingTask(replace(self._inputs, recording=self._recording.shared()), options), bounds[1])
 
@@ -122,7 +122,7 @@ class ChunkedTask(BaseTask):
             self._chunks.append(self._made(bounds))
 
     def _collect(self) -> list[JobEvent]:
-        """Take the events before which nothing is missing, their segments numbered; drop chunks that are done."""
+        """Return the events without a gap before them, with numbered segments; drop chunks that are done."""
         found: list[JobEvent] = []
         while self._chunks:
             first = self._chunks[0]
@@ -150,12 +150,12 @@ class ChunkedTask(BaseTask):
         return replace(event, segments=numbered)
 
     def streams(self) -> list[RecordingTask]:
-        """Return every chunk that is on its way, the first of the recording first."""
+        """Return every chunk in work, in the order of the recording."""
         self._begin_more(_MOST_AT_ONCE)
         return [chunk.task for chunk in self._chunks if not chunk.task.done]
 
     def in_order(self, stream: WindowStream, events: Sequence[JobEvent]) -> list[JobEvent]:
-        """Keep a chunk's events until nothing before it is missing; return what is complete, its segments numbered."""
+        """Keep a chunk's events until all before them are complete; return complete ones, with numbered segments."""
         chunk = next(one for one in self._chunks if one.task is stream)
         chunk.events.extend(events)
         return self._collect()

@@ -15,7 +15,7 @@ class LanguageDetected:
 
     guess: LanguageGuess
     language: str | None = None  # code of the recording's language; None: not known yet, or there are several
-    resumed: bool = False  # known from an earlier run, not detected again
+    resumed: bool = False  # from an earlier run, not detected again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class WindowDone:
     resumed: bool = False  # known from an earlier run, not decoded again
 
     def moved(self, time_map: TimeMap) -> WindowDone:
-        """Return it in the time that a map leads to."""
+        """Return the event with its times mapped."""
         return replace(
             self,
             window=time_map.window(self.window),

@@ -3,18 +3,18 @@
     while (request := loop.next()) is not None:
         segments = loop.accept(answer(request))
 
-What follows what:
+The order of requests:
 
     DetectSpeech?   after a silent window, in the last one, without pauses    guards/order.py: before_window
-    DetectSpeech?, Detect*   the window's language, where each has its own    language/per_window.py: detect
+    DetectSpeech?, Detect*   the window's language, with `multilingual`       language/per_window.py: detect
     Decode
     DetectSpeech?   where its scores are doubtful                             guards/order.py: check_text
     Align?          where words are asked for, and there is text that is not taken for silence
-    DetectSpeech?   where the words' times give reason to                     guards/order.py: check_words
-    then the window is decoded again (without its pauses, or without its prompt), or it ends: its segments are given
+    DetectSpeech?   where the words' times are doubtful                       guards/order.py: check_words
+    then the window is decoded again (without its pauses, or without its prompt), or it ends: its segments are yielded
 
-Detect stands before all of it where the recording is in one language. Requests count frames in the loop's own time: the
-recording's, without pauses that were cut out (`Timeline`). Segments, windows and flags have the recording's.
+Detect comes first where the recording has one language. Requests count frames in the loop's own time: the
+recording's, without pauses that were cut out (`Timeline`). Segments, windows and flags have the recording's time.
 
 Source: openai/whisper transcribe.py at c0d2f62, transcribe(). Deviations, each where the reference would never end:
 a clip's end is clamped to the recording's (time_map.py: clips_in_frames), and a window that points nowhere moves the
@@ -43,12 +43,12 @@ from stapes.recording.words.timing import in_order, last_word_end, place_words
 from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
-#: above this temperature a window's text is too wild to be the next window's prompt
+#: above this temperature a window's text is too random to be the next window's prompt
 _WILD = 0.5
 
 
 class SeekLoop:
-    """Where a recording's transcription stands: the window to decode next, the text so far."""
+    """State of one recording's transcription: the window to decode next, the text so far."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SeekLoop:
         """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
 
         has_vad: whether `DetectSpeech` has an answer; guards that need one act only then.
-        spliced_at: where the recording was put together out of spans.
+        spliced_at: where the recording was joined from spans.
         """
         self._content_frames = content_frames
         self._window_frames = window_frames
@@ -88,8 +88,8 @@ class SeekLoop:
             only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
             has_vad=has_vad,
         )
-        self._last_word_end_s = 0.0  # as the reference has it: of the words as they were settled, before the guards
-        self._given_until_s = 0.0  # where what was given ends, words or segments: nothing later overlaps it
+        self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
+        self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them
         self._timeline = Timeline(content_frames, spliced_at)
         self._guards = Guards(options, tokenizer, self._timeline, has_vad=has_vad)
         self._asked: Request | None = None
@@ -102,7 +102,7 @@ class SeekLoop:
 
     @property
     def language_guess(self) -> LanguageGuess | None:
-        """What was detected; None if nothing was, or not yet."""
+        """The detected language; None if there is none, or not yet."""
         return self._spoken.guess
 
     @property
@@ -121,7 +121,7 @@ class SeekLoop:
         return self._timeline.frame(self._seek)
 
     def next(self) -> Request | None:
-        """Return what is needed next; the same until it is answered. None: the recording is done."""
+        """Return the next request; the same until it is answered. None: the recording is done."""
         if self._asked is None:
             step = next(self._steps, None)
             assert not isinstance(step, list)  # segments come of an answer
@@ -131,7 +131,7 @@ class SeekLoop:
     def accept(self, answer: Answer) -> list[Segment]:
         """Take the answer to the last request; return the segments of the window that ends with it.
 
-        Raises TypeError for an answer of another kind; the request stands then.
+        Raises TypeError for an answer of another kind; the request then stays open.
         """
         if self._asked is None or not isinstance(answer, ANSWERS[type(self._asked)]):
             raise TypeError(f"{type(answer).__name__} does not answer {self._asked!r}")
@@ -182,7 +182,7 @@ class SeekLoop:
                     yield from self._window(decoded)
 
     def _window(self, window: WindowSpan) -> Generator[Request | list[Segment], Any, None]:
-        """Decode one window: what is asked, in this order, and what comes of it."""
+        """Decode one window: yield its requests in order, and its segments."""
         asked = yield from self._request(window)
         result: WindowResult = yield asked
         found = self._cut(asked, result)
@@ -238,12 +238,12 @@ class SeekLoop:
         is_wild = result.temperature > _WILD
         if guarded.looped or is_wild or not self._options.context.condition_on_previous_text:
             self._reset = len(self._history)  # no window after a loop has the text that led to it as its prompt
-        if not guarded.looped:  # the loop guard has said where to go on
+        if not guarded.looped:  # the loop guard has set where to go on
             next_seek = self._guards.go_on(segments, window, next_seek)
         return self._move_on(asked, result, next_seek, segments=segments)
 
     def _keep(self, guarded: Guarded, window: WindowSpan) -> None:
-        """Note what the guards took out of a window of which nothing is left."""
+        """Note what the guards removed from a window without remaining text."""
         self._guards.keep(guarded, window)
         if guarded.looped:
             self._reset = len(self._history)
@@ -268,16 +268,16 @@ class SeekLoop:
         self._segments.extend(given)
         return given
 
-    # What is asked.
+    # Requests.
 
     def _request(self, window: WindowSpan) -> Asking[Detect | DetectSpeech, Decode]:
-        """Ask for a window's language, as far as that is to be asked; return the request for its text.
+        """Ask for a window's language where needed; return the request for its text.
 
         A change of language resets the prompt.
         """
         voices = self._guards.voices(window.seek, window.end)
         yield from self._spoken.detect(window, self._timeline.frames(window.seek, window.end), voices)
-        if self._spoken.changed:  # text in another language pulls the decoder back to it
+        if self._spoken.changed:  # text in another language makes the decoder continue in it
             self._reset = len(self._history)
         n_frames = self._spoken.size(window.seek, window.n_frames)
         end = window.seek + n_frames
@@ -301,7 +301,7 @@ class SeekLoop:
         )
 
     def _clip(self) -> tuple[int, int]:
-        """The first frame of the clip that is decoded, and the first after it, in the loop's own time."""
+        """The first frame of the clip that is decoded, and the first after it, in the loop's time."""
         start, end = self._clips[0]
         return start, end - (self._content_frames - self._timeline.n_frames)
 
@@ -316,7 +316,7 @@ class SeekLoop:
         self._given_until_s = 0.0 if goes_back else self._timeline.end(self._given_until_s)
         self._timeline.put_back()
 
-    # What comes of an answer.
+    # Answers.
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
         found = cut(result.tokens, asked.span, self._times)
@@ -327,7 +327,7 @@ class SeekLoop:
         return text_of((token for piece in pieces for token in piece.tokens), self._tokenizer.special.eot)
 
     def _with_words(self, window: WindowSpan, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
-        """Give a window's pieces their words, which may drop some of them, and change where the loop goes on."""
+        """Return a window's pieces with their words; words may drop pieces and change where the loop goes on."""
         options, last_word_end_s = self._options.words, self._last_word_end_s
         pieces = place_words(
             found.pieces,

@@ -10,11 +10,11 @@ from stapes.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Hotwords:
-    """Words as a prompt can hold them."""
+    """The hotwords that fit into a prompt."""
 
     tokens: tuple[int, ...] = ()
     n_words: int = 0
-    left_out: tuple[str, ...] = ()  # words for which there was no room
+    left_out: tuple[str, ...] = ()  # words that did not fit
 
     @classmethod
     def of(cls, text: str | None, tokenizer: Tokenizer, n_text_ctx: int) -> Hotwords:
@@ -32,7 +32,7 @@ class Hotwords:
 
 
 def _most_that_fit(words: Sequence[str], tokenizer: Tokenizer, room: int) -> int:
-    """Say how many of the first words have `room` tokens at most together."""
+    """Return how many of the first words have at most `room` tokens together."""
     used = 0
     for i, word in enumerate(words):
         used += len(tokenizer.encode(" " + word))  # a space begins a token: words do not merge
@@ -49,15 +49,15 @@ def prompt_limit(n_text_ctx: int) -> int:
 def prompt_of(
     history: Sequence[int], *, n_initial: int, reset: int, hotwords: Sequence[int], limit: int, carry: bool
 ) -> list[int]:
-    """Put a window's prompt together: the initial prompt, hotwords, then as much previous text as has room.
+    """Put a window's prompt together: the initial prompt, hotwords, then as much previous text as fits.
 
-    history: the initial prompt (n_initial ids) and all text behind it; text before position `reset` is forgotten.
+    history: the initial prompt (n_initial ids) and all text after it; text before position `reset` is forgotten.
     carry: whether the initial prompt stays.
     """
     initial, room = list(history[:n_initial]), limit - len(hotwords)
     if carry:
         rest = list(history[max(n_initial, reset) :])
-        if not hotwords:  # the reference's slice, to the letter: where no room is left, [-0:] takes everything
+        if not hotwords:  # the reference's slice, unchanged: where no room is left, [-0:] takes everything
             return initial + rest[-(limit - n_initial) :]
         return [*initial, *hotwords, *rest[len(rest) - max(0, min(len(rest), room - n_initial)) :]]
     first = max(reset, len(history) - room)

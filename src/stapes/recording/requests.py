@@ -1,7 +1,7 @@
-"""What a seek loop asks for, and what answers it. Frozen.
+"""The requests of a seek loop, and their answers. Frozen.
 
-Frames are of 10 ms and count in the loop's own time, without the pauses that were cut out; `frames` are the same ones
-in the recording's time. A request carries all that is needed to answer it.
+Frames are of 10 ms and count in the loop's time, without the pauses that were cut out; `frames` are the same ones
+in the recording's time. A request holds all that is needed to answer it.
 """
 
 from __future__ import annotations

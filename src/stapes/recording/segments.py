@@ -69,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """What a window's tokens say."""
+    """The pieces of a window's tokens."""
 
     pieces: tuple[Piece, ...]
     advance: int  # frames to move on, always > 0
@@ -98,19 +98,19 @@ def cut(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Cut:
         pieces.append(Piece(start_s=start_s, end_s=end_s, tokens=part))
         start = end
     advance = window.n_frames if closed else times.position(tokens[start - 1]) * times.frames_per_step
-    # Only tokens that break the timestamp rules point nowhere; the reference would decode this window for ever.
+    # Only tokens that break the timestamp rules point nowhere; the reference would decode this window without end.
     return Cut(pieces=tuple(pieces), advance=advance if advance > 0 else window.n_frames, closed=closed)
 
 
 def bounded(found: Cut, window: WindowSpan) -> Cut:
-    """Hold times to a window that ends early: the network may point after its end."""
+    """Clamp times to a window that ends early: the network may point after its end."""
     end_s = window.start_s + window.duration_s
     pieces = tuple(replace(one, end_s=min(one.end_s, end_s)) for one in found.pieces if one.start_s < end_s)
     return replace(found, pieces=pieces or found.pieces[:1], advance=min(found.advance, window.n_frames))
 
 
 def _whole(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Piece:
-    """Make one piece from the window's start to its last timestamp, or to its end where that says nothing."""
+    """Make one piece from the window's start to its last timestamp, or to its end without one."""
     found = [token for token in tokens if token >= times.begin]
     says_end = bool(found) and times.position(found[-1]) != 0
     duration_s = times.seconds(found[-1]) if says_end else window.duration_s

@@ -1,4 +1,4 @@
-"""One recording on its way through the model: its seek loop, and the window that is being decoded."""
+"""One recording's task: its seek loop, and the window that is being decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stapes.recording.words.alignment import WindowAligner, alignment_bytes
 from stapes.results import Alignment, LanguageGuess, Segment, Transcript, WindowResult
 
 _LOG = logging.getLogger("stapes")
-#: windows that VAD runs on before others have their turn; each takes 12 to 18 ms, as long as a step of many rows
+#: windows that VAD runs on before other jobs continue; each takes 12 to 18 ms, as long as a step of many rows
 _MOST_DETECTED = 2
 _QUESTIONS = {LanguageGuess: Detect, WindowResult: Decode, Alignment: Align}
 
@@ -55,7 +55,7 @@ class RecordingTask(WindowStream):
         self.first_events = tuple(event for answer in resume for event in self.resume(answer))
 
     def resume(self, answer: Answer) -> list[JobEvent]:
-        """Take an answer of an earlier run: the loop then stands where it stood."""
+        """Take an answer of an earlier run, so that the loop continues after it."""
         if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
         events = self._events_of(answer, resumed=True)
@@ -64,7 +64,7 @@ class RecordingTask(WindowStream):
         return events
 
     def _events_of(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
-        """Give an answer to the loop; return the events that come of it."""
+        """Send an answer to the loop; return the resulting events."""
         segments = self._loop.accept(answer)
         events: list[JobEvent] = []
         if isinstance(answer, LanguageGuess):
@@ -81,7 +81,7 @@ class RecordingTask(WindowStream):
         return isinstance(self._loop.next(), DetectSpeech)
 
     def detect_speech(self) -> list[JobEvent]:
-        """Run VAD on a window or two, where the loop asks for it; return the event of the window that this settles."""
+        """Run VAD on a window or two, where the loop asks for it; return the event of the window that this ends."""
         for _ in range(_MOST_DETECTED):
             request = self._loop.next()
             if not isinstance(request, DetectSpeech):
@@ -170,7 +170,7 @@ def window_cost(inputs: TaskInputs, options: TranscribeOptions) -> WindowCost:
 def _frames_of(request: Request | None) -> tuple[int, int] | None:
     """Return which window a request is about: its first frame, and how many it has.
 
-    The recording's opening is a window of its own, except for a recording that fills it.
+    The recording's opening is a separate window, except for a recording that fills it.
     """
     if isinstance(request, Detect) and request.n_frames is None:
         return 0, N_FRAMES

@@ -82,7 +82,7 @@ class ForkGate:
             self._entrance.release()
 
     def open(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
 

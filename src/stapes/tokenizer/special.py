@@ -89,7 +89,7 @@ class StatedIds:
     """What is known of special ids, and the sizes that they must fit.
 
     ids: by name, as the checkpoint states them, or in the layout of a published model.
-    languages: names of the tokens that are languages; None: those that their names and places tell.
+    languages: names of the tokens that are languages; None: found by their names and places.
     """
 
     ids: Mapping[str, int]
@@ -98,7 +98,7 @@ class StatedIds:
     n_ordinary: int
     n_vocab: int
     most_timestamps: int
-    unpublished: str  # why what is not stated is not known from a published model, for errors
+    unpublished: str  # why a published model does not supply what is not stated, for errors
     source: str  # the checkpoint, for errors
 
     def resolve(self) -> SpecialIds:
@@ -190,7 +190,7 @@ class StatedIds:
         return begin, self.most_timestamps if fits and not others else 0
 
     def _check_order(self, ids: Mapping[str, int], roles: Mapping[str, int], begin: int) -> None:
-        """Refuse an order in which ids do not tell text from other tokens."""
+        """Raise CheckpointError for an order of ids that does not separate text from other tokens."""
         if ids["<|endoftext|>"] >= begin:
             raise CheckpointError(
                 f"{self.source}: <|endoftext|> has id {ids['<|endoftext|>']}, above the first timestamp, {begin}; in "

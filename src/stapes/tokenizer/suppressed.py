@@ -1,4 +1,4 @@
-"""Which tokens are never to be chosen because of what they say: texts, a regular expression, numerals."""
+"""Tokens that are forbidden by their text: texts, a regular expression, numerals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stapes.tokenizer.tokenizer import Tokenizer
 
 #: signs beside digits and money that stand for words of a number
 _NUMBER_SIGNS = frozenset("%‰")
-#: An expression looks through a vocabulary in 0.3 s; one like (=|==)+a would try for years to take "====..." apart.
+#: An expression looks through a vocabulary in 0.3 s; one like (=|==)+a would take years on "====...".
 _LONGEST_SEARCH_S: Final = 10.0
 
 
@@ -48,7 +48,7 @@ def _tests(options: Rules) -> Iterator[tuple[str, str, Callable[[str], object]]]
 
 
 def _searching(pattern: str) -> Callable[[str], object]:
-    """Return a search for an expression, with a limit of time, which Python's own `re` lacks.
+    """Return a search for an expression, with a limit of time, which Python's `re` lacks.
     Raises OptionError for an expression that cannot be used, or has taken too long for all texts together.
     """
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 # Signs that are not spoken: brackets, speaker marks, music. Source: the set that
-# openai/whisper derives in tokenizer.py at c0d2f62 (non_speech_tokens); the ids are found anew in each vocabulary.
+# openai/whisper derives in tokenizer.py at c0d2f62 (non_speech_tokens); the ids are found in each vocabulary.
 _SIGNS = tuple('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
 _SIGN_GROUPS = (
     "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}",
@@ -36,7 +36,7 @@ class Tokenizer:
     def __init__(
         self, spec: ModelSpec, vocabulary: VocabularyData | None = None, source: str = "this checkpoint"
     ) -> None:
-        """Take the model's sizes and what its checkpoint says of the vocabulary; None: nothing.   source: for errors.
+        """Take the model's sizes and the vocabulary that its checkpoint states; None: none.   source: for errors.
         Raises CheckpointError where ids are missing or contradict each other.
         """
         stated = vocabulary or VocabularyData(tokens=())
@@ -56,8 +56,10 @@ class Tokenizer:
         return _encoding_of(self._ids)
 
     def _encode_short(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode short texts with an encoding of the tokens that are parts of them: the whole vocabulary's takes longer
-        to make than all else here, and merging looks up nothing else.
+        """Encode short texts with only the tokens that are parts of them.
+
+        To make an encoding of the whole vocabulary takes longer than all else here, and merging looks up no other
+        token.
         """
         whole = [text.encode() for text in texts]
         parts = {one[start:stop] for one in whole for stop in range(len(one) + 1) for start in range(stop)}
@@ -114,7 +116,7 @@ class Tokenizer:
 
     @property
     def has_timestamps(self) -> bool:
-        """Whether the model can tell times; without, each window is one segment."""
+        """Whether the model has timestamps; without, each window is one segment."""
         return self.special.n_timestamps > 0
 
     @property

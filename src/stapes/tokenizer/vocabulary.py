@@ -62,7 +62,7 @@ def ordinary_tokens(spec: ModelSpec, stated: VocabularyData, source: str) -> tup
 def stated_ids(spec: ModelSpec, stated: VocabularyData, tokens: tuple[bytes, ...], source: str) -> StatedIds:
     """Return what a checkpoint states of special tokens and, for sizes of a published model, its layout.
 
-    tokens: the ordinary ones. English-only models keep GPT-2's vocabulary; all others have their own.
+    tokens: the ordinary ones. English-only models keep GPT-2's vocabulary; others have another.
     A layout that contradicts a stated id is another model's, and nothing of it is taken.
     """
     english = tokens is not shipped_tokens("multilingual") and tokens == shipped_tokens("english")

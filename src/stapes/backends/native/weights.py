@@ -42,7 +42,7 @@ class Model(Protocol):
 
 
 def load_weights(model: Model, tensors: Mapping[str, Any], spec: ModelSpec) -> None:
-    """Give the model all its weights. tensors: by OpenAI's names (checkpoint/base.py)."""
+    """Load all weights into the model. tensors: by OpenAI's names (checkpoint/base.py)."""
     # The largest first: while it is packed, it is in memory twice.
     _linear(model, "decoder.embedding", [np.asarray(tensors["decoder.token_embedding.weight"])])
     for side, n_layers in (("encoder", spec.n_audio_layer), ("decoder", spec.n_text_layer)):

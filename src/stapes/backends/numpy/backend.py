@@ -50,7 +50,7 @@ class _Memory:
     values: FloatArray  # (layers, heads, n_audio_ctx, width)
 
     def part(self, within: tuple[int, int] | None) -> _Memory:
-        """Give a view of some positions; None: of all."""
+        """Return a view of some positions; None: of all."""
         chosen = slice(*within) if within else slice(None)
         return _Memory(self.keys[..., chosen], self.values[:, :, chosen])
 

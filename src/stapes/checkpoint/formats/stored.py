@@ -130,7 +130,7 @@ def _refuse_more_layers(spec: ModelSpec, stored: Mapping[str, StoredTensor], for
 
 
 def kind_of(stored: Mapping[str, StoredTensor]) -> str:
-    """Say how most of a file's numbers are stored."""
+    """Return how most of a file's numbers are stored."""
     counts: Counter[str] = Counter()
     for tensor in stored.values():
         if tensor.read is not None:

@@ -288,7 +288,7 @@ class _Machine:
 
 
 def _is_key(value: object) -> bool:
-    """Tell whether a value can be a dict's key; nested tuples only if they hold few values in all."""
+    """Return whether a value can be a dict's key; nested tuples only if they hold few values in all."""
     left, n_seen = [value], 0
     while left:
         item = left.pop()

@@ -17,7 +17,7 @@ def drop_loop(found: Cut, window: WindowSpan, prompt: Sequence[int], eot: int) -
     """Keep a looping phrase once, or not at all if it was said before the window already.
 
     prompt: the window's, timestamps among it.   eot: text has lower ids.
-    Where the loop ends the text, decoding goes on after the last whole piece: what was said instead is still there.
+    Where the loop ends the text, decoding goes on after the last whole piece: the sound after it has other speech.
     """
     text = text_of((token for piece in found.pieces for token in piece.tokens), eot)
     loop = find_loop(text, text_of(prompt, eot))

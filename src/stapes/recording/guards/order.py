@@ -1,16 +1,16 @@
 """Asks the guards of one recording, always in this order:
 
 Before a window is decoded (`before_window`; VAD runs after a silent window, in a last one, and without pauses):
- 1. pause            cuts out long pauses that came into the window when others were cut out; the window is chosen anew
+ 1. pause            cuts out long pauses that came into the window when others were cut out; the window is chosen again
  2. tail, silence    skip a window without speech, at the clip's end or after a silent window
- 3. pause            ends a window that would break off in speech in the last pause that was cut out of it
-In each try, a loop is a reason to try hotter (decoding/window.py). With the text (`check_text`, and `check_words` once
-its words have times; speech is looked for where there is doubt):
+ 3. pause            ends a window that would end inside speech in the last pause that was cut out of it
+In each try, a loop is a reason for the next temperature (decoding/window.py).
+With the text (`check_text`, and `check_words` once its words have times; the VAD runs where there is doubt):
  4. loop             keeps a looping phrase once
  5. silence          drops text where there is no speech, or less than the text takes to say
 Then (`must_decode_again`):
- 6. pause            has doubtful text around long pauses decoded again without them
- 7. speech           has one without its pauses that is taken for silence in spite of speech decoded without its prompt
+ 6. pause            decodes doubtful text around long pauses again without them
+ 7. speech           decodes a window without pauses again, without prompt, if its speech is taken for silence
 With its segments (`check_pieces`, `place_words`, `before_overlong_word`, `go_on`):
  8. silence          drops pieces whose words are all in a pause; other words move to speech (words/snap_to_speech.py)
  9. speech           drops segments from an overlong word on, and goes back to speech after the last word
@@ -38,7 +38,7 @@ from stapes.tokenizer import Tokenizer
 
 
 class Guards:
-    """The guards that are switched on for one recording."""
+    """The active guards of one recording."""
 
     def __init__(self, options: TranscribeOptions, tokenizer: Tokenizer, timeline: Timeline, *, has_vad: bool) -> None:
         """has_vad: whether `DetectSpeech` has an answer; guards that need one act only then."""
@@ -47,13 +47,13 @@ class Guards:
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """What the guards did so far, in the recording's time."""
+        """The actions of the guards so far, in the recording's time."""
         return tuple(self._state.flags)
 
     def before_window(
         self, window: WindowSpan, *, is_rest: bool, is_first: bool
     ) -> Asking[DetectSpeech, WindowSpan | Skip | ChooseAnew]:
-        """Decide what to do with a window: decode as much of it as is returned, or something else."""
+        """Return how much of a window to decode, or another action."""
         state = self._state
         may_skip = silence.may_skip(state, is_rest=is_rest, is_first=is_first)
         if state.has_vad and (state.without_pauses or may_skip):
@@ -71,7 +71,7 @@ class Guards:
         return pause.voices(self._state, first, end)
 
     def check_text(self, asked: Decode, result: WindowResult, found: Cut) -> Asking[DetectSpeech, Guarded]:
-        """Take out text that loops, or that was not spoken."""
+        """Remove text that loops, or that was not spoken."""
         state, on = self._state, self._state.on
         may_ask = state.has_vad and state.speech is None and (on.silence_guard or on.speech_guard or on.pause_guard)
         if may_ask and is_doubtful(result, found, asked.span, state.eot):
@@ -81,7 +81,7 @@ class Guards:
     def check_words(
         self, asked: Decode, result: WindowResult, found: Cut, guarded: Guarded
     ) -> Asking[DetectSpeech, Guarded]:
-        """Do so again, where the times of the words are a reason to look for speech, in all of it or in its opening."""
+        """Check again if word times are a reason to run the VAD, on the whole window or on its opening."""
         state, timings = self._state, result.timings or ()
         if state.on.silence_guard and state.has_vad and state.speech is None:
             if has_hole(timings, asked.span.duration_s):
@@ -95,14 +95,14 @@ class Guards:
         state = self._state
         guarded = drop_loop(found, asked.span, asked.prompt, state.eot) if state.on.loop_guard else Guarded(found)
         guarded = silence.drop_text(guarded, state, asked.span)
-        if guarded.looped and state.had_loop:  # the same again: whatever is said there, this model does not decode it
+        if guarded.looped and state.had_loop:  # the same text again: this model does not decode the speech there
             guarded = replace(guarded, found=replace(guarded.found, advance=asked.n_frames))
         return guarded
 
     def must_decode_again(
         self, asked: Decode, result: WindowResult, found: Cut, clip: Interval, *, has_prompt: bool
     ) -> Again | None:
-        """Decide how a window is decoded again; None: it stays.
+        """Return how a window is decoded again; None: it stays.
 
         found: before text was taken out.   clip: what of the recording is decoded.   has_prompt: of previous text.
         """
@@ -129,7 +129,7 @@ class Guards:
         return silence.drop_pieces_in_pauses(pieces, self._state, window)
 
     def place_words(self, segments: list[Segment], window: WindowSpan) -> list[Segment]:
-        """Move words out of pauses, if speech was looked for; put what reaches over a seam on one side, in any case."""
+        """Move words out of pauses, if the VAD ran; in any case put words that span a seam on one side."""
         state = self._state
         found, seams = state.speech if state.on.silence_guard else None, state.timeline.seams(window.seek, window.end)
         return snap(segments, window, speech=found, opening=state.opening, seams=seams)

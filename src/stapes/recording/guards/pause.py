@@ -1,6 +1,6 @@
 """Pause guard: doubtful text around a long pause is decoded again without the pause.
 
-Whisper reads speech around a long pause worse than speech without one: it leaves some out, or fills the pause.
+Whisper makes more errors around a long pause than without one: it leaves speech out, or fills the pause with text.
 Sees speech in a window and the scores of its text. May cut pauses out of the timeline, after which the window is
 another one, and end a window early, in a pause.
 """
@@ -21,7 +21,7 @@ from stapes.vad.spans import SpeechMap
 #: frames of it that are kept on either side: sentences have pauses.
 #: At a window's end too: there may be speech right after it
 _KEPT = 80
-#: scores of text that is likely to be wrong, where there is reason to doubt it at all
+#: scores of doubtful text that is likely to be wrong
 _AVG_LOGPROB, _COMPRESSION = -0.6, 2.2
 #: frames that a window has at least that ends in a pause; speech reaches its end as far as so many frames before it
 _LEAST_WINDOW, _TO_THE_END = 1000, 5
@@ -30,7 +30,7 @@ _DOUBTFUL = "the text around this pause was doubtful"
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A long pause, and what of it is cut out, in frames: half-open."""
+    """A long pause, and the part that is cut out, in frames: half-open."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Again:
 def long_pauses(speech: SpeechMap, first: int, end: int, seams: Sequence[int] = ()) -> tuple[Pause, ...]:
     """Find the long pauses of a window of frames first..end, in order; none where there is no speech at all.
 
-    seams: frames before which something was cut out already: what is kept of a pause before one stays.
+    seams: frames before which something was cut out already: the kept part of a pause before a seam stays.
     """
     if not speech.within(first, end):
         return ()
@@ -73,7 +73,7 @@ def spoil(pauses: Sequence[Pause], result: WindowResult, clip: Interval) -> bool
 def pauses_to_cut(
     state: GuardState, result: WindowResult, found: Cut, window: WindowSpan, clip: Interval
 ) -> tuple[Pause, ...]:
-    """Return the long pauses without which a window is to be decoded again; none: it stays as it is."""
+    """Return the long pauses to cut out before a window is decoded again; none: it stays as it is."""
     if not state.on.pause_guard or state.speech is None or state.without_pauses:
         return ()
     if not is_doubtful(result, found, window, state.eot):
@@ -83,7 +83,7 @@ def pauses_to_cut(
 
 
 def more_pauses(state: GuardState, window: WindowSpan) -> tuple[Pause, ...]:
-    """Return the long pauses that came into a window when others were cut out of it."""
+    """Return the long pauses that moved into a window when others were cut out of it."""
     return _pauses_of(state, window) if state.without_pauses else ()
 
 
@@ -105,8 +105,10 @@ def cut_out(state: GuardState, pauses: Sequence[Pause]) -> None:
 
 
 def frames_to_decode(state: GuardState, window: WindowSpan, *, is_rest: bool) -> int:
-    """Return how many frames of a window to decode: one that would break off in speech ends in the last of the pauses
-    that were cut out of it, so that the next window has the whole sentence.
+    """Return how many frames of a window to decode.
+
+    A window that would end inside speech ends in the last pause that was cut out of it, so that the next window has the
+    whole sentence.
     """
     speech = state.speech if state.without_pauses and not is_rest else None
     if speech is None or not speech.within(window.end - _TO_THE_END, window.end):

@@ -1,6 +1,6 @@
-"""What the guards share: when a window's text is doubtful, and what they take out of it. Pure.
+"""Rules that the guards share: when a window's text is doubtful, and what they remove from it. Pure.
 
-docs/guards.md has the measurements behind the numbers.
+docs/guards.md has the measurements of these numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONG_PAUSE = 300
 FREE_CHARACTERS = 12
 #: frames of speech worth going back for, and from a window's start
 WORTH_GOING_BACK = 100
-#: scores that speech hardly ever has: there it costs little to look for speech
+#: scores that speech rarely has: the VAD runs on few windows of speech
 _NO_SPEECH, _AVG_LOGPROB, _COMPRESSION = 0.3, -0.7, 2.4
 #: text tokens a second; speech without long pauses has three and more
 _SPARSE = 1.5
@@ -39,7 +39,7 @@ class ChooseAnew:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Text that a guard takes out."""
+    """Text that a guard removes."""
 
     guard: str
     start_s: float
@@ -50,7 +50,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """What is left of a window's cut. Without pieces: as if the window were silence."""
+    """A window's remaining pieces. Without pieces, the window counts as silence."""
 
     found: Cut
     dropped: tuple[Dropped, ...] = ()
@@ -62,9 +62,7 @@ class Guarded:
 
 
 def is_doubtful(result: WindowResult, found: Cut, window: WindowSpan, eot: int) -> bool:
-    """Whether a window's scores or times are a reason to look for speech: few windows of speech are. eot: text has
-    lower ids.
-    """
+    """Whether a window's scores or times are a reason to run the VAD; rarely so for speech. eot: text has lower ids."""
     return (
         result.no_speech_prob > _NO_SPEECH
         or result.avg_logprob < _AVG_LOGPROB

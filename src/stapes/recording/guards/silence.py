@@ -1,7 +1,7 @@
 """Silence and tail guards: text is dropped, or not decoded at all, where the VAD finds no speech.
 
-See speech in a window, before and after it is decoded. May skip a window before it is decoded (silence: when the last
-one was silent; tail: when less than a window is left), drop all text of a window, and drop pieces of it by their words.
+They see the speech in a window, before and after it is decoded. They may skip a window before it is decoded (silence:
+when the last one was silent; tail: when less than a window is left), drop all its text, or drop pieces by their words.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def skip(state: GuardState, window: WindowSpan, *, is_rest: bool) -> None:
 def drop_text(guarded: Guarded, state: GuardState, window: WindowSpan) -> Guarded:
     """Drop a window's text if there is no speech in it, or less than the text takes to say.
 
-    Where there is speech, no piece is dropped by its own times: after a long silence, Whisper's are in the silence.
+    With speech, no piece is dropped by its own times: after a long silence, Whisper's times are in the silence.
     """
     if not state.on.silence_guard or state.speech is None:
         return guarded
@@ -62,7 +62,7 @@ def drop_text(guarded: Guarded, state: GuardState, window: WindowSpan) -> Guarde
 
 
 def drop_pieces_in_pauses(pieces: Sequence[Piece], state: GuardState, window: WindowSpan) -> tuple[Piece, ...]:
-    """Drop pieces all of whose words are in one pause, if speech was looked for."""
+    """Drop pieces all of whose words are in one pause, if the VAD ran."""
     if not state.on.silence_guard or state.speech is None:
         return tuple(pieces)
     kept = []

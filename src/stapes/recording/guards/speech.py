@@ -17,7 +17,7 @@ from stapes.vad.spans import RUN_UP, SpeechMap
 
 #: frames after the last word from which on speech counts as left out
 _AFTER_TEXT = 50
-#: characters a second that quick speakers say
+#: characters a second of fast speech
 _QUICK_CHARACTERS = 25
 #: frames of speech that one word takes at most, or so many for each character, and for each digit beside
 _LONGEST_WORD, _CHARACTER, _DIGIT = 200, 15, 50
@@ -59,7 +59,7 @@ def before_overlong_word(
 
 
 def overlong_word(segments: Sequence[Segment], speech: SpeechMap) -> tuple[int, Word, float] | None:
-    """Find a word that holds more speech than a word takes: others were said in it, and left out.
+    """Find a word that holds more speech than a word takes: the text leaves out other words there.
 
     Returns its segment's number, the word, and how many seconds of speech it holds.
     """
@@ -86,7 +86,7 @@ def go_on(state: GuardState, segments: Sequence[Segment], window: WindowSpan, ne
 def _begin_of_left_out_speech(
     speech: SpeechMap, segments: Sequence[Segment], window: WindowSpan, next_seek: int
 ) -> int:
-    """Where times hold too little speech for their text they are not believed: `next_seek` then."""
+    """`next_seek` where the times hold too little speech for their text: they are unreliable."""
     text = [one for one in segments if one.text]
     after = window.seek
     if text:

@@ -29,7 +29,7 @@ class GuardState:
         self.opening: SpeechMap | None = None  # in its beginning alone
         self.without_pauses = False  # whether the window is decoded without its long pauses
         self.was_silent = False  # whether no speech was found in the last window
-        self.had_loop = False  # a loop was dropped in the last window, and nothing was passed over for it
+        self.had_loop = False  # a loop was dropped in the last window, and no sound was skipped for it
 
     @property
     def is_silent(self) -> bool:
@@ -37,7 +37,7 @@ class GuardState:
         return self.speech is not None and not self.speech.spans
 
     def question(self, seek: int, n_frames: int) -> DetectSpeech:
-        """Ask where speech is."""
+        """Return the request for speech in the window, if it is not known."""
         return DetectSpeech(seek, n_frames, self.timeline.frames(seek, seek + n_frames))
 
     def flag(self, guard: str, start_s: float, end_s: float, reason: str, text: str = "") -> Flag:

@@ -1,8 +1,8 @@
-"""Which language each window is decoded in, and what has to be asked to know that. Pure: no model, no audio.
+"""The language of each window, and the questions that find it. Pure: no model, no audio.
 
-Where one language is spoken, it is asked for once, at the recording's beginning. Where several are, each window is
-asked anew: what is said between two pauses is asked for itself, over the same encoding, and where the language
-changes at a pause the window ends there. docs/languages.md has the measurements behind the numbers.
+With one language, there is one question at the recording's beginning. With several, there are questions for each
+window: one for each piece of speech between two pauses, over the same encoding. Where the language changes at a pause,
+the window ends there. docs/languages.md has the measurements of these numbers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from stapes.recording.segments import WindowSpan
 from stapes.results import LanguageGuess, Segment
 from stapes.vad.spans import SpeechMap
 
-#: what is said is asked in one piece with its neighbour if it is shorter: 1 s
+#: a piece that is shorter than this joins its neighbour: 1 s
 _SHORTEST = 100
-#: so much of the pauses around it is asked with a piece, 1 s: without any, one in ten more is misheard
+#: part of the pauses around a piece that belongs to its question, 1 s: without it, one in ten more is wrong
 _PAUSE = 100
 #: a piece counts by its length up to this: 4 s; longer ones are no surer
 _FULL_WEIGHT = 400
-#: no piece says more against a language than this: the network is sometimes very sure, and wrong
+#: a piece counts no more than this against a language: the network is sometimes very sure, and wrong
 _LEAST_SHARE = 0.01
 #: what a change of language costs inside a window, and at its beginning, in log-probability; the first is for no pause
 #: at all, half of it for one of a second
@@ -37,17 +37,17 @@ _SURE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one language is spoken in, from the window's beginning on."""
+    """The part of a window in one language, from the window's beginning on."""
 
     language: str
     share: float  # mean probability of the language
     start: int  # the window's first frame
-    speech_end: int  # frame behind its last word
-    end: int  # frame in the pause behind that, or the window's end
+    speech_end: int  # frame after its last word
+    end: int  # frame in the pause after that, or the window's end
 
 
 class LanguagePerWindow:
-    """Which language the windows of a recording are spoken in."""
+    """State of one recording: the languages of its windows."""
 
     def __init__(self, speech: Speech, *, content_frames: int, only: str | None = None, has_vad: bool = False) -> None:
         """Take the options.
@@ -58,7 +58,7 @@ class LanguagePerWindow:
         self._speech = speech
         self._content_frames = content_frames
         self._has_vad = has_vad
-        self.each = speech.multilingual and only is None  # whether each window has a language of its own
+        self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
         self.guess: LanguageGuess | None = None  # of the whole recording
         self._before: str | None = None  # of the last window with text
@@ -68,7 +68,7 @@ class LanguagePerWindow:
 
     @property
     def of_segments(self) -> str | None:
-        """What a segment of the window says of its language; None where all are in one."""
+        """The language to record in the window's segments; None where the recording has one."""
         return self.language if self.each else None
 
     @property
@@ -77,7 +77,7 @@ class LanguagePerWindow:
         return self.each and self._before not in (None, self.language)
 
     def detect_once(self) -> Asking[Detect, None]:
-        """Ask for the language of the recording's beginning, 30 s after 30 s, where all of it is in one."""
+        """Ask for the language of the recording's beginning, 30 s after 30 s, where the recording has one language."""
         threshold, most = self._speech.language_detection_threshold, self._speech.language_detection_segments
         guesses: list[LanguageGuess] = []
         while self.guess is None:
@@ -95,7 +95,7 @@ class LanguagePerWindow:
     def detect(
         self, window: WindowSpan, frames: tuple[Interval, ...], voices: tuple[Interval, ...]
     ) -> Asking[Detect | DetectSpeech, None]:
-        """Ask for the language of a window, piece by piece, where each window has its own.
+        """Ask for the language of a window, piece by piece, where each window has one.
 
         frames: the window's in the recording's time.   voices: for quiet-speech gain, where no pieces are known.
         """
@@ -132,7 +132,7 @@ class LanguagePerWindow:
         self._run = run if run.end < window.end else None
 
     def start(self, seek: int) -> int:
-        """Return where to go on: after a language that has ended, if what is left of it is a pause."""
+        """Return where to go on: after a language that has ended, if only a pause is left of it."""
         run = self._run_at(seek)
         return seek if run is None or seek < run.speech_end else run.end
 
@@ -146,7 +146,7 @@ class LanguagePerWindow:
         return SpeechMap(self._pieces).counted_from(first, end)
 
     def forget_from(self, frame: int) -> None:
-        """Forget what is known of frames from there on: others are in their place now."""
+        """Forget all results from a frame on, after the timeline has changed there."""
         self._run = None
         self._known = [one for one in self._known if one[0][1] <= frame]
 
@@ -156,13 +156,13 @@ class LanguagePerWindow:
         return run if run is not None and run.start <= seek < run.end else None
 
     def end_window(self, *, with_text: bool) -> None:
-        """Note that the window was decoded; one without text says nothing of what is spoken."""
+        """Note that the window was decoded; one without text does not change the language."""
         if with_text:
             self._before = self.language
 
 
 def pieces_of(spans: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Make pieces of stretches of speech, each long enough to be asked for itself: the nearest ones join."""
+    """Join speech spans with their nearest neighbours, until each piece is long enough for a question."""
     pieces = list(spans)
     while len(pieces) > 1:
         short = min(range(len(pieces)), key=lambda i: _length(pieces[i]))
@@ -175,7 +175,7 @@ def pieces_of(spans: Sequence[Interval]) -> tuple[Interval, ...]:
 
 
 def together(piece: Interval, guess: LanguageGuess, known: Sequence[tuple[Interval, LanguageGuess]]) -> LanguageGuess:
-    """Give the mean of a piece's own guess and of those of earlier windows over the same sound, by how much of it."""
+    """Return the mean of a piece's own guess and of those of earlier windows over the same sound, by how much of it."""
     votes = [(_weight(_length(piece)), guess)]
     for other, its in known:
         shared = min(piece[1], other[1]) - max(piece[0], other[0])
@@ -193,7 +193,7 @@ def _weight(n_frames: int) -> float:
 
 
 def with_pauses(pieces: Sequence[Interval], i: int, start: int, end: int) -> Interval:
-    """Give the frames of a piece and of the pauses around it, as far as they are short; start, end: the window's."""
+    """Return the frames of a piece and of the pauses around it, as far as they are short; start, end: the window's."""
     before = pieces[i - 1][1] if i else start
     after = pieces[i + 1][0] if i + 1 < len(pieces) else end
     return max(before, pieces[i][0] - _PAUSE), min(after, pieces[i][1] + _PAUSE)
@@ -204,7 +204,7 @@ def first_run(
 ) -> Run:
     """Find the language that a window begins in, and where it ends.
 
-    before: the language of what was said before.   window: its first frame, and the first behind it.
+    before: the language of what was said before.   window: its first frame, and the first after it.
     """
     languages = most_likely(pieces, guesses, before)
     n = next((i for i, one in enumerate(languages) if one != languages[0]), len(pieces))
@@ -218,7 +218,7 @@ def first_run(
 
 
 def most_likely(pieces: Sequence[Interval], guesses: Sequence[LanguageGuess], before: str | None) -> list[str]:
-    """Give each piece's language so that all together are most likely, a change having its price (Viterbi)."""
+    """Return each piece's language so that the sequence is most likely; a change has a cost (Viterbi)."""
     codes = list(guesses[0].probabilities)
     costs = {code: _CHANGE_BEFORE if before not in (None, code) else 0.0 for code in codes}
     came_from: list[dict[str, str]] = []
@@ -238,7 +238,7 @@ def most_likely(pieces: Sequence[Interval], guesses: Sequence[LanguageGuess], be
 
 
 def most_spoken(segments: Sequence[Segment]) -> str | None:
-    """Give the language in which most seconds are spoken; of equals the one that comes first. None: no text."""
+    """Return the language in which most seconds are spoken; of equals the one that comes first. None: no text."""
     seconds: dict[str, float] = {}
     for one in segments:
         if one.language is not None and one.text:

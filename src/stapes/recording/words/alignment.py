@@ -1,4 +1,4 @@
-"""Where a window's text lies in its sound: one pass over text that is known already, all tokens at once.
+"""Alignment of a window's text with its sound: a forced pass, all tokens at once.
 
 Source: openai/whisper timing.py at c0d2f62 (find_alignment).
 """
@@ -22,14 +22,14 @@ _MOST_AROUND = 5
 
 
 def alignment_bytes(spec: ModelSpec, heads: Heads, n_tokens: int) -> int:
-    """What the answers of one alignment take at most, of so many tokens of text."""
+    """Return the most bytes that an alignment of so many tokens of text takes."""
     n_read = min(n_tokens + _MOST_AROUND, spec.n_text_ctx)
     return answer_bytes(spec, n_read, len(heads) * n_read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentSetting:
-    """What is the same for every window of a job."""
+    """What all windows of a job share."""
 
     tokenizer: Tokenizer
     heads: Heads  # whose attention follows the sound
@@ -43,7 +43,7 @@ class AlignmentSetting:
     def make(
         cls, spec: ModelSpec, tokenizer: Tokenizer, heads: Heads, language: str | None, task: Task, window_frames: int
     ) -> AlignmentSetting:
-        """Put together what model and options say."""
+        """Make the setting from model and options."""
         start = (*tokenizer.start_sequence(language, task), *tokenizer.without_timestamps)
         frames_per_column = window_frames // spec.n_audio_ctx
         return cls(

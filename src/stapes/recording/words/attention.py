@@ -1,4 +1,4 @@
-"""The attention that a window's word times were read from, computed anew for that window alone."""
+"""The attention that a window's word times were read from, computed again for that window alone."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from stapes.recording.segments import Cut, Piece, WindowSpan, frame
 from stapes.recording.words.timing import last_word_end
 from stapes.results import Word
 
-#: words that are one of these say nothing of whether text was invented
+#: words that do not count in whether text was invented
 _MARKS = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 #: so many of a segment's first words are looked at
 _WORDS_LOOKED_AT = 8
@@ -21,7 +21,7 @@ _WORDS_LOOKED_AT = 8
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is kept of a window, and where the loop goes on. None: nothing counts, as if it had not been decoded."""
+    """The kept pieces of a window, and where the loop goes on. None: the window counts as not decoded."""
 
     pieces: tuple[Piece, ...] | None
     next_seek: int
@@ -40,7 +40,7 @@ def settle(
 
     found: its pieces with their words.   threshold_s: None drops nothing.   window_frames: of a full window (3000).
     content_frames: of the recording.   last_speech_s: where speech ended before the window.
-    The loop always moves on by a frame or more (in the reference, rounding may leave it where it is, for ever).
+    The loop always moves on by a frame or more (in the reference, rounding may stop it, without end).
     """
     full_end_s = (window.seek + window_frames) / FRAMES_PER_SECOND
     pieces, next_seek = found.pieces, window.seek + found.advance

@@ -1,4 +1,4 @@
-"""Words of one window: where attention puts them, and what the reference's rules make of that. Pure.
+"""Words of one window: their times from attention, and the reference's rules for these times. Pure.
 
 Source: openai/whisper timing.py at c0d2f62 (find_alignment, merge_punctuations, add_word_timestamps).
 """
@@ -21,7 +21,7 @@ from stapes.tokenizer.split import split_words
 _SENTENCE_ENDS = ".。!！?？"
 #: seconds: a word is never taken to last longer than twice this, and a usual word lasts no longer
 _LONGEST_MEDIAN_S = 0.7
-#: seconds by which attention may run ahead of a segment's own start, or behind its end, before those are believed
+#: seconds by which words may begin before a segment's start, or end after its end; beyond, the segment's times count
 _TRUSTED_S = 0.5
 
 
@@ -33,7 +33,7 @@ def time_words(
     probabilities: Sequence[float],
     columns_per_second: float,
 ) -> tuple[WordTiming, ...]:
-    """Put a window's tokens together to words with their times.
+    """Return a window's words with their times.
 
     language: None for a model that knows English only.   tokens: ids of text.
     columns: (tokens + 1,) where speech comes to each token, and to the end.   probabilities: of the tokens.
@@ -53,7 +53,7 @@ def time_words(
 
 @dataclass(slots=True)
 class _Word:
-    """A word on its way through the rules."""
+    """A word while the rules change it."""
 
     text: str
     n_tokens: int
@@ -68,7 +68,7 @@ class _Word:
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How long a word of the window usually lasts, and how long at most."""
+    """The usual and the longest duration of a word of the window."""
 
     median_s: float
 
@@ -91,7 +91,7 @@ def place_words(
     last_speech_s: float,
     eot: int,
 ) -> tuple[Piece, ...]:
-    """Give each piece of a window its words, and each piece the times that its words suggest.
+    """Return the pieces of a window with their words, and with the times that these suggest.
 
     offset_s: where the window begins.   last_speech_s: where speech ended before the window.   eot: text has lower ids.
     """
@@ -111,7 +111,7 @@ def place_words(
 
 
 def _shorten_at_sentence_ends(words: Sequence[_Word], pace: _Pace) -> None:
-    """A pause between sentences is neither the mark's nor the next word's."""
+    """Cut a pause between sentences off the punctuation and the next word."""
     if not pace.median_s:
         return
     for before, word in itertools.pairwise(words):
@@ -123,7 +123,7 @@ def _shorten_at_sentence_ends(words: Sequence[_Word], pace: _Pace) -> None:
 
 
 def merge_punctuation(words: Sequence[_Word], prepended: str, appended: str) -> None:
-    """Let marks join the word after them (`prepended`) or before them; what has joined another is left empty."""
+    """Join punctuation with the word after it (`prepended`) or before it; joined punctuation is left empty."""
     following = len(words) - 1
     for i in range(len(words) - 2, -1, -1):
         text = words[i].text
@@ -176,7 +176,7 @@ def _settle(piece: Piece, words: list[_Word], pace: _Pace, last_speech_s: float)
 
 
 def _shorten_after_pause(words: Sequence[_Word], pace: _Pace, last_speech_s: float) -> None:
-    """The first and second word after a pause last no longer than the longest."""
+    """Limit the first and second word after a pause to the longest duration."""
     first, longest_s = words[0], pace.longest_s
     second = words[1] if len(words) > 1 else None
     if not first.end_s - last_speech_s > pace.median_s * 4:
@@ -189,7 +189,7 @@ def _shorten_after_pause(words: Sequence[_Word], pace: _Pace, last_speech_s: flo
 
 
 def last_word_end(pieces: Sequence[Piece]) -> float | None:
-    """When the last word ends; without words, when the last piece does; None without pieces."""
+    """Return when the last word ends; without words, when the last piece does; None without pieces."""
     for piece in reversed(pieces):
         if piece.words:
             return piece.words[-1].end_s
