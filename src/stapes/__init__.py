@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
     from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-    from stapes.results import Flag, LanguageGuess, Segment, Transcript, Try, Window, WindowResult, Word
+    from stapes.results import Flag, LanguageGuess, Segment, TokenLogprob, Transcript, Try, Window, WindowResult, Word
 
 __version__ = "0.1.0"
 
@@ -71,6 +71,7 @@ __all__ = [
     "StapesError",
     "StapesWarning",
     "Thresholds",
+    "TokenLogprob",
     "TranscribeOptions",
     "Transcript",
     "Try",
@@ -93,7 +94,7 @@ _HOMES: Final = {
     "engine.load": "load",
     "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
     "recording.events": "JobEvent LanguageDetected WindowDone",
-    "results": "Flag LanguageGuess Segment Transcript Try Window WindowResult Word",
+    "results": "Flag LanguageGuess Segment TokenLogprob Transcript Try Window WindowResult Word",
     "engine.scheduled_job": "JobState Progress",
     "engine.find_speech": "SpeechSpan find_speech",
 }

@@ -64,6 +64,21 @@ class Word(_Result):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob(_Result):
+    """One token of text with its log-probability."""
+
+    _others: ClassVar[Mapping[str, str]] = {"token": "id", **_AS_DICT}
+
+    id: int
+    logprob: float  # natural logarithm, under the decoding rules; not divided by a temperature
+    bytes: bytes  # UTF-8; a token may hold part of a character
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"id": self.id, "logprob": self.logprob, "bytes": list(self.bytes)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(_Result):
     """A stretch of speech between two timestamps.
 
@@ -84,11 +99,13 @@ class Segment(_Result):
     compression_ratio: float  # of the whole window's text
     no_speech_prob: float  # of the whole window
     words: tuple[Word, ...] | None = None  # None: word times were not asked for
+    #: of its tokens of text; their bytes, joined and decoded, are `text`. None: not asked for
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
     language: str | None = None  # code; None: that of the transcript
     flags: tuple[str, ...] = ()  # guards that dropped or changed something beside it (docs/guards.md)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the segment with openai/whisper's keys, in its order; language and flags only where there are any."""
+        """Return the segment with openai/whisper's keys, in its order; other keys only where there are any."""
         values: dict[str, Any] = {
             "id": self.id,
             "seek": self.seek,
@@ -103,6 +120,8 @@ class Segment(_Result):
         }
         if self.words is not None:
             values["words"] = [word.to_dict() for word in self.words]
+        if self.token_logprobs is not None:
+            values["token_logprobs"] = [one.to_dict() for one in self.token_logprobs]
         if self.language is not None:
             values["language"] = self.language
         if self.flags:
@@ -179,6 +198,7 @@ class WindowResult:
     compression_ratio: float
     tries: tuple[Try, ...] = ()
     timings: tuple[WordTiming, ...] | None = None  # None: word times were not asked for, or not yet
+    token_logprobs: tuple[float, ...] | None = None  # one for each of `tokens`; None: not asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

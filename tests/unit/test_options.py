@@ -64,6 +64,7 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
 }
 #: beside the guards and the settings of the VAD
 OWN = (
+    "token_logprobs",
     "seed", "mode", "languages", "language_detection_segments", "language_detection_threshold", "multilingual",
     "suppress_text", "suppress_regex", "suppress_numerals", "hotwords",
 )  # fmt: skip

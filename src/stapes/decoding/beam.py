@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class BeamRows:
         return len(self._live)
 
     def begin(self, row: RowId, share: AnswerShare) -> None:
-        self._live = [Hypothesis(row, [], 0.0, None)]  # one row: at first all rows are equal
+        self._live = [self._setting.first(row)]  # one row: at first all rows are equal
         self.accept(share)
 
     def add_to(self, step: StepBuilder) -> None:
@@ -61,7 +62,8 @@ class BeamRows:
                 if len(survivors) == self._beam.size:
                     break
             elif len(self._finished) < self._beam.max_finished:
-                self._finished.append(Candidate(tuple(self._live[i // each].tokens), sums[i]))
+                ended = self._live[i // each].candidate(self._setting.rules.eot)
+                self._finished.append(replace(ended, sum_logprob=sums[i]))
         self._replace_rows([(self._live[i // each], share.ids[i], share.logprobs[i]) for i in survivors])
 
     def _replace_rows(self, survivors: list[tuple[Hypothesis, int, float]]) -> None:
@@ -72,7 +74,8 @@ class BeamRows:
         for source, token, logprob in survivors:
             row = backend.fork(source.row) if source.row in taken else source.row
             taken.add(source.row)
-            one = Hypothesis(row, source.tokens.copy(), source.sum_logprob, source.latest)
+            kept = None if source.logprobs is None else source.logprobs.copy()
+            one = Hypothesis(row, source.tokens.copy(), source.sum_logprob, source.latest, kept)
             one.grow(token, logprob, self._setting.rules)
             live.append(one)
         for old in self._live:
@@ -86,7 +89,7 @@ class BeamRows:
         for i in np.argsort(sums)[::-1]:
             if len(found) >= self._beam.size:
                 break
-            found.append(Candidate(tuple(self._live[i].tokens), self._live[i].sum_logprob))
+            found.append(self._live[i].candidate(self._setting.rules.eot))
         return found
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class PickRows:
     def begin(self, row: RowId, share: AnswerShare) -> None:
         backend = self._setting.backend
         rows = [row, *(backend.fork(row) for _ in share.ids[1:])]
-        self._rows = [Hypothesis(one, [], 0.0, None) for one in rows]
+        self._rows = [self._setting.first(one) for one in rows]
         self._live = list(enumerate(self._rows))
         self.accept(share)
 
@@ -70,11 +70,7 @@ class PickRows:
         self._uniforms = self._draw()
 
     def candidates(self) -> list[Candidate]:
-        eot = self._setting.rules.eot
-        return [
-            Candidate(tuple(one.tokens[:-1] if one.tokens[-1] == eot else one.tokens), one.sum_logprob)
-            for one in self._rows
-        ]
+        return [one.candidate(self._setting.rules.eot) for one in self._rows]
 
     def close(self) -> None:
         for _, one in self._live:

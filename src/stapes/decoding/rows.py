@@ -21,11 +21,14 @@ class Hypothesis:
     tokens: list[int]
     sum_logprob: float
     latest: int | None  # the last timestamp among `tokens`
+    logprobs: list[float] | None  # of each token; None: not kept
 
     def grow(self, token: int, logprob: float, rules: DecodingRules) -> None:
         """Append a token."""
         self.tokens.append(token)
         self.sum_logprob = add32(self.sum_logprob, logprob)
+        if self.logprobs is not None:
+            self.logprobs.append(logprob)
         if token >= rules.timestamp_begin:
             self.latest = token
 
@@ -34,6 +37,12 @@ class Hypothesis:
         step.add(self.row, self.tokens[-1:])
         step.choose(0, choice, rules.constraint_after(self.tokens, self.latest))
 
+    def candidate(self, eot: int) -> Candidate:
+        """Return the row as finished, whether it has ended or was cut off."""
+        n = len(self.tokens) - (self.tokens[-1:] == [eot])
+        logprobs = None if self.logprobs is None else tuple(self.logprobs[:n])
+        return Candidate(tuple(self.tokens[:n]), self.sum_logprob, logprobs)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -41,6 +50,7 @@ class Candidate:
 
     tokens: tuple[int, ...]
     sum_logprob: float
+    logprobs: tuple[float, ...] | None = None  # of each token; None: not kept
 
 
 class SearchRows(Protocol):
@@ -81,6 +91,11 @@ class SearchSetting:
     backend: Backend
     rules: DecodingRules
     max_tokens: int  # sampled tokens, end-of-text included, after which a search ends
+    token_logprobs: bool = False  # whether each token's log-probability is kept
+
+    def first(self, row: RowId) -> Hypothesis:
+        """Return a row that has sampled nothing."""
+        return Hypothesis(row, [], 0.0, None, [] if self.token_logprobs else None)
 
 
 def add32(total: float, logprob: float) -> float:

@@ -39,6 +39,7 @@ class WindowSetting:
     search: Search
     thresholds: Thresholds
     loop_guard: bool
+    token_logprobs: bool
     start: tuple[int, ...]  # start of transcript, language, task, no-timestamps, as the options ask
     prefix: tuple[int, ...]
     sample_len: int
@@ -70,6 +71,7 @@ class WindowSetting:
             search=options.search,
             thresholds=options.thresholds,
             loop_guard=options.guards_on.loop_guard,
+            token_logprobs=options.words.token_logprobs,
             start=start,
             prefix=tuple(prefix),
             sample_len=sample_len,
@@ -139,7 +141,12 @@ class WindowDecoder:
         return self._setting.search.temperature[len(self._tries)]
 
     def _new_rows(self) -> SearchRows:
-        setting = SearchSetting(self._backend, self._setting.rules, self._setting.max_tokens(len(self._initial)))
+        setting = SearchSetting(
+            self._backend,
+            self._setting.rules,
+            self._setting.max_tokens(len(self._initial)),
+            self._setting.token_logprobs,
+        )
         strategy = self._setting.search.at(self._temperature)
         if isinstance(strategy, Beam):
             return BeamRows(setting, strategy)
@@ -201,6 +208,7 @@ class WindowDecoder:
             no_speech_prob=self._no_speech_prob,
             temperature=temperature,
             compression_ratio=compression_ratio(text),
+            token_logprobs=best.logprobs,
         )
         refused = setting.refusal(result, self._initial)
         self._tries.append(Try(temperature=temperature, avg_logprob=result.avg_logprob,

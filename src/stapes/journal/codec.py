@@ -44,6 +44,8 @@ def answer_to_bytes(answer: Answer) -> bytes:
             "tries": [[*(float(getattr(one, name)) for name in _TRY_FLOATS), one.refused] for one in answer.tries],
             "timings": None if answer.timings is None else [_timing_values(one) for one in answer.timings],
         }
+        if answer.token_logprobs is not None:  # only where they were asked for: others read the answer as before
+            values["token_logprobs"] = [float(one) for one in answer.token_logprobs]
     return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
@@ -73,15 +75,23 @@ def _guess(values: dict[str, Any], bounds: AnswerBounds) -> LanguageGuess:
 
 
 def _result(values: dict[str, Any], bounds: AnswerBounds) -> WindowResult:
-    _require(values.keys() == {"tokens", "text", "tries", "timings", *_RESULT_FLOATS}, "a window has other fields")
+    known = {"tokens", "text", "tries", "timings", *_RESULT_FLOATS}
+    _require(values.keys() in (known, known | {"token_logprobs"}), "a window has other fields")
     floats = _floats(_RESULT_FLOATS, [values[name] for name in _RESULT_FLOATS])
+    tokens = _tokens(values["tokens"], bounds)
     return WindowResult(
-        tokens=_tokens(values["tokens"], bounds),
+        tokens=tokens,
         text=_text(values["text"]),
         tries=tuple(map(_try, _listed(values["tries"], 0, _MOST_TRIES, "a window has too many tries"))),
         timings=_timings(values["timings"], bounds),
+        token_logprobs=_logprobs(values["token_logprobs"], len(tokens)) if "token_logprobs" in values else None,
         **floats,
     )
+
+
+def _logprobs(values: object, n_tokens: int) -> tuple[float, ...]:
+    found = _listed(values, n_tokens, n_tokens, "a token has no log-probability, or several")
+    return tuple(_float(one, -math.inf, 0.0) for one in found)
 
 
 def _tokens(values: object, bounds: AnswerBounds) -> tuple[int, ...]:

@@ -70,9 +70,10 @@ def _times(value: Any) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """When each word was spoken."""
+    """When each word was spoken, and how probable each token was."""
 
     word_timestamps: bool = option(False, "find the time of every word, and place segments and windows by them")
+    token_logprobs: bool = option(False, "keep the log-probability and the bytes of every token of text")
     prepend_punctuations: str = option("\"'“¿([{-", "marks that join the word after them")
     append_punctuations: str = option("\"'.。,，!！?？:：”)]}、", "marks that join the word before them")
     hallucination_silence_threshold: float | None = option(
@@ -82,6 +83,7 @@ class Words:
     def __post_init__(self) -> None:
         make_plain(self)
         flag("word_timestamps", self.word_timestamps)
+        flag("token_logprobs", self.token_logprobs)
         for name in ("prepend_punctuations", "append_punctuations"):
             value = getattr(self, name)
             require(isinstance(value, str), f"{name} must be text, got {value!r}")

@@ -40,7 +40,7 @@ from stapes.recording.segments import Cut, Piece, TimestampIds, WindowSpan, boun
 from stapes.recording.time_map import Seam, Timeline, clips_in_frames
 from stapes.recording.words.hallucination import Settled, settle
 from stapes.recording.words.timing import in_order, last_word_end, place_words
-from stapes.results import Flag, LanguageGuess, Segment, Transcript, Window, WindowResult, WordTiming
+from stapes.results import Flag, LanguageGuess, Segment, TokenLogprob, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
 
 #: above this temperature a window's text is too random to be the next window's prompt
@@ -319,7 +319,7 @@ class SeekLoop:
     # Answers.
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
-        found = cut(result.tokens, asked.span, self._times)
+        found = cut(result.tokens, asked.span, self._times, result.token_logprobs)
         ends_early = asked.n_frames < min(self._window_frames, self._clip()[1] - asked.seek)
         return bounded(found, asked.span) if ends_early else found
 
@@ -349,6 +349,15 @@ class SeekLoop:
             self._last_word_end_s = last_word_end(settled.pieces) or 0.0
         return settled
 
+    def _token_logprobs(self, piece: Piece) -> tuple[TokenLogprob, ...]:
+        """Return a piece's tokens of text with their log-probabilities and bytes."""
+        tokenizer = self._tokenizer
+        return tuple(
+            TokenLogprob(id=token, logprob=logprob, bytes=tokenizer.token_bytes(token))
+            for token, logprob in zip(piece.tokens, piece.logprobs or (), strict=True)
+            if token < tokenizer.special.eot
+        )
+
     def _segment(self, piece: Piece, seek: int, result: WindowResult, offset: int) -> Segment:
         """Make a segment; one without length or text stays, with empty text and tokens."""
         text = self._tokenizer.decode(self._text_of(piece))
@@ -366,5 +375,6 @@ class SeekLoop:
             no_speech_prob=result.no_speech_prob,
             flags=piece.flags,
             words=() if empty else piece.words if self._options.words.word_timestamps else None,
+            token_logprobs=None if piece.logprobs is None else () if empty else self._token_logprobs(piece),
             language=self._spoken.of_segments,
         )

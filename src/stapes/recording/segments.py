@@ -63,6 +63,7 @@ class Piece:
     start_s: float
     end_s: float
     tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None  # of each token; None: not asked for
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()  # guards that took text out of it, or after it
 
@@ -76,10 +77,12 @@ class Cut:
     closed: bool = False  # whether it ends in a lone timestamp: nothing is spoken after it
 
 
-def cut(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Cut:
+def cut(
+    tokens: Sequence[int], window: WindowSpan, times: TimestampIds, logprobs: tuple[float, ...] | None = None
+) -> Cut:
     """Cut one window's tokens at each pair of consecutive timestamps.
 
-    tokens: sampled ids without end-of-text.
+    tokens: sampled ids without end-of-text.   logprobs: of each; None: not kept.
     A tail that ends in a lone timestamp is a piece too, and the loop moves on by the window. Any other tail is
     dropped, and the loop goes back to the last pair. Without a pair, all is one piece.
     """
@@ -87,7 +90,7 @@ def cut(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Cut:
     closed = is_time[-2:] == [False, True]
     ends = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
     if not ends:
-        return Cut(pieces=(_whole(tokens, window, times),), advance=window.n_frames, closed=closed)
+        return Cut(pieces=(_whole(tokens, window, times, logprobs),), advance=window.n_frames, closed=closed)
     if closed:
         ends.append(len(tokens))
     pieces = []
@@ -95,7 +98,8 @@ def cut(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Cut:
     for end in ends:
         part = tuple(tokens[start:end])
         start_s, end_s = (window.start_s + times.seconds(token) for token in (part[0], part[-1]))
-        pieces.append(Piece(start_s=start_s, end_s=end_s, tokens=part))
+        kept = None if logprobs is None else logprobs[start:end]
+        pieces.append(Piece(start_s=start_s, end_s=end_s, tokens=part, logprobs=kept))
         start = end
     advance = window.n_frames if closed else times.position(tokens[start - 1]) * times.frames_per_step
     # Only tokens that break the timestamp rules point nowhere; the reference would decode this window without end.
@@ -109,12 +113,13 @@ def bounded(found: Cut, window: WindowSpan) -> Cut:
     return replace(found, pieces=pieces or found.pieces[:1], advance=min(found.advance, window.n_frames))
 
 
-def _whole(tokens: Sequence[int], window: WindowSpan, times: TimestampIds) -> Piece:
+def _whole(tokens: Sequence[int], window: WindowSpan, times: TimestampIds, logprobs: tuple[float, ...] | None) -> Piece:
     """Make one piece from the window's start to its last timestamp, or to its end without one."""
     found = [token for token in tokens if token >= times.begin]
     says_end = bool(found) and times.position(found[-1]) != 0
     duration_s = times.seconds(found[-1]) if says_end else window.duration_s
-    return Piece(start_s=window.start_s, end_s=window.start_s + duration_s, tokens=tuple(tokens))
+    end_s = window.start_s + duration_s
+    return Piece(start_s=window.start_s, end_s=end_s, tokens=tuple(tokens), logprobs=logprobs)
 
 
 def text_of(tokens: Iterable[int], eot: int) -> tuple[int, ...]:

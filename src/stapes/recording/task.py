@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stapes.audio.mel import N_FRAMES
 from stapes.backends.base import FloatArray, WindowId
@@ -58,10 +59,20 @@ class RecordingTask(WindowStream):
         """Take an answer of an earlier run, so that the loop continues after it."""
         if not isinstance(self._loop.next(), _QUESTIONS[type(answer)]):
             raise OptionError(f"{self._recording.name}: what is to be resumed belongs to another recording or options")
+        if isinstance(answer, WindowResult):
+            answer = self._with_asked_logprobs(answer)
         events = self._events_of(answer, resumed=True)
         while self.needs_vad:
             events += self.detect_speech()
         return events
+
+    def _with_asked_logprobs(self, answer: WindowResult) -> WindowResult:
+        """Return a resumed answer with log-probabilities of tokens as the options ask; raise where there are none."""
+        if not self._options.words.token_logprobs:
+            return replace(answer, token_logprobs=None)
+        if answer.token_logprobs is None or len(answer.token_logprobs) != len(answer.tokens):
+            raise OptionError(f"{self._recording.name}: what is to be resumed has no log-probabilities of its tokens")
+        return answer
 
     def _events_of(self, answer: Answer, *, resumed: bool = False) -> list[JobEvent]:
         """Send an answer to the loop; return the resulting events."""

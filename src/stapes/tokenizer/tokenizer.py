@@ -76,9 +76,11 @@ class Tokenizer:
 
     def decode_with_timestamps(self, ids: Iterable[int]) -> str:
         """Return the text of ids, timestamps written as <|1.08|>."""
-        n_ordinary = len(self._tokens)
-        spelt = [self._tokens[one] if one < n_ordinary else self._names.get(one, b"") for one in ids]
-        return b"".join(spelt).decode("utf-8", errors="replace")
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of an id: UTF-8, maybe part of a character; a timestamp's are <|1.08|>."""
+        return self._tokens[token] if token < len(self._tokens) else self._names.get(token, b"")
 
     @cached_property
     def texts(self) -> tuple[str | None, ...]:

@@ -50,10 +50,12 @@ def drop_loop(found: Cut, window: WindowSpan, prompt: Sequence[int], eot: int) -
 def _without(piece: Piece, lost: range, first: int, eot: int) -> Piece:
     """Take ids of text out of a piece; lost: positions in the window's text, of which the piece's begin at `first`."""
     kept, at = [], first
-    for token in piece.tokens:
+    for place, token in enumerate(piece.tokens):
         if token < eot:
             at += 1
             if at - 1 in lost:
                 continue
-        kept.append(token)
-    return replace(piece, tokens=tuple(kept))
+        kept.append(place)
+    tokens = tuple(piece.tokens[place] for place in kept)
+    logprobs = None if piece.logprobs is None else tuple(piece.logprobs[place] for place in kept)
+    return replace(piece, tokens=tokens, logprobs=logprobs)
