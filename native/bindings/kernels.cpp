@@ -35,8 +35,8 @@ void require(bool holds, const char* otherwise) {
 }
 
 Type type_of(const std::string& name) {
-    for (const auto& [type, its_name] : {std::pair{Type::f32, "f32"}, {Type::f16, "f16"}, {Type::bf16, "bf16"}, {Type::i8, "i8"}, {Type::i16, "i16"}})
-        if (name == its_name) return type;
+    for (int i = 0; i < N_TYPES; ++i)
+        if (name == traits_of(Type{static_cast<std::uint8_t>(i)}).name) return Type{static_cast<std::uint8_t>(i)};
     throw std::invalid_argument("no type is called " + name);
 }
 
@@ -80,12 +80,6 @@ Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
         matrix.pack(0, n, reinterpret_cast<const f16*>(weights.data()), team);
     }
     return matrix;
-}
-
-// What a set multiplies weights of a type with.
-Type row_type_of(const Kernels& kernels, Type type) {
-    if (type == Type::i8) return Type::i16;
-    return type == Type::f16 || (type == Type::bf16 && !kernels.multiplies_bf16) ? Type::f32 : type;
 }
 
 Activation activation_of(const std::string& name) {

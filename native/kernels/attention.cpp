@@ -14,13 +14,6 @@ constexpr int SCORE_STRIDE = STRETCH + PANEL;  // not a power of two: rows would
 constexpr float NOTHING = -INFINITY;
 
 // Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside integer keys and values.
-template <class Op>
-constexpr bool INTEGER = std::is_same_v<typename Op::Sum, I32>;
-template <class Op>
-constexpr std::size_t ROW_VALUE = INTEGER<Op> || std::is_same_v<Op, OpBf16> ? 2 : 4;  // bytes
-// So many numbers of a key or value lie in a group.
-template <class Op>
-constexpr int GROUP = std::is_same_v<Op, OpF32> ? 1 : std::is_same_v<Op, OpI8Stored> ? 4 : 2;
 
 // The most steps of a weight; and what is too little to be counted, as its reciprocal times so many steps is no float32.
 constexpr float WEIGHT_STEPS = 0x7fff, NEGLIGIBLE = 1e-33f;
@@ -69,12 +62,12 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
     for (int i = 0; i < n; ++i) {
         const float* from = c.queries + static_cast<std::size_t>(first + i) * c.query_stride;
         const std::size_t row = static_cast<std::size_t>(i) * s.wide;
-        float* to = (ROW_VALUE<Op> == 4 ? static_cast<float*>(s.queries) + row : s.mixed);
+        float* to = (A_BYTES<Op> == 4 ? static_cast<float*>(s.queries) + row : s.mixed);
         int dim = 0;
         for (; dim + W <= width; dim += W) store(to + dim, load(from + dim) * set1(c.scale));
         for (; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
-        if constexpr (INTEGER<Op>) s.steps[i] = count_query(to, c.shape, static_cast<std::int16_t*>(s.queries) + row);
-        else if constexpr (ROW_VALUE<Op> == 2)
+        if constexpr (IS_INTEGER<Op>) s.steps[i] = count_query(to, c.shape, static_cast<std::int16_t*>(s.queries) + row);
+        else if constexpr (A_BYTES<Op> == 2)
             narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
     }
 }
@@ -84,10 +77,10 @@ template <class Op, int VECTORS>
 void score_tile(const Attention& c, int block, float* scores, int row, int n_rows, const Scratch& s) {
     for (int key = 0; key < PANEL; key += VECTORS * W) {
         Tile t{};
-        t.a_stride = s.wide * ROW_VALUE<Op>;
+        t.a_stride = s.wide * A_BYTES<Op>;
         t.a = static_cast<const Byte*>(s.queries) + static_cast<std::size_t>(row) * t.a_stride;
         t.b = c.keys + block;
-        t.b_offset = static_cast<std::size_t>(key * Op::B_GROUP);
+        t.b_offset = static_cast<std::size_t>(key * GROUP_BYTES<Op>);
         t.n_segments = 1;
         t.n_groups = t.groups_per_segment = c.shape.padded_width() / GROUP<Op>;
         t.out = scores + row * SCORE_STRIDE + key;
@@ -182,7 +175,7 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     int key = 0;
     for (; key + W <= seen; key += W) take(key, weight(key));
     for (; key < whole; key += W) take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f));
-    if constexpr (INTEGER<Op>) count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
+    if constexpr (IS_INTEGER<Op>) count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
     s.sums[i] = s.sums[i] * shrink + sum(sums);
     s.highest[i] = limit;
@@ -194,18 +187,18 @@ template <class Op, int VECTORS>
 void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows, const Scratch& s) {
     for (int dim = 0; dim < c.shape.width; dim += VECTORS * W) {
         Tile t{};
-        const void* weights = ROW_VALUE<Op> == 4 ? static_cast<const void*>(s.scores) : s.weights;
-        t.a_stride = SCORE_STRIDE * ROW_VALUE<Op>;
+        const void* weights = A_BYTES<Op> == 4 ? static_cast<const void*>(s.scores) : s.weights;
+        t.a_stride = SCORE_STRIDE * A_BYTES<Op>;
         t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
         t.b = c.values + first_key / PANEL;
         t.b_panel = static_cast<std::size_t>(PANEL) * PANEL * 4 / GROUP<Op>;
-        t.b_offset = static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * Op::B_GROUP);
+        t.b_offset = static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * GROUP_BYTES<Op>);
         t.groups_per_segment = PANEL / GROUP<Op>;
         t.n_segments = round_up(n_keys, PANEL) / PANEL;
         t.n_groups = t.n_segments * t.groups_per_segment;
-        t.out = (INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
+        t.out = (IS_INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
         t.out_stride = s.wide;
-        t.add = !INTEGER<Op>;
+        t.add = !IS_INTEGER<Op>;
         run<Op, VECTORS>(*s.unit, n_rows, t);
     }
 }
@@ -216,7 +209,7 @@ void mix(const Attention& c, int first_key, int n_keys, int n_queries, const Scr
         if (n_rows <= Op::FEW_ROWS) mix_tile<Op, FEW_ROWS_COLUMNS>(c, first_key, n_keys, row, n_rows, s);
         else mix_tile<Op, COLUMNS>(c, first_key, n_keys, row, n_rows, s);
     });
-    if constexpr (INTEGER<Op>) {
+    if constexpr (IS_INTEGER<Op>) {
         for (int i = 0; i < n_queries; ++i) {
             const std::size_t at = static_cast<std::size_t>(i) * s.wide;
             const F32 step = set1(s.steps[N_QUERIES + i]);
@@ -259,7 +252,7 @@ void attend_as(const Attention& c) {
             const int n_keys = c.n_keys - key < STRETCH ? c.n_keys - key : STRETCH;
             score<Op>(c, key, n_keys, n, s);
             for (int i = 0; i < n; ++i) {
-                if constexpr (INTEGER<Op>) number_scores(c, key, n_keys, i, s);
+                if constexpr (IS_INTEGER<Op>) number_scores(c, key, n_keys, i, s);
                 if (c.raw_scores)
                     std::memcpy(c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,
                                 s.scores + i * SCORE_STRIDE, static_cast<std::size_t>(n_keys) * 4);

@@ -10,18 +10,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "types.h"
+
 namespace stapes {
 
-// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps one.
-#define STAPES_ALWAYS_INLINE [[gnu::always_inline]] inline
-
 inline constexpr int PANEL = 32;  // output columns that are packed and computed together
-
-enum class Type : std::uint8_t { f32, f16, bf16, i8, i16 };
-
-STAPES_ALWAYS_INLINE constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::i8 ? 1 : 2; }
-
-STAPES_ALWAYS_INLINE constexpr bool is_integer(Type type) { return type == Type::i8 || type == Type::i16; }
 
 STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
@@ -40,7 +33,7 @@ struct Weights {
     const std::int32_t* corrections;  // i8: (n rounded up to PANEL) activation_zero times the sum of its integers
 
     STAPES_ALWAYS_INLINE int n_panels() const { return round_up(n, PANEL) / PANEL; }
-    STAPES_ALWAYS_INLINE int group() const { return type == Type::i8 ? 4 : type == Type::bf16 ? 2 : 1; }
+    STAPES_ALWAYS_INLINE int group() const { return group_of(type); }
     STAPES_ALWAYS_INLINE int n_groups() const { return (k + group() - 1) / group(); }
     STAPES_ALWAYS_INLINE std::size_t panel_bytes() const {
         return static_cast<std::size_t>(n_groups()) * PANEL * static_cast<std::size_t>(group() * size_of(type));
@@ -62,7 +55,7 @@ struct Rows {
 
 // The largest number of steps of rows that are multiplied as 16-bit integers: k products with a partner of so many steps, a weight's
 // if nothing else is said, add up to less than 2^31.
-STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = 127) {
+STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = traits_of(Type::i8).steps) {
     const int most = 0x7fffffff / partner / (k > 0 ? k : 1);
     return most < 0x7fff ? most : 0x7fff;
 }
@@ -98,8 +91,8 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 struct BlockShape {
     Type type;
     int width;
-    STAPES_ALWAYS_INLINE int group() const { return 4 / size_of(type); }
-    STAPES_ALWAYS_INLINE int steps() const { return type == Type::i8 ? 127 : 4095; }  // the most, of an integer
+    STAPES_ALWAYS_INLINE int group() const { return group_of(type); }
+    STAPES_ALWAYS_INLINE int steps() const { return traits_of(type).steps; }
     STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return is_integer(type) ? PANEL * sizeof(float) : 0; }
     // Of a key: what is crossed lies in fours.
     STAPES_ALWAYS_INLINE int padded_width() const { return round_up(width, is_integer(type) ? 4 : group()); }

@@ -58,7 +58,6 @@ STAPES_INLINE F32 number_of(const Product& p, const Byte* sums, int n_columns, i
 // Turn a tile's sums into results: n_rows from `row` on, n_columns from `column` on (both of the whole matrix).
 template <class Op>
 void finish(const Product& p, const void* sums, int row, int n_rows, int column, int n_columns) {
-    constexpr bool quantized = std::is_same_v<typename Op::Sum, I32>;
     const int halves = halves_of(p.a);
     const std::size_t first = static_cast<std::size_t>(column - p.first_panel * PANEL);
     for (int i = 0; i < n_rows; ++i) {
@@ -68,7 +67,7 @@ void finish(const Product& p, const void* sums, int row, int n_rows, int column,
         for (int j = 0; j < n_columns; j += W) {
             const Byte* from = static_cast<const Byte*>(sums) + (i * halves * n_columns + j) * 4;
             F32 x;
-            if constexpr (quantized) x = number_of<Op>(p, from, n_columns, row + i, column + j);
+            if constexpr (IS_INTEGER<Op>) x = number_of<Op>(p, from, n_columns, row + i, column + j);
             else x = Op::read(from);
             if (p.bias) x = x + load(p.bias + column + j);
             if (p.activation == Activation::gelu) x = gelu<false>(x);
@@ -101,7 +100,7 @@ void multiply_rows(const Product& p, const void* panel, int n_groups, int index,
             const int row = first + tile;
             Tile t = tile_of(p, &panel, row, at.sums);
             t.n_groups = t.groups_per_segment = n_groups;
-            t.b_offset = static_cast<std::size_t>(column * Op::B_GROUP);
+            t.b_offset = static_cast<std::size_t>(column * GROUP_BYTES<Op>);
             t.out_stride = VECTORS * W;
             run<Op, VECTORS>(at.unit, n_rows * halves, t);
             finish<Op>(p, at.sums, row, n_rows, index * PANEL + column, VECTORS * W);
@@ -168,11 +167,11 @@ void multiply_stored(const Product& p) {
         for (int group = 0; group < p.w->n_groups(); ++group) {
             unrolled<Stored::PARTS>([&](auto part) __attribute__((always_inline)) {
                 unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
-                    const auto wide = Stored::read_b(from + vector * W * Stored::B_GROUP, part);
+                    const auto wide = Stored::read_b(from + vector * W * GROUP_BYTES<Stored>, part);
                     Wide::write(to + (part * VECTORS_PER_PANEL + vector) * W * 4, wide);
                 });
             });
-            from += PANEL * Stored::B_GROUP;
+            from += PANEL * GROUP_BYTES<Stored>;
             to += PANEL * 4 * Stored::PARTS;
         }
         multiply_panel<Wide>(p, widened, p.w->n_groups() * Stored::PARTS, index, at);

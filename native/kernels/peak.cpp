@@ -22,8 +22,9 @@ STAPES_INLINE void hide(Vector& x) {
 #endif
 }
 
+// Gives how many products that were.
 template <class Op>
-void multiply_rounds(std::int64_t n_rounds) {
+double multiply_rounds(std::int64_t n_rounds) {
     alignas(64) const Byte zeros[W * 4]{};
     std::array<typename Op::Sum, SUMS> sums;
     unrolled<SUMS>([&](auto i) __attribute__((always_inline)) { sums[i] = Op::zero(); });
@@ -36,6 +37,7 @@ void multiply_rounds(std::int64_t n_rounds) {
             sums[i] = Op::dot(sums[i], a, b);
         });
     unrolled<SUMS>([&](auto i) __attribute__((always_inline)) { hide(sums[i]); });
+    return static_cast<double>(n_rounds) * SUMS * W * GROUP<Op>;
 }
 
 // So many four-byte groups does a register of A meet one of B for.
@@ -64,7 +66,7 @@ double multiply_on_unit(Type type, std::int64_t n_vector_rounds) {
     const std::int64_t n_rounds = n_vector_rounds / 16;  // each is longer
     if (type == Type::i8) multiply_rounds_on_unit<U, true>(n_rounds);
     else multiply_rounds_on_unit<U, false>(n_rounds);
-    return static_cast<double>(n_rounds) * 4 * UNIT_PRODUCTS * (type == Type::i8 ? 4 : 2);
+    return static_cast<double>(n_rounds) * 4 * UNIT_PRODUCTS * group_of(type);
 }
 
 }  // namespace
@@ -72,21 +74,12 @@ double multiply_on_unit(Type type, std::int64_t n_vector_rounds) {
 double multiply_in_registers(Type type, std::int64_t n_rounds) {
     if constexpr (HAS_UNIT)
         if (type == Type::i8 || type == Type::bf16) return multiply_on_unit<Unit>(type, n_rounds);
-    const double groups = static_cast<double>(n_rounds) * SUMS * W;
-    if (type == Type::i8) {
-        multiply_rounds<std::conditional_t<MULTIPLIES_I8, OpI8, OpI16>>(n_rounds);
-        return groups * (MULTIPLIES_I8 ? 4 : 2);
+    switch (type) {
+        case Type::i8: return multiply_rounds<std::conditional_t<MULTIPLIES_I8, OpI8, OpI16>>(n_rounds);
+        case Type::i16: return multiply_rounds<OpI16>(n_rounds);
+        case Type::bf16: return multiply_rounds<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpF32>>(n_rounds);
+        default: return multiply_rounds<OpF32>(n_rounds);
     }
-    if (type == Type::i16) {
-        multiply_rounds<OpI16>(n_rounds);
-        return groups * 2;
-    }
-    if (type == Type::bf16 && MULTIPLIES_BF16) {
-        multiply_rounds<std::conditional_t<MULTIPLIES_BF16, OpBf16, OpF32>>(n_rounds);
-        return groups * 2;
-    }
-    multiply_rounds<OpF32>(n_rounds);
-    return groups;
 }
 
 void read_through(const void* data, std::size_t n_bytes) {

@@ -87,34 +87,35 @@ STAPES_INLINE F32 part_of(const float* x, int n, int i) {
 
 // A row of n values in steps, W at a time: put(i, steps) takes those from value i on, of which the ones behind n are some; those of
 // 16 bits are crossed. Gives what a step means.
-template <class Value, class Put>
-float in_steps(const float* x, int n, int most, Put&& put) {
-    return count_steps(n, static_cast<float>(most), [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
-        Value part[W];
-        if constexpr (sizeof(Value) == 1) store_bytes(part, to_i32(steps));
+template <Type TYPE, class Put>
+float in_steps(const float* x, int n, Put&& put) {
+    return count_steps(n, static_cast<float>(traits_of(TYPE).steps), [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
+        ValueOf<TYPE> part[W];
+        if constexpr (TYPE == Type::i8) store_bytes(part, to_i32(steps));
         else store_crossed(part, to_i32(steps));
         put(i, part);
     });
 }
 
 // A position's key in a block of integers: groups of four bytes lie a panel apart.
-template <class Value>
+template <Type TYPE>
 float store_steps_of_key(const BlockShape& shape, const float* from, int at, Byte* block) {
-    constexpr int group = 4 / sizeof(Value);
-    return in_steps<Value>(from, shape.width, shape.steps(), [&](int dim, const Value* steps) {
+    constexpr int group = group_of(TYPE);
+    return in_steps<TYPE>(from, shape.width, [&](int dim, const ValueOf<TYPE>* steps) {
         for (int j = 0; j < W && dim + j < shape.padded_width(); j += group) std::memcpy(block + ((dim + j) / group * PANEL + at) * 4, steps + j, 4);
     });
 }
 
 // A position's value: a group holds one dimension of several positions.
-template <class Value>
+template <Type TYPE>
 float store_steps_of_value(const BlockShape& shape, const float* from, int at, Byte* block) {
-    constexpr int group = 4 / sizeof(Value);
-    const int place = sizeof(Value) == 1 ? at : crossed(at);
+    using Value = ValueOf<TYPE>;
+    constexpr int group = group_of(TYPE);
+    const int place = TYPE == Type::i8 ? at : crossed(at);
     Value* const to = reinterpret_cast<Value*>(block) + place / group * group * PANEL + place % group;
-    return in_steps<Value>(from, shape.width, shape.steps(), [&](int dim, const Value* steps) {
+    return in_steps<TYPE>(from, shape.width, [&](int dim, const Value* steps) {
         Value* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * group;
-        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[sizeof(Value) == 1 ? j : crossed(j)];
+        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[TYPE == Type::i8 ? j : crossed(j)];
     });
 }
 
@@ -156,7 +157,7 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
             }
         } else {
             Byte* to = static_cast<Byte*>(block);
-            const auto put = shape.type == Type::i8 ? store_steps_of_key<std::int8_t> : store_steps_of_key<std::int16_t>;
+            const auto put = shape.type == Type::i8 ? store_steps_of_key<Type::i8> : store_steps_of_key<Type::i16>;
             const float step = put(shape, from, at, to);
             std::memcpy(to + shape.key_bytes() - shape.scale_bytes() + at * 4, &step, 4);
         }
@@ -170,7 +171,7 @@ void store_values(const BlockShape& shape, const float* x, std::size_t x_stride,
         const int at = position + i;
         if (is_integer(shape.type)) {
             Byte* to = static_cast<Byte*>(block);
-            const auto put = shape.type == Type::i8 ? store_steps_of_value<std::int8_t> : store_steps_of_value<std::int16_t>;
+            const auto put = shape.type == Type::i8 ? store_steps_of_value<Type::i8> : store_steps_of_value<Type::i16>;
             const float step = put(shape, from, at, to);
             std::memcpy(to + shape.value_bytes() - shape.scale_bytes() + at * 4, &step, 4);
             continue;

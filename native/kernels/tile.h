@@ -30,8 +30,8 @@ STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
 
 struct OpF32 {
     using Sum = F32;
-    static constexpr int B_GROUP = 4;  // bytes of one group of one column
-    static constexpr int PARTS = 1;    // groups of A that it is multiplied with, one after another
+    static constexpr Type TYPE = Type::f32;  // of B
+    static constexpr int PARTS = 1;          // groups of A that a group of B is multiplied with, one after another
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
     static constexpr bool ON_UNIT = false;      // runs on a matrix unit
@@ -44,12 +44,13 @@ struct OpF32 {
 };
 
 struct OpF16 : OpF32 {
-    static constexpr int B_GROUP = 2;
+    static constexpr Type TYPE = Type::f16;
     static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_f16(p); }
 };
 
 // bfloat16 with float32: two numbers of a column, one after the other.
 struct OpBf16Stored : OpF32 {
+    static constexpr Type TYPE = Type::bf16;
     static constexpr int PARTS = 2;
     static constexpr int MOST_ROWS = 4;  // compilers spill the sums of larger ones
     static constexpr int FEW_ROWS = 2;
@@ -61,6 +62,7 @@ struct OpBf16Stored : OpF32 {
 
 // Operations that a set may lack are looked up where they are used.
 struct OpBf16 : OpF32 {
+    static constexpr Type TYPE = Type::bf16;
     static constexpr bool ON_UNIT = HAS_UNIT;
     static constexpr int MOST_ROWS = ON_UNIT ? 2 * UNIT_ROWS : MAX_ROWS;
     static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
@@ -69,7 +71,7 @@ struct OpBf16 : OpF32 {
 
 struct OpI8 {
     using Sum = I32;
-    static constexpr int B_GROUP = 4;
+    static constexpr Type TYPE = Type::i8;
     static constexpr int PARTS = 1;
     static constexpr int MOST_ROWS = MAX_ROWS;
     static constexpr int FEW_ROWS = 3;
@@ -89,12 +91,14 @@ struct OpI8OnUnit : OpI8 {
 };
 
 struct OpI16 : OpI8 {
+    static constexpr Type TYPE = Type::i16;
     static constexpr int READS_AHEAD = 0;  // a panel that was widened lies in the cache
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_i16(sum, a, b); }
 };
 
 // int8 with 16-bit integers: the first and third number of a column, then the second and fourth.
 struct OpI8Stored : OpI16 {
+    static constexpr Type TYPE = Type::i8;
     static constexpr int READS_AHEAD = MAX_ROWS;
     static constexpr int PARTS = 2;
     static STAPES_INLINE auto read_b(const auto* p, auto part) {
@@ -102,6 +106,16 @@ struct OpI8Stored : OpI16 {
         else return odd_bytes(load_i32(p));
     }
 };
+
+// What follows of an operation from its types.
+template <class Op>
+inline constexpr bool IS_INTEGER = is_integer(Op::TYPE);
+template <class Op>
+inline constexpr int GROUP = group_of(Op::TYPE);  // values of one group of one column
+template <class Op>
+inline constexpr int GROUP_BYTES = GROUP<Op> * size_of(Op::TYPE);
+template <class Op>
+inline constexpr int A_BYTES = 4 * Op::PARTS / GROUP<Op>;  // of a value of A: its groups have four bytes
 
 // Calls f(0), f(1), ... f(N - 1) with constants: arrays indexed by them are taken apart into registers, where a loop's
 // would be spilled.
@@ -132,7 +146,7 @@ inline constexpr std::size_t READ_AHEAD = 4096, CACHE_LINE = 64;
 template <class Op, int VECTORS>
 STAPES_INLINE void read_ahead(const Byte* b, std::size_t b_panel) {
     constexpr int panels = (VECTORS + VECTORS_PER_PANEL - 1) / VECTORS_PER_PANEL;
-    constexpr int lines = PANEL * Op::B_GROUP / static_cast<int>(CACHE_LINE);
+    constexpr int lines = PANEL * GROUP_BYTES<Op> / static_cast<int>(CACHE_LINE);
     unrolled<panels * lines>([&](auto i) __attribute__((always_inline)) {
         __builtin_prefetch(b + i / lines * b_panel + READ_AHEAD + i % lines * CACHE_LINE);
     });
@@ -141,7 +155,7 @@ STAPES_INLINE void read_ahead(const Byte* b, std::size_t b_panel) {
 template <class Op, int ROWS, int VECTORS>
 void run_tile(const Tile& t) {
     using Sum = typename Op::Sum;
-    constexpr auto column = [](int vector) constexpr { return vector % VECTORS_PER_PANEL * W * Op::B_GROUP; };
+    constexpr auto column = [](int vector) constexpr { return vector % VECTORS_PER_PANEL * W * GROUP_BYTES<Op>; };
     std::array<Sum, ROWS * VECTORS> sums;
     Byte* const out = static_cast<Byte*>(t.out);
     const std::size_t out_stride = t.out_stride * 4;
@@ -192,7 +206,7 @@ void run_tile(const Tile& t) {
                     });
                 }
             });
-            b += PANEL * Op::B_GROUP;
+            b += PANEL * GROUP_BYTES<Op>;
             a0 += 4 * Op::PARTS;
             if constexpr (ROWS > 3) a3 += 4 * Op::PARTS;
             if constexpr (ROWS > 6) a6 += 4 * Op::PARTS;

@@ -112,7 +112,7 @@ template <class Op, int VECTORS>
 STAPES_INLINE void run(Held<Unit>& unit, int n_rows, const Tile& t) {
     if constexpr (Op::ON_UNIT) {
         static_assert(VECTORS * W == PANEL);
-        run_on_unit<Unit, std::is_same_v<typename Op::Sum, I32>>(unit, n_rows, t);
+        run_on_unit<Unit, IS_INTEGER<Op>>(unit, n_rows, t);
     } else {
         run_rows<Op, VECTORS>(n_rows, t);
     }

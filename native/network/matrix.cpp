@@ -12,20 +12,20 @@ namespace stapes {
 namespace {
 
 // The largest magnitude, NaN left out. Magnitudes are in the order of their bits.
-float largest_magnitude(const std::vector<float>& values) {
+float largest_magnitude(const float* values, int n) {
     std::int32_t largest = 0;
-    for (const float one : values) {
-        const std::int32_t bits = std::bit_cast<std::int32_t>(one) & 0x7fffffff;
+    for (int i = 0; i < n; ++i) {
+        const std::int32_t bits = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
         const std::int32_t counted = bits > 0x7f800000 ? 0 : bits;
         largest = counted > largest ? counted : largest;
     }
     return std::bit_cast<float>(largest);
 }
 
-bool all_finite(const std::vector<float>& values) {
+bool all_finite(const float* values, int n) {
     std::int32_t largest = 0;
-    for (const float one : values) {
-        const std::int32_t bits = std::bit_cast<std::int32_t>(one) & 0x7fffffff;
+    for (int i = 0; i < n; ++i) {
+        const std::int32_t bits = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
         largest = bits > largest ? bits : largest;
     }
     return largest < 0x7f800000;
@@ -65,75 +65,76 @@ std::size_t Matrix::place(int output, int input) const {
     return panel + static_cast<std::size_t>((input / group * PANEL + output % PANEL) * group + input % group);
 }
 
+// Calls f.operator()<TYPE>() for a type that weights have.
+template <class F>
+void with_type(Type type, F&& f) {
+    switch (type) {
+        case Type::f32: return f.template operator()<Type::f32>();
+        case Type::f16: return f.template operator()<Type::f16>();
+        case Type::bf16: return f.template operator()<Type::bf16>();
+        case Type::i8: return f.template operator()<Type::i8>();
+        case Type::i16: throw std::logic_error("weights are not of 16-bit integers");
+    }
+}
+
 // Packing is written as loops over a whole row without calls or branches, which compilers turn into vectors: it is a good
 // part of the time that a model takes to load.
 
-// Lay out a row of values that are already of the packed type: its groups lie a panel apart. The last one may be cut short.
+// Lay out a row of values that are already of the packed type: its groups lie a panel apart. The last one is whole.
 template <class Value>
-void Matrix::lay_out(int output, std::vector<Value>& row) {
+void Matrix::lay_out(int output, const Value* row) {
     const Weights w = view();
-    row.resize(static_cast<std::size_t>(w.n_groups() * w.group()));
     const auto spread = [&]<class Group>(Group) {
         std::byte* to = packed_.bytes() + place(output, 0) * sizeof(Value);
-        const auto* from = reinterpret_cast<const std::byte*>(row.data());
+        const auto* from = reinterpret_cast<const std::byte*>(row);
         for (int i = 0; i < w.n_groups(); ++i, from += sizeof(Group), to += PANEL * sizeof(Group)) std::memcpy(to, from, sizeof(Group));
     };
-    switch (static_cast<std::size_t>(w.group()) * sizeof(Value)) {
-        case 2: return spread(std::uint16_t{});
-        case 4: return spread(std::uint32_t{});
-        default: throw std::logic_error("groups of weights are of 2 or 4 bytes");
-    }
+    if (static_cast<std::size_t>(w.group()) * sizeof(Value) == 2) spread(std::uint16_t{});
+    else spread(std::uint32_t{});
 }
 
-template <class Source>
-void Matrix::pack_row(int output, const Source* source) {
-    const auto k = static_cast<std::size_t>(k_);
-    switch (type_) {
-        case Type::f32: {
-            std::vector<float> row(k);
-            for (std::size_t i = 0; i < k; ++i) row[i] = to_float(source[i]);
-            return lay_out(output, row);
-        }
-        case Type::f16:
-            if constexpr (std::is_same_v<Source, f16>) {
-                std::vector<f16> row(source, source + k);
-                lay_out(output, row);
-            }
-            return;
-        case Type::bf16: {
-            std::vector<bf16> row(k);
-            for (std::size_t i = 0; i < k; ++i) row[i] = to_bf16(to_float(source[i]));
-            return lay_out(output, row);
-        }
-        case Type::i8: return quantize_row(output, source);
-        case Type::i16: return;  // weights never are
-    }
-}
-
-template <class Source>
-void Matrix::quantize_row(int output, const Source* source) {
-    std::vector<float> values(static_cast<std::size_t>(k_));
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = to_float(source[i]);
-    const float largest = largest_magnitude(values);
-    const float factor = largest > 0.0f && std::isfinite(largest) ? 127.0f / largest : 0.0f;
-    std::vector<std::int8_t> row(values.size());
+void Matrix::quantize_row(int output, const float* values, std::int8_t* row) {
+    constexpr auto most = static_cast<float>(traits_of(Type::i8).steps);
+    const float largest = largest_magnitude(values, k_);
+    const float factor = largest > 0.0f && std::isfinite(largest) ? most / largest : 0.0f;
     std::int32_t sum = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
+    for (int i = 0; i < k_; ++i) {
         const std::int32_t steps = nearest(values[i] * factor);
         sum += steps;
         row[i] = static_cast<std::int8_t>(steps);
     }
-    lay_out(output, row);
-    scales_.as<float>()[output] = largest / 127.0f;
-    steps_.as<float>()[output] = all_finite(values) ? largest / 127.0f : std::numeric_limits<float>::infinity();
+    scales_.as<float>()[output] = largest / most;
+    steps_.as<float>()[output] = all_finite(values, k_) ? largest / most : std::numeric_limits<float>::infinity();
     corrections_.as<std::int32_t>()[output] = zero_ * sum;
+}
+
+template <Type TYPE, class Source>
+void Matrix::pack_panel(int first, int n_rows, const Source* source) {
+    using Value = ValueOf<TYPE>;
+    std::vector<float> values(TYPE == Type::i8 ? static_cast<std::size_t>(k_) : 0);
+    std::vector<Value> row(static_cast<std::size_t>(round_up(k_, group_of(TYPE))));
+    for (int output = first; output < first + n_rows; ++output, source += k_) {
+        if constexpr (std::is_same_v<Value, Source>) {
+            std::copy_n(source, k_, row.data());
+        } else if constexpr (TYPE == Type::f32) {
+            for (int i = 0; i < k_; ++i) row[static_cast<std::size_t>(i)] = to_float(source[i]);
+        } else if constexpr (TYPE == Type::bf16) {
+            for (int i = 0; i < k_; ++i) row[static_cast<std::size_t>(i)] = to_bf16(to_float(source[i]));
+        } else if constexpr (TYPE == Type::i8) {
+            for (int i = 0; i < k_; ++i) values[static_cast<std::size_t>(i)] = to_float(source[i]);
+            quantize_row(output, values.data(), row.data());
+        } else {
+            throw std::logic_error("float32 is not packed as float16");
+        }
+        lay_out(output, row.data());
+    }
 }
 
 template <class Source>
 void Matrix::pack_rows(int first, int n_rows, const Source* source, Team& team) {
     team.share((n_rows + PANEL - 1) / PANEL, [&](int part, int) {
-        for (int row = part * PANEL; row < n_rows && row < (part + 1) * PANEL; ++row)
-            pack_row(first + row, source + static_cast<std::size_t>(row) * static_cast<std::size_t>(k_));
+        const int done = part * PANEL, n = std::min(PANEL, n_rows - done);
+        with_type(type_, [&]<Type TYPE>() { pack_panel<TYPE>(first + done, n, source + static_cast<std::size_t>(done) * static_cast<std::size_t>(k_)); });
     });
 }
 
@@ -141,16 +142,13 @@ void Matrix::pack(int first, int n_rows, const float* source, Team& team) { pack
 void Matrix::pack(int first, int n_rows, const f16* source, Team& team) { pack_rows(first, n_rows, source, team); }
 
 void Matrix::unpack(int output, float* values) const {
-    for (int i = 0; i < k_; ++i) {
-        const std::size_t at = place(output, i);
-        switch (type_) {
-            case Type::f32: values[i] = packed_.as<float>()[at]; break;
-            case Type::f16: values[i] = to_float(packed_.as<f16>()[at]); break;
-            case Type::bf16: values[i] = to_float(packed_.as<bf16>()[at]); break;
-            case Type::i8: values[i] = static_cast<float>(packed_.as<std::int8_t>()[at]) * scales_.as<float>()[output]; break;
-            case Type::i16: break;
+    with_type(type_, [&]<Type TYPE>() {
+        const auto* packed = packed_.as<ValueOf<TYPE>>();
+        for (int i = 0; i < k_; ++i) {
+            if constexpr (TYPE == Type::i8) values[i] = static_cast<float>(packed[place(output, i)]) * scales_.as<float>()[output];
+            else values[i] = to_float(packed[place(output, i)]);
         }
-    }
+    });
 }
 
 }  // namespace stapes

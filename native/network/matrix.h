@@ -3,12 +3,17 @@
 
 #include <vector>
 
-#include "../kernels/floats.h"
 #include "../kernels/kernels.h"
 #include "memory.h"
 #include "pool.h"
 
 namespace stapes {
+
+// The type of rows that a set multiplies weights of a type with.
+inline Type row_type_of(const Kernels& kernels, Type weights) {
+    if (weights == Type::i8) return Type::i16;
+    return weights == Type::bf16 && kernels.multiplies_bf16 ? Type::bf16 : Type::f32;
+}
 
 // A matrix of weights, (n outputs, k inputs), filled by stretches of outputs.
 class Matrix {
@@ -32,12 +37,11 @@ class Matrix {
   private:
     template <class Source>
     void pack_rows(int first, int n_rows, const Source* source, Team& team);
-    template <class Source>
-    void pack_row(int output, const Source* source);
-    template <class Source>
-    void quantize_row(int output, const Source* source);
+    template <Type TYPE, class Source>
+    void pack_panel(int first, int n_rows, const Source* source);
+    void quantize_row(int output, const float* values, std::int8_t* row);
     template <class Value>
-    void lay_out(int output, std::vector<Value>& row);
+    void lay_out(int output, const Value* row);
     std::size_t place(int output, int input) const;
 
     Type type_ = Type::f32;

@@ -6,20 +6,15 @@ namespace stapes {
 
 namespace {
 
-// What a linear layer is multiplied in where the precision is int8. Each exception was measured (docs/experiments/).
-struct Kind {
-    Type weights, rows;
-};
-
-Kind kind_of(const std::string& name, const Kernels& kernels) {
+// The type of a linear layer's weights where the precision is int8. Each exception was measured (docs/experiments/).
+Type int8_type_of(const std::string& name, const Kernels& kernels) {
     // The convolutions are little work, and the vocabulary's errors go straight into the logits.
-    if (name.starts_with("encoder.conv") || name == "decoder.embedding") return {Type::bf16, Type::bf16};
+    if (name.starts_with("encoder.conv") || name == "decoder.embedding") return Type::bf16;
     // What runs once for a window gains little by bytes where a set multiplies bfloat16; what a step reads gains all.
     const bool once_a_window = name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
-    if (once_a_window && !kernels.prefers_i16) return {Type::bf16, Type::bf16};
-    // Activations of 8 bits would move logits nearly as much again as all else that int8 does
+    // Beside i8 come activations of i16: with 8 bits they would move logits nearly as much again as all else that int8 does
     // (docs/experiments/2026-11-26-int8-on-amx-and-avx512.md).
-    return {Type::i8, Type::i16};
+    return once_a_window && !kernels.prefers_i16 ? Type::bf16 : Type::i8;
 }
 
 }  // namespace
@@ -29,9 +24,9 @@ Model::Model(const Sizes& its_sizes, Precision its_precision, const Kernels& its
       precision(its_precision),
       kernels(its_kernels),
       stride(row_stride(its_sizes.n_state)),
-      rows_type(its_precision == Precision::float32 || !its_kernels.multiplies_bf16 ? Type::f32 : Type::bf16),
-      audio_type(its_precision == Precision::int8 && its_kernels.prefers_i16 ? Type::i16 : rows_type),
       text_type(its_precision == Precision::float32 ? Type::f32 : Type::bf16),
+      rows_type(row_type_of(its_kernels, text_type)),
+      audio_type(its_precision == Precision::int8 && its_kernels.prefers_i16 ? Type::i16 : rows_type),
       window_type(its_precision == Precision::int8 ? Type::i8 : text_type),
       encoder(static_cast<std::size_t>(its_sizes.n_audio_layer)),
       decoder(static_cast<std::size_t>(its_sizes.n_text_layer)) {
@@ -72,11 +67,11 @@ Norm& Model::norm(const std::string& name) {
 
 void Model::make_linear(const std::string& name, int n, int k, Type stored) {
     Linear& made = linear(name);
-    const Kind kind = precision == Precision::int8 ? kind_of(name, kernels) : Kind{text_type, rows_type};
+    const Type type = precision == Precision::int8 ? int8_type_of(name, kernels) : text_type;
+    made.rows = row_type_of(kernels, type);
     // Where bfloat16 is but a way to store weights, float16 is as short and keeps all that was published.
-    const bool as_published = kind.weights == Type::f32 || (kind.weights == Type::bf16 && rows_type == Type::f32 && stored == Type::f16);
-    made.weight = Matrix(as_published ? stored : kind.weights, n, k, kernels.activation_zero);
-    made.rows = kind.rows == Type::bf16 ? rows_type : kind.rows;
+    const bool as_published = type == Type::f32 || (type == Type::bf16 && made.rows == Type::f32 && stored == Type::f16);
+    made.weight = Matrix(as_published ? stored : type, n, k, kernels.activation_zero);
     made.bias = Memory();
     if (name == "decoder.embedding" && precision == Precision::int8) make_linear("decoder.rough_embedding", n, k, stored);
 }

@@ -61,9 +61,9 @@ struct Model {
     const Precision precision;
     const Kernels& kernels;
     const int stride;        // values from one row of activations to the next
+    const Type text_type;    // f32 or bf16: of the decoder's self-attention keys and values
     const Type rows_type;    // f32 or bf16: of activations that are not quantised
     const Type audio_type;   // f32, bf16 or i16: of the encoder's keys and values
-    const Type text_type;    // f32 or bf16: of the decoder's self-attention keys and values
     const Type window_type;  // f32, bf16 or i8: of a window's
     Linear conv1, conv2, embedding;
     Linear rough_embedding;  // int8 only: the vocabulary in 8 bits, whose logits are approximate
