@@ -159,7 +159,7 @@ std::tuple<IntsOut, FloatsOut> quantize(const std::string& isa, const FloatTable
         for (std::size_t i = 0; i < size(whole); ++i) {
             const std::size_t at = row * 2 * stride;
             if (kernels.multiplies_i8) steps.push_back(256 * half(at + i) + half(at + stride + i));
-            else steps.push_back((y.as<std::int16_t>() + at / 2)[crossed(static_cast<int>(i))]);
+            else steps.push_back((y.as<std::int16_t>() + at / 2)[interleaved(static_cast<int>(i))]);
         }
     }
     return {given(std::move(steps), {size(m), size(whole)}), given(std::move(scales), {size(m)})};
@@ -251,16 +251,16 @@ struct Choice {
         c.now = ranges.data();
         c.n_now = ranges.size();
         c.vote_from = vote_from;
-        c.how = how == "best" ? Choosing::How::best : how == "draw" ? Choosing::How::draw : Choosing::How::top;
+        c.how = how == "best" ? Sampling::How::best : how == "draw" ? Sampling::How::draw : Sampling::How::top;
         c.n_chosen = n;
-        scratch = Memory(choosing_scratch(c));
+        scratch = Memory(sampling_scratch(c));
         c.scratch = scratch.bytes();
     }
     Choice(const Choice&) = delete;
     std::vector<float> logits;
     std::vector<Range> ranges;
     Memory scratch;
-    Choosing c{};
+    Sampling c{};
 };
 
 // Ids, their log-probabilities, and what the logits became.
@@ -279,14 +279,14 @@ std::tuple<std::vector<std::int32_t>, std::vector<float>, FloatsOut> choose(
     return {std::move(ids), std::move(logprobs), given(std::move(choice.logits), {logits.size()})};
 }
 
-// Which panels of logits contend, 1 or 0.
-IntsOut contend(const std::string& isa, const Floats& logits, const Floats& errors, int n, const Ids& permanent,
+// Which panels of logits are candidates, 1 or 0.
+IntsOut mark_candidates(const std::string& isa, const Floats& logits, const Floats& errors, int n, const Ids& permanent,
                 const std::vector<std::pair<int, int>>& now, int vote_from) {
     Choice choice(logits, "top", n, permanent, now, vote_from);
     const std::size_t n_panels = errors.size();
     require(n_panels == size(round_up(choice.c.n, PANEL) / PANEL), "an error for each panel");
     std::vector<std::uint8_t> panels(n_panels);
-    kernels_of(isa).contend(choice.c, errors.data(), panels.data());
+    kernels_of(isa).mark_candidates(choice.c, errors.data(), panels.data());
     return given(std::vector<std::int32_t>(panels.begin(), panels.end()), {n_panels});
 }
 
@@ -311,7 +311,7 @@ void bind_kernels(nb::module_& m) {
     kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a, "wants_scores"_a, "result"_a,
                 "stored_at_a_time"_a, "rough"_a = false);
     kernels.def("choose", &choose, "isa"_a, "logits"_a, "how"_a, "n"_a, "temperature"_a, "uniforms"_a, "permanent"_a, "now"_a, "vote_from"_a);
-    kernels.def("contend", &contend, "isa"_a, "logits"_a, "errors"_a, "n"_a, "permanent"_a, "now"_a, "vote_from"_a);
+    kernels.def("mark_candidates", &mark_candidates, "isa"_a, "logits"_a, "errors"_a, "n"_a, "permanent"_a, "now"_a, "vote_from"_a);
     kernels.def("log_sum_exp", [](const std::string& isa, const Floats& x) { return kernels_of(isa).log_sum_exp(x.data(), static_cast<int>(x.size())); },
                 "isa"_a, "x"_a);
 }

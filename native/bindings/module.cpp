@@ -19,7 +19,7 @@ using namespace nb::literals;
 
 namespace {
 
-using stapes::Choosing;
+using stapes::Sampling;
 using stapes::Network;
 using stapes::Request;
 using stapes::Row;
@@ -149,8 +149,8 @@ void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<W
 void choose(HeldRequest& request, const std::string& how, int n, double temperature, std::vector<double> uniforms, const Ids& permanent,
             const std::vector<std::pair<int, int>>& now, int vote_from) {
     request.chooses = true;
-    Choosing& c = request.choosing;
-    c.how = how == "best" ? Choosing::How::best : how == "draw" ? Choosing::How::draw : Choosing::How::top;
+    Sampling& c = request.sampling;
+    c.how = how == "best" ? Sampling::How::best : how == "draw" ? Sampling::How::draw : Sampling::How::top;
     c.n_chosen = n;
     c.temperature = temperature;
     request.uniforms = std::move(uniforms);

@@ -42,13 +42,13 @@ void make_network(SpeechNetwork* made, const std::string& isa, const std::vector
                                                static_cast<int>(n), static_cast<int>(input_weight.shape(1))});
 }
 
-nb::object listen(const SpeechNetwork& network, SpeechState& state, const Floats& samples) {
+nb::object detect(const SpeechNetwork& network, SpeechState& state, const Floats& samples) {
     require(state.output.size() == static_cast<std::size_t>(network.n_units()), "the state is another network's");
     const std::size_t n_chunks = SpeechNetwork::chunks_of(samples.shape(0));
     std::vector<float> found(n_chunks);
     {
         const nb::gil_scoped_release unlocked;
-        network.listen(state, samples.data(), samples.shape(0), found.data());
+        network.detect(state, samples.data(), samples.shape(0), found.data());
     }
     return nb::cast(given(std::move(found), {n_chunks}));
 }
@@ -61,7 +61,7 @@ void bind_speech(nb::module_& m) {
         .def("__init__", &make_network, "isa"_a, "convolutions"_a, "input_weight"_a, "state_weight"_a, "gate_bias"_a, "output_weight"_a,
              "output_bias"_a)
         .def("begin", [](const SpeechNetwork& network) { return SpeechState(network.n_units()); }, "The state before a recording.")
-        .def("listen", &listen, "state"_a, "samples"_a);
+        .def("listen", &detect, "state"_a, "samples"_a);
 }
 
 }  // namespace stapes::python

@@ -4,7 +4,7 @@
 // query's numbers depend neither on the queries beside it nor on keys behind its own.
 #include "functions.h"
 #include "steps.h"
-#include "unit.h"
+#include "amx.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -28,13 +28,13 @@ struct Scratch {
     float* sums;     // (N_QUERIES)
     float* steps;    // (2, N_QUERIES) what a step of queries, and of weights, means
     std::size_t wide;  // values from one row to the next: the width rounded up to PANEL, and some more
-    Held<Unit>* unit;
+    AmxTiles<Amx>* tiles;
 };
 
-Scratch cut(void* memory, int width, Held<Unit>& unit) {
+Scratch cut(void* memory, int width, AmxTiles<Amx>& tiles) {
     float* at = static_cast<float*>(memory);
     Scratch s{};
-    s.unit = &unit;
+    s.tiles = &tiles;
     s.wide = static_cast<std::size_t>(round_up(width, PANEL) + PANEL);
     const auto take = [&](std::size_t n) { float* here = at; at += n; return here; };
     s.queries = take(N_QUERIES * s.wide);
@@ -48,11 +48,11 @@ Scratch cut(void* memory, int width, Held<Unit>& unit) {
     return s;
 }
 
-// A query in steps of 16 bits, crossed as keys are; gives what a step means.
+// A query in steps of 16 bits, interleaved as keys are; gives what a step means.
 float count_query(const float* x, const BlockShape& shape, std::int16_t* to) {
     const int most = most_steps(shape.width, shape.steps());
     return count_steps(round_up(shape.width, PANEL), static_cast<float>(most), [&](int i) { return load(x + i); },
-                       [&](int i, F32 steps) { store_crossed(to + i, to_i32(steps)); });
+                       [&](int i, F32 steps) { store_interleaved(to + i, to_i32(steps)); });
 }
 
 // The queries, scaled, in the type that they are multiplied in.
@@ -85,7 +85,7 @@ void score_tile(const Attention& c, int block, float* scores, int row, int n_row
         t.n_groups = t.groups_per_segment = c.shape.padded_width() / GROUP<Op>;
         t.out = scores + row * SCORE_STRIDE + key;
         t.out_stride = SCORE_STRIDE;
-        run<Op, VECTORS>(*s.unit, n_rows, t);
+        run<Op, VECTORS>(*s.tiles, n_rows, t);
     }
 }
 
@@ -96,7 +96,7 @@ void score(const Attention& c, int first_key, int n_keys, int n_queries, const S
         if (n_rows <= Op::FEW_ROWS) score_tile<Op, FEW_ROWS_COLUMNS>(c, block, s.scores + key, row, n_rows, s);
         else score_tile<Op, COLUMNS>(c, block, s.scores + key, row, n_rows, s);
     };
-    if constexpr (Op::ON_UNIT) {  // to shape a unit anew for each block would take longer than the block
+    if constexpr (Op::ON_AMX) {  // to shape the tile registers anew for each block would take longer than the block
         for_tiles_of<Op>(n_queries, 1, [&](int row, int n_rows) {
             for (int key = 0; key < n_keys; key += PANEL) one(key, row, n_rows);
         });
@@ -143,7 +143,7 @@ void count_weights(const Attention& c, int first_key, int n_keys, int i, const S
     const F32 factor = set1(limit > NEGLIGIBLE ? WEIGHT_STEPS / limit : 0.0f);
     // What is no number counts as nothing: as the most, a stretch of it would overflow.
     for (int key = 0; key < round_up(n_keys, PANEL); key += W)
-        store_crossed(to + key, to_i32(min(max(load(weights + key) * factor, set1(0.0f)), set1(WEIGHT_STEPS))));
+        store_interleaved(to + key, to_i32(min(max(load(weights + key) * factor, set1(0.0f)), set1(WEIGHT_STEPS))));
 }
 
 // One query's scores become weights under the running maximum; what was mixed so far shrinks with it.
@@ -199,7 +199,7 @@ void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows
         t.out = (IS_INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
         t.out_stride = s.wide;
         t.add = !IS_INTEGER<Op>;
-        run<Op, VECTORS>(*s.unit, n_rows, t);
+        run<Op, VECTORS>(*s.tiles, n_rows, t);
     }
 }
 
@@ -238,8 +238,8 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
 
 template <class Op, bool ROUGH = true>
 void attend_as(const Attention& c) {
-    Held<Unit> unit;
-    const Scratch s = cut(c.scratch, c.shape.width, unit);
+    AmxTiles<Amx> tiles;
+    const Scratch s = cut(c.scratch, c.shape.width, tiles);
     for (int first = 0; first < c.n_queries; first += N_QUERIES) {
         const int n = c.n_queries - first < N_QUERIES ? c.n_queries - first : N_QUERIES;
         take_queries<Op>(c, first, n, s);

@@ -1,8 +1,8 @@
-// Choosing the next id from logits: the twin of stapes/backends/sampling.py.
+// Sampling the next id from logits: the twin of stapes/backends/sampling.py.
 #include <algorithm>
 
-#include "choosing.h"
 #include "functions.h"
+#include "sampling.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -24,7 +24,7 @@ int index_of_highest(const float* x, int n) {
 }
 
 // The log of the summed exponentials of what is allowed, after the vote.
-float normalise(const Choosing& c) {
+float normalise(const Sampling& c) {
     const float total = log_sum_exp(c.logits, c.n);
     if (c.vote_from < 0) return total;
     // Both sides as log-probabilities, as the twin compares them.
@@ -46,7 +46,7 @@ int first_above(const double* numbers, int n, double x) {
     return low;
 }
 
-void draw(const Choosing& c) {
+void draw(const Sampling& c) {
     const float high = highest_of(c.logits, c.n);
     if (high == NEVER || std::isnan(high)) {
         std::fill(c.ids, c.ids + c.n_chosen, 0);
@@ -67,7 +67,7 @@ void draw(const Choosing& c) {
 }
 
 // The best first; of equals the lower id.
-void top(const Choosing& c, float total) {
+void top(const Sampling& c, float total) {
     if (c.n_chosen == 0) return;
     const auto better = [](const Candidate& a, const Candidate& b) {
         return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
@@ -93,13 +93,13 @@ float log_sum_exp(const float* x, int n) {
     return high + std::log(sum(sums));
 }
 
-void choose(const Choosing& c) {
+void choose(const Sampling& c) {
     forbid(c);
     const float total = normalise(c);
     switch (c.how) {
-        case Choosing::How::best: c.ids[0] = index_of_highest(c.logits, c.n); break;
-        case Choosing::How::draw: draw(c); break;
-        case Choosing::How::top: top(c, total); break;
+        case Sampling::How::best: c.ids[0] = index_of_highest(c.logits, c.n); break;
+        case Sampling::How::draw: draw(c); break;
+        case Sampling::How::top: top(c, total); break;
     }
     for (int i = 0; i < c.n_chosen; ++i) c.logprobs[i] = total == NEVER ? NEVER : c.logits[c.ids[i]] - total;
 }

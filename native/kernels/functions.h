@@ -13,8 +13,8 @@ void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, st
 void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
 void store_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
 void attend(const Attention& call);
-void choose(const Choosing& call);
-void contend(const Choosing& call, const float* errors, std::uint8_t* panels);
+void choose(const Sampling& call);
+void mark_candidates(const Sampling& call, const float* errors, std::uint8_t* panels);
 float log_sum_exp(const float* x, int n);
 void log_mel(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out, std::size_t out_stride);
 void magnitudes(const float* samples, int n_columns, float* out);

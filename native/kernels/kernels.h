@@ -62,8 +62,8 @@ STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = traits_of(Typ
 
 enum class Activation : std::uint8_t { none, gelu, rough_gelu };  // rough: off by up to 1e-4 of its size
 
-// Where the i-th of crossed values lies: in every four, the second and the third have changed places. Its own inverse.
-STAPES_ALWAYS_INLINE constexpr int crossed(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
+// Where the i-th of interleaved values lies: in every four, the second and the third have changed places. Its own inverse.
+STAPES_ALWAYS_INLINE constexpr int interleaved(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
 
 // c[i, j] = activation(a[i] . w[j] + bias[j]) * factor + residual[i, j] for all rows and the panels first..last-1.
 struct Product {
@@ -86,7 +86,7 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1), bf16 (g = 2), i8 (g = 4) or i16 (g = 2, crossed along the inner dimension as rows are); integers are followed
+// in type f32 (g = 1), bf16 (g = 2), i8 (g = 4) or i16 (g = 2, interleaved along the inner dimension as rows are); integers are followed
 // by what one step of each position means: PANEL f32. Positions that were never written hold zeros.
 struct BlockShape {
     Type type;
@@ -94,7 +94,7 @@ struct BlockShape {
     STAPES_ALWAYS_INLINE int group() const { return group_of(type); }
     STAPES_ALWAYS_INLINE int steps() const { return traits_of(type).steps; }
     STAPES_ALWAYS_INLINE std::size_t scale_bytes() const { return is_integer(type) ? PANEL * sizeof(float) : 0; }
-    // Of a key: what is crossed lies in fours.
+    // Of a key: what is interleaved lies in fours.
     STAPES_ALWAYS_INLINE int padded_width() const { return round_up(width, is_integer(type) ? 4 : group()); }
     STAPES_ALWAYS_INLINE std::size_t key_bytes() const {
         return static_cast<std::size_t>(padded_width() * PANEL * size_of(type)) + scale_bytes();
@@ -131,7 +131,7 @@ STAPES_ALWAYS_INLINE constexpr std::size_t attention_scratch(int width) {
 
 // What may come next, and how it is chosen; see stapes/backends/base.py (Constraint, Best, Draw, Top).
 struct Range { std::int32_t first, last; };  // half-open
-struct Choosing {
+struct Sampling {
     float* logits;  // (n,), changed: -infinity where forbidden
     int n;
     const std::int64_t* permanent;  // sorted forbidden ids
@@ -145,13 +145,13 @@ struct Choosing {
     int n_chosen;      // of `ids` and `logprobs`
     std::int32_t* ids;
     float* logprobs;
-    void* scratch;  // choosing_scratch bytes for each thread
+    void* scratch;  // sampling_scratch bytes for each thread
 };
 // Bounds of each panel and the best of them (a panel at the vote's border counts twice), the n_chosen best ids and one more, or what n
 // weights of a draw add up to.
-STAPES_ALWAYS_INLINE constexpr std::size_t choosing_scratch(const Choosing& c) {
+STAPES_ALWAYS_INLINE constexpr std::size_t sampling_scratch(const Sampling& c) {
     const auto bounds = static_cast<std::size_t>(round_up(c.n, PANEL) / PANEL + 2) * 2 * 12, best = static_cast<std::size_t>(c.n_chosen + 1) * 8;
-    const auto sums = c.how == Choosing::How::draw ? static_cast<std::size_t>(c.n) * 8 : 0, most = bounds > best ? bounds : best;
+    const auto sums = c.how == Sampling::How::draw ? static_cast<std::size_t>(c.n) * 8 : 0, most = bounds > best ? bounds : best;
     return most > sums ? most : sums;
 }
 
@@ -179,9 +179,9 @@ struct Recurrence {
     float* output;          // (n,): of the step before the first, and then of the last
     float* cell;            // (n,)
     float* next;            // (n,): scratch
-    const float* told;      // (n,): weights of that number
-    float told_bias;
-    float* probabilities;   // (n_steps rounded up to PANEL,): sigmoid(told . max(0, output) + told_bias)
+    const float* output_weight;      // (n,): weights of that number
+    float output_bias;
+    float* probabilities;   // (n_steps rounded up to PANEL,): sigmoid(output_weight . max(0, output) + output_bias)
 };
 
 struct Kernels {
@@ -189,7 +189,7 @@ struct Kernels {
     bool multiplies_i8;    // rows of integers lie in halves
     bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
     bool prefers_i16;      // keys and values of i16 are multiplied in fewer instructions than those of bf16 or f32
-    bool has_unit;         // a matrix unit multiplies bytes and bfloat16: reading weights is what products wait for
+    bool has_amx;         // AMX multiplies bytes and bfloat16: reading weights is what products wait for
     int activation_zero;   // what is added to int8 activations when they are stored
     void (*multiply)(const Product&);
     // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.
@@ -204,11 +204,11 @@ struct Kernels {
     void (*store_keys)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
     void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
     void (*attend)(const Attention&);
-    void (*choose)(const Choosing&);
+    void (*choose)(const Sampling&);
     // Logits that are each off by at most their panel's error: mark (1, otherwise 0) the panels of which the exact logits have to be
-    // known for `choose` to choose what it would choose from exact ones. Forbids, as choosing does. All panels of an error that is
+    // known for `choose` to choose what it would choose from exact ones. Forbids, as `choose` does. All panels of an error that is
     // no number are marked.
-    void (*contend)(const Choosing&, const float* errors, std::uint8_t* panels);
+    void (*mark_candidates)(const Sampling&, const float* errors, std::uint8_t* panels);
     // log of the sum of the exponentials of (n,).
     float (*log_sum_exp)(const float* x, int n);
     // Samples ((n_frames - 1) * 160 + 400,) -> log10 of max(mel power, 1e-10): (n_mels, n_frames) at out_stride values.

@@ -1,6 +1,6 @@
 // Matrix products with packed weights, and what is done to their sums before they are stored.
 #include "functions.h"
-#include "unit.h"
+#include "amx.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -29,15 +29,15 @@ STAPES_INLINE F32 gelu(F32 x) {
 // Room for the largest tile's sums; a widened panel lies behind them.
 constexpr std::size_t SUMS_BYTES = 4096;
 static_assert(2 * WIDE_COLUMNS * W * 4 <= SUMS_BYTES && MAX_ROWS * TILE_COLUMNS * 4 <= SUMS_BYTES);
-static_assert(2 * UNIT_ROWS * PANEL * 4 <= SUMS_BYTES);
+static_assert(2 * AMX_ROWS * PANEL * 4 <= SUMS_BYTES);
 
-// Integers are worth shaping the matrix unit for from so many rows (or halves) on.
-constexpr int ROWS_FOR_UNIT = 9;
+// Integers are worth shaping the tile registers for from so many rows (or halves) on.
+constexpr int ROWS_FOR_AMX = 9;
 
 // Where a call computes.
 struct Place {
     void* sums;
-    Held<Unit>& unit;
+    AmxTiles<Amx>& tiles;
 };
 
 // How many rows of a tile a row of the product is: two where 16 bits are two halves.
@@ -102,7 +102,7 @@ void multiply_rows(const Product& p, const void* panel, int n_groups, int index,
             t.n_groups = t.groups_per_segment = n_groups;
             t.b_offset = static_cast<std::size_t>(column * GROUP_BYTES<Op>);
             t.out_stride = VECTORS * W;
-            run<Op, VECTORS>(at.unit, n_rows * halves, t);
+            run<Op, VECTORS>(at.tiles, n_rows * halves, t);
             finish<Op>(p, at.sums, row, n_rows, index * PANEL + column, VECTORS * W);
         });
     }
@@ -143,10 +143,10 @@ int multiply_wide(const Product& p, void* sums) {
 
 template <class Op>
 void multiply_as(const Product& p) {
-    Held<Unit> unit;
-    const Place at{p.scratch, unit};
+    AmxTiles<Amx> tiles;
+    const Place at{p.scratch, tiles};
     int index = p.first_panel;
-    if constexpr (!Op::ON_UNIT) {
+    if constexpr (!Op::ON_AMX) {
         const int halves = p.n_rows * halves_of(p.a);
         if (halves == 1) index = multiply_wide<Op, 1>(p, at.sums);
         if (halves == 2 && N_REGISTERS == 32) index = multiply_wide<Op, 2>(p, at.sums);
@@ -159,8 +159,8 @@ template <class Stored, class Wide>
 void multiply_stored(const Product& p) {
     if (p.n_rows <= 2 * MAX_ROWS) return multiply_as<Stored>(p);
     Byte* const widened = static_cast<Byte*>(p.scratch) + SUMS_BYTES;
-    Held<Unit> unit;
-    const Place at{p.scratch, unit};
+    AmxTiles<Amx> tiles;
+    const Place at{p.scratch, tiles};
     for (int index = p.first_panel; index < p.last_panel; ++index) {
         const Byte* from = panel_at(p, index);
         Byte* to = widened;
@@ -184,8 +184,8 @@ void multiply_bf16(const Product& p) {
 }
 
 void multiply_i8(const Product& p) {
-    if constexpr (HAS_UNIT)
-        if (p.n_rows * halves_of(p.a) >= ROWS_FOR_UNIT) return multiply_as<OpI8OnUnit>(p);
+    if constexpr (HAS_AMX)
+        if (p.n_rows * halves_of(p.a) >= ROWS_FOR_AMX) return multiply_as<OpI8Amx>(p);
     if constexpr (MULTIPLIES_I8) multiply_as<OpI8>(p);
     else multiply_stored<OpI8Stored, OpI16>(p);
 }

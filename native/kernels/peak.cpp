@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "functions.h"
-#include "unit.h"
+#include "amx.h"
 
 namespace stapes::STAPES_ISA {
 namespace {
@@ -41,39 +41,39 @@ double multiply_rounds(std::int64_t n_rounds) {
 }
 
 // So many four-byte groups does a register of A meet one of B for.
-constexpr int UNIT_PRODUCTS = UNIT_ROWS * UNIT_GROUPS * UNIT_ROWS;
+constexpr int AMX_PRODUCTS = AMX_ROWS * AMX_GROUPS * AMX_ROWS;
 
-// On a matrix unit: as many products of registers as a micro-kernel's.
+// On AMX: as many products of registers as a micro-kernel's.
 template <class U, bool INTEGERS>
-void multiply_rounds_on_unit(std::int64_t n_rounds) {
-    alignas(64) const Byte zeros[UNIT_ROWS * UNIT_BYTES]{};
-    Held<U> unit;
-    unit.shape(2 * UNIT_ROWS);
-    U::template load<4>(zeros, UNIT_BYTES);
-    U::template load<5>(zeros, UNIT_BYTES);
-    U::template load<6>(zeros, UNIT_BYTES);
-    U::template load<7>(zeros, UNIT_BYTES);
+void multiply_rounds_on_amx(std::int64_t n_rounds) {
+    alignas(64) const Byte zeros[AMX_ROWS * AMX_ROW_BYTES]{};
+    AmxTiles<U> tiles;
+    tiles.shape(2 * AMX_ROWS);
+    U::template load<4>(zeros, AMX_ROW_BYTES);
+    U::template load<5>(zeros, AMX_ROW_BYTES);
+    U::template load<6>(zeros, AMX_ROW_BYTES);
+    U::template load<7>(zeros, AMX_ROW_BYTES);
     for (std::int64_t round = 0; round < n_rounds; ++round) {
-        unit_dot<U, INTEGERS, 0, 4, 6>();
-        unit_dot<U, INTEGERS, 1, 4, 7>();
-        unit_dot<U, INTEGERS, 2, 5, 6>();
-        unit_dot<U, INTEGERS, 3, 5, 7>();
+        amx_dot<U, INTEGERS, 0, 4, 6>();
+        amx_dot<U, INTEGERS, 1, 4, 7>();
+        amx_dot<U, INTEGERS, 2, 5, 6>();
+        amx_dot<U, INTEGERS, 3, 5, 7>();
     }
 }
 
 template <class U>
-double multiply_on_unit(Type type, std::int64_t n_vector_rounds) {
+double multiply_on_amx(Type type, std::int64_t n_vector_rounds) {
     const std::int64_t n_rounds = n_vector_rounds / 16;  // each is longer
-    if (type == Type::i8) multiply_rounds_on_unit<U, true>(n_rounds);
-    else multiply_rounds_on_unit<U, false>(n_rounds);
-    return static_cast<double>(n_rounds) * 4 * UNIT_PRODUCTS * group_of(type);
+    if (type == Type::i8) multiply_rounds_on_amx<U, true>(n_rounds);
+    else multiply_rounds_on_amx<U, false>(n_rounds);
+    return static_cast<double>(n_rounds) * 4 * AMX_PRODUCTS * group_of(type);
 }
 
 }  // namespace
 
 double multiply_in_registers(Type type, std::int64_t n_rounds) {
-    if constexpr (HAS_UNIT)
-        if (type == Type::i8 || type == Type::bf16) return multiply_on_unit<Unit>(type, n_rounds);
+    if constexpr (HAS_AMX)
+        if (type == Type::i8 || type == Type::bf16) return multiply_on_amx<Amx>(type, n_rounds);
     switch (type) {
         case Type::i8: return multiply_rounds<std::conditional_t<MULTIPLIES_I8, OpI8, OpI16>>(n_rounds);
         case Type::i16: return multiply_rounds<OpI16>(n_rounds);

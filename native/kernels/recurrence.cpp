@@ -51,14 +51,14 @@ STAPES_INLINE void step_units(const Recurrence& r, const float* gates, int unit)
 }
 
 // Makes what was found the layer's output; returns the number computed from it.
-STAPES_INLINE float tell(const Recurrence& r) {
+STAPES_INLINE float output_of_step(const Recurrence& r) {
     F32 total = set1(0.0f);
     for (int unit = 0; unit < r.n; unit += W) {
         const F32 output = load(r.next + unit);
         store(r.output + unit, output);
-        total = fma(max(set1(0.0f), output), load(r.told + unit), total);  // in this order NaN stays NaN
+        total = fma(max(set1(0.0f), output), load(r.output_weight + unit), total);  // in this order NaN stays NaN
     }
-    return sum(total) + r.told_bias;
+    return sum(total) + r.output_bias;
 }
 
 }  // namespace
@@ -68,7 +68,7 @@ void recur(const Recurrence& r) {
     for (int step = 0; step < r.n_steps; ++step) {
         const float* gates = r.gates + static_cast<std::size_t>(step) * static_cast<std::size_t>(GATES * r.n);
         for (int unit = 0; unit <= last; unit += RECURRENT_UNITS) step_units(r, gates, step % 2 ? last - unit : unit);
-        r.probabilities[step] = tell(r);
+        r.probabilities[step] = output_of_step(r);
     }
     for (int step = 0; step < r.n_steps; step += W) store(r.probabilities + step, sigmoid(load(r.probabilities + step)));
 }

@@ -28,7 +28,7 @@ STAPES_INLINE float squares(const float* x, int d, float mean) {
 // W numbers of steps of a row of i16, from value i on: as one integer, or in halves. (A template: a set has only one of both.)
 STAPES_INLINE void store_fine(std::uint8_t* to, std::size_t stride, int i, auto step) {
     if constexpr (!MULTIPLIES_I8) {
-        store_crossed(to + i * 2, to_i32(step));
+        store_interleaved(to + i * 2, to_i32(step));
     } else {
         // Half a step more: a tie goes up, as the lower half has room for -128 and none for 128.
         const I32 zero = set1_i32(ACTIVATION_ZERO);
@@ -86,13 +86,13 @@ STAPES_INLINE F32 part_of(const float* x, int n, int i) {
 }
 
 // A row of n values in steps, W at a time: put(i, steps) takes those from value i on, of which the ones behind n are some; those of
-// 16 bits are crossed. Gives what a step means.
+// 16 bits are interleaved. Gives what a step means.
 template <Type TYPE, class Put>
 float in_steps(const float* x, int n, Put&& put) {
     return count_steps(n, static_cast<float>(traits_of(TYPE).steps), [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
         ValueOf<TYPE> part[W];
         if constexpr (TYPE == Type::i8) store_bytes(part, to_i32(steps));
-        else store_crossed(part, to_i32(steps));
+        else store_interleaved(part, to_i32(steps));
         put(i, part);
     });
 }
@@ -111,11 +111,11 @@ template <Type TYPE>
 float store_steps_of_value(const BlockShape& shape, const float* from, int at, Byte* block) {
     using Value = ValueOf<TYPE>;
     constexpr int group = group_of(TYPE);
-    const int place = TYPE == Type::i8 ? at : crossed(at);
+    const int place = TYPE == Type::i8 ? at : interleaved(at);
     Value* const to = reinterpret_cast<Value*>(block) + place / group * group * PANEL + place % group;
     return in_steps<TYPE>(from, shape.width, [&](int dim, const Value* steps) {
         Value* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * group;
-        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[TYPE == Type::i8 ? j : crossed(j)];
+        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[TYPE == Type::i8 ? j : interleaved(j)];
     });
 }
 

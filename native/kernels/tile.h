@@ -19,7 +19,7 @@ inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;    // 24 or 12 sums;
 inline constexpr int COLUMNS = 2;                                // vectors of B that a tall tile covers
 inline constexpr int WIDE_COLUMNS = 8;                           // ... and a single row: enough sums to hide their latency
 inline constexpr int TILE_COLUMNS = COLUMNS * W;
-inline constexpr int UNIT_ROWS = 16;                             // of a matrix unit's register (unit.h)
+inline constexpr int AMX_ROWS = 16;                             // of a tile register (amx.h)
 inline constexpr int FEW_ROWS_COLUMNS = N_REGISTERS == 16 && VECTORS_PER_PANEL >= 4 ? 4 : COLUMNS;  // ... or a few rows
 
 // W results in a row of f32 or bf16.
@@ -34,7 +34,7 @@ struct OpF32 {
     static constexpr int PARTS = 1;          // groups of A that a group of B is multiplied with, one after another
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
-    static constexpr bool ON_UNIT = false;      // runs on a matrix unit
+    static constexpr bool ON_AMX = false;      // runs on AMX
     static constexpr int READS_AHEAD = 0;       // rows of the tallest tile that asks for its share of B before its turn
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
@@ -63,8 +63,8 @@ struct OpBf16Stored : OpF32 {
 // Operations that a set may lack are looked up where they are used.
 struct OpBf16 : OpF32 {
     static constexpr Type TYPE = Type::bf16;
-    static constexpr bool ON_UNIT = HAS_UNIT;
-    static constexpr int MOST_ROWS = ON_UNIT ? 2 * UNIT_ROWS : MAX_ROWS;
+    static constexpr bool ON_AMX = HAS_AMX;
+    static constexpr int MOST_ROWS = ON_AMX ? 2 * AMX_ROWS : MAX_ROWS;
     static STAPES_INLINE auto read_b(const Byte* p, auto) { return load_i32(p); }
     static STAPES_INLINE Sum dot(Sum sum, auto a, auto b) { return dot_bf16(sum, a, b); }
 };
@@ -75,7 +75,7 @@ struct OpI8 {
     static constexpr int PARTS = 1;
     static constexpr int MOST_ROWS = MAX_ROWS;
     static constexpr int FEW_ROWS = 3;
-    static constexpr bool ON_UNIT = false;
+    static constexpr bool ON_AMX = false;
     static constexpr int READS_AHEAD = MAX_ROWS - 1;  // the tallest are the encoder's: many share what one has read
     static STAPES_INLINE Sum zero() { return zero_i32(); }
     static STAPES_INLINE Sum read(const void* p) { return load_i32(p); }
@@ -85,9 +85,9 @@ struct OpI8 {
 };
 
 // Sums of integers are the same wherever they are made: a few rows take what needs no shaping.
-struct OpI8OnUnit : OpI8 {
-    static constexpr bool ON_UNIT = true;
-    static constexpr int MOST_ROWS = 2 * UNIT_ROWS;
+struct OpI8Amx : OpI8 {
+    static constexpr bool ON_AMX = true;
+    static constexpr int MOST_ROWS = 2 * AMX_ROWS;
 };
 
 struct OpI16 : OpI8 {
@@ -246,7 +246,7 @@ STAPES_INLINE void for_tiles(int n_rows, int most, int whole, F&& f) {
 // The same for an operation's tiles, of rows that are `halves` of its own each.
 template <class Op, class F>
 STAPES_INLINE void for_tiles_of(int n_rows, int halves, F&& f) {
-    for_tiles(n_rows, Op::MOST_ROWS / halves, Op::ON_UNIT ? UNIT_ROWS / halves : 1, f);
+    for_tiles(n_rows, Op::MOST_ROWS / halves, Op::ON_AMX ? AMX_ROWS / halves : 1, f);
 }
 
 }  // namespace stapes::STAPES_ISA

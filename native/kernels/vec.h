@@ -10,7 +10,7 @@
 //   load_f16, store_bf16                       other storage types, converted
 //   dot_f32 / dot_bf16 / dot_i8 / dot_i16      acc + sum over one four-byte group of a times the same group of b
 //   even_bytes, odd_bf16, ...                  what lies two or four to a group, taken apart for sets that do not multiply it
-//   HAS_UNIT, Unit                             a matrix unit, for processors that have one (unit.h)
+//   HAS_AMX, Amx                               AMX instructions, for processors that have them (amx.h)
 //
 // A "group" is the unit of every matrix product here: four bytes along the inner dimension, one float32, two bfloat16 or
 // 16-bit integers, or four int8. That makes one micro-kernel serve all of them (matrix.cpp).
@@ -39,9 +39,9 @@
 #endif
 
 #if defined(STAPES_AMX)
-#include "unit_amx.h"
+#include "amx_instructions.h"
 #else
-#include "unit_none.h"
+#include "amx_none.h"
 #endif
 
 namespace stapes::STAPES_ISA {

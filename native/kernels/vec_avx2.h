@@ -100,7 +100,7 @@ STAPES_INLINE void store_bytes(void* p, I32 x) {
 }
 
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
-STAPES_INLINE void store_crossed(void* p, I32 x) {
+STAPES_INLINE void store_interleaved(void* p, I32 x) {
     const __m256i halves = _mm256_shuffle_epi8(
         x.v, _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,
                               0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1));

@@ -87,7 +87,7 @@ STAPES_INLINE I32 operator>>(I32 a, int n) { return {_mm512_srai_epi32(a.v, stat
 STAPES_INLINE void store_bytes(void* p, I32 x) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v)); }
 
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
-STAPES_INLINE void store_crossed(void* p, I32 x) {
+STAPES_INLINE void store_interleaved(void* p, I32 x) {
     const __m256i halves = _mm512_cvtepi32_epi16(x.v);
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(halves, 0xd8), 0xd8));
 }

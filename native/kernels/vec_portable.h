@@ -87,10 +87,10 @@ STAPES_INLINE void store_bytes(void* p, I32 x) {
     for (int i = 0; i < W; ++i) static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(x.v[i]);
 }
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
-STAPES_INLINE void store_crossed(void* p, I32 x) {
-    const std::int16_t crossed[W] = {static_cast<std::int16_t>(x.v[0]), static_cast<std::int16_t>(x.v[2]),
+STAPES_INLINE void store_interleaved(void* p, I32 x) {
+    const std::int16_t interleaved[W] = {static_cast<std::int16_t>(x.v[0]), static_cast<std::int16_t>(x.v[2]),
                                      static_cast<std::int16_t>(x.v[1]), static_cast<std::int16_t>(x.v[3])};
-    std::memcpy(p, crossed, sizeof crossed);
+    std::memcpy(p, interleaved, sizeof interleaved);
 }
 // a * 2^n for n in -126..128: in two factors, so that 2^128 is none.
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {

@@ -23,7 +23,7 @@ Decoder::Space::Space(const Model& model, int n)
       mixed(size(n) * size(model.stride) * sizeof(float)),
       hidden(size(n) * hidden_rows.stride() * sizeof(float)) {}
 
-Decoder::Decoder(const Model& model, int n_threads) : model_(model), kernels_(model.kernels), answers_(model) {
+Decoder::Decoder(const Model& model, int n_threads) : model_(model), kernels_(model.kernels), logits_(model) {
     const int widest = std::max(model.decoder.front().mlp_in.weight.view().n, model.stride);
     for (int i = 0; i < n_threads; ++i)
         scratches_.push_back(std::make_unique<Scratch>(widest, model.sizes.n_state / model.sizes.n_text_head,
@@ -52,7 +52,7 @@ void Decoder::run(const std::vector<Request*>& requests, Team& team) {
         take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
         multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
     }
-    answers_.give(requests_, first_tokens_, space_->x.as(), scratches_, team);
+    logits_.compute(requests_, first_tokens_, space_->x.as(), scratches_, team);
 }
 
 // Requests of one window side by side, in their order: its keys are read together. (A stable sort of the standard library allocates.)

@@ -1,10 +1,10 @@
-// The decoder: rows of new tokens through all layers, to what was asked of them (answers.h).
+// The decoder: rows of new tokens through all layers, to what was asked of them (logits.h).
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "answers.h"
+#include "logits.h"
 #include "key_values.h"
 #include "model.h"
 #include "operands.h"
@@ -52,7 +52,7 @@ class Decoder {
     std::vector<int> first_tokens_;
     std::vector<Group> groups_;
     int n_tokens_ = 0;
-    Answers answers_;
+    Logits logits_;
 };
 
 }  // namespace stapes

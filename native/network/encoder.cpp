@@ -14,10 +14,10 @@ int n_parts(int n, int size) { return (n + size - 1) / size; }
 
 }  // namespace
 
-// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second cache. A matrix
-// unit waits for weights from further away: more positions share them, as long as each thread has four blocks, which end about together.
+// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second cache. AMX
+// waits for weights from further away: more positions share them, as long as each thread has four blocks, which end about together.
 Encoder::Blocks Encoder::Blocks::of(const Model& model, int n_threads) {
-    if (!model.kernels.has_unit) return {96, 48};
+    if (!model.kernels.has_amx) return {96, 48};
     const int n = std::clamp(round_up(n_parts(model.sizes.n_audio_ctx, 4 * n_threads), PANEL), 96, 192);
     return {n, n};
 }

@@ -30,7 +30,7 @@ Model::Model(const Sizes& its_sizes, Precision its_precision, const Kernels& its
       window_type(its_precision == Precision::int8 ? Type::i8 : text_type),
       encoder(static_cast<std::size_t>(its_sizes.n_audio_layer)),
       decoder(static_cast<std::size_t>(its_sizes.n_text_layer)) {
-    linears = {{"encoder.conv1", &conv1}, {"encoder.conv2", &conv2}, {"decoder.embedding", &embedding}, {"decoder.rough_embedding", &rough_embedding}};
+    linears = {{"encoder.conv1", &conv1}, {"encoder.conv2", &conv2}, {"decoder.embedding", &embedding}, {"decoder.approximate_embedding", &approximate_embedding}};
     norms = {{"encoder.norm", &audio_norm}, {"decoder.norm", &text_norm}};
     for (const bool audio : {true, false}) {
         auto& blocks = audio ? encoder : decoder;
@@ -73,13 +73,13 @@ void Model::make_linear(const std::string& name, int n, int k, Type stored) {
     const bool as_published = type == Type::f32 || (type == Type::bf16 && made.rows == Type::f32 && stored == Type::f16);
     made.weight = Matrix(as_published ? stored : type, n, k, kernels.activation_zero);
     made.bias = Memory();
-    if (name == "decoder.embedding" && precision == Precision::int8) make_linear("decoder.rough_embedding", n, k, stored);
+    if (name == "decoder.embedding" && precision == Precision::int8) make_linear("decoder.approximate_embedding", n, k, stored);
 }
 
 template <class Source>
 void Model::pack(const std::string& name, int first, int n_rows, const Source* rows, Team& team) {
     linear(name).weight.pack(first, n_rows, rows, team);
-    if (name == "decoder.embedding" && precision == Precision::int8) rough_embedding.weight.pack(first, n_rows, rows, team);
+    if (name == "decoder.embedding" && precision == Precision::int8) approximate_embedding.weight.pack(first, n_rows, rows, team);
 }
 template void Model::pack(const std::string&, int, int, const float*, Team&);
 template void Model::pack(const std::string&, int, int, const f16*, Team&);

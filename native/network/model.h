@@ -66,7 +66,7 @@ struct Model {
     const Type audio_type;   // f32, bf16 or i16: of the encoder's keys and values
     const Type window_type;  // f32, bf16 or i8: of a window's
     Linear conv1, conv2, embedding;
-    Linear rough_embedding;  // int8 only: the vocabulary in 8 bits, whose logits are approximate
+    Linear approximate_embedding;  // int8 only: the vocabulary in 8 bits, whose logits are approximate
     Norm audio_norm, text_norm;
     Memory audio_positions, text_positions;  // (positions, stride)
     std::vector<Block> encoder, decoder;

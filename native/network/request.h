@@ -15,7 +15,7 @@ struct Request {
     int length;  // tokens that the row holds
     std::vector<std::int32_t> tokens;
     bool chooses;
-    Choosing choosing;  // logits and n are filled in here
+    Sampling sampling;  // logits and n are filled in here
     std::vector<Range> now;
     std::vector<double> uniforms;
     std::vector<int> probe_positions;
@@ -24,7 +24,7 @@ struct Request {
     std::vector<int> logits_at;
     std::vector<std::pair<int, int>> attention;  // (layer, head)
     Range within;  // encoder positions that it attends to; the first is a multiple of PANEL
-    // Answers.
+    // Logits.
     std::vector<std::int32_t> ids;
     std::vector<float> logprobs;
     std::vector<std::vector<float>> probe_logits;

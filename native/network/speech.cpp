@@ -10,7 +10,7 @@ namespace {
 constexpr int GATES = 4;
 constexpr int WINDOW = 3;  // frames of a convolution
 constexpr int BLOCK = 4 * PANEL;  // chunks at a time: weights of convolutions are near for all of them, then those of the recurrence
-constexpr int HEARD = SpeechNetwork::CONTEXT + SpeechNetwork::CHUNK;
+constexpr int CHUNK_WITH_CONTEXT = SpeechNetwork::CONTEXT + SpeechNetwork::CHUNK;
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
@@ -21,24 +21,24 @@ Memory copy_of(const float* values, int n) {
 }
 
 // A chunk with its context, whole: where it lies, or in `own` where it does not lie in one piece.
-const float* heard(const SpeechState& state, const float* samples, std::size_t n_samples, std::size_t chunk, float* own) {
+const float* with_context(const SpeechState& state, const float* samples, std::size_t n_samples, std::size_t chunk, float* own) {
     const std::size_t first = chunk * SpeechNetwork::CHUNK, n = std::min(n_samples - first, size(SpeechNetwork::CHUNK));
     if (chunk > 0 && n == size(SpeechNetwork::CHUNK)) return samples + first - SpeechNetwork::CONTEXT;
     const float* context = chunk > 0 ? samples + first - SpeechNetwork::CONTEXT : state.context.data();
     std::copy_n(context, SpeechNetwork::CONTEXT, own);
     std::copy_n(samples + first, n, own + SpeechNetwork::CONTEXT);
-    std::fill(own + SpeechNetwork::CONTEXT + n, own + HEARD, 0.0f);
+    std::fill(own + SpeechNetwork::CONTEXT + n, own + CHUNK_WITH_CONTEXT, 0.0f);
     return own;
 }
 
 // Chunks side by side, with the samples before and, mirrored, after them: (64 + 512 + 64, PANEL).
 void to_columns(const float* const* chunks, int n_columns, float* columns) {
     constexpr int stretch = 64;  // some lines of a cache at a time, as chunks lie in each other's places there
-    for (int first = 0; first < HEARD; first += stretch)
+    for (int first = 0; first < CHUNK_WITH_CONTEXT; first += stretch)
         for (int column = 0; column < n_columns; ++column)
             for (int i = first; i < first + stretch; ++i) columns[i * PANEL + column] = chunks[column][i];
     for (int i = 0; i < SpeechNetwork::CONTEXT; ++i)
-        std::memcpy(columns + (HEARD + i) * PANEL, columns + (HEARD - 2 - i) * PANEL, PANEL * sizeof(float));
+        std::memcpy(columns + (CHUNK_WITH_CONTEXT + i) * PANEL, columns + (CHUNK_WITH_CONTEXT - 2 - i) * PANEL, PANEL * sizeof(float));
 }
 
 }  // namespace
@@ -48,7 +48,7 @@ SpeechState::SpeechState(int n_units) : context(size(SpeechNetwork::CONTEXT)), o
 // What one call computes with: the first row for PANEL chunks, the second for all of a block.
 struct SpeechNetwork::Scratch {
     Scratch(int most_channels, int n_inputs, int n_units, int n_chunks)
-        : columns(size((HEARD + CONTEXT) * PANEL) * sizeof(float)),
+        : columns(size((CHUNK_WITH_CONTEXT + CONTEXT) * PANEL) * sizeof(float)),
           frames(size(N_FRAMES * N_BINS * PANEL) * sizeof(float)),
           one(size(N_FRAMES * most_channels * PANEL) * sizeof(float)),
           other(one.n_bytes()),
@@ -62,7 +62,7 @@ struct SpeechNetwork::Scratch {
 };
 
 SpeechNetwork::SpeechNetwork(const Kernels& kernels, const std::vector<SpeechConvolution>& convolutions, const SpeechRecurrence& recurrence)
-    : kernels_(kernels), n_units_(recurrence.n), n_told_inputs_(recurrence.n_inputs), told_bias_(recurrence.told_bias) {
+    : kernels_(kernels), n_units_(recurrence.n), n_recurrent_inputs_(recurrence.n_inputs), output_bias_(recurrence.output_bias) {
     int n_channels = N_BINS, n_frames = N_FRAMES;
     for (const SpeechConvolution& one : convolutions) {
         if (one.n_inputs != n_channels || one.n_outputs < 1 || one.stride < 1) throw std::invalid_argument("convolutions do not fit together");
@@ -95,25 +95,25 @@ int SpeechNetwork::gate_place(int row) const {
 void SpeechNetwork::pack_recurrence(const SpeechRecurrence& recurrence) {
     const int n_gates = GATES * n_units_, units = kernels_.recurrent_units;
     Team alone(1);
-    input_weight_ = Matrix(Type::f32, n_gates, n_told_inputs_, 0);
+    input_weight_ = Matrix(Type::f32, n_gates, n_recurrent_inputs_, 0);
     gate_bias_ = Memory(size(n_gates) * sizeof(float));
     state_weight_ = Memory(size(n_gates * n_units_) * sizeof(float));
-    told_ = copy_of(recurrence.told, n_units_);
+    output_weight_ = copy_of(recurrence.output_weight, n_units_);
     for (int row = 0; row < n_gates; ++row) {
         const int place = gate_place(row), block = place / (GATES * units), inside = place % (GATES * units);
-        input_weight_.pack(place, 1, recurrence.input_weight + size(row) * size(n_told_inputs_), alone);
+        input_weight_.pack(place, 1, recurrence.input_weight + size(row) * size(n_recurrent_inputs_), alone);
         gate_bias_.as()[place] = recurrence.bias[row];
         for (int k = 0; k < n_units_; ++k)
             state_weight_.as()[(block * n_units_ + k) * GATES * units + inside] = recurrence.state_weight[row * n_units_ + k];
     }
 }
 
-void SpeechNetwork::listen(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const {
+void SpeechNetwork::detect(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const {
     const std::size_t n_chunks = chunks_of(n_samples);
     if (n_chunks == 0) return;
-    Scratch scratch(most_channels_, n_told_inputs_, n_units_, static_cast<int>(std::min(n_chunks, size(BLOCK))));
-    float first[HEARD], last[HEARD];
-    const int row = round_up(n_told_inputs_, PANEL);
+    Scratch scratch(most_channels_, n_recurrent_inputs_, n_units_, static_cast<int>(std::min(n_chunks, size(BLOCK))));
+    float first[CHUNK_WITH_CONTEXT], last[CHUNK_WITH_CONTEXT];
+    const int row = round_up(n_recurrent_inputs_, PANEL);
     for (std::size_t block = 0; block < n_chunks; block += BLOCK) {
         const int n = static_cast<int>(std::min(n_chunks - block, size(BLOCK)));
         for (int panel = 0; panel < n; panel += PANEL) {
@@ -121,9 +121,9 @@ void SpeechNetwork::listen(SpeechState& state, const float* samples, std::size_t
             const int n_columns = std::min(n - panel, PANEL);
             for (int column = 0; column < n_columns; ++column) {
                 const std::size_t chunk = block + size(panel + column);
-                chunks[column] = heard(state, samples, n_samples, chunk, chunk ? last : first);
+                chunks[column] = with_context(state, samples, n_samples, chunk, chunk ? last : first);
             }
-            hear_columns(chunks, n_columns, scratch, scratch.rows.as() + panel * row);
+            convolve_columns(chunks, n_columns, scratch, scratch.rows.as() + panel * row);
             if (block + size(panel + n_columns) == n_chunks) std::copy_n(chunks[n_columns - 1] + CHUNK, CONTEXT, state.context.data());
         }
         recur(state, n, scratch);
@@ -132,7 +132,7 @@ void SpeechNetwork::listen(SpeechState& state, const float* samples, std::size_t
 }
 
 // What the convolutions make of up to PANEL chunks, a row for each.
-void SpeechNetwork::hear_columns(const float* const* chunks, int n_columns, Scratch& scratch, float* rows) const {
+void SpeechNetwork::convolve_columns(const float* const* chunks, int n_columns, Scratch& scratch, float* rows) const {
     to_columns(chunks, n_columns, scratch.columns.as());
     for (int frame = 0; frame < N_FRAMES; ++frame)
         kernels_.magnitudes(scratch.columns.as() + frame * HOP * PANEL, n_columns, scratch.frames.as() + frame * N_BINS * PANEL);
@@ -145,7 +145,7 @@ void SpeechNetwork::hear_columns(const float* const* chunks, int n_columns, Scra
         std::swap(out, other);
     }
     for (int column = 0; column < n_columns; ++column)
-        for (int i = 0; i < n_told_inputs_; ++i) rows[column * round_up(n_told_inputs_, PANEL) + i] = x[i * PANEL + column];
+        for (int i = 0; i < n_recurrent_inputs_; ++i) rows[column * round_up(n_recurrent_inputs_, PANEL) + i] = x[i * PANEL + column];
 }
 
 // (n_frames, n_inputs, PANEL) -> (frames given back, n_outputs, PANEL). What lies before the first and behind the last frame is zero.
@@ -171,7 +171,7 @@ int SpeechNetwork::convolve(const Layer& layer, const float* x, int n_frames, in
 void SpeechNetwork::recur(SpeechState& state, int n_chunks, Scratch& scratch) const {
     const Weights weights = input_weight_.view();
     Product p{};
-    p.a = {Type::f32, scratch.rows.bytes(), size(round_up(n_told_inputs_, PANEL)) * sizeof(float), nullptr};
+    p.a = {Type::f32, scratch.rows.bytes(), size(round_up(n_recurrent_inputs_, PANEL)) * sizeof(float), nullptr};
     p.n_rows = n_chunks;
     p.w = &weights;
     p.last_panel = weights.n_panels();
@@ -189,8 +189,8 @@ void SpeechNetwork::recur(SpeechState& state, int n_chunks, Scratch& scratch) co
     r.output = state.output.data();
     r.cell = state.cell.data();
     r.next = scratch.next.as();
-    r.told = told_.as();
-    r.told_bias = told_bias_;
+    r.output_weight = output_weight_.as();
+    r.output_bias = output_bias_;
     r.probabilities = scratch.probabilities.as();
     kernels_.recur(r);
 }

@@ -25,8 +25,8 @@ struct SpeechRecurrence {
     const float* input_weight;  // (4 n, n_inputs)
     const float* state_weight;  // (4 n, n)
     const float* bias;          // (4 n,)
-    const float* told;          // (n,)
-    float told_bias;
+    const float* output_weight;          // (n,)
+    float output_bias;
     int n, n_inputs;
 };
 
@@ -47,7 +47,7 @@ class SpeechNetwork {
     int n_units() const { return n_units_; }
     // Samples going on where the state's last call ended -> the probability of speech in each chunk, the last of which is filled
     // up with zeros. What comes out does not depend on how a recording's chunks are dealt out to calls.
-    void listen(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const;
+    void detect(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const;
     static std::size_t chunks_of(std::size_t n_samples) { return (n_samples + CHUNK - 1) / CHUNK; }
 
   private:
@@ -60,16 +60,16 @@ class SpeechNetwork {
     int gate_place(int row) const;
     void pack_layer(const SpeechConvolution& convolution);
     void pack_recurrence(const SpeechRecurrence& recurrence);
-    void hear_columns(const float* const* chunks, int n_columns, Scratch& scratch, float* rows) const;
+    void convolve_columns(const float* const* chunks, int n_columns, Scratch& scratch, float* rows) const;
     int convolve(const Layer& layer, const float* x, int n_frames, int n_columns, float* out) const;
     void recur(SpeechState& state, int n_chunks, Scratch& scratch) const;
 
     const Kernels& kernels_;
     std::vector<Layer> layers_;
-    int n_units_, n_told_inputs_, most_channels_ = N_BINS;
+    int n_units_, n_recurrent_inputs_, most_channels_ = N_BINS;
     Matrix input_weight_;
-    Memory gate_bias_, state_weight_, told_;
-    float told_bias_;
+    Memory gate_bias_, state_weight_, output_weight_;
+    float output_bias_;
 };
 
 }  // namespace stapes

@@ -44,7 +44,7 @@ inline std::vector<const Kernels*> all_kernels() {
 std::size_t n_allocations();
 
 void test_kernels();
-void test_unit();
+void test_amx();
 void test_pool();
 void test_network();
 void test_alignment();

@@ -131,29 +131,29 @@ void check_attention(const Kernels& kernels, Type type, const Case& c) {
     }
 }
 
-void check_choosing(const Kernels& kernels, int n) {
+void check_sampling(const Kernels& kernels, int n) {
     auto logits = random_numbers(size(n), 8, 3.0f);
     const std::vector<std::int64_t> permanent{0};
     const std::vector<Range> now{{n / 2, n / 2 + 1}};
     const std::vector<double> uniforms{0.0, 0.5, 0.999999};
-    for (const auto how : {Choosing::How::best, Choosing::How::draw, Choosing::How::top}) {
+    for (const auto how : {Sampling::How::best, Sampling::How::draw, Sampling::How::top}) {
         auto changed = logits;
-        const int n_chosen = how == Choosing::How::best ? 1 : how == Choosing::How::draw ? 3 : std::min(3, n);
+        const int n_chosen = how == Sampling::How::best ? 1 : how == Sampling::How::draw ? 3 : std::min(3, n);
         std::vector<std::int32_t> ids(size(n_chosen), -1);
         std::vector<float> logprobs(size(n_chosen), 1.0f);
-        Choosing choosing{changed.data(), n, permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7, uniforms.data(),
+        Sampling sampling{changed.data(), n, permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7, uniforms.data(),
                           n_chosen, ids.data(), logprobs.data(), nullptr};
-        std::vector<std::byte> scratch(choosing_scratch(choosing));  // to the byte, for the sanitizers
-        choosing.scratch = scratch.data();
-        kernels.choose(choosing);
+        std::vector<std::byte> scratch(sampling_scratch(sampling));  // to the byte, for the sanitizers
+        sampling.scratch = scratch.data();
+        kernels.choose(sampling);
         // With bounds that settle the vote, and with some that leave it open.
         for (const float error : {0.0f, 100.0f}) {
             const std::vector<float> errors(size(round_up(n, PANEL) / PANEL), error);
             std::vector<std::uint8_t> panels(errors.size(), 2);
             for (const int vote_from : {-1, 0, n / 2, n}) {
                 changed = logits;
-                choosing.vote_from = vote_from;
-                kernels.contend(choosing, errors.data(), panels.data());
+                sampling.vote_from = vote_from;
+                kernels.mark_candidates(sampling, errors.data(), panels.data());
                 for (const std::uint8_t one : panels) CHECK(one <= 1);
             }
         }
@@ -222,13 +222,13 @@ void check_peak(const Kernels& kernels) {
         const std::vector<float> numbers(n, 1.0f);
         kernels.read_through(numbers.data(), n * sizeof(float));
     }
-    constexpr int N_ROUNDS = 16;  // of vectors: one of a matrix unit, which takes products of bf16 and i8
+    constexpr int N_ROUNDS = 16;  // of vectors: one of AMX, which takes products of bf16 and i8
     const auto n_products = [&](Type type, int times) { return kernels.multiply_in_registers(type, times * N_ROUNDS); };
     for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
         CHECK(n_products(type, 1) > 0 && n_products(type, 2) == 2 * n_products(type, 1));
     const double f32 = n_products(Type::f32, 1), bf16 = n_products(Type::bf16, 1), i8 = n_products(Type::i8, 1);
-    CHECK(kernels.has_unit || bf16 == (kernels.multiplies_bf16 ? 2 : 1) * f32);
-    CHECK(kernels.has_unit ? i8 == 2 * bf16 : i8 == (kernels.multiplies_i8 ? 4 : 2) * f32);
+    CHECK(kernels.has_amx || bf16 == (kernels.multiplies_bf16 ? 2 : 1) * f32);
+    CHECK(kernels.has_amx ? i8 == 2 * bf16 : i8 == (kernels.multiplies_i8 ? 4 : 2) * f32);
     CHECK(n_products(Type::i16, 1) == 2 * f32);
 }
 
@@ -248,7 +248,7 @@ void test_kernels() {
         for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
             for (const Case& one : {Case{1, 1, 1, 1}, {3, 33, 20, 31}, {50, 600, 33, 551}, {1, 513, 64, 513}, {49, 49, 3, 1}})
                 check_attention(*kernels, type, one);
-        for (const int n : {2, 17, 100}) check_choosing(*kernels, n);
+        for (const int n : {2, 17, 100}) check_sampling(*kernels, n);
         for (const int n_frames : {1, 2, 7, 17, 33}) check_log_mel(*kernels, size(n_frames), 5);
         check_peak(*kernels);
     }

@@ -5,7 +5,7 @@
 
 int main() {
     stapes::tests::test_kernels();
-    stapes::tests::test_unit();
+    stapes::tests::test_amx();
     stapes::tests::test_pool();
     stapes::tests::test_network();
     stapes::tests::test_alignment();

@@ -67,9 +67,9 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
     made.attention_scores.resize(2 * tokens.size() * size(network.model().sizes.n_audio_ctx));
     made.tokens = std::move(tokens);
     made.chooses = true;
-    made.choosing.how = Choosing::How::top;
-    made.choosing.n_chosen = 3;
-    made.choosing.vote_from = 50;
+    made.sampling.how = Sampling::How::top;
+    made.sampling.n_chosen = 3;
+    made.sampling.vote_from = 50;
     made.now = {{0, 4}};
     made.probe_positions = {0};
     made.probe_ids = {{1, 69}};
@@ -89,13 +89,13 @@ std::vector<float> step(Network& network, Row& row, Window& window, int length, 
 
 // A row that only chooses chooses what it chooses when it is looked at.
 void check_choice(Network& network, const Row& row, Window& window, int length) {
-    for (const auto how : {Choosing::How::best, Choosing::How::top}) {
+    for (const auto how : {Sampling::How::best, Sampling::How::top}) {
         std::vector<std::int32_t> ids[2];
         for (const bool looks : {false, true}) {
             const auto fork = network.fork(row, length);
             Request request = request_of(network, *fork, window, length, {5});
-            request.choosing.how = how;
-            request.choosing.n_chosen = how == Choosing::How::best ? 1 : 3;
+            request.sampling.how = how;
+            request.sampling.n_chosen = how == Sampling::How::best ? 1 : 3;
             if (!looks) {
                 request.logits_at = request.probe_positions = request.probe_below = {};
                 request.probe_ids = {};
@@ -149,16 +149,16 @@ void check_allocations(Network& network) {
     const std::size_t before_window = n_allocations();
     const auto window = network.encode(mel.data());
     CHECK(n_allocations() == before_window);
-    constexpr Choosing::How HOWS[] = {Choosing::How::best, Choosing::How::top, Choosing::How::draw};
+    constexpr Sampling::How HOWS[] = {Sampling::How::best, Sampling::How::top, Sampling::How::draw};
     std::vector<Row> rows(std::size(HOWS));
     std::vector<Request> requests;
     for (std::size_t i = 0; i < rows.size(); ++i) {
         Request& made = requests.emplace_back(request_of(network, rows[i], *window, 0, {3}));
         made.logits_at = made.probe_positions = made.probe_below = {};
         made.probe_ids = {};
-        made.choosing.how = HOWS[i];
-        made.choosing.n_chosen = HOWS[i] == Choosing::How::top ? 3 : 1;
-        made.choosing.temperature = 0.7;
+        made.sampling.how = HOWS[i];
+        made.sampling.n_chosen = HOWS[i] == Sampling::How::top ? 3 : 1;
+        made.sampling.temperature = 0.7;
         made.uniforms = {0.5};
         if (i == 2) made.attention = {};
     }

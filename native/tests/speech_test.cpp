@@ -53,9 +53,9 @@ double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 void check_recurrence(const Kernels& kernels, int n, int n_steps) {
     const int units = kernels.recurrent_units;
-    const auto weights = random_numbers(size(4 * n * n), 5, 0.1f), told = random_numbers(size(n), 6), gates = random_numbers(size(n_steps * 4 * n), 7, 3.0f);
+    const auto weights = random_numbers(size(4 * n * n), 5, 0.1f), output_weight = random_numbers(size(n), 6), gates = random_numbers(size(n_steps * 4 * n), 7, 3.0f);
     std::vector<float> output(size(n)), cell(size(n)), next(size(n)), probabilities(size(round_up(n_steps, PANEL)));
-    kernels.recur({weights.data(), n, n_steps, gates.data(), output.data(), cell.data(), next.data(), told.data(), 0.5f, probabilities.data()});
+    kernels.recur({weights.data(), n, n_steps, gates.data(), output.data(), cell.data(), next.data(), output_weight.data(), 0.5f, probabilities.data()});
     std::vector<double> exact_output(size(n)), exact_cell(size(n));
     for (int step = 0; step < n_steps; ++step) {
         std::vector<double> after(size(n));
@@ -69,7 +69,7 @@ void check_recurrence(const Kernels& kernels, int n, int n_steps) {
             }
             exact_cell[size(unit)] = sigmoid(gate[1]) * exact_cell[size(unit)] + sigmoid(gate[0]) * std::tanh(gate[2]);
             after[size(unit)] = sigmoid(gate[3]) * std::tanh(exact_cell[size(unit)]);
-            sum += static_cast<double>(told[size(unit)]) * std::max(after[size(unit)], 0.0);
+            sum += static_cast<double>(output_weight[size(unit)]) * std::max(after[size(unit)], 0.0);
         }
         exact_output = after;
         CHECK(std::fabs(probabilities[size(step)] - static_cast<float>(sigmoid(sum))) < 1e-5f);
@@ -99,10 +99,10 @@ void check_pieces(const Kernels& kernels, std::size_t n_samples, std::size_t chu
     const auto samples = random_numbers(n_samples, 10);
     std::vector<float> whole(SpeechNetwork::chunks_of(n_samples), -1.0f), pieces = whole;
     SpeechState of_whole(network.n_units()), of_pieces(network.n_units());
-    network.listen(of_whole, samples.data(), n_samples, whole.data());
+    network.detect(of_whole, samples.data(), n_samples, whole.data());
     const std::size_t step = chunks_at_a_time * SpeechNetwork::CHUNK;
     for (std::size_t first = 0; first < n_samples; first += step)
-        network.listen(of_pieces, samples.data() + first, std::min(step, n_samples - first), pieces.data() + first / SpeechNetwork::CHUNK);
+        network.detect(of_pieces, samples.data() + first, std::min(step, n_samples - first), pieces.data() + first / SpeechNetwork::CHUNK);
     CHECK(whole.empty() || std::memcmp(whole.data(), pieces.data(), whole.size() * sizeof(float)) == 0);
     CHECK(of_whole.output == of_pieces.output && of_whole.cell == of_pieces.cell && of_whole.context == of_pieces.context);
     for (const float one : whole) CHECK(one > 0.0f && one < 1.0f);
@@ -114,7 +114,7 @@ void check_no_number(const Kernels& kernels, float odd) {
     samples[size(35 * SpeechNetwork::CHUNK + 100)] = odd;
     SpeechState state(network.n_units());
     std::vector<float> found(40);
-    network.listen(state, samples.data(), samples.size(), found.data());
+    network.detect(state, samples.data(), samples.size(), found.data());
     for (std::size_t i = 0; i < found.size(); ++i) CHECK(std::isnan(found[i]) == (i >= 35));
 }
 

@@ -550,22 +550,22 @@ def test_logits_that_are_no_numbers_choose_some_id(isa: str, poison: float, choi
         assert all(0 <= one < 40 for one in ids)
 
 
-# Contending: of logits that are rough, which panels have to be known exactly.
+# Candidates: of approximate logits, the panels that have to be known exactly.
 
 
-def contend(isa: str, rough: FloatArray, errors: FloatArray, n: int, constraint: Constraint) -> Array:
+def mark_candidates(isa: str, rough: FloatArray, errors: FloatArray, n: int, constraint: Constraint) -> Array:
     vote_from = -1 if constraint.vote_from is None else constraint.vote_from
-    found: Array = kernels.contend(
+    found: Array = kernels.mark_candidates(
         isa, rough, errors, min(n, len(rough)), constraint.permanent.array, list(constraint.now), vote_from
     )
     return found
 
 
-def check_contenders(
+def check_candidates(
     isa: str, logits: FloatArray, rough: FloatArray, errors: FloatArray, choice: Best | Top, constraint: Constraint
 ) -> int:
-    """The ids are those of the exact logits, once what contends is exact. Gives how many panels do."""
-    panels = contend(isa, rough, errors, choice.n if isinstance(choice, Top) else 1, constraint)
+    """The ids are those of the exact logits, once the candidates are exact. Gives how many panels are."""
+    panels = mark_candidates(isa, rough, errors, choice.n if isinstance(choice, Top) else 1, constraint)
     known = np.where(np.repeat(panels, PANEL)[: len(logits)] == 1, logits, rough)
     assert choose(isa, known, choice, constraint)[0] == choose(isa, logits, choice, constraint)[0]
     return int(panels.sum())
@@ -579,7 +579,7 @@ def check_contenders(
     st.one_of(st.just(Best()), st.builds(Top, st.integers(1, 30))),
     st.integers(0, 2**32 - 1),
 )
-def test_what_contends_decides_the_choice(
+def test_candidates_decide_the_choice(
     isa: str, data: st.DataObject, values: list[int], choice: Best | Top, seed: int
 ) -> None:
     logits = (np.array(values) / 4).astype(np.float32)  # exact, and equal often
@@ -588,11 +588,11 @@ def test_what_contends_decides_the_choice(
     random = np.random.default_rng(seed)
     errors = random.choice([0.0, 0.25, 1.0, 5.0], size=-(-len(logits) // PANEL)).astype(np.float32)
     away = random.choice([-1.0, 0.0, 1.0], len(logits)) * np.repeat(errors, PANEL)[: len(logits)]
-    check_contenders(isa, logits, logits + away.astype(np.float32), errors, choice, constraint)
+    check_candidates(isa, logits, logits + away.astype(np.float32), errors, choice, constraint)
 
 
 @each_isa
-def test_few_panels_contend_where_something_stands_out(isa: str) -> None:
+def test_few_panels_are_candidates_where_something_stands_out(isa: str) -> None:
     n_vocab, begin = 51865, 50364
     errors = np.full(-(-n_vocab // PANEL), 0.4, np.float32)
     random = np.random.default_rng(3)
@@ -604,25 +604,27 @@ def test_few_panels_contend_where_something_stands_out(isa: str) -> None:
             for values in (logits, rough):
                 values[best] = 20.0
             wins = Constraint(some, vote_from=begin)
-            assert check_contenders(isa, logits, rough, errors, Best(), wins) == 1
-            assert check_contenders(isa, logits, rough, errors, Top(6), Constraint(some)) < 200
+            assert check_candidates(isa, logits, rough, errors, Best(), wins) == 1
+            assert check_candidates(isa, logits, rough, errors, Top(6), Constraint(some)) < 200
             # All text, or all but it, may be forbidden; or everything but one id.
             for now in ((0, begin), (begin, n_vocab)):
-                check_contenders(isa, logits, rough, errors, Best(), Constraint(some, (now,), begin))
+                check_candidates(isa, logits, rough, errors, Best(), Constraint(some, (now,), begin))
             alone = Constraint(now=((0, 77), (78, n_vocab)), vote_from=begin)
-            assert check_contenders(isa, logits, rough, errors, Best(), alone) == 1
-            assert check_contenders(isa, logits, rough, errors, Top(4), alone) == 1
+            assert check_candidates(isa, logits, rough, errors, Best(), alone) == 1
+            assert check_candidates(isa, logits, rough, errors, Top(4), alone) == 1
             for values in (logits, rough):
                 values[best] = 0.0
     nothing = Constraint(now=((0, n_vocab),))
-    assert check_contenders(isa, logits, rough, errors, Best(), nothing) == 0
+    assert check_candidates(isa, logits, rough, errors, Best(), nothing) == 0
 
 
 @each_isa
-def test_all_panels_contend_where_nothing_stands_out(isa: str) -> None:
+def test_all_panels_are_candidates_where_nothing_stands_out(isa: str) -> None:
     logits, errors = np.zeros(1000, np.float32), np.full(32, 0.1, np.float32)
-    assert contend(isa, logits, errors, 1, Constraint()).all()
-    assert contend(isa, logits, errors, 1, Constraint(now=((0, 320),))).nonzero()[0].tolist() == list(range(10, 32))
+    assert mark_candidates(isa, logits, errors, 1, Constraint()).all()
+    assert mark_candidates(isa, logits, errors, 1, Constraint(now=((0, 320),))).nonzero()[0].tolist() == list(
+        range(10, 32)
+    )
 
 
 @each_isa
@@ -632,20 +634,20 @@ def test_the_upper_ids_are_all_known_where_their_vote_is_open(isa: str) -> None:
     for text, expected in ((0.05, 9), (2.0, 1), (-2.0, 8)):
         logits[10] = text
         constraint = Constraint(vote_from=64)
-        assert check_contenders(isa, logits, logits, np.full(10, 0.1, np.float32), Best(), constraint) == expected
+        assert check_candidates(isa, logits, logits, np.full(10, 0.1, np.float32), Best(), constraint) == expected
 
 
 @each_isa
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_panels_whose_error_is_no_number_contend(isa: str, poison: float) -> None:
+def test_panels_whose_error_is_no_number_are_candidates(isa: str, poison: float) -> None:
     logits, errors = rows(1, 1000)[0], np.full(32, 0.01, np.float32)
     logits[500] = 30.0
     errors[3] = errors[31] = poison
     for forbidden in ((), ((96, 128),), ((0, 400),)):
-        assert contend(isa, logits, errors, 1, Constraint(now=forbidden)).nonzero()[0].tolist() == [3, 15, 31]
-    assert contend(isa, logits, np.full(32, poison, np.float32), 1, Constraint(vote_from=600)).all()
+        assert mark_candidates(isa, logits, errors, 1, Constraint(now=forbidden)).nonzero()[0].tolist() == [3, 15, 31]
+    assert mark_candidates(isa, logits, np.full(32, poison, np.float32), 1, Constraint(vote_from=600)).all()
     logits[:] = poison
-    assert contend(isa, logits, np.full(32, poison, np.float32), 5, Constraint(vote_from=600)).all()
+    assert mark_candidates(isa, logits, np.full(32, poison, np.float32), 5, Constraint(vote_from=600)).all()
 
 
 @each_isa

@@ -1,11 +1,11 @@
-// No matrix unit. Included by vec.h alone.
+// No AMX. Included by vec.h alone.
 #pragma once
 
 namespace stapes::STAPES_ISA {
 
-inline constexpr bool HAS_UNIT = false;
+inline constexpr bool HAS_AMX = false;
 
-struct Unit {
+struct Amx {
     static void shape(int) {}
     static void release() {}
 };

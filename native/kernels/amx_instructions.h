@@ -1,4 +1,4 @@
-// The matrix unit of AMX: eight registers of 16 rows of 64 bytes, and what multiplies them. Included by vec.h alone.
+// AMX: eight tile registers of 16 rows of 64 bytes, and what multiplies them. Included by vec.h alone.
 //
 // Written as instructions: GCC's intrinsics take a register's number as text, and do not say that they read memory.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace stapes::STAPES_ISA {
 
-inline constexpr bool HAS_UNIT = true;
+inline constexpr bool HAS_AMX = true;
 
 // The rows of each register and their bytes, as the processor reads them.
 struct alignas(64) Shape {
@@ -34,7 +34,7 @@ inline constexpr std::array<Shape, 33> SHAPES = [] {
     return made;
 }();
 
-class Unit {
+class Amx {
   public:
     // Clears all registers.
     static void shape(int n_rows) { __asm__ volatile("ldtilecfg %0" : : "m"(SHAPES[static_cast<std::size_t>(n_rows)]) : "memory"); }

@@ -1,4 +1,4 @@
-// What choosing and what comes before it have in common.
+// What choosing an id and marking candidates have in common.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ class TopK {
     int k_, n_ = 0;
 };
 
-STAPES_INLINE void forbid(const Choosing& c) {
+STAPES_INLINE void forbid(const Sampling& c) {
     for (std::size_t i = 0; i < c.n_permanent; ++i) c.logits[c.permanent[i]] = NEVER;
     for (std::size_t i = 0; i < c.n_now; ++i)
         for (std::int32_t id = c.now[i].first; id < c.now[i].last; ++id) c.logits[id] = NEVER;

@@ -1,4 +1,4 @@
-#include "answers.h"
+#include "logits.h"
 
 #include <algorithm>
 #include <cmath>
@@ -47,44 +47,44 @@ float length_of(const float* x, int n) {
 
 }  // namespace
 
-Answers::Answers(const Model& model)
+Logits::Logits(const Model& model)
     : model_(model),
       kernels_(model.kernels),
       n_panels_(model.embedding.weight.view().n_panels()),
       logits_stride_(size((n_panels_ + 1) * PANEL)) {
-    if (!model.rough_embedding.weight.n_bytes()) return;
-    for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(model.rough_embedding.weight.step_of(panel));
+    if (!model.approximate_embedding.weight.n_bytes()) return;
+    for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(model.approximate_embedding.weight.step_of(panel));
 }
 
-void Answers::give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team) {
+void Logits::compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team) {
     list(requests);
     if (wanted_.empty()) return;
     make_room();
     normalise(first_tokens, x);
-    multiply(rows_->rows(model_.embedding.rows), full_, model_.embedding, scratches, team);
-    if (rough_.n()) {
-        multiply(rough_rows_->rows(model_.rough_embedding.rows), rough_, model_.rough_embedding, scratches, team);
-        refine(requests, scratches, team);
+    multiply(rows_->rows(model_.embedding.rows), exact_, model_.embedding, scratches, team);
+    if (approximate_.n()) {
+        multiply(approximate_rows_->rows(model_.approximate_embedding.rows), approximate_, model_.approximate_embedding, scratches, team);
+        rescore(requests, scratches, team);
     }
     team.share(static_cast<int>(requests.size()),
-               [&](int part, int thread) { answer_one(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]); });
+               [&](int part, int thread) { write_results(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]); });
 }
 
 // A draw may fall on any id: all of its logits have to be the finer ones.
-bool Answers::only_chooses(const Request& request) const {
-    return !steps_.empty() && request.chooses && !looks(request) && request.choosing.how != Choosing::How::draw;
+bool Logits::only_chooses(const Request& request) const {
+    return !steps_.empty() && request.chooses && !looks(request) && request.sampling.how != Sampling::How::draw;
 }
 
 // Which rows are wanted: first those that are multiplied in full, then the others.
-void Answers::list(const std::vector<Request*>& requests) {
+void Logits::list(const std::vector<Request*>& requests) {
     wanted_.clear();
     first_wanted_.assign(requests.size(), 0);
-    for (const bool rough : {false, true}) {
-        Stretch& stretch = rough ? rough_ : full_;
+    for (const bool approximate : {false, true}) {
+        Stretch& stretch = approximate ? approximate_ : exact_;
         stretch = {static_cast<int>(wanted_.size()), 0, {0, 0}};
         for (std::size_t i = 0; i < requests.size(); ++i) {
             const Request& one = *requests[i];
-            if (only_chooses(one) != rough) continue;
+            if (only_chooses(one) != approximate) continue;
             first_wanted_[i] = static_cast<int>(wanted_.size());
             if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
             for (const int position : one.probe_positions) wanted_.push_back({i, position});
@@ -96,36 +96,36 @@ void Answers::list(const std::vector<Request*>& requests) {
 }
 
 // Memory is kept from step to step, but that of a forced pass, many times as large, only as long as such passes go on.
-void Answers::make_room() {
+void Logits::make_room() {
     const std::size_t n = wanted_.size(), row = size(model_.stride) * sizeof(float);
     if (room_ < n || room_ > 2 * n + 8) {
         room_ = 0;
-        for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &contending_}) *one = Memory();  // before the new is taken
+        for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &candidates_}) *one = Memory();  // before the new is taken
         x_ = Memory(n * row);
         normalised_ = Memory(n * row);
         logits_ = Memory(n * logits_stride_ * sizeof(float));
         rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
         room_ = n;
         if (steps_.empty()) return;
-        rough_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
+        approximate_rows_ = std::make_unique<Operand>(kernels_, static_cast<int>(n), model_.sizes.n_state);
         errors_ = Memory(n * size(n_panels_) * sizeof(float));
-        contending_ = Memory(n * size(n_panels_));
+        candidates_ = Memory(n * size(n_panels_));
     }
 }
 
-void Answers::normalise(const std::vector<int>& first_tokens, const float* x) {
+void Logits::normalise(const std::vector<int>& first_tokens, const float* x) {
     const std::size_t stride = size(model_.stride);
     for (std::size_t i = 0; i < wanted_.size(); ++i) {
         const std::size_t token = size(first_tokens[wanted_[i].request] + wanted_[i].position);
         std::memcpy(x_.as() + i * stride, x + token * stride, stride * sizeof(float));
     }
     rows_->normalise(x_.as(), model_.text_norm, 0, static_cast<int>(wanted_.size()), model_.embedding.rows, normalised_.as());
-    if (!rough_.n()) return;
-    const std::size_t at = size(rough_.first) * stride;
-    rough_rows_->normalise(x_.as() + at, model_.text_norm, 0, rough_.n(), model_.rough_embedding.rows, normalised_.as() + at);
+    if (!approximate_.n()) return;
+    const std::size_t at = size(approximate_.first) * stride;
+    approximate_rows_->normalise(x_.as() + at, model_.text_norm, 0, approximate_.n(), model_.approximate_embedding.rows, normalised_.as() + at);
 }
 
-void Answers::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team) {
+void Logits::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team) {
     const Weights w = vocabulary.weight.view();
     const Range panels = panels_of(stretch.ids);
     const int n = stretch.n() ? panels.last - panels.first : 0, chunk = std::max(WIDE_PANELS, n / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
@@ -139,34 +139,34 @@ void Answers::multiply(const Rows& rows, const Stretch& stretch, const Linear& v
     });
 }
 
-// Multiply in full what may decide each rough row's choice. A row in which nothing stands out is multiplied as a whole.
-void Answers::refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
-    team.share(rough_.n(), [&](int part, int thread) {
-        const int row = rough_.first + part;
-        contend(*requests[wanted_[size(row)].request], row, *scratches[size(thread)]);
+// Exact re-scoring of what may decide each approximate row's choice. A row in which nothing stands out is multiplied as a whole.
+void Logits::rescore(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
+    team.share(approximate_.n(), [&](int part, int thread) {
+        const int row = approximate_.first + part;
+        find_candidates(*requests[wanted_[size(row)].request], row, *scratches[size(thread)]);
     });
     const int chunk = std::max(WIDE_PANELS, n_panels_ / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
     team.share((n_panels_ + chunk - 1) / chunk, [&](int part, int thread) {
         const Range panels{part * chunk, std::min(n_panels_, (part + 1) * chunk)};
-        for (int row = rough_.first; row < rough_.last; ++row) refine_panels(row, panels, *scratches[size(thread)]);
+        for (int row = approximate_.first; row < approximate_.last; ++row) rescore_panels(row, panels, *scratches[size(thread)]);
     });
 }
 
-void Answers::contend(Request& request, int row, Scratch& scratch) {
-    forbid_outside(rough_, row);
+void Logits::find_candidates(Request& request, int row, Scratch& scratch) {
+    forbid_outside(approximate_, row);
     const std::size_t at = size(row) * size(n_panels_);
     const float length = length_of(normalised_.as() + size(row) * size(model_.stride), model_.sizes.n_state);
     float* errors = errors_.as() + at;
     for (int panel = 0; panel < n_panels_; ++panel) errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
-    kernels_.contend(choosing_of(request, row, scratch), errors, contending_.as<std::uint8_t>() + at);
+    kernels_.mark_candidates(sampling_of(request, row, scratch), errors, candidates_.as<std::uint8_t>() + at);
 }
 
-// Those of some panels that contend, as many together as lie side by side.
-void Answers::refine_panels(int row, Range panels, Scratch& scratch) {
-    const std::uint8_t* contending = contending_.as<std::uint8_t>() + size(row) * size(n_panels_);
+// Those of some panels that are candidates, as many together as lie side by side.
+void Logits::rescore_panels(int row, Range panels, Scratch& scratch) {
+    const std::uint8_t* candidates = candidates_.as<std::uint8_t>() + size(row) * size(n_panels_);
     const Weights w = model_.embedding.weight.view();
     const auto from = [&](int panel, std::uint8_t wanted) {
-        return static_cast<int>(std::find(contending + panel, contending + panels.last, wanted) - contending);
+        return static_cast<int>(std::find(candidates + panel, candidates + panels.last, wanted) - candidates);
     };
     for (int panel = from(panels.first, 1); panel < panels.last; panel = from(panel, 1)) {
         Product p = product_of(rows_->rows(model_.embedding.rows, row), 1, w, model_.embedding, scratch);
@@ -179,7 +179,7 @@ void Answers::refine_panels(int row, Range panels, Scratch& scratch) {
 }
 
 // What was not multiplied cannot be chosen.
-void Answers::forbid_outside(const Stretch& stretch, int row) {
+void Logits::forbid_outside(const Stretch& stretch, int row) {
     constexpr float never = -std::numeric_limits<float>::infinity();
     const Range panels = panels_of(stretch.ids);
     float* logits = logits_of(row);
@@ -187,8 +187,8 @@ void Answers::forbid_outside(const Stretch& stretch, int row) {
     std::fill(logits + panels.last * PANEL, logits + logits_stride_, never);
 }
 
-Choosing& Answers::choosing_of(Request& request, int row, Scratch& scratch) {
-    Choosing& c = request.choosing;
+Sampling& Logits::sampling_of(Request& request, int row, Scratch& scratch) {
+    Sampling& c = request.sampling;
     c.logits = logits_of(row);
     c.n = model_.sizes.n_vocab;
     c.now = request.now.data();
@@ -198,13 +198,13 @@ Choosing& Answers::choosing_of(Request& request, int row, Scratch& scratch) {
     request.logprobs.resize(size(c.n_chosen));
     c.ids = request.ids.data();
     c.logprobs = request.logprobs.data();
-    const std::size_t needed = choosing_scratch(c);
+    const std::size_t needed = sampling_scratch(c);
     if (scratch.choice.n_bytes() < needed) scratch.choice = Memory(needed);
     c.scratch = scratch.choice.bytes();
     return c;
 }
 
-void Answers::answer_one(Request& request, int row, Scratch& scratch) {
+void Logits::write_results(Request& request, int row, Scratch& scratch) {
     const int chosen = row, n_vocab = model_.sizes.n_vocab;
     if (request.chooses) ++row;
     request.probe_logits.reserve(request.probe_ids.size());
@@ -222,8 +222,8 @@ void Answers::answer_one(Request& request, int row, Scratch& scratch) {
         request.logits.insert(request.logits.end(), logits, logits + n_vocab);
     }
     if (!request.chooses) return;
-    if (chosen < rough_.first) forbid_outside(full_, chosen);
-    kernels_.choose(choosing_of(request, chosen, scratch));
+    if (chosen < approximate_.first) forbid_outside(exact_, chosen);
+    kernels_.choose(sampling_of(request, chosen, scratch));
 }
 
 }  // namespace stapes

@@ -1,7 +1,7 @@
-// The micro-kernel for matrix units on one in plain C++, for the machines that have none: which rows, groups and segments it
-// multiplies, and that it touches no others. A processor that has a unit is held to the kernels' tests besides.
-#define STAPES_ISA unit_test
-#include "../kernels/unit.h"
+// The micro-kernel of AMX on tile registers in plain C++, for the machines that have none: which rows, groups and segments it
+// multiplies, and that it touches no others. A processor that has AMX is held to the kernels' tests besides.
+#define STAPES_ISA amx_test
+#include "../kernels/amx.h"
 
 #include <bit>
 
@@ -12,10 +12,10 @@
 namespace stapes::tests {
 namespace {
 
-using unit_test::Byte, unit_test::Held, unit_test::Tile, unit_test::UNIT_ROWS;
+using amx_test::Byte, amx_test::AmxTiles, amx_test::Tile, amx_test::AMX_ROWS;
 
-// As unit_amx.h. What a register holds behind its rows is never right.
-class PlainUnit {
+// As amx_instructions.h. What a register holds behind its rows is never right.
+class PlainAmx {
   public:
     static void shape(int n_rows) {
         CHECK(1 <= n_rows && n_rows <= 32);
@@ -76,15 +76,15 @@ class PlainUnit {
     static std::array<int, 8> rows_;
     static std::array<std::vector<Byte>, 8> registers_;
 };
-bool PlainUnit::held = false;
-std::array<int, 8> PlainUnit::rows_{};
-std::array<std::vector<Byte>, 8> PlainUnit::registers_{};
+bool PlainAmx::held = false;
+std::array<int, 8> PlainAmx::rows_{};
+std::array<std::vector<Byte>, 8> PlainAmx::registers_{};
 
 struct Case { int n_rows, n_segments, groups_per_segment, n_groups; bool add; };
 
 // Operands of the very size that the tile names, and what lies between A's rows is no number.
 template <bool INTEGERS>
-void check_unit(const Case& c) {
+void check_amx(const Case& c) {
     using Sum = std::conditional_t<INTEGERS, std::int32_t, float>;
     const std::size_t n = size(c.n_groups) * 4, stride = n + 4, groups = size(c.groups_per_segment) * PANEL * 4;
     std::vector<Byte> a(size(c.n_rows - 1) * stride + n, 0xff);
@@ -115,11 +115,11 @@ void check_unit(const Case& c) {
     t.out_stride = out_stride;
     t.add = c.add;
     {
-        Held<PlainUnit> unit;
-        unit_test::run_on_unit<PlainUnit, INTEGERS>(unit, c.n_rows, t);
-        CHECK(PlainUnit::held);
+        AmxTiles<PlainAmx> tiles;
+        amx_test::run_on_amx<PlainAmx, INTEGERS>(tiles, c.n_rows, t);
+        CHECK(PlainAmx::held);
     }
-    CHECK(!PlainUnit::held);
+    CHECK(!PlainAmx::held);
     for (std::size_t row = 0; row < size(c.n_rows); ++row) {
         for (std::size_t column = 0; column < PANEL; ++column) {
             Sum sum = c.add ? Sum{5} : Sum{0};
@@ -148,10 +148,10 @@ void check_dealing() {
     for (const int halves : {1, 2}) {
         for (int n_rows = 1; n_rows < 200; ++n_rows) {
             int next = 0;
-            unit_test::for_tiles(n_rows, 2 * UNIT_ROWS / halves, UNIT_ROWS / halves, [&](int first, int n) {
-                CHECK(first == next && 0 < n && n <= 2 * UNIT_ROWS / halves);
+            amx_test::for_tiles(n_rows, 2 * AMX_ROWS / halves, AMX_ROWS / halves, [&](int first, int n) {
+                CHECK(first == next && 0 < n && n <= 2 * AMX_ROWS / halves);
                 next = first + n;
-                CHECK(next == n_rows || next % (UNIT_ROWS / halves) == 0);
+                CHECK(next == n_rows || next % (AMX_ROWS / halves) == 0);
             });
             CHECK(next == n_rows);
         }
@@ -160,15 +160,15 @@ void check_dealing() {
 
 }  // namespace
 
-void test_unit() {
+void test_amx() {
     for (const int n_rows : {1, 2, 15, 16, 17, 31, 32})
         for (const bool add : {false, true})
             for (const Case& one : {Case{0, 1, 1, 1, false}, {0, 1, 16, 16, false}, {0, 1, 37, 37, false}, {0, 3, 16, 48, false}, {0, 3, 20, 47, false}}) {
                 Case each = one;
                 each.n_rows = n_rows;
                 each.add = add;
-                check_unit<true>(each);
-                check_unit<false>(each);
+                check_amx<true>(each);
+                check_amx<false>(each);
             }
     check_dealing();
 }

@@ -1,7 +1,7 @@
 // From the decoder's last rows to what was asked of them: logits, probes, and the ids that are chosen.
 //
-// Where the vocabulary lies in memory in 8 bits too, a row that only chooses is multiplied with those, and then in full with the
-// panels that may decide the choice: it is the choice that all of the finer logits would give.
+// Where the vocabulary is in memory in 8 bits too, a row that only chooses is multiplied with those, and then exactly with the
+// candidates: the panels that may decide the choice. It is the choice that all of the exact logits would give.
 #pragma once
 
 #include <memory>
@@ -13,11 +13,11 @@
 
 namespace stapes {
 
-class Answers {
+class Logits {
   public:
-    explicit Answers(const Model& model);
+    explicit Logits(const Model& model);
     // x: rows of all new tokens; first_tokens: where each request's begin.
-    void give(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team);
+    void compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team);
 
   private:
     // A row whose logits are wanted.
@@ -37,25 +37,25 @@ class Answers {
     void make_room();
     void normalise(const std::vector<int>& first_tokens, const float* x);
     void multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team);
-    void refine(const std::vector<Request*>& requests, Scratches& scratches, Team& team);
-    void contend(Request& request, int row, Scratch& scratch);
-    void refine_panels(int row, Range panels, Scratch& scratch);
+    void rescore(const std::vector<Request*>& requests, Scratches& scratches, Team& team);
+    void find_candidates(Request& request, int row, Scratch& scratch);
+    void rescore_panels(int row, Range panels, Scratch& scratch);
     void forbid_outside(const Stretch& stretch, int row);
-    void answer_one(Request& request, int row, Scratch& scratch);
-    Choosing& choosing_of(Request& request, int row, Scratch& scratch);
+    void write_results(Request& request, int row, Scratch& scratch);
+    Sampling& sampling_of(Request& request, int row, Scratch& scratch);
     float* logits_of(int row) { return logits_.as() + static_cast<std::size_t>(row) * logits_stride_; }
 
     const Model& model_;
     const Kernels& kernels_;
     int n_panels_;
     std::size_t logits_stride_;
-    std::vector<float> steps_;  // (n_panels): of the rough vocabulary; empty if there is none
+    std::vector<float> steps_;  // (n_panels): of the approximate vocabulary; empty if there is none
     std::vector<Wanted> wanted_;
     std::vector<int> first_wanted_;  // of each request
-    Stretch full_, rough_;
+    Stretch exact_, approximate_;
     std::size_t room_ = 0;  // rows that the memory is for
-    Memory x_, normalised_, logits_, errors_, contending_;
-    std::unique_ptr<Operand> rows_, rough_rows_;
+    Memory x_, normalised_, logits_, errors_, candidates_;
+    std::unique_ptr<Operand> rows_, approximate_rows_;
 };
 
 }  // namespace stapes
