@@ -271,6 +271,7 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entry = journal.entry("talk", "key of talk", BOUNDS)
     for answer in ANSWERS:
         entry.note(answer)
+    journal.flush()
     for path in (folder / "killed").iterdir():
         shutil.copy(path, folder)
     journal.close(finished=False)
@@ -442,6 +443,7 @@ def test_a_journal_that_is_damaged_while_it_is_open_is_kept_aside(tmp_path: Path
     write(tmp_path)
     journal = opened(tmp_path, warned)
     journal.entry("other", "key of other", BOUNDS).note(RESULT)
+    journal.flush()
     assert journal._connection is not None
     journal._connection = Failing(journal._connection)  # type: ignore[assignment]
     journal.entry("talk", "key of talk", BOUNDS).note(RESULT)
@@ -573,6 +575,7 @@ def test_a_journal_that_fails_in_the_middle_costs_no_recording(tmp_path: Path, w
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk", BOUNDS)
     assert journal._connection is not None
+    journal.flush()
     journal._connection.execute("PRAGMA max_page_count=1")
     for number in range(2000):
         entry.note(replace(RESULT, text=f"{number}" * 100))

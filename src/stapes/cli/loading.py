@@ -67,8 +67,16 @@ class Ended:
     error: BaseException | None
 
 
-#: what the loader and the engine put into the runner's queue
-Message = Loaded | Answered | Ended | events.Event
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The recording's files are written, and the journal has that too."""
+
+    ticket: Ticket
+    done: events.Done
+
+
+#: what the threads of the loader, the engine and the journal put into the runner's queue
+Message = Loaded | Answered | Ended | Kept | events.Event
 
 
 def skip(command: Command, recording: Recording, reason: str, emit: events.Emit) -> None:

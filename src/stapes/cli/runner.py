@@ -1,8 +1,8 @@
 """A command's recordings through one engine: several at once, each ending in its files, its text or one sentence.
 
-One thread (the caller's) writes every file and emits every event but warnings. The loader's and the engine's threads
-only put messages into its queue, in the order of what happens to a recording; an answer is in the journal before it is
-in the queue.
+One thread (the caller's) writes every file and emits every event but warnings. The loader's, the engine's and the
+journal's threads only put messages into its queue, in the order of what happens to a recording; an answer is in the
+journal's queue before it is in that one. A recording is done when its files are written, and then the journal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli import events
 from stapes.cli.events import Recording
 from stapes.cli.interrupts import ctrl_c_calls
-from stapes.cli.loading import Answered, Ended, Loaded, Loader, Message, Ticket, skip
+from stapes.cli.loading import Answered, Ended, Kept, Loaded, Loader, Message, Ticket, skip
 from stapes.cli.output import ReaderGoneError, ResultsLostError, StoppedError, warnings_caught
 from stapes.errors import CancelledError
 from stapes.output.writers import write_files
@@ -117,11 +117,17 @@ class Batch:
                     ticket.job.cancel()
             self._loader.join(_PATIENCE_S)
         if self._stopping:
+            self._flush()  # a journal that fails now keeps nothing
             raise StoppedError if self._is_kept() else KeyboardInterrupt
 
     def _is_kept(self) -> bool:
         """Return whether the same command would go on where this one is."""
         return self.journal is not None and self.journal.keeps_something
+
+    def _flush(self) -> None:
+        """Have the journal written, within a bounded time: then no message of its thread is missing."""
+        if self.journal is not None:
+            self.journal.flush()
 
     def _wait(self) -> Message | Stop:
         while True:
@@ -152,7 +158,9 @@ class Batch:
         match message:
             case Stop():
                 self._stop_gently()
-            case Loaded(ticket) | Answered(ticket) | Ended(ticket) if ticket.recording.number not in self._open:
+            case Loaded(ticket) | Answered(ticket) | Ended(ticket) | Kept(ticket) if (
+                ticket.recording.number not in self._open
+            ):
                 if ticket.job is not None:  # given up before it was in the engine
                     ticket.job.cancel()
             case Loaded(ticket):
@@ -163,6 +171,8 @@ class Batch:
                 self._take_answer(ticket, event)
             case Ended(ticket, error):
                 self._end(ticket, error)
+            case Kept(ticket, done):
+                self._end(ticket, None, done)
             case events.Closed(recording):
                 self.emit(message)
                 self._open.pop(recording.number, None)
@@ -178,6 +188,7 @@ class Batch:
         for ticket in self._open.values():
             if ticket.entry is None or ticket.job.state.value == "queued":
                 ticket.job.cancel()
+        self._flush()
 
     def _start(self, ticket: Ticket) -> None:
         ticket.began_s, ticket.duration_s = time.monotonic(), ticket.job.progress.total_s
@@ -202,10 +213,14 @@ class Batch:
         if event.resumed and ticket.n_windows == ticket.n_resumed:
             self.emit(events.Resumed(recording, ticket.done_s, ticket.duration_s))
 
-    def _end(self, ticket: Ticket, error: BaseException | None) -> None:
+    def _end(self, ticket: Ticket, error: BaseException | None, done: events.Done | None = None) -> None:
+        """Keep what a job has found, or say why there is nothing. done: it is kept."""
         if error is None:
             try:
-                self._keep(ticket, ticket.job.result())
+                done = done or self._keep(ticket, ticket.job.result())
+                if done is None:
+                    return
+                self.emit(done)
             except (ReaderGoneError, ResultsLostError):
                 raise
             except Exception as fault:  # a fault of ours too: it costs one recording, not the night's batch
@@ -215,8 +230,11 @@ class Batch:
         ticket.job = None
         self._handle(events.Closed(ticket.recording))
 
-    def _keep(self, ticket: Ticket, transcript: Transcript) -> None:
-        """Do what is left when all segments are there: results first, then the journal's line that they are there."""
+    def _keep(self, ticket: Ticket, transcript: Transcript) -> events.Done | None:
+        """Do what is left when all segments are there: results first, then the journal's line that they are there.
+
+        Returns None where the journal's thread sends the event (`Kept`) when it has written that line.
+        """
         recording = ticket.recording
         for warning in transcript.warnings:
             self._warn_once(warning, recording)
@@ -225,11 +243,16 @@ class Batch:
         if self.command.formats:
             self._kept = recording.number
             paths = tuple(map(str, self._write(recording, transcript)))
-            if ticket.entry is not None:
-                ticket.entry.done(self._loader.outputs)
         elapsed_s = time.monotonic() - (ticket.began_s or 0.0)
         length_s, n_resumed = ticket.duration_s, ticket.n_resumed
-        self.emit(events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed))
+        done = events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed)
+        if ticket.entry is None or self.journal is None:
+            return done
+        ticket.entry.done(self._loader.outputs)
+        self.journal.when_written(lambda: self._queue.put(Kept(ticket, done)))
+        if self._stopping:
+            self._flush()
+        return None
 
     def _write(self, recording: Recording, transcript: Transcript) -> Sequence[Path]:
         if self.keep is not None:

@@ -1,9 +1,10 @@
 """The journal of a command: what is known of each recording after every window, so that a broken run can go on.
 
 One SQLite file beside the outputs, in WAL mode: a row per recording, and one per answer that its seek loop was given.
-The same answers lead the loop to the same place (`Engine.submit(resume=...)`). A window is in the journal before the
-next one begins; with synchronous=NORMAL that survives kill -9 at any moment, and the loss of power costs the last
-windows at most (https://www.sqlite.org/wal.html#performance_considerations).
+The same answers lead the loop to the same place (`Engine.submit(resume=...)`). One thread reads and writes the file
+(`JournalWriter`), in the order in which it was asked to: no window waits for the disk. It writes an answer at once, so
+that kill -9 costs the windows of the last second at most, where the disk keeps up; with synchronous=NORMAL so does the
+loss of power (https://www.sqlite.org/wal.html#performance_considerations).
 
 Nothing in a journal is believed: its schema must be ours to the letter, every row carries a checksum over itself and
 the recording's key, answers are checked against the model's bounds. A recording whose rows fail begins anew, with a
@@ -23,11 +24,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from stapes.journal.codec import MAX_ANSWER_BYTES, Answer, AnswerBounds, answer_from_bytes, answer_to_bytes
+from stapes.journal.writer import MAX_QUEUE_BYTES, JournalWriter, Task, wait_for
 from stapes.output.files import InputFiles, file_identity, sync_folder
+from stapes.runtime.processes import keep_for_ever, register
 
 JOURNAL_NAME: Final = ".stapes-journal.sqlite"
 #: of the files that SQLite keeps beside it, and its own
@@ -49,6 +53,10 @@ _SCHEMA: Final = {
 _MOST_ANSWERS = 1_000_000
 #: characters of the list of what is written
 _MOST_FORMATS_LENGTH = 100_000
+#: what an answer that waits for the disk takes beside its body
+_TASK_BYTES: Final = 1024
+#: how long a stopped command waits for the disk
+_PATIENCE_S: Final = 10.0
 
 #: What SQLite raises for a file that is damaged; ValueError where its own message is (it cites the file).
 _FAILURES: Final = (sqlite3.Error, ValueError)
@@ -61,6 +69,7 @@ _OF_ONE_ROW: Final = (
 )  # fmt: skip
 
 Warn = Callable[[str], None]
+Statement = tuple[str, Sequence[object]]
 
 
 def open_journal(folder: str | os.PathLike[str], warn: Warn, inputs: InputFiles | None = None) -> Journal | None:
@@ -255,15 +264,26 @@ def _checksum(*parts: object) -> bytes:
 
 
 class Journal:
-    """An open journal, held by this process alone. Any thread may call; nothing here fails a recording."""
+    """An open journal, held by this process alone. Any thread may call; nothing here fails a recording.
+
+    Only what reads it waits for the disk. In a forked child it keeps nothing: the file stays the parent's.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, warn: Warn) -> None:
+        """warn: may be called from the writer's thread."""
         self.warn = warn
-        self._connection: sqlite3.Connection | None = connection
+        self._connection: sqlite3.Connection | None = connection  # the writer's thread uses it; None: failed, or closed
         self._path = path
         self._identity = file_identity(path)
-        self._lock = threading.Lock()
+        self._is_given_up = False  # the disk did not answer: the writer's thread may hang, and is left alone
         self._stored: set[str] = set()  # names of this run
+        self._writer = JournalWriter(self._write, self._let_go)
+        register(self)
+
+    def after_fork(self) -> None:
+        """Leave the file to the parent. Not even closing is allowed (https://www.sqlite.org/howtocorrupt.html, 2.6)."""
+        keep_for_ever(self._connection)
+        self._connection = None
 
     def entry(self, stem: str, key: str, bounds: AnswerBounds) -> JournalEntry:
         """Return what is known of a recording whose files are named `stem`; of another key, nothing: it is replaced.
@@ -282,28 +302,108 @@ class Journal:
     @property
     def keeps_something(self) -> bool:
         """Whether a recording of this run is in it, and it has not failed."""
-        return self._connection is not None and bool(self._stored)
+        return self._connection is not None and not self._is_given_up and bool(self._stored)
+
+    def ask(self, question: str, *values: object) -> tuple[tuple[Any, ...], ...]:
+        """Return the rows that answer a question, after all earlier changes; none once the journal has failed."""
+        rows: list[tuple[Any, ...]] = []
+        answered = threading.Event()
+
+        def read(connection: sqlite3.Connection) -> None:
+            rows[:] = connection.execute(question, values).fetchall()
+
+        self._writer.put(Task(run=read, then=answered.set))
+        wait_for(answered)
+        return tuple(rows)
+
+    def change(self, *statements: Statement) -> None:
+        """Have several changes made, or none of them."""
+        self.put(Task(run=partial(execute, statements)))
+
+    def put(self, task: Task) -> bool:
+        """Add a task to those of the writer's thread; False where it has no room (`Task.n_bytes`)."""
+        return self._writer.put(task)
+
+    def when_written(self, call: Callable[[], None]) -> None:
+        """Call `call` once, from the writer's thread, when all earlier changes are written, or the journal has failed.
+
+        It must neither raise nor wait.
+        """
+        self.put(Task(then=call))
+
+    def flush(self) -> None:
+        """Wait until all earlier changes are written, for 10 s at most: then the disk is given up, with a warning."""
+        if not self._writer.wait(_PATIENCE_S):
+            self._give_up_disk()
 
     def close(self, *, finished: bool) -> None:
-        """Let go of the journal; it is removed if nothing is left in it.
+        """Write what waits, and let go of the journal; it is removed if nothing is left in it. Takes 10 s at most.
 
         finished: the run has come to its end. What it has done is forgotten then: run again, it works again.
         """
-        for stem in self._stored if finished else ():
-            self.change(("DELETE FROM recordings WHERE stem=? AND formats IS NOT NULL", (stem,)))
+        done = tuple(self._stored) if finished else ()
         self.change(
+            *(("DELETE FROM recordings WHERE stem=? AND formats IS NOT NULL", (stem,)) for stem in done),
             ("DELETE FROM recordings WHERE formats IS NULL AND stem NOT IN (SELECT stem FROM answers)", ()),
             ("DELETE FROM answers WHERE stem NOT IN (SELECT stem FROM recordings)", ()),
         )
-        empty = self._connection is not None and not self.ask("SELECT 1 FROM recordings LIMIT 1")
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                self._let_go(connection, empty=empty)
+        if not self._is_given_up and not self._writer.close(_PATIENCE_S):
+            self._give_up_disk()
 
-    def _let_go(self, connection: sqlite3.Connection, *, empty: bool) -> None:
-        removed = False
+    def _give_up_disk(self) -> None:
+        """Go on although the writer's thread hangs; what it has written stays for the next run."""
+        self._is_given_up = True
+        self._writer.drop()
+        self.warn(
+            f"{self._path}: the disk has not taken the journal's latest results within {_PATIENCE_S:g} s, and is not "
+            "waited for any longer; the same command would decode those windows again"
+        )
+
+    # In the writer's thread.
+
+    def _write(self, tasks: Sequence[Task]) -> None:
+        """Do tasks in one transaction, or, where a row of one cannot be written, each in its own."""
+        connection = self._connection
+        if connection is None or self._is_given_up:
+            return
         try:
+            connection.execute("BEGIN IMMEDIATE")
+            for task in tasks:
+                task.run(connection)
+            connection.execute("COMMIT")
+        except _OF_ONE_ROW as error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if len(tasks) == 1:
+                tasks[0].refused(error)
+            for task in tasks if len(tasks) > 1 else ():
+                self._write([task])
+        except Exception as error:  # whatever it is, a thread that ends with it would leave others waiting
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Go on without the journal: a full disk or a damaged page must not cost a transcript."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        kept = ""
+        is_damage = isinstance(error, _FAILURES) and not isinstance(error, sqlite3.OperationalError)
+        if is_damage and file_identity(self._path) == self._identity:
+            with suppress(OSError):  # damaged: it must not fail the next run too
+                kept = f"; it is kept as {_move_aside(self._path, connection.close).name}"
+        with suppress(sqlite3.Error):
+            connection.close()
+        if not self._is_given_up:
+            self.warn(f"{self._path}: the journal has failed ({error}){kept}; broken off, this run would begin anew")
+
+    def _let_go(self) -> None:
+        """Close the file; remove it if nothing is left in it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        empty = removed = False
+        try:
+            if not self._is_given_up:
+                empty = connection.execute("SELECT 1 FROM recordings LIMIT 1").fetchone() is None
             if empty:
                 # Out of WAL mode, closing removes no file any more: one of that name may be another's by then.
                 connection.execute("PRAGMA journal_mode=DELETE").fetchone()
@@ -319,45 +419,11 @@ class Journal:
                 _remove(self._path)
         sync_folder(self._path.parent)
 
-    def ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return the rows that answer a question; none once the journal has failed."""
-        with self._lock:
-            try:
-                return self._connection.execute(question, values).fetchall() if self._connection else []
-            except _OF_ONE_ROW:  # such a row is not there
-                return []
-            except _FAILURES as error:
-                self._give_up(error)
-                return []
 
-    def change(self, *statements: tuple[str, Sequence[object]]) -> None:
-        """Make several changes, or none of them. Raises ValueError where a row cannot hold what it is given."""
-        with self._lock:
-            if self._connection is None:
-                return
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                for statement, values in statements:
-                    self._connection.execute(statement, values)
-                self._connection.execute("COMMIT")
-            except _OF_ONE_ROW as error:
-                with suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise ValueError(str(error)) from error
-            except _FAILURES as error:
-                self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        """Go on without the journal: a full disk or a damaged page must not cost a transcript."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        kept = ""
-        if not isinstance(error, sqlite3.OperationalError) and file_identity(self._path) == self._identity:
-            with suppress(OSError):  # damaged: it must not fail the next run too
-                kept = f"; it is kept as {_move_aside(self._path, connection.close).name}"
-        with suppress(sqlite3.Error):
-            connection.close()
-        self.warn(f"{self._path}: the journal has failed ({error}){kept}; broken off, this run would begin anew")
+def execute(statements: Iterable[Statement], connection: sqlite3.Connection) -> None:
+    """Execute statements with their values."""
+    for statement, values in statements:
+        connection.execute(statement, values)
 
 
 class JournalEntry:
@@ -369,7 +435,8 @@ class JournalEntry:
         self._stem = stem
         self._key = key
         self._bounds = bounds
-        self._writes = True
+        self._takes_notes = True
+        self._is_refused = False  # a row of it: what comes after that would be a gap. Set by the writer's thread
         self._n_noted = 0
         self.answers: tuple[Answer, ...] = ()  # of an earlier run
         self.outputs_done: frozenset[str] = frozenset()  # keys of what was written, the last thing of a recording
@@ -413,36 +480,52 @@ class JournalEntry:
         self._change(("DELETE FROM answers WHERE stem=?", (self.stored,)), self._row(None))
 
     def note(self, answer: Answer) -> None:
-        """Add an answer. One that could not be read again ends the notes of this recording."""
-        if not self._writes:
+        """Add an answer, without waiting. One that could not be read again ends the notes of this recording.
+
+        So does a disk so slow that the queue is full: what was added before is still written.
+        """
+        if not self._takes_notes:
             return
         body, number = answer_to_bytes(answer), self._n_noted
         try:
             answer_from_bytes(body, self._bounds)
         except ValueError as error:
-            self._writes = False
-            self._journal.warn(f"{self._stem}: window {number} cannot be kept in the journal ({error})")
+            self._end_notes(f"window {number} cannot be kept in the journal ({error})")
             return
         checksum = _checksum(self.stored, self._key, number, body)
-        self._change(("INSERT INTO answers VALUES (?, ?, ?, ?)", (self.stored, number, body, checksum)))
-        self._n_noted += 1
+        statement = ("INSERT INTO answers VALUES (?, ?, ?, ?)", (self.stored, number, body, checksum))
+        if self._change(statement, n_bytes=len(body) + _TASK_BYTES):
+            self._n_noted += 1
+        else:
+            self._end_notes(
+                f"the disk is too slow for the journal ({MAX_QUEUE_BYTES >> 20} MB of results wait for it); from "
+                f"window {number} on none is kept: broken off, it would go on from there"
+            )
 
     def done(self, outputs: Iterable[str]) -> None:
         """Note that the recording's files are written, by a key each; how they came about is not needed any more."""
         self.answers = ()
         self._change(("DELETE FROM answers WHERE stem=?", (self.stored,)), self._row(" ".join(sorted(outputs)) or None))
 
-    def _change(self, *statements: tuple[str, Sequence[object]]) -> None:
-        """Change rows of this recording. Where that fails for what is in them, it has no more notes; others have."""
-        try:
-            self._journal.change(*statements)
-        except ValueError as error:
-            self._writes = False
-            self._journal.warn(
-                f"{self._stem}: cannot be kept in the journal ({error}); broken off, it would begin anew"
-            )
+    def _change(self, *statements: Statement, n_bytes: int = 0) -> bool:
+        """Have rows of this recording changed; False where there is no room for it (`Task.n_bytes`)."""
+        run = partial(self._insert if n_bytes else execute, statements)
+        return self._journal.put(Task(run=run, refused=self._refuse, n_bytes=n_bytes))
 
-    def _row(self, formats: str | None) -> tuple[str, Sequence[object]]:
+    def _insert(self, statements: Iterable[Statement], connection: sqlite3.Connection) -> None:
+        if not self._is_refused:
+            execute(statements, connection)
+
+    def _refuse(self, error: Exception) -> None:
+        """End the notes of this recording, whose rows cannot hold what is in them; others have theirs."""
+        self._is_refused = True
+        self._end_notes(f"cannot be kept in the journal ({error}); broken off, it would begin anew")
+
+    def _end_notes(self, reason: str) -> None:
+        self._takes_notes = False
+        self._journal.warn(f"{self._stem}: {reason}")
+
+    def _row(self, formats: str | None) -> Statement:
         checksum = _checksum(self.stored, self._key, formats)
         return "INSERT OR REPLACE INTO recordings VALUES (?, ?, ?, ?)", (self.stored, self._key, formats, checksum)
 

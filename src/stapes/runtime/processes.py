@@ -42,6 +42,13 @@ def register(one: BegunAnew) -> None:
     _registered.add(one)
 
 
+def keep_for_ever(one: object) -> None:
+    """Have an object never be released, not even when the process ends: in a forked child, what only its parent may."""
+    import ctypes  # noqa: PLC0415 (only where a process forks)
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
 class ForkGate:
     """A lock that forks of other threads wait for: what is done while it is held, no fork cuts in two."""
 
