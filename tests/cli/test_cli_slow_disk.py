@@ -1,0 +1,214 @@
+"""The command on a disk that is slow, hangs or fails under its journal: no step waits, and all is told in order."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stapes.cli import json_lines
+from stapes.cli import main as command
+from stapes.journal import journal as journal_module
+from stapes.journal.journal import JOURNAL_NAME
+from tests.cli.scripted_engine import ScriptedEngine
+from tests.slow_disk import SlowDisk
+
+COMMIT_S = 0.3
+Told = list[dict[str, Any]]
+Run = Callable[..., tuple[int, Told]]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
+    made: list[ScriptedEngine] = []
+
+    def load(_: object) -> ScriptedEngine:
+        made.append(ScriptedEngine())
+        return made[-1]
+
+    monkeypatch.setattr(command, "load_engine", load)
+    return made
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    slow = SlowDisk(monkeypatch)
+    yield slow
+    slow.works.set()
+    for thread in threading.enumerate():
+        if thread.name == "stapes journal":
+            thread.join(10)
+
+
+@pytest.fixture
+def run(
+    engines: list[ScriptedEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command; gives the exit code and its events, all of which are JSON: no traceback is among them."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_words(*words: str) -> tuple[int, Told]:
+        code = command.main([*words, "--progress", "json"])
+        return code, [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return run_words
+
+
+def named(told: Told, name: str) -> Told:
+    return [one for one in told if one["event"] == name]
+
+
+def record(name: str, n_lines: int, *, then: str = "") -> str:
+    Path(name).write_text("\n".join(f"line {number}" for number in range(n_lines)) + then)
+    return name
+
+
+def test_no_step_waits_for_a_slow_disk(run: Run, engines: list[ScriptedEngine], disk: SlowDisk) -> None:
+    disk.commit_s = COMMIT_S
+    names = [record(f"talk{number}.mp3", 20) for number in range(4)]
+    ends_s: list[float] = []
+    plain = ScriptedEngine.submit
+
+    def submit(engine: ScriptedEngine, *given: Any, **named: Any) -> Any:
+        job = plain(engine, *given, **named)
+        began_s = time.monotonic()
+        job.when_ended(lambda _: ends_s.append(time.monotonic() - began_s))
+        return job
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(ScriptedEngine, "submit", submit)
+        began_s = time.monotonic()
+        code, told = run(*names, "-f", "srt", "--concurrency", "4")
+        took_s = time.monotonic() - began_s
+    assert (code, len(named(told, "file_done")), named(told, "warning")) == (0, 4, [])
+    assert len(ends_s) == 4
+    assert max(ends_s) < 4 * COMMIT_S  # each has 21 results
+    # Recordings begin one after the other, each after its rows were looked up; they end together.
+    assert took_s < (2 * len(names) + 6) * COMMIT_S
+    assert not Path(JOURNAL_NAME).exists()
+
+
+def test_a_recording_is_told_of_as_done_after_its_files_and_its_journal(
+    run: Run, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def committed(connection: sqlite3.Connection, statements: list[str]) -> None:
+        asked = "SELECT stem FROM recordings WHERE formats IS NOT NULL"
+        done = sqlite3.Connection.execute(connection, asked)
+        for (stem,) in done.fetchall():
+            assert Path(f"{stem}.srt").exists()
+            if f"{stem} noted" not in order:
+                order.append(f"{stem} noted")
+
+    def write(text: str) -> None:
+        told = json.loads(text)
+        if told["event"] == "file_done":
+            order.append(f"{Path(told['file']).stem} told")
+
+    disk.commit_s, disk.committed = 0.02, committed
+    monkeypatch.setattr(json_lines, "write_error_line", write)
+    names = [record(f"talk{number}.mp3", 1 + number) for number in range(6)]
+    assert run(*names, "-f", "srt", "--concurrency", "3")[0] == 0
+    assert len(order) == 12
+    for number in range(6):
+        assert order.index(f"talk{number} noted") < order.index(f"talk{number} told")
+
+
+def windows(told: Told, *, resumed: bool) -> list[float]:
+    return [one["seek_s"] for one in named(told, "window") if one["resumed"] == resumed]
+
+
+def test_what_was_told_before_ctrl_c_is_kept_although_the_disk_is_slow(run: Run, disk: SlowDisk) -> None:
+    disk.commit_s = COMMIT_S
+    words = (record("talk.mp3", 30, then="\n!interrupt once\nlast"), "-f", "srt")
+    code, told = run(*words)
+    assert (code, named(told, "error")[0]["error"]) == (130, "stopped; the same command goes on where it was")
+    known = windows(told, resumed=False)
+    assert len(known) >= 30
+    disk.commit_s = 0.0
+    code, told = run(*words)
+    assert (code, windows(told, resumed=True)) == (0, known)
+
+
+@pytest.mark.parametrize("then", ["\n!interrupt\nlast", "\n!interrupt\n!interrupt\nlast"])
+def test_ctrl_c_ends_although_the_disk_hangs(
+    run: Run, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(journal_module, "_PATIENCE_S", 0.5)
+    record("talk.mp3", 10, then=then)
+    begun = disk.committed
+    disk.committed = lambda connection, statements: (
+        disk.works.clear() if any("INSERT INTO answers" in one for one in statements) else begun(connection, statements)
+    )
+    began_s = time.monotonic()
+    code, told = run("talk.mp3", "-f", "srt")
+    assert time.monotonic() - began_s < 8  # !interrupt takes a second
+    assert (code, len(named(told, "error"))) == (130, 1)
+    assert ["is not waited for any longer" in one["message"] for one in named(told, "warning")] == [True]
+    assert named(told, "summary")
+    assert not Path("talk.srt").exists()
+
+
+def test_ctrl_c_ends_although_a_recording_waits_for_a_disk_that_hangs(
+    run: Run, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are written, the journal's line that they are is not."""
+    monkeypatch.setattr(journal_module, "_PATIENCE_S", 0.5)
+    hangs = threading.Event()
+
+    def pause() -> None:
+        if Path("short.srt").exists() and not hangs.is_set():
+            hangs.set()
+            disk.works.clear()
+
+    disk.pause = pause
+    record("short.mp3", 2)
+    record("talk.mp3", 2, then="\n!sleep\n!interrupt\nlast")
+    code, told = run("short.mp3", "talk.mp3", "-f", "srt", "--concurrency", "2")
+    assert (code, hangs.is_set(), Path("short.srt").read_text().count("line")) == (130, True, 2)
+    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+    assert ["is not waited for any longer" in one["message"] for one in named(told, "warning")] == [True]
+
+
+@pytest.mark.parametrize(
+    "message", ["database or disk is full", "disk I/O error", "attempt to write a readonly database"]
+)
+def test_a_disk_that_fails_costs_no_transcript(run: Run, disk: SlowDisk, message: str) -> None:
+    names = [record(f"talk{number}.mp3", 20) for number in range(3)]
+    disk.committed = lambda _, statements: setattr(
+        disk, "error", sqlite3.OperationalError(message) if any("INTO answers" in one for one in statements) else None
+    )
+    code, told = run(*names, "-f", "srt")
+    assert (code, len(named(told, "file_done"))) == (0, 3)
+    assert [f"the journal has failed ({message})" in one["message"] for one in named(told, "warning")] == [True]
+    assert all(Path(name).with_suffix(".srt").exists() for name in names)
+
+
+def test_a_journal_that_fails_in_the_end_of_a_stopped_run_promises_nothing(run: Run, disk: SlowDisk) -> None:
+    record("talk.mp3", 10, then="\n!interrupt\nlast")
+    disk.commit_s = 2.5  # longer than the interruption: what fails is still waited for then
+    disk.error = None
+    threading.Timer(1.0, lambda: setattr(disk, "error", sqlite3.OperationalError("database or disk is full"))).start()
+    code, told = run("talk.mp3", "-f", "srt")
+    assert (code, named(told, "error")[0]["error"]) == (130, "stopped; finished files stay, none is half-written")
+    assert len(named(told, "warning")) == 1
+
+
+def test_a_full_queue_ends_one_recordings_notes_and_no_transcript(
+    run: Run, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stapes.journal.writer.MAX_QUEUE_BYTES", 20_000)
+    record("talk.mp3", 300)
+    disk.commit_s = COMMIT_S
+    code, told = run("talk.mp3", "-f", "srt")
+    assert (code, len(windows(told, resumed=False)), len(named(told, "file_done"))) == (0, 300, 1)
+    (warning,) = named(told, "warning")
+    assert warning["message"].startswith("talk: the disk is too slow for the journal")
+    assert not Path(JOURNAL_NAME).exists()
