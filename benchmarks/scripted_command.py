@@ -2,7 +2,7 @@
 
     python -m benchmarks.scripted_command AUDIO... [flags of stapes]
 
-STAPES_ENCODED names a file to which a line is added for every window that is encoded: its sound's checksum.
+STAPES_ENCODED names a file to which a line is added for every window that is encoded: its sound's checksum, and when.
 STAPES_STEP_S makes every step of the decoder last longer, in seconds.
 """
 
@@ -32,7 +32,7 @@ class LoggingBackend(ScriptedBackend):
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Note the windows, then take them in."""
         if self._log:
-            lines = "".join(f"{zlib.crc32(one.tobytes()):08x}\n" for one in mel)
+            lines = "".join(f"{zlib.crc32(one.tobytes()):08x} {time.time()}\n" for one in mel)
             with open(self._log, "a", encoding="ascii") as file:  # noqa: PTH123 (as plain as may be)
                 file.write(lines)
         return super().encode(mel)

@@ -180,6 +180,17 @@ def test_a_full_queue_ends_the_notes_of_its_recording_and_of_no_other(
     assert (recalled(tmp_path, "other"), len(warned)) == (["kept"], 1)
 
 
+def test_what_is_written_makes_room(tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stapes.journal.writer.MAX_QUEUE_BYTES", 10_000)
+    journal = opened(tmp_path, warned)
+    entry = begun(journal)
+    for number in range(50):
+        entry.note(answer(number))
+        journal.flush()
+    journal.close(finished=False)
+    assert (recalled(tmp_path), warned) == (list(map(str, range(50))), [])
+
+
 def test_a_recording_whose_notes_have_ended_is_done_as_any_other(
     tmp_path: Path, warned: list[str], disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
