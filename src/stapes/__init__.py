@@ -84,7 +84,7 @@ __all__ = [
     "load",
 ]
 
-#: Where names are at home. Each module is loaded when a name of it is first asked for, as the engine brings NumPy.
+#: The module of each name. A module is loaded when a name of it is first asked for, as the engine imports NumPy.
 _HOMES: Final = {
     "engine.engine": "Engine",
     "engine.info": "Capabilities EngineInfo EngineStatus",
@@ -104,7 +104,7 @@ _HOMES: Final = {
 _ELSEWHERE: Final = {
     **dict.fromkeys(
         ("load_model", "WhisperModel", "BatchedInferencePipeline", "Whisper", "Model", "from_pretrained", "pipeline"),
-        "stapes.load(model) gives an engine, whose transcribe(audio) gives a transcript",
+        "stapes.load(model) returns an engine, and its transcribe(audio) returns a transcript",
     ),
     **dict.fromkeys(
         ("transcribe", "translate", "decode", "DecodingOptions", "stream", "submit"),
@@ -130,7 +130,7 @@ _ELSEWHERE: Final = {
         "stapes.find_speech(audio) finds speech, and transcribe() takes vad=True",
     ),
     **dict.fromkeys(("LANGUAGES", "TO_LANGUAGE_CODE"), "stapes.languages.LANGUAGES has them"),
-    "DiarizationPipeline": "this version does not tell speakers apart",
+    "DiarizationPipeline": "this version has no speaker labels",
 }
 
 
@@ -139,7 +139,7 @@ def _find(name: str) -> Any:
     home = next((module for module, names in _HOMES.items() if name in names.split()), None)
     if home is not None:
         value = getattr(import_module(f"{__name__}.{home}"), name)
-        globals()[name] = value  # the next one to ask comes here no more
+        globals()[name] = value  # later accesses find it without this call
         return value
     try:
         return import_module(f"{__name__}.{name}")

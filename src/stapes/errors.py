@@ -1,6 +1,6 @@
 """Every error that stapes raises on purpose, each with its exit code and its HTTP status.
 
-An error's text names the thing, the value, and the way out. It knows nothing of who will print it.
+An error's text names the thing, the value, and what to do. It does not depend on where it is printed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class StapesError(Exception):
-    """The root: catch this to catch whatever stapes can say about its input."""
+    """The root: catch this to catch all errors about input."""
 
     exit_code: ClassVar[int] = 2
     http_status: ClassVar[int] = 500
@@ -48,7 +48,7 @@ class OutputError(StapesError):
 
 
 class BackendError(StapesError):
-    """A backend refused a request or failed in the middle of one: ours to mend."""
+    """A backend refused a request or failed in the middle of one: a fault of stapes."""
 
 
 class CancelledError(StapesError):
@@ -59,7 +59,7 @@ class CancelledError(StapesError):
 
 
 class DeadlineError(StapesError):
-    """The job's deadline passed before it ended; the segments so far were given out."""
+    """The job's deadline passed before it ended; the segments so far were delivered."""
 
     http_status = 504
 
@@ -69,4 +69,4 @@ class NotCopiedError(StapesError, TypeError):
 
 
 class StapesWarning(UserWarning):
-    """Something was odd, and the transcript went on: a truncated file, a model that cannot translate."""
+    """Something was unusual, and the work went on: a truncated file, a model that cannot translate."""

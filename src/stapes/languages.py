@@ -47,7 +47,7 @@ WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 #: a code of ISO 639, and the name of a language's token, which models may have for any code
 _CODE: Final = re.compile(r"[a-z]{2,3}")
 _TOKEN: Final = re.compile(r"<\|([A-Za-z][A-Za-z0-9_-]{0,30})\|>")
-#: what stands in tokens' names of that form and is no language
+#: names of tokens in that form that are no languages
 _NO_LANGUAGES: Final = frozenset(
     (
         "endoftext", "startoftranscript", "translate", "transcribe", "startoflm", "startofprev", "nospeech",

@@ -1,4 +1,4 @@
-"""What comes out: words, segments, transcripts, and what was decided on the way. Frozen; times in seconds."""
+"""Results: words, segments, transcripts, and the decisions. Frozen; times in seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 
 class _Result:
-    """Says what the names are here to those who know results as dicts, or with the names of other programs."""
+    """Base class: errors for dict access and other programs' names say the names here."""
 
     __slots__ = ()
     #: their name -> ours, an attribute or a function of a module
@@ -82,7 +82,7 @@ class TokenLogprob(_Result):
 class Segment(_Result):
     """A stretch of speech between two timestamps.
 
-    A segment without text, or as long as nothing, stays in the result with empty `text` and `tokens`, as in the
+    A segment without text or duration stays in the result with empty `text` and `tokens`, as in the
     reference.
     """
 
@@ -130,12 +130,12 @@ class Segment(_Result):
 
 
 #: characters of dropped text in a sentence about it
-_TOLD = 60
+_MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """What a guard did, where, and why (docs/guards.md)."""
+    """An action of a guard: what, where, and why (docs/guards.md)."""
 
     guard: str  # "silence", "tail", "pause", "loop" or "speech"
     start_s: float
@@ -150,7 +150,7 @@ class Flag:
             return f"{place}: goes back, as {self.reason}"
         if self.guard == "pause":
             return f"{place}: decoded again without it, as {self.reason}"
-        text = self.text if len(self.text) <= _TOLD else self.text[:_TOLD].rstrip() + "..."
+        text = self.text if len(self.text) <= _MOST_SHOWN else self.text[:_MOST_SHOWN].rstrip() + "..."
         return f"{place}: dropped {text!r}: {self.reason}" if text else f"{place}: left out: {self.reason}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordTiming:
-    """Where a word lies in its window, as the network's attention has it: before any rule has touched it."""
+    """The time of a word in its window, from attention, before any rule has changed it."""
 
     text: str  # with its leading space; punctuation stands alone
     tokens: tuple[int, ...]
@@ -181,14 +181,14 @@ class WordTiming:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Where the words of a window lie in it."""
+    """The times of a window's words."""
 
     words: tuple[WordTiming, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowResult:
-    """What decoding one window gave, the last try's values."""
+    """The result of decoding one window: the last try's values."""
 
     tokens: tuple[int, ...]  # sampled tokens, without end-of-text
     text: str  # stripped
@@ -203,7 +203,7 @@ class WindowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One step of the seek loop: which stretch was decoded, and what became of it."""
+    """One step of the seek loop: the decoded stretch, and its outcome."""
 
     seek: int  # first frame, 10 ms each
     n_frames: int  # content frames in the window, at most 3000
@@ -212,7 +212,7 @@ class Window:
     result: WindowResult
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
     #: frames of what was decoded, from its first one on, with speech: quiet speech was amplified
-    voices: tuple[tuple[int, int], ...] = ()  # none: nothing was raised (docs/languages.md, docs/guards.md)
+    voices: tuple[tuple[int, int], ...] = ()  # none: no gain (docs/languages.md, docs/guards.md)
 
     @property
     def decoded_again(self) -> bool:
@@ -221,7 +221,7 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The first frame behind it."""
+        """The first frame after it."""
         return self.seek + self.n_frames + sum(end - first for first, end in self.left_out)
 
     @property

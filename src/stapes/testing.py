@@ -98,7 +98,7 @@ def random_checkpoint(
 
 
 def random_engine(vocabulary: VocabularyName = "small", *, seed: int = 0) -> Engine:
-    """Make an engine that runs a tiny random model on the NumPy backend: nonsense, but by the real path."""
+    """Make an engine that runs a tiny random model on the NumPy backend: its text is random, its path the real one."""
     checkpoint = random_checkpoint(vocabulary, seed=seed)
     return Engine(checkpoint, NumpyBackend(checkpoint, threads=1))
 
@@ -161,7 +161,7 @@ def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
 
 
 def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> Script:
-    """Make a script that gives random logits, the same for the same sound and tokens: every branch gets its turn."""
+    """Make a script that gives random logits, the same for the same sound and tokens: every branch is reached."""
     special = tokenizer.special
 
     def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
@@ -201,7 +201,7 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
 
     @property
     def n_open(self) -> int:
-        """Windows and rows that were not given back."""
+        """Windows and rows that were not released."""
         return len(self.handles)
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
@@ -255,7 +255,7 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
         )
 
     def _attention(self, sound: int, tokens: list[int], before: int, step: RowStep) -> FloatArray:
-        """Look about half a second further with each token; the same for the same sound and tokens."""
+        """Attend about half a second later with each token; the same for the same sound and tokens."""
         scores = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
         for i in range(len(step.tokens)):
             key = zlib.crc32(np.array((sound & 0x7FFFFFFF, *tokens[: before + i + 1]), dtype=np.int64).tobytes())

@@ -280,8 +280,8 @@ def test_a_line_says_where_a_run_goes_on(run: Run) -> None:
         0,
         [],
         [
-            "stapes: stop.mp3: goes on at 0:06 of 0:08; what is before that is known from a run that was broken off",
-            "stapes: done before the run was broken off: short.mp3",
+            "stapes: stop.mp3: goes on at 0:06 of 0:08; earlier windows are known from an interrupted run",
+            "stapes: done before the run was interrupted: short.mp3",
         ],
     )
 

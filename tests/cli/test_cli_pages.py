@@ -357,5 +357,5 @@ def test_a_page_goes_on_where_it_was_with_a_file_that_was_named(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "load_engine", lambda _: scripted_engine(" Hello, dear world."))
     assert run("report", "talk.wav", "--output", "pages/one.html")[2] == [
-        "stapes: done before the run was broken off: talk.wav"
+        "stapes: done before the run was interrupted: talk.wav"
     ]

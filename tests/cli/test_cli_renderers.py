@@ -109,7 +109,7 @@ def test_a_terminal_gets_a_line_for_each_event_to_show(capsys: pytest.CaptureFix
     ):
         terminal(event)
     assert capsys.readouterr().err.splitlines() == [
-        "stapes: talk.mp3: goes on at 1:01 of 1:01:40; what is before that is known from a run that was broken off",
+        "stapes: talk.mp3: goes on at 1:01 of 1:01:40; earlier windows are known from an interrupted run",
         "stapes: warning: talk.mp3: odd",
         f"stapes: talk.mp3: {DROPPED} and 1 more (--mode reference keeps it)",
         "stapes: standard input: is closed",

@@ -302,7 +302,7 @@ def test_timestamps_that_begin_anew_are_reported_with_the_containers_clock() -> 
     glued += muxed([(0.0, HIGH)], container_name="mpegts", codec="mp2", video_s=1.0)
     moved, notes = loaded(glued, clock="container")
     assert len(notes) == 1
-    assert "its timestamps begin anew after 5.0 s of sound" in notes[0]
+    assert "its timestamps start again after 5.0 s of sound" in notes[0]
     assert len(moved.spans) == 1
 
 

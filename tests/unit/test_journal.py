@@ -254,7 +254,7 @@ def test_a_second_process_works_without_the_journal(tmp_path: Path, warned: Warn
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.startswith("None")
-    assert "another stapes is at work in this folder" in done.stdout
+    assert "another stapes is working in this folder" in done.stdout
     assert journal.entry("talk", "key of talk", BOUNDS).answers == ANSWERS
     journal.close(finished=False)
     assert warned == []

@@ -48,7 +48,7 @@ def message_of(call: Any, **keywords: Any) -> str:
         ({"chunk_length": 30}, "30 s"),
         ({"log_progress": True}, "on_progress"),
         ({"output_format": "srt"}, "stapes.output.write_files()"),
-        ({"diarize": True}, "does not tell speakers apart"),
+        ({"diarize": True}, "has no speaker labels"),
         ({"return_timestamps": "word"}, "give word_timestamps instead"),
     ],
 )
@@ -107,7 +107,7 @@ def test_load_takes_names_and_paths_only(value: Any) -> None:
         (["--download-root", "x"], "give --model_dir instead"),
         (["--local_files_only", "True"], "HF_HUB_OFFLINE=1"),
         (["--hf_token", "x"], "HF_TOKEN"),
-        (["--diarize"], "does not tell speakers apart"),
+        (["--diarize"], "has no speaker labels"),
         (["--align_model", "x"], "give --word_timestamps instead"),
         (["--num_workers", "2"], "give --concurrency instead"),
         (["--prompt", "Ada"], "give --initial_prompt instead"),

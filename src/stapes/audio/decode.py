@@ -97,7 +97,7 @@ class DecodeReport:
             yield f"{label}: its {clause}; times count samples, --clock container gives those that players show"
         if wanted.clock == "container" and self.timestamps.restarted_at_s is not None:
             yield (
-                f"{label}: its timestamps begin anew after {self.timestamps.restarted_at_s:.1f} s of sound; "
+                f"{label}: its timestamps start again after {self.timestamps.restarted_at_s:.1f} s of sound; "
                 "later times go on from there"
             )
         if self.n_damaged:

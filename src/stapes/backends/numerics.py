@@ -1,6 +1,6 @@
 """The plain NumPy kernels beside the network: log-mel, and alignment by dynamic time warping (DTW).
 
-They are the oracles of the native library's kernels, and serve every backend that has none of its own.
+The native library's kernels are tested against them, and backends without such kernels use them.
 Source: openai/whisper at c0d2f62: audio.py (log_mel_spectrogram), timing.py (find_alignment, median_filter, dtw).
 """
 

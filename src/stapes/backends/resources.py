@@ -30,7 +30,7 @@ def usable_cores() -> int:
 
 
 def physical_cores(cpus: Iterable[int], folder: Path) -> int:
-    """Return how many cores these logical processors are on; each counts for itself where the system does not say.
+    """Return how many cores these logical processors are on; each counts as one where the system does not say.
     folder: where the system describes its processors (`cpu0/topology/thread_siblings_list`).
     """
     siblings: set[str] = set()

@@ -1,4 +1,4 @@
-"""Which backend runs a model, and in which precision: what is asked for, what is here, and what was measured."""
+"""Chooses a model's backend and precision: by request, installation and measurements."""
 
 from __future__ import annotations
 

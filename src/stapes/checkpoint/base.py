@@ -15,7 +15,7 @@ from stapes.checkpoint.files import Array
 from stapes.checkpoint.heads import known_heads
 from stapes.errors import CheckpointError, StapesWarning
 
-#: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): what exceeds this is none.
+#: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): larger sizes are not Whisper's.
 LIMITS: dict[str, int] = {
     "n_mels": 512, "n_audio_ctx": 1 << 16, "n_audio_state": 1 << 14, "n_audio_head": 256,
     "n_audio_layer": 256, "n_vocab": 1 << 20, "n_text_ctx": 1 << 14, "n_text_state": 1 << 14,

@@ -1,5 +1,5 @@
 """Files as runs of bytes: mapped, never loaded whole, and never read beyond their end.
-Every refusal is a CheckpointError that names the file and the way out.
+Every refusal is a CheckpointError that names the file and what to do.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from stapes.errors import CheckpointError
 
 Array = npt.NDArray[Any]
 
-#: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. What exceeds this is not one.
+#: A configuration is a few kilobytes; tokenizer.json of large-v3 is 2.5 MB. A larger file is neither.
 _MAX_JSON_BYTES = 64 << 20
 MAX_DIMENSIONS = 8  # convolutions have three
-_HASH_BYTES = 16 << 20  # a piece's pages are given back before the next one is read
+_HASH_BYTES = 16 << 20  # a piece's pages are released before the next one is read
 
 
 class FileBytes:
@@ -50,7 +50,7 @@ class FileBytes:
 
     def array(self, offset: int, dtype: str, shape: tuple[int, ...], what: str) -> Array:
         """Return numbers as a read-only array in C order: a view of the file where that is possible.
-        Arrays that straddle two files or start at an odd address are copied: native code may read them by pointer.
+        Arrays that span two files or start at an odd address are copied: native code may read them by pointer.
         """
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
@@ -76,7 +76,7 @@ class FileBytes:
             )
 
     def sha256(self) -> str:
-        """Hash every byte, in order; other threads go on meanwhile."""
+        """Hash every byte, in order, while other threads run."""
         digest = hashlib.sha256()
         for part in self._parts:
             for start in range(0, len(part), _HASH_BYTES):
@@ -203,7 +203,7 @@ def positive_int(values: Mapping[str, Any], key: str, source: str) -> int:
     """Return a size that a configuration states; raises CheckpointError where it is missing or not a count."""
     value = values.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        # What a pickle nests may take for ever to spell out.
+        # To print a nested value of a pickle may take without end.
         shown = f"{value!r:.60}" if value is None or isinstance(value, int | float | str) else type(value).__name__
         raise CheckpointError(f"{source}: {key} is {shown}, expected a positive whole number")
     return value

@@ -1,6 +1,6 @@
 """Which cross-attention heads follow the audio, for weights whose file does not say.
 
-Looked up by a hash of the weights, not by name: a fine-tuned model must not get the heads of its ancestor by accident.
+Looked up by a hash of the weights, not by name: a fine-tuned model must not get its base model's heads by accident.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recognises a checkpoint's format by its content, and opens it. A file's suffix is never believed."""
+"""Recognises a checkpoint's format by its content, and opens it. A file's suffix is not used."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _content_of(folder: Path) -> str:
 def snapshot_of(folder: Path) -> Path | None:
     """Return the snapshot in a model's folder of the hub's cache (models--owner--name); None if it is no such folder.
 
-    The one that refs/main names, or else the only one. Raises CheckpointError where there is none, or no telling which.
+    The one that refs/main names, or else the only one. Raises CheckpointError where there is none, or several.
     Source: https://github.com/huggingface/huggingface_hub/blob/f7c9b7d/docs/source/en/guides/manage-cache.md.
     """
     snapshots = folder / "snapshots"

@@ -1,7 +1,7 @@
 """Renders events as progress bars in audio time on standard error; and the bar of a download. Loads rich.
 
-One bar for each recording at work, and above several of them one for all. The bars leave no trace: they are wiped
-for every line of text, and at the end.
+One bar for each recording in work, and one for all above several of them. The bars are wiped for every line of text,
+and at the end.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TimeLeftColumn(TimeRemainingColumn):
 
 
 def shortened(name: str, width: int) -> str:
-    """Cut the middle out of a name: its end tells parts of a series apart."""
+    """Return a name without its middle: the end distinguishes parts of a series."""
     if len(name) <= width:
         return name
     tail = (width - 1) // 2
@@ -101,7 +101,7 @@ def download_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 class Bars:
-    """A row for each recording at work: its name, a bar, done/total, speed, time left; and one for all."""
+    """A row for each recording in work: its name, a bar, done/total, speed, time left; and one for all."""
 
     def __init__(self, count: int = 1) -> None:
         """count: how many recordings there are."""
@@ -168,11 +168,11 @@ class Bars:
         self._update_sum()
 
     def _update_sum(self) -> None:
-        """Take recordings of unknown length for as long as the others."""
+        """Count recordings of unknown length as long as the others."""
         unknown_s = self._n_unknown * self._known_s / max(1, self._n_known)
         self._sum.description = f"total {self._n_closed}/{self._count}"
         self._sum.fields["is_estimate"] = self._n_unknown > 0
-        # Not through rich, which would begin its estimate of the speed anew.
+        # Not through rich, which would restart its estimate of the speed.
         self._sum.total = self._known_s - self._given_up_s + unknown_s or None
 
     @contextmanager
@@ -193,7 +193,7 @@ class Bars:
             live.stop()
 
     def _show(self) -> None:
-        """Draw the bars below what stands there. A Live is used once: begun again, it would wipe lines above."""
+        """Draw the bars below the present lines. A Live is used once: started again, it would wipe lines above."""
         if self._live is None:
             self._live = Live(
                 self._rows,

@@ -1,6 +1,6 @@
-"""What one command line asks for, checked: `Command`. Plain values; flags.py reads them from words.
+"""The checked values of one command line: `Command`. flags.py reads them from words.
 
-Knows no file and no model: whether a recording or a checkpoint is there shows later.
+Opens no file and no model: whether a recording or a checkpoint exists is checked later.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from stapes.output.subtitles import Layout
 from stapes.output.writers import ALL_FORMATS, format_names
 
 DEVICES: Final = ("auto", *options.DEVICES)
-#: a finer ladder of temperatures than this is a slip of the finger
+#: a finer ladder of temperatures than this is a mistake
 _MOST_RUNGS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What one command line asks for."""
+    """The values of one command line."""
 
     audio: tuple[str, ...]
     model: str

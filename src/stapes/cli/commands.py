@@ -1,4 +1,4 @@
-"""One command line, from its words to its exit code: what it runs, and how each error ends."""
+"""Runs one command line: from its words to its exit code."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _run(words: Sequence[str], load_engine: LoadEngine) -> int:
 
 
 def _transcribe(command: Command, inputs: Inputs, load_engine: LoadEngine, keep: Keep | None = None) -> int:
-    """Transcribe all recordings with one model; whatever can be refused is refused before any work.
+    """Transcribe all recordings with one model; all checks come before any work.
 
     keep: writes what is asked for instead of transcripts in their usual formats.
     """
@@ -115,7 +115,7 @@ class Tally:
                 self._worked_s += event.step_s
 
     def summary(self) -> events.Summary:
-        """Return what became of the recordings."""
+        """Return the counts of the recordings' results."""
         return events.Summary(
             files=self._files,
             done=self.counts[events.Done],

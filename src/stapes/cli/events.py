@@ -1,4 +1,4 @@
-"""What happens while a command runs, as values: one class per event, each passed to every renderer.
+"""Events of a command, as values: one class per event, each passed to every renderer.
 
 A renderer is a callable that matches on the events it shows: terminal.py (words), json_lines.py (for programs),
 progress.py (bars), text.py (transcripts on standard output).
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: `Skipped.reason`: its files were there when the command began (--skip_existing)
 EXISTS: Final = "exists"
-#: `Skipped.reason`: the run that was broken off has made its files
+#: `Skipped.reason`: the interrupted run has made its files
 DONE_BEFORE: Final = "done_before"
 
 
@@ -32,7 +32,7 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """Its name for people, without anything that a terminal would obey."""
+        """Its name for messages, without terminal control characters."""
         return shown_name(self.source)
 
     @property
@@ -43,12 +43,12 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that has happened."""
+    """An event."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileEvent(Event):
-    """Something that has happened to a recording."""
+    """An event of a recording."""
 
     recording: Recording
 
@@ -133,7 +133,7 @@ class Skipped(FileEvent):
 
 
 class Closed(FileEvent):
-    """The last event of a recording, whatever became of it."""
+    """The last event of every recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something is odd, and the command goes on."""
+    """Something is unusual, and the command goes on."""
 
     message: str
     recording: Recording | None = None
@@ -154,7 +154,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Noted(Event):
-    """Something worth knowing."""
+    """Information."""
 
     message: str
 
@@ -169,7 +169,7 @@ class CommandFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Summary(Event):
-    """What became of a command's recordings."""
+    """The counts of a command's results."""
 
     files: int
     done: int

@@ -2,7 +2,7 @@
 
 Names, defaults and meanings are those of the `whisper` command, but the default model is `base`, and that
 text goes to standard output unless -f or -o is given. Source: openai/whisper transcribe.py, release 20250625.
-Only reads words: what they may ask for, command.py checks. Loads neither NumPy nor rich.
+Reads words only; command.py checks them. Loads neither NumPy nor rich.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_words(words: Sequence[str], parser: argparse.ArgumentParser) -> dict[st
 def join_spellings(words: Sequence[str]) -> list[str]:
     """Turn dashes inside the flags' names into underscores, and tie values such as -1,50 to their flag.
 
-    argparse would take a value that begins with a dash for a flag of its own.
+    argparse would take a value that begins with a dash for a flag.
     """
     joined: list[str] = []
     for place, word in enumerate(words):
@@ -193,7 +193,7 @@ def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object
 
 
 def command_default(item: Field[Any]) -> object:
-    """Return an option's default on the command line, as one would write it there."""
+    """Return an option's default on the command line, as it is written there."""
     default: Any = COMMAND_PRESET.get(item.name, item.default)
     if item.name == "temperature":
         return default[0]
@@ -203,7 +203,7 @@ def command_default(item: Field[Any]) -> object:
 
 
 def boolean(text: str) -> bool:
-    """Read True or False as `whisper` does, and what others write for them."""
+    """Read True or False as `whisper` does, and in other usual spellings."""
     known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in known:
         raise argparse.ArgumentTypeError(f"give True or False, got {text!r}")

@@ -32,7 +32,7 @@ Examples:
   stapes talk.mp3 --language German --task translate
   stapes talk.mp3 --model large-v3 --verbose True
   curl -s https://example.org/talk.mp3 | stapes -
-  stapes report talk.mp3                a page to look at and to hear
+  stapes report talk.mp3                a page that shows and plays it
   stapes plot talk.mp3                  a picture, talk.plot.png
   stapes models                         which models are here
   stapes models pull small              fetch one

@@ -1,6 +1,6 @@
-"""From the words of a command line to recordings: folders and patterns opened up, doubles found.
+"""From the words of a command line to recordings: expands folders and patterns, finds duplicates.
 
-Looks at names, and opens standard input and copies of pipes; whether they hold sound is found out by their reader.
+Looks at names, and opens standard input and copies of pipes; their reader finds out whether they hold sound.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ AUDIO_SUFFIXES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What there is to transcribe, in the order given, and what is wrong with the rest."""
+    """The recordings to transcribe, in the order given, and the problems with other words."""
 
     sources: tuple[str, ...]
     problems: Mapping[str, AudioError]  # word of the command line -> why it leads to nothing
 
 
 def find_inputs(words: Sequence[str]) -> Inputs:
-    """Open up folders and patterns. A word that leads to nothing becomes a problem; the others go on."""
+    """Expand folders and patterns. A word that leads to nothing becomes a problem; the others go on."""
     sources: list[str] = []
     problems = {}
     for word in words:
@@ -92,7 +92,7 @@ def _recordings_in(folder: Path) -> list[str]:
         names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in AUDIO_SUFFIXES)
     except OSError as error:
         raise AudioError(f"{folder}: cannot be read ({error.strerror}); name its files one by one") from error
-    # macOS keeps what other disks cannot hold of talk.mp3 in ._talk.mp3.
+    # macOS keeps metadata of talk.mp3 in ._talk.mp3.
     paths = [str(folder / name) for name in names if not name.startswith("._")]
     files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 (pathlib raises where it may not be read)
     if not files:
@@ -113,7 +113,7 @@ def opened_source(command: Command, source: str) -> Iterator[Any]:
 
 
 class StandardInput:
-    """Standard input as a file object without Python's lock, which a thread that still reads must not hold at the end.
+    """Standard input as a file object without Python's lock, which a thread that still reads must not hold at exit.
 
     Python ends with a fatal error where a thread holds it then.
     """

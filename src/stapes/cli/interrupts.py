@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def ctrl_c_calls(handle: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C call a function instead of raising KeyboardInterrupt.
 
-    Only in the main thread, and where Python's own handler is in place: another program's, or a shell's wish that
-    Ctrl-C be ignored, stays.
+    Only in the main thread, and where Python's own handler is in place: another program's, or a shell's setting that
+    Ctrl-C is ignored, stays.
     """
     is_main = threading.current_thread() is threading.main_thread()
     is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler

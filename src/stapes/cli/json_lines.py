@@ -1,4 +1,4 @@
-"""Renders events for programs: one JSON object a line on standard error. The fields stand in docs/command.md."""
+"""Renders events for programs: one JSON object a line on standard error. docs/command.md lists the fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRAMES_PER_SECOND: Final = 100
 
 
 def write_json_line(event: events.Event) -> None:
-    """Write an event that is for programs; pass over the others."""
+    """Write an event that is for programs; ignore the others."""
     match event:
         case events.Started(file):
             values = _values(event, "duration_s", "resumed_windows")

@@ -1,7 +1,7 @@
-"""Hands a command's recordings to the engine, a few at a time, from a thread of its own.
+"""Submits a command's recordings to the engine, a few at a time, from a separate thread.
 
 Reading a recording takes seconds; meanwhile the engine works on those that are read. What happens to each becomes a
-message, from whichever thread it happens in. Writes nothing but the journal.
+message, from the thread in which it happens. Writes only the journal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A recording on its way through the engine."""
+    """A recording in work."""
 
     recording: Recording
     entry: JournalEntry | None = None  # None: not journaled
@@ -87,7 +87,7 @@ def skip(command: Command, recording: Recording, reason: str, emit: events.Emit)
 
 @dataclass(eq=False)
 class Loader:
-    """Lends the engine at most `concurrency` recordings at once, in the order of the command line."""
+    """Submits at most `concurrency` recordings at once, in the order of the command line."""
 
     command: Command
     engine: Any
@@ -104,25 +104,25 @@ class Loader:
         self._reading: Recording | None = None
 
     def start(self, tickets: Iterable[Ticket]) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._todo.extend(tickets)
         self._thread.start()
 
     def release(self) -> None:
-        """Make room for another recording: one has ended."""
+        """Let another recording begin, as one has ended."""
         with self._changed:
             self._n_open -= 1
             self._changed.notify()
 
     def stop(self) -> None:
-        """Begin no other recording, and give up the one that is being read."""
+        """Begin no other recording, and stop reading the present one."""
         with self._changed:
             self._stopping = True
             self._todo.clear()
             self._changed.notify()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread's end. One that waits for a pipe cannot be ended, and is left to the process's end."""
+        """Wait for the thread's end. A thread that waits for a pipe lasts until the process ends."""
         self._thread.join(timeout_s)
 
     def read_by_this_thread(self) -> Recording | None:
@@ -165,7 +165,7 @@ class Loader:
 
     @cached_property
     def outputs(self) -> frozenset[str]:
-        """What makes a recording done, to the journal."""
+        """The journal's keys of a finished recording's files."""
         return output_keys(self.command.formats, self.command.layout, self.command.page)
 
     @cached_property
@@ -174,7 +174,7 @@ class Loader:
         return AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
 
     def _entry(self, recording: Recording) -> JournalEntry | None:
-        """Find out what the journal knows. Standard input and pipes are not journaled: they come only once."""
+        """Return the journal's entry. Standard input and pipes are not journaled, as they can be read only once."""
         if self.journal is None or recording.source == STDIN:
             return None
         key = recording_key(recording.source, self._settings)
@@ -187,7 +187,7 @@ class Loader:
         except OptionError as error:
             if not answers or ticket.entry is None:
                 raise
-            message = f"{ticket.recording.name}: the journal does not suit it ({error}); it is begun anew"
+            message = f"{ticket.recording.name}: the journal does not fit it ({error}); it starts again"
             self.put(events.Warned(message, ticket.recording))
             ticket.entry.forget()
             return self._submit(ticket, ())
@@ -205,7 +205,7 @@ class Loader:
             )
 
     def _check(self) -> None:
-        """Leave the reading of a long recording in the middle."""
+        """Raise an error where reading is to stop."""
         if self._stopping:
             raise CancelledError("stopped while it was read")
 

@@ -1,7 +1,6 @@
 """The entry point of the command `stapes`. Everything else is imported in `main`, so that Ctrl-C ends it cleanly.
 
-Exit codes: 0 all done; 2 something failed, the others finished; 130 Ctrl-C. A reader that closes the pipe has
-what it wanted: 0.
+Exit codes: 0 all done; 2 something failed, the others finished; 130 Ctrl-C. If the reader closes the pipe: 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where words go: results to standard output, everything else to standard error, one line each.
+"""Output: results to standard output, everything else to standard error, one line each.
 
-A reader that goes away (`stapes talk.mp3 | head -1`) and a full disk are different errors, each without a traceback.
+A closed pipe (`stapes talk.mp3 | head -1`) and a full disk are different errors, each without a traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stapes.runtime.printing import write_text
 Around = Callable[[], AbstractContextManager[object]]
 #: C0 and C1 controls, marks and overrides of direction, line and paragraph separators, surrogates
 _ODD: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-#: where Python puts the bytes of names that are no UTF-8 (PEP 383)
+#: Python's code points for bytes of names that are not UTF-8 (PEP 383)
 _BYTES_FROM: Final = 0xDC00
 
 
@@ -31,13 +31,13 @@ class StoppedError(Exception):
 
 
 class ReaderGoneError(StapesError):
-    """The reader of standard output has closed it: the rest is not wanted."""
+    """The reader of standard output has closed it: the rest has no reader."""
 
     exit_code = 0
 
 
 def printable(text: str) -> str:
-    r"""Escape what a terminal would obey or could not show: control characters, marks of direction, lone surrogates.
+    r"""Escape what a terminal would act on or cannot show: control characters, direction marks, lone surrogates.
 
     A byte of a file's name that is no UTF-8 is shown as its number: talk\xff.mp3.
     """
@@ -62,19 +62,19 @@ def say(message: object) -> None:
 def write_error_line(text: str) -> None:
     """Write a line to standard error, whatever is in it, and whatever standard error can take."""
     stream = cast("TextIO | None", sys.stderr)
-    with suppress(OSError, ValueError):  # closed: there is no place left to say so
+    with suppress(OSError, ValueError):  # closed: there is no stream for a message
         if stream is not None:  # None: closed before we began
             write_text(stream, f"{printable(text)}\n", errors="backslashreplace")
             stream.flush()
 
 
 def shown_name(source: str) -> str:
-    """Return the name of a recording for people, without anything that a terminal would obey."""
+    """Return the name of a recording for messages, without terminal control characters."""
     return "standard input" if source == "-" else printable(shown_address(source))
 
 
 class ResultsLostError(OutputError):
-    """Standard output takes no more: going on would lose every result."""
+    """Standard output fails, and the results have no other place."""
 
 
 class ResultLines:
@@ -123,7 +123,7 @@ def send(text: str) -> None:
 
 
 def _let_go_of_stdout() -> None:
-    """Point standard output to nowhere: Python flushes it once more at the end, and would fail again."""
+    """Redirect standard output to nothing: Python flushes it once more at the end, and would fail again."""
     with suppress(OSError, ValueError):  # ValueError: standard output is no file (a test's, a notebook's)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Whether progress bars can be seen and spoil nothing, and how times are written. bars.py draws them."""
+"""When progress bars are drawn, and the format of times. bars.py draws them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def bar_is_welcome(*, text_goes_to_stdout: bool) -> bool:
-    """Return whether a bar would be seen and spoil nothing.
+    """Return whether a bar is visible and overwrites no text.
 
     Text that flows through a pipe may end on the same screen (`| grep`, `| tee`), where it would be written over the
     bar: then there is none.

@@ -1,7 +1,7 @@
-"""`stapes report` and `stapes plot`: a transcript to look at, with all flags of a transcription.
+"""`stapes report` and `stapes plot`: a transcript as a page or a picture, with all flags of a transcription.
 
 Both transcribe as the command without them does, with the same progress, journal and errors, and with word times
-always; only what is written at the end is another thing.
+always; only the written files differ.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _SOUNDS: Final = ("inside", "link", "none")
 _DESCRIPTIONS: Final = {
     "report": """\
 Transcribes a recording and writes one HTML page that needs nothing else, no
-network least of all: waveform, segments, words by probability, each to be
-heard with a click, and what was decided in every window (docs/report.md).
+network least of all: waveform, segments, words by probability that play
+with a click, and what was decided in every window (docs/report.md).
 
   stapes report talk.mp3                      write talk.report.html
   stapes report talk.mp3 --output page.html
@@ -65,7 +65,7 @@ _EPILOG: Final = "All other flags are those of a transcription; word times are a
 def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inputs, Keep]]:
     """Read `stapes report ...` or `stapes plot ...`; yield the command, its inputs, and what writes the files.
 
-    What comes through pipes is copied into files, to be read twice; they are gone in the end.
+    What comes through pipes is copied into files, to be read twice; these are removed at the end.
     """
     values = read_words(words, _parser(kind))
     if not values["audio"] and Path(kind).is_file():
@@ -188,7 +188,7 @@ def _copied(pipe: str, path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What the files of a recording are written from."""
+    """The data for a recording's files."""
 
     command: Command
     values: Mapping[str, Any]  # of the flags

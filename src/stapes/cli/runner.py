@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     #: writes a recording's files, and gives their paths
     Keep = Callable[[Any, Recording, Transcript, InputFiles], Sequence[Path]]
 
-#: recordings at once, however small their windows: more rows hardly share the reading of weights any more
+#: recordings at once, however small their windows: more rows gain little from shared weights
 MOST_AT_ONCE: Final = 16
 #: in chunked mode one recording fills a batch, and another is read meanwhile
 _CHUNKED_AT_ONCE: Final = 2
@@ -44,7 +44,7 @@ _CHUNKED_AT_ONCE: Final = 2
 _MEMORY_BYTES: Final = 4 << 30
 #: Windows' waiting is not interruptible by Ctrl-C: it is looked at so often.
 _WAKE_S: Final = 0.5
-#: how long a recording that is being read may take to notice that it is not wanted any more
+#: how long a reader may take to notice that it is to stop
 _PATIENCE_S: Final = 1.0
 _FRAMES_PER_SECOND: Final = 100
 
@@ -92,14 +92,16 @@ class Batch:
         self._loader = Loader(self.command, self.engine, self._queue.put, self.concurrency, self.journal)
         self._open: dict[int, Ticket] = {}
         self._warned: set[tuple[int, str]] = set()  # number of a recording, message
-        self._kept = 0  # number of the recording whose files are written: read once more, it has nothing new to tell
+        self._kept = (
+            0  # number of the recording whose files are written: warnings are not repeated when it is read again
+        )
         self._stopping = False
 
     def run(self, recordings: Sequence[Recording]) -> None:
         """Work until every recording has ended.
 
         Raises StoppedError after a first Ctrl-C, KeyboardInterrupt at a second, or where nothing can be kept;
-        ReaderGoneError or ResultsLostError where results have nowhere to go.
+        ReaderGoneError or ResultsLostError where results cannot be written.
         """
         self._open = {one.number: Ticket(one) for one in recordings}
         try:
@@ -121,7 +123,7 @@ class Batch:
             raise StoppedError if self._is_kept() else KeyboardInterrupt
 
     def _is_kept(self) -> bool:
-        """Return whether the same command would go on where this one is."""
+        """Return whether the same command could resume this one."""
         return self.journal is not None and self.journal.keeps_something
 
     def _flush(self) -> None:
@@ -137,14 +139,14 @@ class Batch:
                 continue
 
     def _interrupt(self) -> None:
-        """Let the first Ctrl-C end gently what the journal can keep, and the second end everything at once."""
+        """Let the first Ctrl-C finish the windows in flight if there is a journal, and the second end at once."""
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True  # not raised here: it could hit the screen between two lines
         self._queue.put(Stop())
 
     def _warn(self, message: str) -> None:
-        """Show a warning once per recording, from whichever thread."""
+        """Show a warning once per recording, from any thread."""
         self._warn_once(message, self._loader.read_by_this_thread())
 
     def _warn_once(self, message: str, recording: Recording | None) -> None:
@@ -154,7 +156,7 @@ class Batch:
             self.emit(events.Warned(message, recording))
 
     def _handle(self, message: Message | Stop) -> None:
-        """Do what follows from a message of another thread."""
+        """Handle a message of another thread."""
         match message:
             case Stop():
                 self._stop_gently()
@@ -223,7 +225,7 @@ class Batch:
                 self.emit(done)
             except (ReaderGoneError, ResultsLostError):
                 raise
-            except Exception as fault:  # a fault of ours too: it costs one recording, not the night's batch
+            except Exception as fault:  # errors of stapes too: they cost one recording, not the batch
                 error = fault
         if error is not None and not (self._stopping and isinstance(error, CancelledError)):
             self.emit(events.Failed(ticket.recording.source, error))
@@ -231,7 +233,7 @@ class Batch:
         self._handle(events.Closed(ticket.recording))
 
     def _keep(self, ticket: Ticket, transcript: Transcript) -> events.Done | None:
-        """Do what is left when all segments are there: results first, then the journal's line that they are there.
+        """Finish a recording: write its results, then note them in the journal.
 
         Returns None where the journal's thread sends the event (`Kept`) when it has written that line.
         """

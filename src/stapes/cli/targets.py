@@ -31,7 +31,7 @@ _ODD_NAME: Final = re.compile('[<>:"\\\\|?*\0-\x1f\x7f\ud800-\udfff]')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be transcribed, and what is not because its files cannot be written."""
+    """The recordings to transcribe, and those whose files cannot be written."""
 
     sources: tuple[str, ...]
     refused: Mapping[str, OutputError]  # source -> why
@@ -39,7 +39,7 @@ class Plan:
 
 
 def plan_outputs(command: Command, sources: Sequence[str]) -> Plan:
-    """Find out which recordings' files can be written; a file that was given twice is transcribed once.
+    """Return which recordings' files can be written; a file that was given twice is transcribed once.
 
     Raises OutputError where nothing can be written at all.
     """
@@ -124,7 +124,7 @@ def _each_once(sources: Iterable[str], names: Mapping[str, str]) -> list[str]:
 
 
 def _journal_places(folder: str) -> set[str | tuple[int, int] | None]:
-    """Return what the journal's files are known by: where they are, or will be, and which files they are."""
+    """Return the paths and identities of the journal's files, present or future."""
     from stapes.journal.journal import journal_files  # noqa: PLC0415 (SQLite comes with it)
 
     files = journal_files(folder)
@@ -185,7 +185,7 @@ def _shared(place: str, others: Sequence[str]) -> OutputError:
 def prepare_folder(folder: str) -> None:
     """Make the folder for the results if it is missing, and try that files can be written there.
 
-    Raises OutputError with the cause and the way out.
+    Raises OutputError with the cause and what to do.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def prepare_folder(folder: str) -> None:
 
 
 def try_folder(folder: str) -> None:
-    """Raise OutputError, with the cause and the way out, where no file can be written in a folder."""
+    """Raise OutputError, with the cause and what to do, where no file can be written in a folder."""
     try:
         # Without a name where the system can: kill -9 leaves nothing. A byte shows whether the disk is full.
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:

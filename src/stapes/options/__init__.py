@@ -26,7 +26,7 @@ __all__ = ["COMMAND_PRESET", "DEVICES", "GROUPS", "LADDER", "NO_GUARDS", "PRECIS
            "option_fields", "unknown_option"]  # fmt: skip
 
 DEVICES = ("cpu",)
-#: what a model can be computed in; only the first is exact (docs/native.md)
+#: the precisions of a model; only the first is exact (docs/native.md)
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
@@ -48,7 +48,7 @@ class TranscribeOptions:
 
     @property
     def guards_on(self) -> Guards:
-        """The guards that are to stand."""
+        """The active guards."""
         return NO_GUARDS if self.method.mode == "reference" else self.guards
 
     @classmethod
@@ -70,7 +70,7 @@ class TranscribeOptions:
 #: name in TranscribeOptions -> class of the group, in the order of the help page
 GROUPS: dict[str, Any] = {item.name: item.default_factory for item in fields(TranscribeOptions)}
 
-#: What `whisper.transcribe()` has and the window loop sets itself.
+#: Keywords of `whisper.transcribe()` that the window loop sets itself.
 _SET_BY_LOOP = {"prompt": "the prompt of each window is made by the loop; give initial_prompt instead"}
 
 
@@ -102,5 +102,5 @@ def unknown_option(name: str, face: Face = "transcribe") -> str:
     return f"unknown option {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; see stapes --help")
 
 
-#: What the `stapes` command sets otherwise than the library, as the `whisper` command does.
+#: Defaults of the `stapes` command that differ from the library's, as those of the `whisper` command do.
 COMMAND_PRESET: Mapping[str, Any] = {"beam_size": 5, "best_of": 5}

@@ -18,9 +18,9 @@ class Method:
 
     mode: Mode = option(
         "sequential",
-        "sequential: each window knows the text before it, and guards stand against invented text; reference: the same "
-        "without guards, as openai/whisper does it; chunked: cut at pauses into chunks that are decoded side by side, "
-        "none knowing another's text",
+        "sequential: each window has the text before it in its prompt, and guards act against invented text; "
+        "reference: the same without guards, as openai/whisper does it; chunked: cut at pauses into chunks that are "
+        "decoded side by side, without each other's text",
     )
 
     def __post_init__(self) -> None:
@@ -72,10 +72,10 @@ def _times(value: Any) -> tuple[float, ...]:
 class Words:
     """When each word was spoken, and how probable each token was."""
 
-    word_timestamps: bool = option(False, "find the time of every word, and place segments and windows by them")
+    word_timestamps: bool = option(False, "find the time of every word, and place segments and windows by these")
     token_logprobs: bool = option(False, "keep the log-probability and the bytes of every token of text")
-    prepend_punctuations: str = option("\"'“¿([{-", "marks that join the word after them")
-    append_punctuations: str = option("\"'.。,，!！?？:：”)]}、", "marks that join the word before them")
+    prepend_punctuations: str = option("\"'“¿([{-", "punctuation that joins the word after it")
+    append_punctuations: str = option("\"'.。,，!！?？:：”)]}、", "punctuation that joins the word before it")
     hallucination_silence_threshold: float | None = option(
         None, "with word times: skip a silence longer than this where text seems invented", "s"
     )

@@ -1,4 +1,4 @@
-"""Names of options in other Whisper programs, and what to give here instead: for errors only, nothing is renamed.
+"""Names of options in other Whisper programs, and what to give here instead: for errors only.
 
 Sources of the names: openai/whisper 20250625, faster-whisper 1.2.1, whisper-ctranslate2 0.5.8, whisperX 3.8.6,
 whisper.cpp's cli.cpp, transformers' pipeline for speech recognition.
@@ -48,7 +48,7 @@ _RENAMED: Final[Mapping[str, str]] = {
 }
 _VAD: Final = "give {vad} and its settings each by itself: {vad_threshold}, {vad_min_silence_duration_ms}, ..."
 _CPU: Final = "this version runs on the CPU; leave it out"
-_SPEAKERS: Final = "this version does not tell speakers apart; leave it out"
+_SPEAKERS: Final = "this version has no speaker labels; leave it out"
 _ACCESS: Final = "set the environment variable HF_TOKEN instead"
 _TIMES: Final = "give {word_timestamps} instead: it needs no other model"
 _PENALTY: Final = "loops are broken by {loop_guard} and {compression_ratio_threshold} here; leave it out"
@@ -70,7 +70,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("chunk_length chunk_length_s chunk_size stride_length_s", _CHUNKS),
         ("local_files_only", "give {download} False instead"),
         ("in_memory", "weights are always in memory; leave it out"),
-        ("prompt_reset_on_temperature", "the prompt is begun anew above 0.5, as in openai/whisper; leave it out"),
+        ("prompt_reset_on_temperature", "the prompt is reset above 0.5, as in openai/whisper; leave it out"),
         ("translate", "give {task} translate instead"),
         ("detect_language", "leave {language} out to have it detected; engine.detect_language() only detects"),
         ("no_fallback", "give {temperature} 0 alone instead"),

@@ -10,7 +10,7 @@ from stapes.options.checks import make_plain, number, option, plain_items, requi
 
 #: far beyond what makes sense; above them numbers overflow
 _HOTTEST, _MOST_PATIENCE = 1e6, 1e6
-#: a ladder of temperatures: each is tried when the one before it failed
+#: the ladder of temperatures: each is tried when the one before it failed
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beam:
-    """Beam search: the best `size` rows go on (patience: arXiv:2204.05424)."""
+    """Beam search: the best `size` rows continue (patience: arXiv:2204.05424)."""
 
     temperature: ClassVar[float] = 0.0
     size: int

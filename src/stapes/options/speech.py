@@ -27,13 +27,13 @@ class Speech:
         None, "languages that may be spoken, as codes or names; detection chooses among them only"
     )
     language_detection_segments: int = option(
-        1, "most stretches of 30 s that are asked for the language, until one reaches the threshold", "windows"
+        1, "most stretches of 30 s that are used to detect the language, until one reaches the threshold", "windows"
     )
     language_detection_threshold: float | None = option(
-        None, "probability from which on a detected language is believed; where none is reached, the mean decides"
+        None, "probability from which on a detected language is taken; if none reaches it, the mean decides"
     )
     multilingual: bool = option(
-        False, "several languages are spoken: detect the language anew in each window, and where it changes in it"
+        False, "several languages are spoken: detect the language of each window, and where it changes inside a window"
     )
 
     def __post_init__(self) -> None:

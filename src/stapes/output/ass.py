@@ -1,6 +1,6 @@
 r"""Transcript -> ASS: subtitles in which each word lights up as it is said, where its time is known.
 
-A word is a syllable of `\k` with its length in hundredths of a second. Silence between words is a syllable of its own,
+A word is a syllable of `\k` with its length in hundredths of a second. Silence between words is a separate syllable,
 so a subtitle's syllables last exactly as long as it does. Without words' times the text is plain. Text cannot become a
 command: `stapes.output.subtitles.without_commands`.
 """

@@ -22,14 +22,14 @@ _STDIN_STEM: Final = "stdin"
 #: most bytes in a file's name on every usual file system
 _LONGEST_NAME: Final = 255
 #: a temporary file: the name it is for, its process, and a number where that name was taken. A date has more digits
-#: than the number of a process: talk.txt.tmp-20251129 is a user's own.
+#: than the number of a process: talk.txt.tmp-20251129 is a user's file.
 _TEMPORARY: Final = re.compile(r"(.*)\.tmp-([1-9][0-9]{0,6})(?:-[1-9][0-9]{0,2})?", re.DOTALL)
 _MOST_TEMPORARY: Final = 1000
 #: temporary files of this process; one that is not here was left by an earlier process of the same number
 _in_use: set[Path] = set()
 _naming: Final = threading.Lock()  # held while one is made, renamed, or found to be left over
 
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that only its parent has
     os.register_at_fork(before=_naming.acquire, after_in_parent=_naming.release, after_in_child=_naming.release)
 
 _WHY: Final[Mapping[int, str]] = {
@@ -48,7 +48,7 @@ _WHY: Final[Mapping[int, str]] = {
 
 
 def file_identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
-    """Return a file's device and inode, which tell files apart whatever their names; None where there is none.
+    """Return a file's device and inode, which identify it under any name; None where there is none.
     path: a number is an open file.
     """
     try:
@@ -71,7 +71,7 @@ class InputFiles:
 
     @classmethod
     def of(cls, paths: Iterable[str | os.PathLike[str]] | InputFiles) -> InputFiles:
-        """Look the paths up, or take what was looked up before."""
+        """Return the files of these paths, or an `InputFiles` unchanged."""
         return paths if isinstance(paths, InputFiles) else cls(paths)
 
     def name_of(self, path: str | os.PathLike[str] | int) -> str | None:
@@ -135,9 +135,9 @@ def write_whole(
     """Write files, each piece by piece: all of them whole, or none.
 
     Every file is written under a temporary name beside its place; when all are on the disk they are renamed, and the
-    names synced. If anything fails, what was there before stays, and no half is left. Temporary files that a killed
+    names synced. If anything fails, the old files stay, and no partial file is left. Temporary files that a killed
     process left are removed.
-    inputs: files that must not be replaced.   Raises OutputError with the file, the cause and the way out.
+    inputs: files that must not be replaced.   Raises OutputError with the file, the cause and what to do.
     """
     inputs = InputFiles.of(inputs)
     places = {target: checked_target(target, inputs) for target in contents}
@@ -167,7 +167,7 @@ def write_whole(
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Let the names in a folder reach the disk, on systems where that can be asked for."""
+    """Synchronise a folder's names with the disk, on systems that can."""
     with suppress(OSError):  # Windows opens no folder; some network disks refuse
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -194,7 +194,7 @@ def _open_temporary(place: Path) -> tuple[Path, IO[bytes]]:
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG or name == names[-1]:
                     raise
-    raise OutputError(f"{place}: too many temporary files (.tmp-) stand beside it; remove them")
+    raise OutputError(f"{place}: there are too many temporary files (.tmp-) beside it; remove them")
 
 
 def _remove_temporary(path: Path) -> None:
@@ -245,7 +245,7 @@ def named(target: Path) -> Iterator[None]:
 
 
 def why_not_written(error: OSError, folder: Path | None = None) -> str:
-    """Return in words why a file could not be written, and the way out. folder: where it was to be."""
+    """Return in words why a file could not be written, and what to do. folder: where it was to be."""
     if error.errno == errno.ENOENT and folder is not None and os.path.isdir(folder):  # noqa: PTH112 (never raises)
         return f"the system lets no file be made in {folder}; choose another folder"
     return _WHY.get(error.errno or 0) or f"cannot be written ({error.strerror or error})"

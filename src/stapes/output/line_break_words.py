@@ -1,4 +1,4 @@
-"""Short words that belong to what follows, in the languages spoken most; that two languages share some does no harm.
+"""Short words that belong to the next word, in the most spoken languages; a word that two of them share does no harm.
 
 Articles, prepositions, conjunctions, possessives, subjects, auxiliaries: a line that ends with one reads badly. Words
 that begin a phrase begin a line well. Words with several parts of speech are left out where another part is as usual

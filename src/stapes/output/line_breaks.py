@@ -1,8 +1,9 @@
-"""Where a text may break, and how well: pieces that stay together, how wide they are, when they are said. Pure.
+"""Line breaks of a text: pieces that stay together, their width and times, and the cost of each break. Pure.
 
 A character counts as one column, wide East Asian ones and emoji as two, combining and invisible ones as none. What a
-break costs is a number from 0 (after a sentence) up; the costs were tuned by reading subtitles of real speech. It knows
-marks, pauses, words that belong to what follows (line_break_words.py), and the scripts of East Asia, but no grammar.
+break costs is a number from 0 (after a sentence) up; the costs were tuned by reading subtitles of real speech. The
+rules use punctuation, pauses, words that belong to the next word (line_break_words.py), and the scripts of East Asia,
+but no grammar.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LEANING: Final = 2.2  # after an article, a preposition, a title
 #: from here on two pieces are one, unless it would be too wide
 _JOINED: Final = 3.0
 _NEVER: Final = 8.0
-#: times the cost, where the network itself began anew: mostly at a pause, but now and then in the middle of a phrase
+#: times the cost, where the network began a segment: mostly at a pause, but sometimes in the middle of a phrase
 _NEW_SEGMENT: Final = 0.6
 #: what every word lasts at least: two steps of the coarsest format, so that rounding leaves one of them
 SHORTEST_S: Final = 0.02
@@ -143,7 +144,7 @@ def characters(text: str) -> list[str]:
     return found
 
 
-# Words, as they come.
+# Words in order.
 
 
 def _cut(segments: Iterable[Segment], widest: int) -> Iterator[tuple[Word, bool]]:
@@ -210,8 +211,8 @@ def in_order(words: Sequence[Word], end_s: float) -> list[Word]:
     """Return words with times at which they can be shown: each begins when the previous has ended, and lasts.
 
     Words at one instant share the free time after them, up to `end_s` for the last ones, and then that before them, as
-    far as it takes to read them. Where none is free, they take the least that a format can tell apart from the word
-    before, or put off what follows.
+    far as it takes to read them. Where none is free, they take the shortest time that a format can show from the word
+    before, or delay the next one.
     """
     starts, ends, last_s = [], [], 0.0
     for word in words:
@@ -233,7 +234,7 @@ def in_order(words: Sequence[Word], end_s: float) -> list[Word]:
 def _share_free_time(
     starts: list[float], ends: list[float], run: tuple[int, int], widths: Sequence[int], end_s: float
 ) -> None:
-    """Spread a run of words, that stand at one instant, over the time around it."""
+    """Spread a run of words at one instant over the time around it."""
     first, end = run
     wanted = [max(SHORTEST_S, width * _READING_S) for width in widths[first:end]]
     total_s, least_s, at_s = sum(wanted), SHORTEST_S * len(wanted), starts[first]
@@ -257,11 +258,11 @@ def _share_free_time(
         ends[later] = from_s = max(ends[later], from_s)
 
 
-# What a break costs.
+# The cost of a break.
 
 
 def break_cost(left: str, right: str, pause_s: float) -> float:
-    """Return what a break between two words costs; a space before the right one tells that they are apart."""
+    """Return the cost of a break between two words; they are separate if a space is before the right one."""
     bare = right.lstrip()
     cost = _spaced_cost(left.strip(), bare) if right[0] == " " else _unspaced_cost(left.strip(), bare)
     return cost if cost >= _JOINED else cost / (1.0 + max(0.0, pause_s) / _HALVING_PAUSE_S)
@@ -299,7 +300,7 @@ def _words_cost(left: str, right: str) -> float:
 
 
 def _marked_cost(left: str, right: str) -> float | None:
-    """Return what a break after a mark costs; None: there is no mark."""
+    """Return the cost of a break after punctuation; None: there is none."""
     bare = left.rstrip("".join(_CLOSING | _EITHER))
     if bare and bare[-1] in _SENTENCE_MARKS:
         return _stopped_cost(bare, right)
@@ -311,7 +312,7 @@ def _marked_cost(left: str, right: str) -> float | None:
 
 
 def _stopped_cost(left: str, right: str) -> float:
-    """Return what a break costs after what may be the end of a sentence."""
+    """Return the cost of a break after a possible end of a sentence."""
     word = left.rstrip("".join(_SENTENCE_MARKS))
     if left.endswith("."):
         if word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I"):

@@ -1,13 +1,13 @@
-"""Transcript -> LRC: a line for each subtitle, with when each of its words begins where that is known.
+"""Transcript -> LRC: a line for each subtitle, with the start of each of its words where that is known.
 
     [re:stapes]
     [length:00:12.34]
     [00:01.00]<00:01.00>Hello <00:01.52>world.<00:02.00>
     [00:02.00]
 
-Words' times stand in angle brackets as in the A2 extension ("enhanced LRC"); the last one is the last word's end. An
+Words' times are in angle brackets as in the A2 extension ("enhanced LRC"); the last one is the last word's end. An
 empty line clears the screen after a subtitle, unless the next one follows within a second. A subtitle's lines are
-joined by spaces. Text that looks like a tag gets round brackets: the format knows no escape.
+joined by spaces. Text that looks like a tag gets round brackets: the format has no escape.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Words -> readable subtitles: which words share one, where its lines break, how long it stands. Pure.
+"""Words -> readable subtitles: which words share one, where its lines break, how long it is shown. Pure.
 
-Held for any words: lines no wider and no more than asked for, no subtitle longer than asked for, none over another,
-every word once and in order. Sought as far as speech allows: breaks at sentences, clauses and pauses, two even lines,
+Limits, for any words: lines no wider and no more than asked for, no subtitle longer than asked for, none over another,
+every word once and in order. Goals, as far as speech allows: breaks at sentences, clauses and pauses, two even lines,
 the reading speed and the shortest duration.
 
 One pass of dynamic programming finds the cheapest breaks of the whole recording: a subtitle costs something by itself,
@@ -23,7 +23,7 @@ from stapes.results import Segment, Word
 
 #: a gap of less than two frames (24 a second) only flickers
 _FLICKER_S: Final = 2 / 24
-#: A hundred words are one cue's at most: what is written here weighs against a cost of 1 for each subtitle.
+#: A cue has at most a hundred words. These costs count relative to a cost of 1 for each subtitle.
 _END_WEIGHT: Final = 2.5  # times the cost of the break where it ends
 _SENTENCE_INSIDE: Final = 1.1  # for each sentence that ends inside
 _SENTENCE_IN_LINE: Final = 0.7  # more, where no line ends with it
@@ -32,13 +32,13 @@ _TOP_HEAVY: Final = 0.1  # where the upper line is the wider one
 _EMPTY_WEIGHT: Final = 0.6  # times the square of the share that is not filled
 _PAUSE_WEIGHT: Final = 2.0  # for each second of a pause inside, from the first part of a second on
 _FREE_PAUSE_S: Final = 0.4
-_SHORT_WEIGHT: Final = 2.0  # times what lacks of the shortest duration, as a share
+_SHORT_WEIGHT: Final = 2.0  # times the missing part of the shortest duration, as a share
 _FAST_WEIGHT: Final = 0.5  # times what is over the reading speed, as a share, up to twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a subtitle is held to."""
+    """The limits of a subtitle."""
 
     line_width: int  # columns
     line_count: int
@@ -72,7 +72,7 @@ def readable_cues(segments: Sequence[Segment], limits: Limits, duration_s: float
 
 
 def _cue(lines: Sequence[Sequence[Piece]], next_s: float, duration_s: float, limits: Limits, *, worded: bool) -> Cue:
-    """Make a subtitle that stands until it can be read, as far as the next one and the limits allow."""
+    """Make a subtitle that is shown until it can be read, as far as the next one and the limits allow."""
     start_s, spoken_s = lines[0][0].start_s, lines[-1][-1].end_s
     width = sum(_width(line) + 1 for line in lines) - 1
     wanted_s = max(spoken_s, start_s + limits.min_duration_s, start_s + width / limits.chars_per_second)

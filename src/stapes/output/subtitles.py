@@ -1,4 +1,4 @@
-"""Subtitles of a transcript: which words stand together, on which line, and how long they are shown. Pure.
+"""Subtitles of a transcript: which words are together, on which line, and how long they are shown. Pure.
 
 Two styles: plain, the reference's, is here; readable is in readable.py. Knows no file format.
 Source: openai/whisper utils.py, release 20250625 (SubtitlesWriter: the rules, not the code).
@@ -49,9 +49,11 @@ class Layout:
         "readable: 2", "lines"
     )  # fmt: skip
     max_words_per_line: int | None = option(None, "most words in a subtitle; no effect with max_line_width", "words")
-    max_chars_per_second: float = option(17.0, "readable: the reading speed for which a subtitle stands", "characters")
-    min_cue_duration: float = option(1.0, "readable: shortest time that a subtitle stands, where speech allows", "s")
-    max_cue_duration: float = option(7.0, "readable: longest time that a subtitle stands", "s")
+    max_chars_per_second: float = option(
+        17.0, "readable: the reading speed for which a subtitle is shown", "characters"
+    )
+    min_cue_duration: float = option(1.0, "readable: shortest time that a subtitle is shown, where speech allows", "s")
+    max_cue_duration: float = option(7.0, "readable: longest time that a subtitle is shown", "s")
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -91,7 +93,7 @@ class Layout:
 
     @property
     def needing_words(self) -> tuple[str, ...]:
-        """The names of the options that were asked for and have no effect without word times."""
+        """The names of given options that have no effect without word times."""
         names = ("highlight_words", "max_line_width", "max_line_count", "max_words_per_line")
         return tuple(name for name in names[: 1 if self.cue_style == "readable" else None] if getattr(self, name))
 
@@ -102,7 +104,7 @@ class Layout:
 
     @property
     def limits(self) -> Limits:
-        """What a readable subtitle is held to."""
+        """The limits of a readable subtitle."""
         return Limits(
             line_width=self.max_line_width or _READABLE_WIDTH,
             line_count=self.max_line_count or _READABLE_LINES,
@@ -120,7 +122,7 @@ PLAIN_LAYOUT: Final = Layout()
 
 @dataclass(frozen=True, slots=True)
 class Subtitle:
-    """What is shown, and from when to when in seconds."""
+    """The text of a subtitle, and from when to when it is shown, in seconds."""
 
     start_s: float
     end_s: float
@@ -130,8 +132,8 @@ class Subtitle:
 def cues(transcript: Transcript, layout: Layout) -> Iterator[Cue]:
     """Yield the subtitles of a transcript, laid out by words where all segments have them.
 
-    None is empty, and each lasts longer than any format's rounding: words without length, which openai/whisper gives
-    now and then, share the free time around them (`line_breaks.in_order`).
+    None is empty, and each lasts longer than any format's rounding. Words without duration, which openai/whisper
+    sometimes gives, share the free time around them (`line_breaks.in_order`).
     """
     if layout.cue_style == "readable":
         yield from readable_cues(transcript.segments, layout.limits, transcript.duration_s)
@@ -190,7 +192,7 @@ def subtitles(
 
 
 class _Lines:
-    """Subtitles as they fill with words."""
+    """Subtitles while they fill with words."""
 
     def __init__(self, layout: Layout, first_start_s: float) -> None:
         self._layout = layout
@@ -278,13 +280,12 @@ def without_arrows(text: str) -> str:
 def without_commands(text: str) -> str:
     r"""Return a text that is no command of ASS, nor one that players accept in SRT (`{\an8}`).
 
-    Braces become full-width ones, which every player shows: not all of them know an escape. A word joiner (U+2060)
-    follows
-    a backslash: it is invisible, and after it `\N` is no line break.
+    Braces become full-width ones, which every player shows: not all of them have an escape. A word joiner (U+2060)
+    follows a backslash: it is invisible, and after it `\N` is no line break.
     """
     return text.replace("\\", "\\\u2060").replace("{", "\uff5b").replace("}", "\uff5d")
 
 
 def without_markup(text: str) -> str:
-    """Return a text that is no tag or command of SRT, which knows no escape: a word joiner follows each `<` too."""
+    """Return a text that is no tag or command of SRT, which has no escape: a word joiner follows each `<` too."""
     return without_commands(text).replace("<", "<\u2060")

@@ -171,7 +171,7 @@ def write_files(
 
     layout: of subtitles.   inputs: files that must not be replaced, such as the recording.
     All files appear whole or none does (`output.files.write_whole`); existing ones are replaced, links are followed.
-    Raises OutputError with the file, the cause and the way out; OptionError for an unknown format.
+    Raises OutputError with the file, the cause and what to do; OptionError for an unknown format.
     """
     if not stem or Path(stem).name != stem or "\0" in stem:
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")

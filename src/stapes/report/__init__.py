@@ -1,10 +1,10 @@
-"""A transcript to look at and listen to: one HTML page (`write_report`), or a picture (`write_plot`).
+"""A transcript as an HTML page with sound (`write_report`), or as a picture (`write_plot`).
 
     from stapes.report import write_report
     transcript = engine.transcribe("talk.mp3", word_timestamps=True)
     write_report(transcript, "talk.mp3", "talk.report.html")
 
-Needs no engine, but for the attention of a window, which is computed anew.
+Needs no engine, except for the attention of a window, which is computed again.
 """
 
 from __future__ import annotations

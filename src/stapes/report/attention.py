@@ -1,4 +1,4 @@
-"""Where a window's words were found: the attention that word times were read from, for pictures."""
+"""The attention that a window's word times were read from, for pictures."""
 
 from __future__ import annotations
 

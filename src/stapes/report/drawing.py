@@ -1,4 +1,4 @@
-"""The recording at a glance as inline SVG: waveform, segments, windows, flags. Colours are style.css's."""
+"""An overview of the recording as inline SVG: waveform, segments, windows, flags. Colours are style.css's."""
 
 from __future__ import annotations
 

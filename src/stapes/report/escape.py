@@ -12,7 +12,7 @@ from stapes.output.writers import format_timestamp
 
 #: what HTML does not allow, or shows letters in another order than they are in: a replacement character stands for it
 _CONTROLS: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
-#: marks of direction: at home in a text, whose paragraph ends what they begin, but not in a name
+#: direction marks: allowed in a text, where they end with the paragraph, but not in a name
 _DIRECTIONS: Final = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
 
@@ -22,12 +22,12 @@ def escaped(text: str) -> str:
 
 
 def plain_name(text: str) -> str:
-    """Return a name on one line: what no picture can show, or what would turn it around, is replaced."""
+    """Return a name on one line: characters that no picture can show, or that would reverse it, are replaced."""
     return _CONTROLS.sub("\ufffd", _DIRECTIONS.sub("\ufffd", " ".join(text.split())))
 
 
 def escaped_name(text: str) -> str:
-    """Return a name on one line, escaped: what would turn it around is shown, and not obeyed."""
+    """Return a name on one line, escaped: characters that would reverse it are shown, without effect."""
     return escaped(plain_name(text))
 
 

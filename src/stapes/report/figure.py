@@ -34,7 +34,7 @@ _ROOM, _WRITTEN = 0.13, 0.1
 #: seconds between marks of time: the first that gives each an inch
 _STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200)
 _ROW, _TALLEST, _ATTENTION_WIDTH = 0.15, 40.0, 14.0
-#: those that are here are used in turn, for letters that the first does not have
+#: the installed ones are used in turn, for letters that the first one lacks
 _FONTS: Final[tuple[str, ...]] = (
     "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans JP", "Noto Sans CJK SC", "Noto Sans CJK KR",
     "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "IPAexGothic", "IPAGothic",
@@ -60,7 +60,7 @@ _PANELS: Final = (1.3, 2.0, *(0.8 for _ in _VALUES))  # inches
 
 
 def require_matplotlib() -> None:
-    """Raise OptionError, with the way out, where matplotlib is not installed."""
+    """Raise OptionError, with what to do, where matplotlib is not installed."""
     try:
         import matplotlib.figure  # noqa: F401, PLC0415 (an extra, and half a second)
     except ImportError as error:
@@ -101,7 +101,7 @@ def draw(
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Use fonts that are here; letters that none of them has become boxes, and no warnings."""
+    """Use installed fonts; letters that none of them has become boxes, without warnings."""
     import matplotlib  # noqa: PLC0415 (as above)
     from matplotlib import font_manager  # noqa: PLC0415
 

@@ -29,7 +29,7 @@ _BLOCK_BYTES = 3 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSound:
-    """Where the page takes its sound from: inside, beside it, or from nowhere."""
+    """The source of the page's sound: inside, a file beside it, or none."""
 
     inside: IO[bytes] | None = None
     mime_type: str = "audio/mpeg"
@@ -40,7 +40,7 @@ class PageSound:
 def page_parts(
     transcript: Transcript, wave: Waveform, sound: PageSound, *, title: str, model: str = ""
 ) -> Iterator[str]:
-    """Yield the page, piece by piece. title: the recording's name.   model: a line that says what transcribed it."""
+    """Yield the page, piece by piece. title: the recording's name.   model: a line on model and backend."""
     yield _head(title, sound)
     yield _header(transcript, title, model)
     yield from _player(transcript, wave, sound)
@@ -57,7 +57,7 @@ def page_parts(
 
 def policy(sound: PageSound) -> str:
     """Return the page's content security policy."""
-    # A page from the disk has no origin of its own: 'self' names a server's, file: the disk.
+    # A page from the disk has no origin: 'self' names a server's, file: the disk.
     media = "blob:" if sound.inside is not None else "'self' file:" if sound.link is not None else "'none'"
     return (
         f"default-src 'none'; style-src {_hash('style.css')}; script-src {_hash('page.js')}; media-src {media}; "
@@ -116,7 +116,7 @@ def _count(n: int, name: str) -> str:
 
 
 def _player(transcript: Transcript, wave: Waveform, sound: PageSound) -> Iterator[str]:
-    """Write what stays at the top: sound, picture, and what is under the pointer."""
+    """Write the part that stays at the top: sound, picture, and details at the pointer."""
     has_sound = sound.inside is not None or sound.link is not None
     source = f' src="{escaped(sound.link)}"' if sound.link is not None else ""
     yield '<section id="player" aria-label="Player">'
@@ -153,7 +153,7 @@ def _decisions(transcript: Transcript) -> Iterator[str]:
     if transcript.language_guess is not None:
         yield language_table(transcript.language_guess)
     if not transcript.windows:
-        yield "<p>This transcript does not tell of its windows.</p>"
+        yield "<p>This transcript has no data on its windows.</p>"
     yield '<div class="windows">'
     yield from window_parts(transcript)
     yield "</div></section>\n"

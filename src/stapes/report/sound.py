@@ -1,6 +1,6 @@
 """A recording as an MP3 small enough for a page: 16 kHz, mono, 32 kbit/s, which every browser plays.
 
-Imports PyAV, so it is itself imported only when there is something to encode.
+Imports PyAV, so it is imported only when there is something to encode.
 """
 
 from __future__ import annotations

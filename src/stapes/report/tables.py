@@ -1,4 +1,4 @@
-"""What was decided as HTML: an expandable block for each window with its tries, and the detected languages."""
+"""Decisions as HTML: an expandable block for each window with its tries, and the detected languages."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def write_report(
     transcript: best with words (`word_timestamps=True`).
     audio: the recording that was transcribed; a path, a file's bytes, samples at 16 kHz, or a loaded one.
     audio_track, channel, clock: as it was transcribed; with "container", silence is shown and played where it has gaps.
-    title: None takes the recording's name.   model: a line that says what transcribed it.
+    title: None takes the recording's name.   model: a line that names model, backend and precision.
     sound: "inside" puts the recording into the page (32 kbit/s, 19 MB for an hour), unless it is longer than
     `most_inside_s`; "link" refers to the file of `audio`, which stays where it is; "none" leaves it out.
     inputs: files beside the recording that must not be replaced.

@@ -32,11 +32,11 @@ class Printer:
         self._open = True
 
     def line(self, text: str) -> None:
-        """Print a line, if standard output is there; tell the log `stapes` once if it takes no more."""
+        """Print a line, if there is a standard output; log once (logger `stapes`) if it fails."""
         if not self._open or sys.stdout is None:  # None: a program without a console
             return
         try:
             write_text(sys.stdout, f"{text}\n")
-        except Exception as error:  # closed, full, or a stand-in that raises what it likes: results go on
+        except Exception as error:  # closed, full, or a stand-in that raises any error: results go on
             self._open = False
             _log.warning("standard output takes no more text, so that verbose prints nothing: %s", error)

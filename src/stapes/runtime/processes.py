@@ -1,7 +1,7 @@
-"""What one process cannot share with another: objects that are not pickled, and what a forked child begins anew.
+"""Objects that processes cannot share: they are not pickled, and a forked child makes their locks again.
 
-A forked child has a copy of all memory but none of the parent's other threads: what they held locked stays locked, and
-what they were to do is never done. So locks, threads and queues are made again there; weights and results stay.
+A forked child has a copy of all memory but none of the parent's other threads: their locks stay locked, and
+their work is never done. So locks, threads and queues are made again there; weights and results stay.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BoundToProcess:
 
 
 class BegunAnew(Protocol):
-    """What has to do something in a forked child before it is used there."""
+    """An object that must be prepared in a forked child before use."""
 
     def after_fork(self) -> None:
         """Make locks, threads and queues again; called in the child, where no other thread runs."""
@@ -50,7 +50,7 @@ def keep_for_ever(one: object) -> None:
 
 
 class ForkGate:
-    """A lock that forks of other threads wait for: what is done while it is held, no fork cuts in two."""
+    """A lock that forks of other threads wait for: no fork happens while it is held."""
 
     _hooks_are_there = False
 
@@ -80,7 +80,7 @@ class ForkGate:
             lock.release()
 
     def close(self) -> bool:
-        """Take the lock for a fork; False if that takes too long, for no fork may wait for ever."""
+        """Take the lock for a fork; False if that takes too long, as a fork must not wait without end."""
         if not self._entrance.acquire(timeout=_LONGEST_WAIT_S):
             return False
         try:

@@ -1,6 +1,6 @@
 """The network in the native library, for CPUs: one call for each window and for each step (docs/native.md).
 
-Turns the contract's objects into the library's and back, and refuses what the library must not be asked.
+Turns the contract's objects into the library's and back, and refuses calls that the library does not check.
 Source of the network: openai/whisper model.py at c0d2f62.
 """
 

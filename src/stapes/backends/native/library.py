@@ -9,7 +9,7 @@ from stapes.errors import BackendError
 
 
 def library() -> Any:
-    """Import it. Raises BackendError if it was not built, or does not fit this system."""
+    """Import the library. Raises BackendError if it was not built, or does not fit this system."""
     try:
         return import_module("stapes._native")
     except ImportError as error:

@@ -101,7 +101,7 @@ def _linear(model: Model, name: str, parts: Sequence[Array], biases: Sequence[An
             bias[first : first + len(part)] = own_bias
     if any(own_bias is not None for own_bias in biases):
         model.set_bias(name, bias)
-    for part in parts:  # packed: its pages of the file need not stay beside the copy
+    for part in parts:  # packed: its pages of the file are no longer needed
         let_go_of_file(part)
 
 

@@ -1,1 +1,1 @@
-"""The NumPy backend: plain float32 arithmetic, the oracle that other backends are tested against."""
+"""The NumPy backend: plain float32 arithmetic, against which other backends are tested."""

@@ -1,9 +1,9 @@
 """The network in NumPy, float32: plain, exact, and runs anywhere.
 
-Every row and every window is computed by itself, so the batch cannot change its numbers. With NumPy's BLAS this costs
+Every row and every window is computed separately, so the batch cannot change its numbers. With NumPy's BLAS this costs
 nothing: one matrix-vector product (GEMV) per row is as fast as one thin GEMM for five rows
 (docs/experiments/2026-11-23-numpy-rows-together.md).
-The encoder's work is shared by a pool of our own; the decoder's products are too small for that, and BLAS's own
+The encoder's work is shared by a thread pool; the decoder's products are too small for that, and BLAS's own
 threads share them while that helps (blas_threads.py). Source of the network: openai/whisper model.py at c0d2f62.
 """
 
@@ -66,7 +66,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         self._threads = threads or usable_cores()
         self._pace = Pace(self._threads)
         self._blas = _blas_controller()
-        self._gate = ForkGate()  # OpenBLAS holds a lock now and then, which would stay locked in the child
+        self._gate = ForkGate()  # OpenBLAS sometimes holds a lock, which would stay locked in the child
         self.after_fork()
         register(self)
 
@@ -154,7 +154,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         self.handles.check(batch)
         turns = [one.turns for one in steps_of(batch)]
         steps = [one for row in turns for one in row]
-        # A prompt is one large product for each layer: steps that bring one do not say how fast thin products are.
+        # A prompt is one large product for each layer: steps with one do not measure thin products.
         thin = all(len(one.tokens) == 1 for one in steps)
         started = time.perf_counter()
         with self._blas_threads(self._pace.n_threads if thin else 1):
@@ -237,7 +237,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     @contextmanager
     def _blas_threads(self, n: int) -> Iterator[None]:
-        """Let BLAS use n threads for a while: one where our pool shares the work, all where it does not."""
+        """Let BLAS use n threads for a while: one where the pool shares the work, all where it does not."""
         with self._gate.held(), self._blas.limit(limits=n, user_api="blas"):
             yield
 

@@ -18,13 +18,13 @@ _WAITED = 1.5
 
 
 class Pace:
-    """Watches how long steps take. `n_threads` says what to use; `note` how long that took."""
+    """Chooses the number of threads (`n_threads`) from the durations of steps (`note`)."""
 
     def __init__(self, threads: int) -> None:
         """threads: how many may be used at all."""
         self._most = min(threads, _MOST_THREADS)
         self._best_alone_s = math.inf
-        self._left_alone = 1  # the first step sets the measure
+        self._left_alone = 1  # the first step is the reference
 
     @property
     def n_threads(self) -> int:

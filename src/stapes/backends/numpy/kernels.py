@@ -1,4 +1,4 @@
-"""The arithmetic of a transformer in NumPy, float32: plain, and the oracle of every faster kernel."""
+"""The arithmetic of a transformer in NumPy, float32: plain; every faster kernel is tested against it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _SIZES = (
     "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer", "n_mels",
 )  # fmt: skip
 #: Type numbers of tensors (enum ggml_type). The file type in the header counts differently (q8_0 is 7 there)
-#: and is not needed: every tensor says its own.
+#: and is not needed: every tensor states its type.
 _TYPES = {0: "float32", 1: "float16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0"}
 _MAX_TENSORS = 1 << 16
 _MAX_NAME_BYTES = 256
@@ -44,7 +44,7 @@ def read_ggml(path: Path, name: str) -> Checkpoint:
     spec = spec_of(sizes, str(path))
     cursor.number("i", "the file type")
     rows, columns = cursor.numbers("I", 2, "the shape of the mel filters")
-    cursor.skip(rows * columns * 4, "the mel filters")  # stapes makes its own, as the reference does
+    cursor.skip(rows * columns * 4, "the mel filters")  # stapes computes them, as the reference does
     vocabulary = _read_vocabulary(cursor, spec)
     stored = _read_tensors(cursor)
     return Checkpoint(

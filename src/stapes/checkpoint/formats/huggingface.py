@@ -35,7 +35,9 @@ def read_huggingface(folder: Path, name: str, weights: Path | None = None) -> Ch
     config = read_json_object(config_path) if is_file(config_path) else {}
     check_network(config, config_path)
     if (first := weights or folder / WEIGHTS).is_file():
-        refuse_unsupported(FileBytes(first))  # before the sizes: a Git LFS pointer is what is wrong, whatever these are
+        refuse_unsupported(
+            FileBytes(first)
+        )  # before the sizes: a Git LFS pointer is the error to report, whatever the sizes are
     if not config_path.is_file():
         raise CheckpointError(f"{folder}: no config.json beside the weights; fetch the whole folder of the model")
     spec = _spec(config, config_path)

@@ -1,5 +1,5 @@
 """Describes unsupported formats: a file by its first bytes, a folder or repository by its file names.
-Each description ends with the way out.
+Each description ends with what to do.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def cached_folder(hub_id: str) -> Path | None:
 
 
 def download_folder(hub_id: str, *, progress: DownloadProgress | None = None, cache_dir: Path | None = None) -> Path:
-    """Fetch a model into the hub's cache and return its folder; an earlier try is resumed.
+    """Fetch a model into the hub's cache and return its folder; an interrupted download is resumed.
 
     progress: called with bytes; None shows the hub's own bars.   cache_dir: the cache, where it is not the hub's
     default.
@@ -208,7 +208,7 @@ def _reporter(progress: DownloadProgress) -> type[Any]:
 
 
 class _Nowhere:
-    """A file that forgets."""
+    """A file that drops all text."""
 
     def write(self, text: str) -> int:
         return len(text)

@@ -86,13 +86,13 @@ def open_package(package: WeightsPackage) -> Checkpoint | None:
     try:
         read = read_weights(data, paths[0].parent, package.model)
     except CheckpointError:
-        verify()  # of what is wrong, this is the cause
+        verify()  # the cause of the other error
         raise
     return replace(read, verification=verify)
 
 
 class FileHash:
-    """Hashes a file in a thread of its own: hashlib lets go of Python's lock meanwhile."""
+    """Hashes a file in a separate thread: hashlib releases the GIL."""
 
     def __init__(self, data: FileBytes) -> None:
         self._data = data

@@ -83,7 +83,7 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def known_models() -> tuple[KnownModel, ...]:
-    """Return every model that has a name of its own, small ones first."""
+    """Return every named model, small ones first."""
     return KNOWN
 
 
@@ -200,7 +200,7 @@ def did_you_mean(text: str) -> str:
         return ""
     if stem in names:
         return f" Did you mean {names[stem]}?"
-    if is_hub_id(text):  # most are of people's own, so only a slip of the finger counts
+    if is_hub_id(text):  # most are users' names, so only a small typing error counts
         names = {hub_id.lower(): hub_id for model in KNOWN for hub_id in _hub_ids(model)}
         close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.85)
     else:
