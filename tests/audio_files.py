@@ -1,4 +1,4 @@
-"""Small recordings made on the spot: tones in whatever container and codec a test asks for."""
+"""Small recordings for tests: tones in any container and codec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to choose a token, for property tests of whatever chooses."""
+"""Strategies for token choices, for property tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the recordings for corpus tests lie, if they are here at all."""
+"""Where the recordings for corpus tests are, if there are any."""
 
 from __future__ import annotations
 

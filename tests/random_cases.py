@@ -1,4 +1,4 @@
-"""How many random cases a test tries: as many as `make test` has time for, or as many as `make random` gives it."""
+"""How many random cases a test tries: few by default, many under `make random`."""
 
 from __future__ import annotations
 

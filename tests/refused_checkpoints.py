@@ -1,4 +1,4 @@
-"""How a refusal must look: one sentence that names the file, and no memory taken for what a file claims."""
+"""What a refusal must be: one sentence that names the file, and no memory taken by a file's claims."""
 
 from __future__ import annotations
 

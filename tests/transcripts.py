@@ -1,4 +1,4 @@
-"""Transcripts made by hand, with something of everything that can stand in one."""
+"""Transcripts made by hand, with every kind of value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readable WebVTT as a browser's <track> reads it: every subtitle, its times, its text, nothing of it markup."""
+"""Readable WebVTT as a browser's <track> reads it: every subtitle, its times, its text, and no markup."""
 
 from __future__ import annotations
 

@@ -410,13 +410,11 @@ def test_no_line_says_go_on_where_nothing_is_kept(
     assert {name for name in made_in(folder) if name.endswith(".srt")} == set()
 
 
-def test_answers_that_do_not_suit_are_thrown_away(
-    events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_that_do_not_fit_are_dropped(events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("stop.mp3", "-f", "srt")
     assert events(*words)[0] == 130
     monkeypatch.setattr("tests.cli.scripted_engine.refuses_resume", True)
     code, reported = events(*words)
     assert (code, [resumed for _, resumed in windows(reported, "stop.mp3")]) == (0, [False] * 4)
-    assert "the journal does not suit it" in named(reported, "warning")[0]["message"]
+    assert "the journal does not fit it" in named(reported, "warning")[0]["message"]
     assert set(made_in(folder)) == {"stop.srt"}

@@ -1,4 +1,4 @@
-"""Flags: those of the reference with their defaults, both spellings; classes and page stay together."""
+"""Flags: the reference's, with their defaults, in both spellings; option classes and page agree."""
 
 from __future__ import annotations
 

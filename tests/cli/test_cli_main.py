@@ -1,4 +1,4 @@
-"""The command as a whole, with a scripted engine: what goes where, and how everything bad ends."""
+"""The command as a whole, with a scripted engine: its outputs, and the end of every error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stapes report` and `stapes plot`: what is written where, and what is refused before any work."""
+"""`stapes report` and `stapes plot`: the files they write, and what is refused before any work."""
 
 from __future__ import annotations
 

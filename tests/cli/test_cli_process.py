@@ -1,4 +1,4 @@
-"""What only a process of its own can show: closed pipes, a full disk, Ctrl-C, terminals; and real weights."""
+"""What needs a separate process: closed pipes, a full disk, Ctrl-C, terminals; and real weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What renderers make of a command's events: words, JSON lines, bars, text on standard output."""
+"""Renderers of a command's events: lines, JSON lines, bars, text on standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backend promises (backends/base.py), whatever computes it. A new backend joins `BACKENDS`."""
+"""What every backend must do (backends/base.py). A new backend joins `BACKENDS`."""
 
 from __future__ import annotations
 

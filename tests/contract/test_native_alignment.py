@@ -1,4 +1,4 @@
-"""The native library's costs and paths against their NumPy twins."""
+"""The native library's costs and paths against those of NumPy."""
 
 from __future__ import annotations
 

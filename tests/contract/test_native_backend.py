@@ -636,7 +636,7 @@ def test_two_backends_may_work_at_once(precision: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_goes_on_with_its_parent_s_backend() -> None:
+def test_a_forked_child_uses_its_parents_backend() -> None:
     """None of the parent's threads is there: it must neither wait for them nor for their locks."""
     context = multiprocessing.get_context("fork")
     with opened("36", threads=3) as backend:

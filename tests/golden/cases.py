@@ -1,4 +1,4 @@
-"""The recorded transcripts of the reference, and how one of ours is held against them."""
+"""The recorded transcripts of the reference, and how one of ours is compared with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a transcript is held against a recorded one of the reference."""
+"""How a transcript is compared with a recorded one of the reference."""
 
 from __future__ import annotations
 

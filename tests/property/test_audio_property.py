@@ -1,4 +1,4 @@
-"""Damaged files of every everyday kind: a recording or an AudioError, and no warning but StapesWarning."""
+"""Damaged files of every usual kind: a recording or an AudioError, and no warning but StapesWarning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seek loop under whatever a model may answer: it ends, never stands still, and keeps its books."""
+"""The seek loop under any answers of a model: it ends, always moves on, and its results are consistent."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def check_transcript(transcript: Transcript, books: Books, segments: list[Segmen
 @random_cases(60, 2000)
 @given(lengths, asked_options(), st.lists(answers(abiding_tokens()), min_size=1, max_size=6))
 @example(6000, TranscribeOptions(), [WHOLE])
-def test_the_loop_ends_and_keeps_its_books_under_tokens_that_keep_the_rules(
+def test_the_loop_ends_with_consistent_results_under_tokens_that_follow_the_rules(
     content_frames: int, options: TranscribeOptions, given_answers: list[WindowResult]
 ) -> None:
     check(content_frames, options, given_answers)
@@ -252,7 +252,7 @@ def test_the_loop_ends_and_keeps_its_books_under_tokens_that_keep_the_rules(
 
 @random_cases(60, 2000)
 @given(lengths, asked_options(), st.lists(answers(any_tokens), min_size=1, max_size=6))
-def test_the_loop_ends_and_keeps_its_books_under_any_tokens_at_all(
+def test_the_loop_ends_with_consistent_results_under_any_tokens(
     content_frames: int, options: TranscribeOptions, given_answers: list[WindowResult]
 ) -> None:
     check(content_frames, options, given_answers)
@@ -303,7 +303,7 @@ def test_where_there_is_no_content_only_the_language_is_asked_for(language: str 
 
 
 @pytest.mark.parametrize("answer", [WHOLE, GUESS])
-def test_an_answer_to_another_question_is_our_own_mistake(answer: WindowResult | LanguageGuess) -> None:
+def test_an_answer_to_another_request_is_a_type_error(answer: WindowResult | LanguageGuess) -> None:
     language = None if isinstance(answer, WindowResult) else "en"
     loop = make_loop(3000, TranscribeOptions.from_keywords({"language": language}))
     loop.next()
@@ -318,7 +318,7 @@ def test_a_skipped_window_touches_neither_prompt_nor_reset() -> None:
     assert prompts == [(), WHOLE.tokens, WHOLE.tokens, WHOLE.tokens * 2]
 
 
-def test_wild_text_and_the_option_reset_the_prompt_after_the_first_window() -> None:
+def test_a_high_temperature_and_the_option_reset_the_prompt_after_the_first_window() -> None:
     initial = tuple(TOKENIZER.encode(" Ada"))
     for answer, keywords in (
         (replace(WHOLE, temperature=0.6), {}),

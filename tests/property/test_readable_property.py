@@ -1,4 +1,4 @@
-"""Whatever the transcript, readable subtitles keep their limits; what other writers write can be read back."""
+"""For any transcript: readable subtitles keep their limits, and other formats read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a model prefers: what is sampled keeps the rules, and a window ends with its rows given back."""
+"""For any logits: sampled tokens follow the rules, and a window ends with its rows released."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_timestamps(tokens: Sequence[int], cap: float | None = 1.0) -> None:
     st.integers(1, 60),
     st.floats(0.05, 0.9),
 )
-def test_whatever_is_sampled_under_the_rules_keeps_them(
+def test_sampled_tokens_follow_the_rules(
     random: object, cap: float | None, n_tokens: int, share_of_times: float
 ) -> None:
     rules = DecodingRules.make(TOKENIZER, Rules(max_initial_timestamp=cap), 0.02)
@@ -203,7 +203,7 @@ def check_tries(result: WindowResult, setting: WindowSetting) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(OPTIONS), st.integers(0, 12))
-def test_a_window_given_up_at_any_moment_gives_all_back(seed: int, keywords: dict[str, object], moment: int) -> None:
+def test_a_window_closed_at_any_moment_releases_all(seed: int, keywords: dict[str, object], moment: int) -> None:
     decode(RememberingBackend(seed, 12.0), {**keywords, "sample_len": 9}, (), stop_after=moment)
 
 

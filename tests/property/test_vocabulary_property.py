@@ -1,4 +1,4 @@
-"""Whatever vocabulary a checkpoint has, it is decoded with the ids that its files state, or refused with the reason."""
+"""For any vocabulary, a checkpoint is decoded with the ids that its files state, or refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words under whatever attention and text there may be: in order, within reach of their segments; the loop ends."""
+"""For any attention and text: words are in order and near their segments; the loop ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the text, subtitles parse back to the same cues, in order; files equal those of the reference."""
+"""For any text, subtitles parse back to the same cues, in order; files equal those of the reference."""
 
 from __future__ import annotations
 

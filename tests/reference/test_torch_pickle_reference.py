@@ -1,4 +1,4 @@
-"""What a `.pt` may hold, against torch.load(weights_only=True) itself."""
+"""What a `.pt` may hold, compared with torch.load(weights_only=True)."""
 
 from __future__ import annotations
 

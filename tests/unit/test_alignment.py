@@ -1,4 +1,4 @@
-"""From attention to columns: the smoothing, the path, and what becomes of numbers that are none."""
+"""From attention to columns: the smoothing, the path, and NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sound of a file is read, and what is said of sound that a file hides: tracks, channels, timestamps."""
+"""Which sound of a file is read, and the warnings on sound that a file hides: tracks, channels, timestamps."""
 
 from __future__ import annotations
 
@@ -450,7 +450,7 @@ FAILURES = [
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize(
     "place",
-    [(av, "open"), (decode, "_rank"), (decode, "promised_share"), (convert, "_run"), (convert, "_build_graph")],
+    [(av, "open"), (decode, "_rank"), (decode, "stated_share"), (convert, "_run"), (convert, "_build_graph")],
     ids=lambda place: place[1],
 )
 def test_whatever_the_audio_library_raises_is_our_sentence(

@@ -1,4 +1,4 @@
-"""Hostile files: nothing else is opened, no header is believed, nothing but an AudioError comes out."""
+"""Hostile files: no other file is opened, no header is trusted, and every error is an AudioError."""
 
 from __future__ import annotations
 

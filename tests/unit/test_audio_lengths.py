@@ -1,4 +1,4 @@
-"""Headers that do not know how long the sound is, headers that know it, and files that end before their index."""
+"""Headers with and without the length of the sound, and files that end before their index."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_its_siblings_are_whole_too(data: bytes) -> None:
 @pytest.mark.parametrize("make", [wav, rf64, w64, aiff, au, caf])
 def test_a_file_that_is_whole_does_not_warn_and_one_cut_short_says_how_much_is_missing(make) -> None:
     np.testing.assert_array_equal(int16_of(make(32_000)), RAMP)
-    with pytest.warns(StapesWarning, match=r"cut short: 0\.5 s of the 1\.0 s that its header promises"):
+    with pytest.warns(StapesWarning, match=r"cut short: 0\.5 s of the 1\.0 s that its header states"):
         samples = int16_of(make(32_000, 8000))
     np.testing.assert_array_equal(samples, RAMP[:8000])
 
 
 @pytest.mark.parametrize("make", [wav, rf64, aiff, au, caf])
 def test_a_file_that_ends_with_its_header_says_so(make) -> None:
-    with pytest.warns(StapesWarning, match="cut short: its header promises sound, and none follows"):
+    with pytest.warns(StapesWarning, match="cut short: its header states sound, and none follows"):
         assert load_audio(make(32_000, 0)).n_samples == 0
 
 

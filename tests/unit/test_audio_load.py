@@ -1,4 +1,4 @@
-"""Loading: every kind of source gives the same samples, and what is odd is said in one sentence."""
+"""Loading: every kind of source gives the same samples, and every oddity one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chart and the pages of figures: up to date, readable, and claiming no more than was measured."""
+"""The chart and the pages of figures: up to date, readable, and in line with the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds the build to its promises: what a package contains, what happens without a compiler, what kernels may leak."""
+"""The build: what a package contains, what happens without a compiler, and which symbols kernels may export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking a model up: paths, packages, the hub's cache and the hub, with a hub that the test plays itself."""
+"""Finding a model: paths, packages, the hub's cache and the hub, with a local fake of the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ids a model is decoded with: those that its files state, whatever was added to the vocabulary or padded."""
+"""Which ids a model is decoded with: those that its files state, with any added or padded vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `.pt` is read as data: its pickle runs nothing, and its archive can neither unfold nor overlap."""
+"""A `.pt` is read as data: its pickle runs nothing, and its archive can neither expand nor overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunked mode: cuts at pauses, chunks that cover all, and each decoded exactly as it would be alone."""
+"""Chunked mode: cuts at pauses, chunks that cover all, and each decoded as it would be alone."""
 
 from __future__ import annotations
 

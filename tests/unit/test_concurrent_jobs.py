@@ -1,4 +1,4 @@
-"""Many at once: threads and tasks share an engine, short jobs overtake, deadlines end jobs, broken runs go on."""
+"""Concurrent jobs: threads and tasks share an engine, short jobs overtake, deadlines end jobs, runs are resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores a process may use, as the system says it: files as they stand under /sys."""
+"""How many cores a process may use, from files as in /sys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are no numbers: a training that diverged leaves such checkpoints, and float16 that overflowed."""
+"""Weights that are NaN or infinite, as a diverged training or an overflow of float16 leaves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards and speech alone through the whole engine, with a network that takes whatever is loud for speech."""
+"""Guards and `vad=True` through the whole engine, with a VAD that takes loud samples for speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times for a text that is known: window by window, as much of it as each holds; nothing lost, all in order."""
+"""Forced alignment: window by window, each with its part of the text; no word is lost, all are in order."""
 
 from __future__ import annotations
 

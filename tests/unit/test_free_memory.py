@@ -1,4 +1,4 @@
-"""How much memory is free, as the system says it: files as they stand under /proc and /sys."""
+"""How much memory is free, from files as in /proc and /sys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stapes.backends import resources
-from stapes.backends.resources import check_room, free_bytes
+from stapes.backends.resources import check_memory, free_bytes
 from stapes.errors import BackendError
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:          200000 kB\nMemAvailable:    8000000 kB\nBuffers: 1 kB\n"
@@ -65,12 +65,12 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 ) -> None:
     monkeypatch.setattr(resources, "_MEMINFO", meminfo)
     monkeypatch.setattr(resources, "_CGROUP_FOLDER", tmp_path / "none")
-    check_room(AVAILABLE, "a large model")
+    check_memory(AVAILABLE, "a large model")
     with pytest.raises(BackendError, match=r"a large model needs at least 9,000 MB.* 8,192 MB are free"):
-        check_room(9 * 10**9, "a large model")
+        check_memory(9 * 10**9, "a large model")
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "nowhere")
-    check_room(10**18, "anything, where the system does not say")
+    check_memory(10**18, "anything, where the system does not say")
 
 
 def test_this_machine_has_some() -> None:
-    check_room(1 << 20, "a test")
+    check_memory(1 << 20, "a test")

@@ -1,4 +1,4 @@
-"""The files for GitHub are well-formed, and say the same as the Makefile and pyproject.toml."""
+"""The files for GitHub are well-formed, and agree with the Makefile and pyproject.toml."""
 
 from __future__ import annotations
 

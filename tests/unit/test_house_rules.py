@@ -1,4 +1,4 @@
-"""Holds the house to its own rules: which way imports point, how long things are, what a start may cost."""
+"""House rules: the direction of imports, the length of functions and files, the cost of a start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LRC, ASS and CSV against text made by hand: times, escapes, and what a spreadsheet must not run."""
+"""LRC, ASS and CSV against text made by hand: times, escapes, and formulas for spreadsheets."""
 
 from __future__ import annotations
 

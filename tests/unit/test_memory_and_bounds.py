@@ -1,4 +1,4 @@
-"""Memory does not grow with the recording: windows come and go, and so does the log-mel."""
+"""Memory does not grow with the recording: windows and log-mel are released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people type for a model: understood, or answered with what is close; and the order of the places where it is."""
+"""Model names as users type them: understood, or refused with suggestions; and the order of places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options: the reference's defaults, checked at birth, and never a guess at what was meant."""
+"""Options: the reference's defaults, checked when they are made, without guesses."""
 
 from __future__ import annotations
 

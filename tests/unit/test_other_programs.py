@@ -1,4 +1,4 @@
-"""Names of other Whisper programs: refused as ever, with what is here instead."""
+"""Names of other Whisper programs: refused, with the name to use here."""
 
 from __future__ import annotations
 

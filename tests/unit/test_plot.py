@@ -1,4 +1,4 @@
-"""Pictures of transcripts: what they are files of, and that the attention they show is the one words were timed by."""
+"""Pictures of transcripts: their file types, and attention that equals the one of the word times."""
 
 from __future__ import annotations
 

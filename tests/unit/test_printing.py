@@ -1,4 +1,4 @@
-"""Standard output that is closed, gone or knows few characters costs no transcript."""
+"""Standard output that is closed, gone or of few characters costs no transcript."""
 
 from __future__ import annotations
 

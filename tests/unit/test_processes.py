@@ -1,4 +1,4 @@
-"""One engine and other processes: a forked child works or says why not; what cannot be pickled says what can."""
+"""Engines and processes: a forked child works or says why not; errors for pickling say what to do."""
 
 from __future__ import annotations
 

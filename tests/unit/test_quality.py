@@ -1,4 +1,4 @@
-"""Is a try kept, is another one needed, is it silence: every case of the reference's two decisions."""
+"""Accept a try, try again, or take it for silence: every case of the reference's two decisions."""
 
 from __future__ import annotations
 

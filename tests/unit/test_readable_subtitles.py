@@ -1,4 +1,4 @@
-"""Readable subtitles: where they break in several languages, how long they stand, what they are held to."""
+"""Readable subtitles: their breaks in several languages, their durations, and their limits."""
 
 from __future__ import annotations
 

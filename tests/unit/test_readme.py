@@ -1,4 +1,4 @@
-"""The README's examples work as they stand, and its first commands exist."""
+"""The README's examples work, and its first commands exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a report: self-contained, the same every time, and nothing in a transcript can become a part of it."""
+"""The page of a report: self-contained, deterministic, and without markup from a transcript."""
 
 from __future__ import annotations
 

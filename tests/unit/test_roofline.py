@@ -1,4 +1,4 @@
-"""What the benchmark of steps holds its times against: peaks that were measured, or given."""
+"""The peaks that the benchmark of steps compares its times with: measured, or given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One window's tokens -> segments: each case of the reference's rule, and what holds for any tokens at all."""
+"""One window's tokens -> segments: each case of the reference's rule, and properties for any tokens."""
 
 from __future__ import annotations
 

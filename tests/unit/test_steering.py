@@ -1,4 +1,4 @@
-"""Steering: hotwords in every prompt, tokens that are not to be chosen, numbers as words."""
+"""Hotwords in every prompt, forbidden tokens, numbers as words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subtitles from words: lines, breaks, pauses, what is underlined, and what must never stand in a subtitle."""
+"""Subtitles from words: lines, breaks, pauses, underlining, and text that must not be in a subtitle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ships for the tests of others: its examples run, and it says the same every time."""
+"""`stapes.testing`: its examples run, and its text is the same every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time a seek loop counts in: against a plain list of the frames that are left."""
+"""The seek loop's timeline, against a plain list of the frames that are left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is handed over instead of a checkpoint, as a file or in a folder, is named for what it is, with the way out."""
+"""Files and folders that are no checkpoint: named for what they are, with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five formats against text made by hand, and files that appear whole or not at all."""
+"""The five formats against text made by hand, and files that are written whole or not at all."""
 
 from __future__ import annotations
 

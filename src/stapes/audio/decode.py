@@ -35,13 +35,13 @@ from stapes.audio.formats import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
 )
-from stapes.audio.promise import (
+from stapes.audio.header_duration import (
     is_mp4_segment,
     is_mp4_without_index,
     is_rf64_of_unknown_length,
     present_share,
-    promised_duration_s,
-    promised_share,
+    stated_duration_s,
+    stated_share,
 )
 from stapes.audio.source import ByteSource
 from stapes.audio.timestamps import Timestamps
@@ -76,8 +76,8 @@ class DecodeReport:
     n_frames: int = 0  # decoded
     n_damaged: int = 0  # refused by the decoder, and skipped
     ended_early: str = ""  # libav's error where the file became unreadable
-    promised_s: float | None = None  # see promise.py
-    promised_share: float = 1.0  # of what is there
+    stated_s: float | None = None  # see header_duration.py
+    stated_share: float = 1.0  # of what is there
     present_share: float = 1.0  # of what the header counts, and libav reads
     foreign_file: str = ""  # another file that this one wanted opened, and was not
     track: str = ""  # which of several sound tracks was taken without being asked for
@@ -112,11 +112,11 @@ class DecodeReport:
                 "were not read; sox --ignore-length OLD.wav NEW.wav counts anew"
             )
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
-        promised_s = max(self.promised_s or 0.0, self.promised_share * duration_s if duration_s else 0.0)
-        if math.isinf(self.promised_share):
-            yield f"{label}: cut short: its header promises sound, and none follows"
-        elif promised_s - reached_s > _DURATION_SLACK_S:
-            yield f"{label}: cut short: {reached_s:.1f} s of the {promised_s:.1f} s that its header promises"
+        stated_s = max(self.stated_s or 0.0, self.stated_share * duration_s if duration_s else 0.0)
+        if math.isinf(self.stated_share):
+            yield f"{label}: cut short: its header states sound, and none follows"
+        elif stated_s - reached_s > _DURATION_SLACK_S:
+            yield f"{label}: cut short: {reached_s:.1f} s of the {stated_s:.1f} s that its header states"
         elif self.ended_early:
             yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
 
@@ -150,8 +150,8 @@ def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator
     with container:
         source.raise_failure()
         stream = _choose_stream(container, source, report, wanted.audio_track)
-        report.promised_s = promised_duration_s(source, container, stream)
-        report.promised_share = promised_share(source)
+        report.stated_s = stated_duration_s(source, container, stream)
+        report.stated_share = stated_share(source)
         report.present_share = present_share(source)
         start: Any = container.start_time  # None where no stream says when it begins
         is_ogg_flac = container.format.name == "ogg" and stream.codec_context.name == "flac"

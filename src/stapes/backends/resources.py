@@ -59,7 +59,7 @@ def cgroup_quota(folder: Path) -> float | None:
     return share if share > 0 else None
 
 
-def check_room(n_bytes: int, what: str) -> None:
+def check_memory(n_bytes: int, what: str) -> None:
     """Raise BackendError, with the numbers, if `what` needs more bytes than are free; unknown means enough."""
     free = free_bytes(_MEMINFO, _CGROUP_FOLDER)
     if free is not None and n_bytes > free:

@@ -8,7 +8,7 @@ import warnings
 from stapes.backends import REGISTRY, backend_class
 from stapes.backends.base import Backend
 from stapes.backends.native.library import is_built, library, library_problem
-from stapes.backends.resources import check_room
+from stapes.backends.resources import check_memory
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
 from stapes.errors import OptionError, StapesWarning
@@ -53,7 +53,7 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     isa = choose_isa(os.environ.get(ISA_VARIABLE), library().isa_names())
     if precision == "auto":
         precision = best_precision(FINGERPRINTS.get(checkpoint.fingerprint), isa)
-    check_room(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
+    check_memory(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
     made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
     return made
 
@@ -69,7 +69,7 @@ def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, thre
             StapesWarning,
             stacklevel=4,
         )
-    check_room(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {_DEFAULT_PRECISION}")
+    check_memory(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {_DEFAULT_PRECISION}")
     made: Backend = backend_class("numpy")(checkpoint, threads=threads)
     return made
 

@@ -94,7 +94,7 @@ class FileBytes:
             offset -= len(part)
 
 
-def let_go_of_file(array: Array) -> None:
+def release_pages(array: Array) -> None:
     """Release the memory of a mapped file's pages; a later access reads them again. Other arrays do not change."""
     owner: Any = array
     while isinstance(owner, np.ndarray):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class ActiveRecording:
     """A recording in work."""
 
     recording: Recording
@@ -46,16 +46,16 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A ticket has its job."""
+    """A recording has its job."""
 
-    ticket: Ticket
+    active: ActiveRecording
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A window has its result, or the language is known; may come before `Loaded`."""
 
-    ticket: Ticket
+    active: ActiveRecording
     event: JobEvent
 
 
@@ -63,7 +63,7 @@ class Answered:
 class Ended:
     """The job has ended, or there is none because the recording could not be read."""
 
-    ticket: Ticket
+    active: ActiveRecording
     error: BaseException | None
 
 
@@ -71,7 +71,7 @@ class Ended:
 class Kept:
     """The recording's files are written, and the journal has that too."""
 
-    ticket: Ticket
+    active: ActiveRecording
     done: events.Done
 
 
@@ -96,16 +96,16 @@ class Loader:
     journal: Journal | None
 
     def __post_init__(self) -> None:
-        self._todo: deque[Ticket] = deque()
+        self._todo: deque[ActiveRecording] = deque()
         self._n_open = 0
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="stapes loader", daemon=True)
         self._reading: Recording | None = None
 
-    def start(self, tickets: Iterable[Ticket]) -> None:
+    def start(self, recordings: Iterable[ActiveRecording]) -> None:
         """Start reading."""
-        self._todo.extend(tickets)
+        self._todo.extend(recordings)
         self._thread.start()
 
     def release(self) -> None:
@@ -130,15 +130,15 @@ class Loader:
         return self._reading if threading.current_thread() is self._thread else None
 
     def _run(self) -> None:
-        while (ticket := self._next()) is not None:
-            self._reading = ticket.recording
+        while (active := self._next()) is not None:
+            self._reading = active.recording
             try:
-                self._load(ticket)
+                self._load(active)
             except Exception as error:  # one recording's failure is its own
-                self.put(Ended(ticket, error))
+                self.put(Ended(active, error))
             self._reading = None
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> ActiveRecording | None:
         """Wait for room; None: nothing is left."""
         with self._changed:
             self._changed.wait_for(lambda: not self._todo or self._n_open < self.concurrency)
@@ -147,16 +147,16 @@ class Loader:
             self._n_open += 1
             return self._todo.popleft()
 
-    def _load(self, ticket: Ticket) -> None:
-        ticket.entry = self._entry(ticket.recording)
-        done = ticket.entry.outputs_done if ticket.entry else frozenset()
-        if done and done.issuperset(self.outputs) and self.command.targets_are_there(ticket.recording.source):
-            skip(self.command, ticket.recording, events.DONE_BEFORE, self.put)
+    def _load(self, active: ActiveRecording) -> None:
+        active.entry = self._entry(active.recording)
+        done = active.entry.outputs_done if active.entry else frozenset()
+        if done and done.issuperset(self.outputs) and self.command.targets_are_there(active.recording.source):
+            skip(self.command, active.recording, events.DONE_BEFORE, self.put)
             return
-        self.put(events.Opened(ticket.recording))
-        ticket.job = self._submit_or_begin_anew(ticket)
-        self.put(Loaded(ticket))
-        ticket.job.when_ended(lambda job: self.put(Ended(ticket, job.error)))
+        self.put(events.Opened(active.recording))
+        active.job = self._submit_or_restart(active)
+        self.put(Loaded(active))
+        active.job.when_ended(lambda job: self.put(Ended(active, job.error)))
 
     @cached_property
     def _settings(self) -> str:
@@ -180,26 +180,26 @@ class Loader:
         key = recording_key(recording.source, self._settings)
         return None if key is None else self.journal.entry(recording.stem, key, self._bounds)
 
-    def _submit_or_begin_anew(self, ticket: Ticket) -> Any:
-        answers = ticket.entry.answers if ticket.entry else ()
+    def _submit_or_restart(self, active: ActiveRecording) -> Any:
+        answers = active.entry.answers if active.entry else ()
         try:
-            return self._submit(ticket, answers)
+            return self._submit(active, answers)
         except OptionError as error:
-            if not answers or ticket.entry is None:
+            if not answers or active.entry is None:
                 raise
-            message = f"{ticket.recording.name}: the journal does not fit it ({error}); it starts again"
-            self.put(events.Warned(message, ticket.recording))
-            ticket.entry.forget()
-            return self._submit(ticket, ())
+            message = f"{active.recording.name}: the journal does not fit it ({error}); it starts again"
+            self.put(events.Warned(message, active.recording))
+            active.entry.forget()
+            return self._submit(active, ())
 
-    def _submit(self, ticket: Ticket, answers: Sequence[LanguageGuess | WindowResult]) -> Any:
-        ticket.n_resumed = sum(isinstance(answer, WindowResult) for answer in answers)
-        with opened_source(self.command, ticket.recording.source) as audio:
+    def _submit(self, active: ActiveRecording, answers: Sequence[LanguageGuess | WindowResult]) -> Any:
+        active.n_resumed = sum(isinstance(answer, WindowResult) for answer in answers)
+        with opened_source(self.command, active.recording.source) as audio:
             return self.engine.submit(
                 audio,
                 max_duration_s=self.command.max_duration_s,
                 options=self.command.options,
-                on_event=self._sink(ticket),
+                on_event=self._sink(active),
                 resume=answers,
                 check=self._check,
             )
@@ -209,12 +209,12 @@ class Loader:
         if self._stopping:
             raise CancelledError("stopped while it was read")
 
-    def _sink(self, ticket: Ticket) -> Callable[[JobEvent], None]:
+    def _sink(self, active: ActiveRecording) -> Callable[[JobEvent], None]:
         def take(event: JobEvent) -> None:
-            if ticket.entry is not None and not event.resumed:
-                ticket.entry.note(event.window.result if isinstance(event, WindowDone) else event.guess)
-            self.put(Answered(ticket, event))
-            if isinstance(event, WindowDone) and self._stopping and ticket.job is not None:
-                ticket.job.cancel()
+            if active.entry is not None and not event.resumed:
+                active.entry.note(event.window.result if isinstance(event, WindowDone) else event.guess)
+            self.put(Answered(active, event))
+            if isinstance(event, WindowDone) and self._stopping and active.job is not None:
+                active.job.cancel()
 
         return take

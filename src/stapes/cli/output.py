@@ -115,14 +115,14 @@ def send(text: str) -> None:
         write_text(stream, text)
         stream.flush()
     except BrokenPipeError as error:
-        _let_go_of_stdout()
+        _discard_stdout()
         raise ReaderGoneError("standard output was closed") from error
     except OSError as error:
-        _let_go_of_stdout()
+        _discard_stdout()
         raise ResultsLostError(f"standard output: {why_not_written(error)}") from error
 
 
-def _let_go_of_stdout() -> None:
+def _discard_stdout() -> None:
     """Redirect standard output to nothing: Python flushes it once more at the end, and would fail again."""
     with suppress(OSError, ValueError):  # ValueError: standard output is no file (a test's, a notebook's)
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stapes.cli import events
 from stapes.cli.events import Recording
 from stapes.cli.interrupts import ctrl_c_calls
-from stapes.cli.loading import Answered, Ended, Kept, Loaded, Loader, Message, Ticket, skip
+from stapes.cli.loading import ActiveRecording, Answered, Ended, Kept, Loaded, Loader, Message, skip
 from stapes.cli.output import ReaderGoneError, ResultsLostError, StoppedError, warnings_caught
 from stapes.errors import CancelledError
 from stapes.output.writers import write_files
@@ -90,7 +90,7 @@ class Batch:
     def __post_init__(self) -> None:
         self._queue: SimpleQueue[Message | Stop] = SimpleQueue()
         self._loader = Loader(self.command, self.engine, self._queue.put, self.concurrency, self.journal)
-        self._open: dict[int, Ticket] = {}
+        self._open: dict[int, ActiveRecording] = {}
         self._warned: set[tuple[int, str]] = set()  # number of a recording, message
         self._kept = (
             0  # number of the recording whose files are written: warnings are not repeated when it is read again
@@ -103,7 +103,7 @@ class Batch:
         Raises StoppedError after a first Ctrl-C, KeyboardInterrupt at a second, or where nothing can be kept;
         ReaderGoneError or ResultsLostError where results cannot be written.
         """
-        self._open = {one.number: Ticket(one) for one in recordings}
+        self._open = {one.number: ActiveRecording(one) for one in recordings}
         try:
             with warnings_caught(self._warn), ctrl_c_calls(self._interrupt):
                 self._loader.start(tuple(self._open.values()))
@@ -114,9 +114,9 @@ class Batch:
                     self._handle(message)
         finally:
             self._loader.stop()
-            for ticket in self._open.values():  # where an error has ended the loop
-                if ticket.job is not None:
-                    ticket.job.cancel()
+            for active in self._open.values():  # where an error has ended the loop
+                if active.job is not None:
+                    active.job.cancel()
             self._loader.join(_PATIENCE_S)
         if self._stopping:
             self._flush()  # a journal that fails now keeps nothing
@@ -160,21 +160,21 @@ class Batch:
         match message:
             case Stop():
                 self._stop_gently()
-            case Loaded(ticket) | Answered(ticket) | Ended(ticket) | Kept(ticket) if (
-                ticket.recording.number not in self._open
+            case Loaded(active) | Answered(active) | Ended(active) | Kept(active) if (
+                active.recording.number not in self._open
             ):
-                if ticket.job is not None:  # given up before it was in the engine
-                    ticket.job.cancel()
-            case Loaded(ticket):
-                self._start(ticket)
-            case Answered(ticket, event) if ticket.began_s is None:
-                ticket.early.append(event)
-            case Answered(ticket, event):
-                self._take_answer(ticket, event)
-            case Ended(ticket, error):
-                self._end(ticket, error)
-            case Kept(ticket, done):
-                self._end(ticket, None, done)
+                if active.job is not None:  # given up before it was in the engine
+                    active.job.cancel()
+            case Loaded(active):
+                self._start(active)
+            case Answered(active, event) if active.began_s is None:
+                active.early.append(event)
+            case Answered(active, event):
+                self._take_answer(active, event)
+            case Ended(active, error):
+                self._end(active, error)
+            case Kept(active, done):
+                self._end(active, None, done)
             case events.Closed(recording):
                 self.emit(message)
                 self._open.pop(recording.number, None)
@@ -186,40 +186,40 @@ class Batch:
         """Begin nothing new; what is in the engine ends with its present window (`Loader` sees to that)."""
         self.emit(events.Noted("stopping when the windows in flight are done; press Ctrl-C again to stop at once"))
         self._loader.stop()
-        self._open = {number: ticket for number, ticket in self._open.items() if ticket.job is not None}
-        for ticket in self._open.values():
-            if ticket.entry is None or ticket.job.state.value == "queued":
-                ticket.job.cancel()
+        self._open = {number: active for number, active in self._open.items() if active.job is not None}
+        for active in self._open.values():
+            if active.entry is None or active.job.state.value == "queued":
+                active.job.cancel()
         self._flush()
 
-    def _start(self, ticket: Ticket) -> None:
-        ticket.began_s, ticket.duration_s = time.monotonic(), ticket.job.progress.total_s
-        self.emit(events.Started(ticket.recording, ticket.duration_s, ticket.n_resumed))
-        for event in ticket.early:
-            self._take_answer(ticket, event)
-        ticket.early.clear()
+    def _start(self, active: ActiveRecording) -> None:
+        active.began_s, active.duration_s = time.monotonic(), active.job.progress.total_s
+        self.emit(events.Started(active.recording, active.duration_s, active.n_resumed))
+        for event in active.early:
+            self._take_answer(active, event)
+        active.early.clear()
 
-    def _take_answer(self, ticket: Ticket, event: JobEvent) -> None:
-        recording = ticket.recording
+    def _take_answer(self, active: ActiveRecording, event: JobEvent) -> None:
+        recording = active.recording
         if isinstance(event, LanguageDetected):
             if event.language is not None:
                 self.emit(events.LanguageKnown(recording, event.language))
             return
-        before_s, ticket.done_s = ticket.done_s, min(event.window.next_seek / _FRAMES_PER_SECOND, ticket.duration_s)
-        ticket.n_windows += 1
-        self.emit(events.WindowDone(recording, event.window, ticket.done_s - before_s, event.resumed))
+        before_s, active.done_s = active.done_s, min(event.window.next_seek / _FRAMES_PER_SECOND, active.duration_s)
+        active.n_windows += 1
+        self.emit(events.WindowDone(recording, event.window, active.done_s - before_s, event.resumed))
         for segment in event.segments:
             self.emit(events.SegmentDone(recording, segment, event.resumed))
         for flag in event.flags:
             self.emit(events.GuardActed(recording, flag, event.resumed))
-        if event.resumed and ticket.n_windows == ticket.n_resumed:
-            self.emit(events.Resumed(recording, ticket.done_s, ticket.duration_s))
+        if event.resumed and active.n_windows == active.n_resumed:
+            self.emit(events.Resumed(recording, active.done_s, active.duration_s))
 
-    def _end(self, ticket: Ticket, error: BaseException | None, done: events.Done | None = None) -> None:
+    def _end(self, active: ActiveRecording, error: BaseException | None, done: events.Done | None = None) -> None:
         """Keep what a job has found, or say why there is nothing. done: it is kept."""
         if error is None:
             try:
-                done = done or self._keep(ticket, ticket.job.result())
+                done = done or self._keep(active, active.job.result())
                 if done is None:
                     return
                 self.emit(done)
@@ -228,16 +228,16 @@ class Batch:
             except Exception as fault:  # errors of stapes too: they cost one recording, not the batch
                 error = fault
         if error is not None and not (self._stopping and isinstance(error, CancelledError)):
-            self.emit(events.Failed(ticket.recording.source, error))
-        ticket.job = None
-        self._handle(events.Closed(ticket.recording))
+            self.emit(events.Failed(active.recording.source, error))
+        active.job = None
+        self._handle(events.Closed(active.recording))
 
-    def _keep(self, ticket: Ticket, transcript: Transcript) -> events.Done | None:
+    def _keep(self, active: ActiveRecording, transcript: Transcript) -> events.Done | None:
         """Finish a recording: write its results, then note them in the journal.
 
         Returns None where the journal's thread sends the event (`Kept`) when it has written that line.
         """
-        recording = ticket.recording
+        recording = active.recording
         for warning in transcript.warnings:
             self._warn_once(warning, recording)
         self.emit(events.Transcribed(recording, transcript))
@@ -245,13 +245,13 @@ class Batch:
         if self.command.formats:
             self._kept = recording.number
             paths = tuple(map(str, self._write(recording, transcript)))
-        elapsed_s = time.monotonic() - (ticket.began_s or 0.0)
-        length_s, n_resumed = ticket.duration_s, ticket.n_resumed
-        done = events.Done(recording, paths, transcript, length_s, elapsed_s, ticket.n_windows, n_resumed)
-        if ticket.entry is None or self.journal is None:
+        elapsed_s = time.monotonic() - (active.began_s or 0.0)
+        length_s, n_resumed = active.duration_s, active.n_resumed
+        done = events.Done(recording, paths, transcript, length_s, elapsed_s, active.n_windows, n_resumed)
+        if active.entry is None or self.journal is None:
             return done
-        ticket.entry.done(self._loader.outputs)
-        self.journal.when_written(lambda: self._queue.put(Kept(ticket, done)))
+        active.entry.done(self._loader.outputs)
+        self.journal.when_written(lambda: self._queue.put(Kept(active, done)))
         if self._stopping:
             self._flush()
         return None

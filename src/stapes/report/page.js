@@ -1,5 +1,5 @@
 "use strict";
-// Hears clicks and keys for the whole text at once: a page may hold a hundred thousand words.
+// One event handler for clicks and one for keys serve the whole text: a page may hold a hundred thousand words.
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
@@ -11,8 +11,8 @@
   const detail = byId("detail"), sound = byId("sound"), on = byId("on");
   const levels = Uint8Array.from(atob(data.levels), (one) => one.charCodeAt(0));
   let at = 0; // seconds, where nothing plays
-  let toldLast = "", toldNow = -1;
-  let across = 0, width = 0, height = 0, colours = {}; // asked for once: to ask in every frame would lay the page out anew
+  let lastTime = "", lastWord = -1;
+  let across = 0, width = 0, height = 0, colours = {}; // read once, as reading them lays the page out again
   let stopAt = Infinity, begun = false, now = -1, reached = 0, shown = -1, waiting = false;
 
   const start = (place) => times[3 * place] / 1000;
@@ -25,7 +25,7 @@
   };
   const position = () => (sound ? sound.currentTime : at);
 
-  // The sound inside the page becomes a file of the browser's, in pieces; so it can be sought in at once.
+  // The sound inside the page becomes a Blob, in pieces, in which the browser can seek.
   const bytes = byId("bytes");
   if (sound && bytes) {
     const written = bytes.textContent, pieces = [], step = 1 << 20; // whole groups of four
@@ -56,23 +56,23 @@
     if (place >= 0) words[place].classList.add("now");
     now = place;
   };
-  const tell = (place) => {
+  const describe = (place) => {
     shown = place;
     const share = (times[3 * place + 2] / 100).toFixed(2);
     about.textContent = `\u2068${words[place].textContent}\u2069  ${clock(start(place))} – ${clock(end(place))}, probability ${share}`;
   };
-  const forget = () => { shown = -1; toldLast = ""; };
+  const forget = () => { shown = -1; lastTime = ""; };
   const show = () => {
     const seconds = position();
     mark(begun ? wordAt(seconds) : -1);
     head.style.transform = `translateX(${(Math.min(1, seconds / data.duration_s) * across).toFixed(1)}px)`;
-    const told = clock(seconds);
-    if (told === toldLast && now === toldNow) return;
-    toldLast = told;
-    toldNow = now;
+    const shownTime = clock(seconds);
+    if (shownTime === lastTime && now === lastWord) return;
+    lastTime = shownTime;
+    lastWord = now;
     overview.setAttribute("aria-valuenow", Math.round(seconds));
-    overview.setAttribute("aria-valuetext", told);
-    if (shown < 0) about.textContent = `${told} of ${clock(data.duration_s)}`;
+    overview.setAttribute("aria-valuetext", shownTime);
+    if (shown < 0) about.textContent = `${shownTime} of ${clock(data.duration_s)}`;
     draw(seconds);
   };
 
@@ -91,7 +91,7 @@
     }
     pen.font = "13px system-ui, sans-serif";
     pen.textBaseline = "bottom";
-    // A word that began a minute before the picture does has ended, or its time is none.
+    // A word that began a minute before the picture has ended, or has no time.
     for (let which = countBegun(first - 60); which < order.length; which++) {
       const place = order[which];
       if (end(place) < first) continue;
@@ -126,8 +126,8 @@
   };
   const playWord = (place, playOn) => {
     reach(place);
-    tell(place);
-    // A word of less than 0.15 s would hardly be heard.
+    describe(place);
+    // A word of less than 0.15 s is hardly audible.
     play(start(place), playOn || (on && on.checked) ? Infinity : Math.max(end(place), start(place) + 0.15));
   };
   const tick = () => {
@@ -140,7 +140,7 @@
     requestAnimationFrame(tick);
   };
 
-  // One word at a time can be reached with Tab; arrow keys go on from there.
+  // Tab reaches one word; arrow keys move to the others.
   const reach = (place) => {
     words[reached].removeAttribute("tabindex");
     words[reached].removeAttribute("role");
@@ -164,7 +164,7 @@
   for (const kind of ["pointerover", "focusin"])
     text.addEventListener(kind, (event) => {
       const place = wordOf(event);
-      if (place !== undefined) tell(place);
+      if (place !== undefined) describe(place);
     });
   text.addEventListener("pointerleave", () => { forget(); show(); });
   text.addEventListener("focusout", () => { forget(); show(); });
@@ -229,7 +229,7 @@
       }
     });
   }
-  // A drawer that a link points into opens; a printed page shows all of them.
+  // A closed block that a link points into opens; a printed page opens all of them.
   const open = () => {
     const target = location.hash.length > 1 ? byId(location.hash.slice(1)) : null;
     if (target && target.tagName === "DETAILS") target.open = true;
@@ -244,7 +244,7 @@
     height = detail.clientHeight;
     detail.width = Math.round(width * ratio);
     detail.height = Math.round(height * ratio);
-    toldLast = "";
+    lastTime = "";
     show();
   };
   addEventListener("resize", measure);

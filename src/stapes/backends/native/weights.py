@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.checkpoint.base import ModelSpec
-from stapes.checkpoint.files import let_go_of_file
+from stapes.checkpoint.files import release_pages
 
 Array = npt.NDArray[Any]
 _PANEL = 32  # outputs that the library packs together: parts that are joined begin at a whole panel
@@ -102,7 +102,7 @@ def _linear(model: Model, name: str, parts: Sequence[Array], biases: Sequence[An
     if any(own_bias is not None for own_bias in biases):
         model.set_bias(name, bias)
     for part in parts:  # packed: its pages of the file are no longer needed
-        let_go_of_file(part)
+        release_pages(part)
 
 
 def _starts(lengths: Sequence[int]) -> Iterator[int]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from stapes.backends.base import BackendInfo, FloatArray, RowId, StepAnswers, StepBatch, WindowId
 from stapes.backends.handles import Handles, HandlesBackend, Row
-from stapes.backends.numpy.blas_threads import Pace
+from stapes.backends.numpy.blas_threads import AdaptiveThreads
 from stapes.backends.numpy.encoder import encode
 from stapes.backends.numpy.kernels import gelu, softmax
 from stapes.backends.numpy.weights import ID_BLOCK, Weights
@@ -64,7 +64,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         self._weights = Weights(checkpoint.tensors, self.spec)
         self.handles = Handles(self.spec)
         self._threads = threads or usable_cores()
-        self._pace = Pace(self._threads)
+        self._adaptive = AdaptiveThreads(self._threads)
         self._blas = _blas_controller()
         self._gate = ForkGate()  # OpenBLAS sometimes holds a lock, which would stay locked in the child
         self.after_fork()
@@ -157,11 +157,11 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         # A prompt is one large product for each layer: steps with one do not measure thin products.
         thin = all(len(one.tokens) == 1 for one in steps)
         started = time.perf_counter()
-        with self._blas_threads(self._pace.n_threads if thin else 1):
+        with self._blas_threads(self._adaptive.n_threads if thin else 1):
             results = [self._advance(one) for one in steps]
             logits = [self._logits(one, x) for one, (x, _) in zip(steps, results, strict=True)]
         if thin and steps:
-            self._pace.note((time.perf_counter() - started) / len(steps))
+            self._adaptive.note((time.perf_counter() - started) / len(steps))
         attention = (one for _, one in results)
         answers = iter([_answer(*parts) for parts in zip(steps, logits, attention, strict=True)])
         return answers_of([RowResult.joined(list(islice(answers, len(row)))) for row in turns])

@@ -17,7 +17,7 @@ _STEPS_ALONE = 64
 _WAITED = 1.5
 
 
-class Pace:
+class AdaptiveThreads:
     """Chooses the number of threads (`n_threads`) from the durations of steps (`note`)."""
 
     def __init__(self, threads: int) -> None:

@@ -61,7 +61,7 @@ def long_pauses(speech: SpeechMap, first: int, end: int, seams: Sequence[int] = 
     return tuple(found)
 
 
-def spoil(pauses: Sequence[Pause], result: WindowResult, clip: Interval) -> bool:
+def should_cut(pauses: Sequence[Pause], result: WindowResult, clip: Interval) -> bool:
     """Whether doubtful text is to be decoded again without its long pauses: one before all speech or after it counts
     only where the text is likely to be wrong. clip: what the recording's text is made of, in frames.
     """
@@ -79,7 +79,7 @@ def pauses_to_cut(
     if not is_doubtful(result, found, window, state.eot):
         return ()
     pauses = _pauses_of(state, window)
-    return pauses if spoil(pauses, result, clip) else ()
+    return pauses if should_cut(pauses, result, clip) else ()
 
 
 def more_pauses(state: GuardState, window: WindowSpan) -> tuple[Pause, ...]:

@@ -67,7 +67,7 @@ class _Word:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pace:
+class _WordDurations:
     """The usual and the longest duration of a word of the window."""
 
     median_s: float
@@ -77,7 +77,7 @@ class _Pace:
         return self.median_s * 2
 
     @classmethod
-    def of(cls, words: Sequence[_Word]) -> _Pace:
+    def of(cls, words: Sequence[_Word]) -> _WordDurations:
         durations = [word.duration_s for word in words if word.duration_s]
         return cls(min(_LONGEST_MEDIAN_S, float(np.median(durations))) if durations else 0.0)
 
@@ -96,30 +96,30 @@ def place_words(
     offset_s: where the window begins.   last_speech_s: where speech ended before the window.   eot: text has lower ids.
     """
     words = [_Word(one.text, len(one.tokens), one.start_s, one.end_s, one.probability) for one in timings]
-    pace = _Pace.of(words)
-    _shorten_at_sentence_ends(words, pace)
+    durations = _WordDurations.of(words)
+    _shorten_at_sentence_ends(words, durations)
     merge_punctuation(words, options.prepend_punctuations, options.append_punctuations)
     left = iter(words)
     placed = []
     for piece in pieces:
         n_tokens = sum(token < eot for token in piece.tokens)
         own = _take(left, n_tokens, offset_s)
-        placed.append(_settle(piece, own, pace, last_speech_s))
+        placed.append(_settle(piece, own, durations, last_speech_s))
         if own:
             last_speech_s = placed[-1].end_s
     return tuple(placed)
 
 
-def _shorten_at_sentence_ends(words: Sequence[_Word], pace: _Pace) -> None:
+def _shorten_at_sentence_ends(words: Sequence[_Word], durations: _WordDurations) -> None:
     """Cut a pause between sentences off the punctuation and the next word."""
-    if not pace.median_s:
+    if not durations.median_s:
         return
     for before, word in itertools.pairwise(words):
-        if word.duration_s > pace.longest_s:
+        if word.duration_s > durations.longest_s:
             if word.text in _SENTENCE_ENDS:
-                word.end_s = word.start_s + pace.longest_s
+                word.end_s = word.start_s + durations.longest_s
             elif before.text in _SENTENCE_ENDS:
-                word.start_s = word.end_s - pace.longest_s
+                word.start_s = word.end_s - durations.longest_s
 
 
 def merge_punctuation(words: Sequence[_Word], prepended: str, appended: str) -> None:
@@ -154,19 +154,19 @@ def _take(words: Iterator[_Word], n_tokens: int, offset_s: float) -> list[_Word]
     return taken
 
 
-def _settle(piece: Piece, words: list[_Word], pace: _Pace, last_speech_s: float) -> Piece:
+def _settle(piece: Piece, words: list[_Word], durations: _WordDurations, last_speech_s: float) -> Piece:
     """Reconcile a piece with its words: cut what was stretched over a pause, and trust the closer of two times."""
     if not words:
         return piece
-    _shorten_after_pause(words, pace, last_speech_s)
+    _shorten_after_pause(words, durations, last_speech_s)
     first, last = words[0], words[-1]
     start_s, end_s = piece.start_s, piece.end_s
     if start_s < first.end_s and start_s - _TRUSTED_S > first.start_s:
-        first.start_s = max(0.0, min(first.end_s - pace.median_s, start_s))
+        first.start_s = max(0.0, min(first.end_s - durations.median_s, start_s))
     else:
         start_s = first.start_s
     if end_s > last.start_s and end_s + _TRUSTED_S < last.end_s:
-        last.end_s = max(last.start_s + pace.median_s, end_s)
+        last.end_s = max(last.start_s + durations.median_s, end_s)
     else:
         end_s = last.end_s
     found = tuple(
@@ -175,11 +175,11 @@ def _settle(piece: Piece, words: list[_Word], pace: _Pace, last_speech_s: float)
     return replace(piece, start_s=start_s, end_s=end_s, words=found)
 
 
-def _shorten_after_pause(words: Sequence[_Word], pace: _Pace, last_speech_s: float) -> None:
+def _shorten_after_pause(words: Sequence[_Word], durations: _WordDurations, last_speech_s: float) -> None:
     """Limit the first and second word after a pause to the longest duration."""
-    first, longest_s = words[0], pace.longest_s
+    first, longest_s = words[0], durations.longest_s
     second = words[1] if len(words) > 1 else None
-    if not first.end_s - last_speech_s > pace.median_s * 4:
+    if not first.end_s - last_speech_s > durations.median_s * 4:
         return
     if not (first.duration_s > longest_s or (second and second.end_s - first.start_s > longest_s * 2)):
         return

@@ -20,7 +20,7 @@ from stapes.audio.source import ByteSource
 # Where libav reads the duration from a header that counts samples, or that is written when the file is finished.
 # Elsewhere (aac, mpegts, mp3 without Xing's header) it guesses from the bit rate; an ogg's it takes from the last
 # page, which a file that was cut short lacks. Of files in chunks it corrects some durations to what is there, and
-# not others: see `promised_share`.
+# not others: see `stated_share`.
 _EXACT_DURATIONS = frozenset(["ape", "flac", "mov", "matroska", "tta", "wv"])
 _MAX_CHUNKS = 64  # before the samples
 # A program that writes to a pipe cannot go back to its header and puts in the most that it could say: sox
@@ -68,7 +68,7 @@ def _unmoved(source: ByteSource) -> Iterator[None]:
         source.seek(position)
 
 
-def promised_duration_s(source: ByteSource, container: InputContainer, stream: AudioStream) -> float | None:
+def stated_duration_s(source: ByteSource, container: InputContainer, stream: AudioStream) -> float | None:
     """Return the header's duration in seconds; None if it is a guess, or may be that of another, longer stream."""
     names = container.format.name.split(",")
     if len(container.streams) > 1 and "mp3" not in names:  # an mp3's second stream is its cover
@@ -82,7 +82,7 @@ def promised_duration_s(source: ByteSource, container: InputContainer, stream: A
     return None if container.duration is None else container.duration / 1_000_000  # AV_TIME_BASE
 
 
-def promised_share(source: ByteSource) -> float:
+def stated_share(source: ByteSource) -> float:
     """Return how many times more bytes of samples the header promises than there are; infinite where there are none,
     1.0 where that is not known. For wav with RF64 and W64, aiff, caf and au, whatever their codec.
     """
