@@ -56,7 +56,7 @@ def main() -> int:
             + (f"  {errors:6.2%} word errors" if errors is not None else "")
             + "\n"
         )
-    sys.stdout.write(f"written to {path}; `make chart` writes the chart and the pages of figures anew\n")
+    sys.stdout.write(f"written to {path}; `make chart` updates the chart and the pages of figures\n")
     return 0
 
 

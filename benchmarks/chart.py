@@ -194,7 +194,7 @@ def caption(result: dict[str, Any]) -> str:
 
 
 def with_block(text: str, result: dict[str, Any]) -> str:
-    """Return the README with its block made anew. Raises ValueError where its marks are missing."""
+    """Return the README with a new block. Raises ValueError where its marks are missing."""
     before, first, rest = text.partition(MARKS[0])
     _, second, after = rest.partition(MARKS[1])
     if not (first and second):

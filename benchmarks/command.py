@@ -3,7 +3,7 @@ r"""`stapes RECORDING` as a whole process, against a Python script that does the
     python -m benchmarks.command --engines stapes,faster-whisper@int8 --others other/bin/python \\
         --checkpoints folder/of/checkpoints [--rounds 7] [RECORDING]
 
-Both with the command's defaults: beams of five, the language detected, hotter tries where a window fails. With
+Both with the command's defaults: beams of five, the language detected, temperature fallback. With
 --greedy both search greedily, in English, without other tries. RECORDING: jfk/jfk.flac of the corpus. Time is from
 start to exit; memory is the peak of the process, mapped files included, as the system counts it.
 """

@@ -61,7 +61,7 @@ def start_engines(
     parts: what of its work is measured (`adapters.PARTS`); None: whole files, one by one.
     """
     if (load_average() or 0.0) > BUSY and threads is None:
-        sys.stderr.write(f"{load_average()} processes were at work here in the last minute: figures will be uneven\n")
+        sys.stderr.write(f"{load_average()} processes were running here in the last minute: figures will be uneven\n")
     running = []
     for name in arguments.engines:
         try:

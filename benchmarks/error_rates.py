@@ -6,7 +6,7 @@ r"""Word errors and unchanged transcripts of every precision, over the whole cor
 Greedily at temperature 0, each recording once. Word errors: over all English recordings that the manifest calls fit
 (`wer_ok`) outside formats/, and over those of the other languages together; and without the recordings on which
 the reference loops. Unchanged: a recording of speech whose
-text is, to the letter, openai-whisper's (golden/greedy.jsonl); every distinct reference transcript has one vote,
+text is exactly openai-whisper's (golden/greedy.jsonl); every distinct reference transcript has one vote,
 which the recordings that share it share.
 """
 

@@ -33,7 +33,7 @@ _SAMPLE_RATE = 16000
 _MOST_DELAY_S = 0.03
 #: windows that a kill may cost
 _LOST_S = 1.0
-#: hotter tries now and then, short texts, all formats
+#: sometimes temperature fallback, short texts, all formats
 _FLAGS = [
     *("--beam_size", "None", "--best_of", "None", "--temperature_increment_on_fallback", "0.5"),
     *("--sample_len", "20", "--progress", "json"),

@@ -24,13 +24,13 @@ from stapes import Engine, Segment, Transcript, load
 from stapes.audio.pcm import Samples
 from stapes.results import Window
 
-#: half a second of another language in a window counts, and so does a window's edge that lies so far inside a part
+#: half a second of another language in a window counts, and so does a window's edge so far inside a part
 _MARGIN_S = 0.5
 CAUSES = {
     "not decoded": "no window with text holds it",
     "wrong language": "its window is in another language",
     "two languages": "another language is spoken in its window, too",
-    "cut": "its part lies in several windows",
+    "cut": "its part is in several windows",
     "else": "a window of its language that holds all of its part",
 }
 

@@ -6,7 +6,7 @@ A recording that is alone gives the decoder one row at a time. Three ways to loo
 seek loop then does:
 
 * Tokens after a window's last pair of timestamps are dropped, since the next window begins at that pair and says
-  them again. How many are there, and how many of them come again to the letter (times moved along)?
+  them again. How many are there, and how many of them come again unchanged (with moved times)?
 * The window after this one could be encoded early if one knew where it begins: 30 s on. How often does it?
 * A draft of the whole recording in chunks (`mode="chunked"`) decodes many rows at once; the seek loop's windows would
   then only check its tokens. They begin elsewhere, so that they are to be encoded all the same. What is the most that

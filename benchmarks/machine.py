@@ -37,7 +37,7 @@ def facts() -> dict[str, Any]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
-        # When the run ended: what the engines leave. More than the threads they used, and others were at work.
+        # When the run ended. If it is more than the engines' threads, other programs were running.
         "load_average": load_average(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }

@@ -115,7 +115,7 @@ def environment(threads: int, instruction_set: str = "") -> dict[str, str]:
 
 def as_installed() -> dict[str, str]:
     """Return our environment, but let Python keep what it compiles, as every installation does: of a source tree that
-    is compiled anew, each start would take a tenth of a second more, or two.
+    is compiled again, each start would take a tenth of a second more, or two.
     """
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 

@@ -250,7 +250,7 @@ def _steps(result: dict[str, Any]) -> str:
 
 def _command(result: dict[str, Any]) -> str:
     settings = result["settings"]
-    how = "greedy, English" if settings["greedy"] else "beams of five, the language detected, hotter tries"
+    how = "greedy, English" if settings["greedy"] else "beams of five, the language detected, temperature fallback"
     rows = [
         (row["name"], f"{row['median_s'] * 1000:.0f} ms", f"{row['peak_memory_mb']:.0f} MB")
         for row in result["engines"]

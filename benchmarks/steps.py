@@ -72,7 +72,7 @@ def main() -> int:
         medians = "  ".join(f"{name} {value * 1000:8.2f} ms" for name, value in row["medians_s"].items())
         shares = "  ".join(f"{name} {share:.0%}" for name, share in row["roofline_shares"].items())
         sys.stdout.write(f"{row['name']:28} {medians}{shares and '  of the roofline: '}{shares}\n")
-    sys.stdout.write(f"written to {path}; `make chart` writes the chart and the pages of figures anew\n")
+    sys.stdout.write(f"written to {path}; `make chart` updates the chart and the pages of figures\n")
     return 0
 
 

@@ -85,7 +85,7 @@ def main() -> int:
             f"{row['name']:40} {row['seconds']:7.2f} s  {row['peak_memory_mb']:5.0f} MB  "
             f"{row['word_error_rate'] or 0:6.2%} word errors  {parts}\n"
         )
-    sys.stdout.write(f"written to {path}; `make chart` writes the chart and the pages of figures anew\n")
+    sys.stdout.write(f"written to {path}; `make chart` updates the chart and the pages of figures\n")
     changed = [row["name"] for row in rows if row["same_texts"] not in (None, len(recordings))]
     if changed:
         sys.stderr.write(f"other texts than one after another: {'; '.join(changed)}\n")

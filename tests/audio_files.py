@@ -119,7 +119,7 @@ def muxed(
     video_s: float = 0.0,
     languages: tuple[str, ...] = (),
 ) -> bytes:
-    """Sound tracks with timestamps of their own, beside so many seconds of grey pictures that begin at 0."""
+    """Sound tracks with separate timestamps, beside so many seconds of grey pictures that begin at 0."""
     file = io.BytesIO()
     with av.open(file, "w", format=container_name) as container:
         pictures = container.add_stream("mpeg4" if container_name != "flv" else "flv1", rate=10) if video_s else None

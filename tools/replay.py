@@ -225,7 +225,7 @@ def _described(loop: Loop, kind: str, request: Any) -> list[Any]:
 
 
 def resumed(loop: Loop, kept: Sequence[Any], answer: Answerer) -> None:
-    """Lead a new loop to where a journal's answers end; questions of speech are answered anew."""
+    """Run a new loop to the end of a journal's answers; requests for speech are answered again."""
 
     def answer_speech() -> None:
         while (asked := loop.next()) is not None and asked[0] == "speech":

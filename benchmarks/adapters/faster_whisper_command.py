@@ -12,6 +12,6 @@ network = WhisperModel(model, device="cpu", compute_type=precision, cpu_threads=
 if greedy:
     segments, _ = network.transcribe(recording, language="en", beam_size=1, temperature=0.0)
 else:
-    segments, _ = network.transcribe(recording)  # beams of five, the language detected, hotter tries
+    segments, _ = network.transcribe(recording)  # beams of five, the language detected, temperature fallback
 for segment in segments:
     sys.stdout.write(segment.text.strip() + "\n")

@@ -165,7 +165,7 @@ class Try:
     temperature: float
     avg_logprob: float
     compression_ratio: float
-    refused: str | None  # why a hotter try was needed; None: accepted
+    refused: str | None  # why a try at a higher temperature was needed; None: accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

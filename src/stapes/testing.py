@@ -168,7 +168,7 @@ def babbling(seed: int, tokenizer: Tokenizer, *, mean_length: float = 12.0) -> S
         key = zlib.crc32(np.array((seed, sound & 0x7FFFFFFF, *tokens), dtype=np.int64).tobytes())
         random = np.random.default_rng(key)
         logits = random.standard_normal(tokenizer.n_vocab, dtype=np.float32) * np.float32(2.5)
-        # Ends and timestamps come often enough, silence now and then, and some windows are surer than others.
+        # Ends and timestamps come often enough, silence sometimes, and some windows are surer than others.
         logits[special.eot] += random.uniform(0, 9) if random.random() < 1.5 / mean_length else 0.0
         if random.random() < 1.0 / mean_length:
             logits[special.timestamp_begin :] += np.float32(4.0)

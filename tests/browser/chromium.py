@@ -39,7 +39,7 @@ _PATIENCE_S = 60.0
 
 
 class Browser:
-    """One page of a Chromium of its own, in a profile that is thrown away."""
+    """One page of a separate Chromium, with a temporary profile."""
 
     def __init__(self, folder: Path) -> None:
         theirs, self._out = os.pipe()
@@ -57,7 +57,7 @@ class Browser:
         self._numbers = itertools.count(1)
         self._read = b""
         self._session: str | None = None
-        #: what happened meanwhile
+        #: the events so far
         self.events: list[dict[str, Any]] = []
         try:
             self._begin()

@@ -268,7 +268,7 @@ def test_the_same_command_goes_on_where_it_was(
     broken = made_in(folder)
     assert JOURNAL_NAME not in "".join(broken)
 
-    assert events(*words)[0] == 0  # finished: it works again, and anew
+    assert events(*words)[0] == 0  # finished: it transcribes again
     assert len(engines[2].jobs) == 3
     assert not any(job.resume for job in engines[2].jobs)
     assert made_in(folder) == broken

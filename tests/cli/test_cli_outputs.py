@@ -88,7 +88,7 @@ def test_reports_on_any_name_are_harmless_and_one_line_each(run: Run, progress: 
         assert sorted(one["file"] for one in failed) == sorted(HOSTILE)
     else:
         assert len(err) == len(HOSTILE)
-        # letters may be any; what terminals obey, or what turns lines around, is none of them
+        # any letters, but no control characters and no direction marks
         assert printable("".join(err)) == "".join(err)
         assert "stapes: no\\xffutf8.mp3: not a recording; convert it to wav or mp3 first" in err
         assert "stapes: two\\nlines.mp3: not a recording; convert it to wav or mp3 first" in err

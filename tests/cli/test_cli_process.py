@@ -155,7 +155,7 @@ def test_standard_input_that_never_ends_does_not_outlive_ctrl_c(tmp_path: Path) 
 
 def read_terminal(*words: str, text_to_terminal: bool, folder: Path) -> tuple[int, str, bytes]:
     """Run on a terminal of 60 columns; gives the exit code, what the terminal got, and standard output."""
-    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    pty = pytest.importorskip("pty", reason="needs a separate terminal")
     outer, inner = pty.openpty()
     with (folder / "out").open("wb") as out:
         process = subprocess.Popen(

@@ -149,7 +149,7 @@ class Screen(io.StringIO):
 
 
 def screen(monkeypatch: pytest.MonkeyPatch, columns: int = 60) -> Screen:
-    """Put a terminal in the place of standard error; not as a fixture, as pytest captures it anew for the test."""
+    """Put a terminal in the place of standard error; not as a fixture, as pytest replaces it again for the test."""
     made = Screen()
     monkeypatch.setattr("sys.stderr", made)
     for name, value in (("COLUMNS", str(columns)), ("TERM", "xterm"), ("NO_COLOR", "1")):

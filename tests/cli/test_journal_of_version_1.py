@@ -1,6 +1,6 @@
 """A journal that an earlier stapes has left: today's code makes the same keys, reads the same answers, and goes on.
 
-tests/data/journal_1.json holds what the keys were made of, their digests, and the rows. It is never written anew.
+tests/data/journal_1.json holds what the keys were made of, their digests, and the rows. It is never regenerated.
 """
 
 from __future__ import annotations

@@ -618,7 +618,7 @@ def test_what_is_no_part_of_a_window_is_refused(backend: Backend) -> None:
             part_logits(backend, window, (1,), within)
 
 
-# Choosing: the twin against a plain reimplementation, and each backend against its own logits.
+# Choosing: the NumPy form against a plain reimplementation, and each backend against its own logits.
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stapes.backends.native.backend import NativeBackend  # noqa: E402
 #: sizes that are no whole vectors
 SPEC = dataclasses.replace(tiny_spec(), n_audio_state=20, n_text_state=20, n_audio_head=2, n_text_head=4)
 CHECKPOINT = random_checkpoint(spec=SPEC, seed=2)
-#: (seconds, options): forks, beams, hotter tries, prompts of many lengths, several windows, chunks
+#: (seconds, options): forks, beams, temperature fallback, prompts of many lengths, several windows, chunks
 JOBS: tuple[tuple[float, dict[str, Any]], ...] = (
     (4.0, {}),
     (30.5, {"language": "en", "temperature": 0.0}),

@@ -98,7 +98,7 @@ def asked_options(draw: st.DrawFn) -> TranscribeOptions:
 lengths = st.integers(0, 7000) | st.sampled_from([0, 1, 2999, 3000, 3001, 6000])
 
 
-# Driving it, with books of our own beside the loop's.
+# A driver that keeps its own records beside the loop's.
 
 
 @dataclass
@@ -179,7 +179,7 @@ def check(content_frames: int, options: TranscribeOptions, given_answers: list[W
     for request, answer, found in windows_of(loop, given_answers, at_most):
         while seek >= clips[clip][1]:  # a clip's windows come one after another, the clips in their order
             clip += 1
-            assert clip < len(clips), f"window at {request.seek} lies in no clip that is left"
+            assert clip < len(clips), f"window at {request.seek} is in no clip that is left"
             seek = clips[clip][0]
         assert request.seek == seek
         assert clips[clip][0] <= seek < clips[clip][1]

@@ -16,7 +16,7 @@ def noise(n_samples: int) -> np.ndarray:
 
 
 def padded(samples: np.ndarray, n_after: int) -> np.ndarray:
-    """200 reflected samples, the recording, zeros: numpy's own reflection as the oracle."""
+    """200 reflected samples, the recording, zeros: NumPy's reflection as the reference."""
     followed = np.concatenate([samples, np.zeros(n_after, np.float32)])
     return np.pad(followed, (200, 0), mode="reflect")
 

@@ -54,7 +54,7 @@ TIME = st.floats(0, 30) | st.sampled_from([0.0, 1e-9, 5.0, 3599.9996, 1e9, 1e15]
 
 @st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
-    """Draw any transcript: words in and out of order, without text, as long as nothing, for ever; some have none."""
+    """Draw any transcript: words in and out of order, without text, without duration, without end; some have none."""
     segments = []
     worded = draw(st.sampled_from(["all", "some", "none"]))
     for number in range(draw(st.integers(0, 4))):

@@ -45,7 +45,7 @@ LOGPROB_TOLERANCE = 1e-5
 
 
 def talking(seed: int, n_vocab: int, *, ends: float = 0.12) -> TokenScript:
-    """Random logits that speak: a few likely words, timestamps that often win the vote, an end now and then."""
+    """Random logits: a few likely words, timestamps that often win the vote, sometimes an end."""
     special = our_tokenizer(n_vocab).special
     known: dict[tuple[int, ...], FloatArray] = {}
 

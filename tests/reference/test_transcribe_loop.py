@@ -144,7 +144,7 @@ def points_nowhere(tokens: list[int], begin: int) -> bool:
 
 
 def timeless(random: np.random.Generator, n_vocab: int, n_frames: int) -> list[int]:
-    """Text without timestamps, now and then much of it."""
+    """Text without timestamps, sometimes much of it."""
     n = int(random.choice([0, 1, 5, 40, 224]))
     return text_ids(random, n_vocab, n)
 

@@ -270,12 +270,12 @@ def steady(first_s: float, n_frames: int, step_s: float = 0.02) -> Frames:
             ((0, 16_000), (32_000, 48_000), (80_000, 96_000)),
             ["timestamps have 2 gaps, 3.0 s in all, the first after 1.0 s"],
         ),
-        # One frame alone is not believed.
+        # One frame alone does not count.
         ([*steady(0, 50), (90_000.0, 0.02), *steady(1.02, 50)], (), []),
         ([*steady(0, 50), (7.0, 0.02), *steady(1.02, 50)], (), []),
         # Half a second of overlap, then on.
         (steady(0, 50) + steady(0.5, 50), ((0, 16_000), (8000, 24_000)), [OVERLAP]),
-        # Begun anew, or forged: what follows goes on as if nothing was.
+        # Started again, or forged: the following times go on without a break.
         (steady(100, 50) + steady(0, 50), ((1_600_000, 1_632_000),), [LATE.format(100.0)]),
         (steady(0, 50) + steady(1e12, 50), (), []),
         # Milliseconds, and frames that say nothing.
@@ -298,9 +298,9 @@ def test_a_clock_that_drifts_is_followed() -> None:
 
 def test_timestamps_that_begin_anew_are_reported_with_the_containers_clock() -> None:
     assert noted(steady(100, 50) + steady(0, 50)).restarted_at_s == pytest.approx(1.0)
-    glued = muxed([(20.0, LOW)], container_name="mpegts", codec="mp2", video_s=21.0)
-    glued += muxed([(0.0, HIGH)], container_name="mpegts", codec="mp2", video_s=1.0)
-    moved, notes = loaded(glued, clock="container")
+    joined = muxed([(20.0, LOW)], container_name="mpegts", codec="mp2", video_s=21.0)
+    joined += muxed([(0.0, HIGH)], container_name="mpegts", codec="mp2", video_s=1.0)
+    moved, notes = loaded(joined, clock="container")
     assert len(notes) == 1
     assert "its timestamps start again after 5.0 s of sound" in notes[0]
     assert len(moved.spans) == 1

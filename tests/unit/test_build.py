@@ -142,7 +142,7 @@ def test_no_instruction_set_gives_its_code_to_others() -> None:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for line in listed.splitlines():
             found = re.fullmatch(r"[0-9a-f]+ ([A-Zu]) (.*)", line)
-            # DW.ref: where the function that unwinds exceptions lies; data, and the same in every object.
+            # DW.ref: where the function that unwinds exceptions is; data, and the same in every object.
             if found and f"stapes::{isa}::" not in found[2] and not found[2].startswith("DW.ref."):
                 name = found[2]
                 leaks.append(f"{isa}: {name}")

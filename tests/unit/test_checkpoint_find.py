@@ -416,7 +416,7 @@ def hub_server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_real_hub_library_fetches_caches_and_works_offline(tmp_path: Path, hub_server: str) -> None:
-    """In a process of its own, since huggingface_hub reads its environment when it is imported."""
+    """In a separate process, since huggingface_hub reads its environment when it is imported."""
     program = (
         "import sys; from stapes.checkpoint.sources.find import *; from stapes.errors import *\n"
         "try:\n"

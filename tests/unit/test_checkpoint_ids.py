@@ -362,7 +362,7 @@ def test_what_is_null_or_of_no_account_states_nothing(tmp_path: Path) -> None:
 
 
 def test_special_tokens_before_text_are_refused_for_what_they_are(tmp_path: Path) -> None:
-    """A tokenizer that was trained anew lists its special tokens first."""
+    """A newly trained tokenizer lists its special tokens first."""
     folder = write_folder(tmp_path, SMALL)
     names = list(SMALL.named)
     vocab = {name: i for i, name in enumerate(names)}

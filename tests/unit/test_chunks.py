@@ -94,7 +94,7 @@ def test_levels_are_mean_squares_of_whole_frames() -> None:
 
 
 def chunked_by_hand(audio: FloatArray, **keywords: Any) -> list[Transcript]:
-    """Decode every chunk as a clip of its own, in the reference's way."""
+    """Decode every chunk as a separate clip, in the reference's way."""
     engine, _ = engine_of()
     language = keywords.pop("language", None) or engine.detect_language(audio).language
     clips = [(start / 100, end / 100) for start, end in bounds_of(audio)]

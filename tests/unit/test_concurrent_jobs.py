@@ -323,7 +323,7 @@ def test_a_short_recording_does_not_wait_for_long_ones(max_windows: int) -> None
     before = sum(job.progress.done_s for job in long)
     while not short.state.ended:
         engine.step()
-    # it waits for the windows that are being decoded, and then goes before all others; they share its steps meanwhile
+    # it waits for the windows that are being decoded, and then goes before all others; they share its steps until then
     assert sum(job.progress.done_s for job in long) - before <= 30.0 * (2 * max_windows - 1)
     assert not any(job.state.ended for job in long)
     engine.close()

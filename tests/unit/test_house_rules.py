@@ -132,7 +132,7 @@ def test_imports_point_down(path: Path) -> None:
         for one, foreign in FOREIGN
         if inside(own, one) and inside(other, foreign)
     ]
-    assert not wrong, f"{own} imports what lies outside of it: {wrong}"
+    assert not wrong, f"{own} imports modules outside of it: {wrong}"
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

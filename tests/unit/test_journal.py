@@ -346,7 +346,7 @@ def test_a_line_that_was_changed_discards_its_recording_and_no_other(
     journal = opened(tmp_path, warned)
     entry = journal.entry("talk", "key of talk", BOUNDS)
     assert (entry.answers, entry.outputs_done) == ((), frozenset())
-    assert ["it is begun anew" in message for message in warned] == [True]
+    assert ["it starts again" in message for message in warned] == [True]
     assert journal.entry("other", "key of other", BOUNDS).answers == ANSWERS
     entry.note(RESULT)
     journal.close(finished=False)
@@ -528,14 +528,14 @@ def test_an_odd_row_costs_its_recording_and_no_other(tmp_path: Path, warned: War
         assert journal.entry(stem, f"key of {stem}", BOUNDS).answers == ANSWERS
     journal.close(finished=False)
     assert recalled(tmp_path, warned) == (RESULT,)
-    assert all("begun anew" in message for message in warned)
+    assert all("starts again" in message for message in warned)
 
 
 def test_a_row_that_cannot_be_written_ends_the_notes_of_its_recording_only(tmp_path: Path, warned: Warned) -> None:
     journal = opened(tmp_path, warned)
     first, second = journal.entry("talk", "key of talk", BOUNDS), journal.entry("other", "key of other", BOUNDS)
     first.note(RESULT)
-    first._n_noted = 0  # as if another had written meanwhile
+    first._n_noted = 0  # as if another process had written in between
     for entry in (first, second, first, second):
         entry.note(RESULT)
     journal.close(finished=False)

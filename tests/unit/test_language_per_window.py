@@ -320,7 +320,7 @@ def encodings(audio: FloatArray, **keywords: Any) -> list[FloatArray]:
 
 
 def test_quiet_gain_acts_only_where_languages_are_asked() -> None:
-    # The numbers of this network are its samples, and its floor lies 8 below the loudest of them.
+    # The numbers of this network are its samples, and its floor is 8 below the loudest of them.
     quiet = 4 * noise(30.0, 1)
     both = np.concatenate([quiet, 400 * noise(30.0, 2)])
     alone, beside = encodings(quiet)[0], encodings(both)[0]

@@ -36,7 +36,7 @@ def test_every_name_can_be_had_in_every_way() -> None:
     starred: dict[str, object] = {}
     exec("from stapes import *", starred)
     assert {name: starred[name] for name in stapes.__all__} == {name: getattr(stapes, name) for name in stapes.__all__}
-    assert stapes.errors.AudioError is stapes.AudioError  # a module of the package, without an import of its own
+    assert stapes.errors.AudioError is stapes.AudioError  # a module of the package, without a separate import
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -31,7 +31,7 @@ def times(first: int, last: int = LAST) -> frozenset[int]:
 
 
 def allowed(sampled: tuple[int, ...], **options: object) -> frozenset[int]:
-    """Return the ids that may follow, those that are forbidden for ever left out of account."""
+    """Return the ids that may follow, apart from those that are always forbidden."""
     rules = DecodingRules.make(TOKENIZER, Rules(**options), 0.02)  # type: ignore[arg-type]
     constraint = rules.constraint(sampled)
     assert constraint.permanent is rules.permanent  # one object per job

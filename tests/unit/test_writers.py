@@ -141,7 +141,7 @@ def test_format_names() -> None:
         "srt",
         "tsv",
         "json",
-    )  # the reference's: those of our own are asked for
+    )  # the reference's: our other formats are asked for by name
     assert format_names(["srt", "txt", "srt"]) == ("txt", "srt")
     assert format_names("lrc, srt,lrc") == ("srt", "lrc")
     assert format_names("ass,all") == (*format_names("all"), "ass")

@@ -51,7 +51,7 @@ from stapes.options import Audio
 _GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS in libavformat/avformat.h
 _TIME_BASE = 1_000_000  # AV_TIME_BASE, per second
 # Containers whose header names no streams: libav finds them as it reads, 5 MB by default. Sound that is switched on
-# later is looked for up to here; libav keeps in memory what it reads meanwhile.
+# later is looked for up to here; libav keeps in memory what it reads until then.
 _STREAMS_ON_THE_WAY = ("flv", "mpegts", "mpeg")
 _PROBE_BYTES = 64 << 20
 _PROBE_TIME = 3600 * _TIME_BASE
@@ -109,7 +109,7 @@ class DecodeReport:
         if uncounted_s > _DURATION_SLACK_S:
             yield (
                 f"{label}: its header counts {duration_s:.1f} s of sound, and {uncounted_s:.1f} s more after them "
-                "were not read; sox --ignore-length OLD.wav NEW.wav counts anew"
+                "were not read; sox --ignore-length OLD.wav NEW.wav counts again"
             )
         reached_s = max(duration_s, self.timestamps.end_s)  # a header may count gaps, and a late start
         stated_s = max(self.stated_s or 0.0, self.stated_share * duration_s if duration_s else 0.0)
@@ -300,7 +300,7 @@ def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> i
     """Return how many samples at 48 kHz of an Opus encoder's run-in libav will leave; asked before decoding.
 
     OpusHead says how many to skip. Matroska says it again as CodecDelay, which older muxers got wrong by the factor
-    between 48 kHz and the source's rate. FFmpeg 5.1 believes OpusHead, later ones CodecDelay.
+    between 48 kHz and the source's rate. FFmpeg 5.1 uses OpusHead, later versions CodecDelay.
     """
     context = stream.codec_context
     head = context.extradata or b""

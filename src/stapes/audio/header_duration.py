@@ -83,7 +83,7 @@ def stated_duration_s(source: ByteSource, container: InputContainer, stream: Aud
 
 
 def stated_share(source: ByteSource) -> float:
-    """Return how many times more bytes of samples the header promises than there are; infinite where there are none,
+    """Return how many times more bytes of samples the header states than there are; infinite where there are none,
     1.0 where that is not known. For wav with RF64 and W64, aiff, caf and au, whatever their codec.
     """
     with _unmoved(source):
@@ -151,7 +151,7 @@ def is_mp4_without_index(source: ByteSource) -> bool:
 
 
 def _samples_of(source: ByteSource) -> tuple[int | None, int]:
-    """Return how many bytes of samples the header promises (None: unknown), and where they begin."""
+    """Return how many bytes of samples the header states (None: unknown), and where they begin."""
     source.seek(0)
     head = source.read(12)
     if head[:4] == b".snd" and len(head) == 12:  # au

@@ -173,7 +173,7 @@ class SampleWriter:
 
 
 def recording_of_array(name: str, samples: Samples, *, warnings: tuple[str, ...] = ()) -> Recording:
-    """Return a recording that reads from this float32 array (n,) without a copy: leave it unchanged meanwhile."""
+    """Return a recording that reads from this float32 array (n,) without a copy: do not change it while it is used."""
     return Recording(name, _MemoryStorage(samples), warnings=warnings)
 
 

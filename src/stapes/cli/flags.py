@@ -163,7 +163,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole, default=0, metavar="N",
         help="most cores to use; 0 uses all (default: 0)")
     add("--max_memory", type=number, metavar="MB",
-        help="most memory for the recordings at work, beside the weights (default: None, 256, or five windows)")
+        help="most memory for the recordings in work, beside the weights (default: None, 256, or five windows)")
 # fmt: on
 
 

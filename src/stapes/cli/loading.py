@@ -1,6 +1,6 @@
 """Submits a command's recordings to the engine, a few at a time, from a separate thread.
 
-Reading a recording takes seconds; meanwhile the engine works on those that are read. What happens to each becomes a
+Reading a recording takes seconds; the engine works on read ones in the meantime. What happens to each becomes a
 message, from the thread in which it happens. Writes only the journal.
 """
 

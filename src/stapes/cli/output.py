@@ -132,7 +132,7 @@ def _discard_stdout() -> None:
 
 @contextmanager
 def warnings_caught(show: Callable[[str], None]) -> Iterator[None]:
-    """Hand over the warnings of stapes raised meanwhile, in any thread, from the thread that raised them.
+    """While entered, pass on warnings of stapes, in the thread that raised them.
 
     Those of libraries are for developers: python -W shows them.
     """

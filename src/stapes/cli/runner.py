@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: recordings at once, however small their windows: more rows gain little from shared weights
 MOST_AT_ONCE: Final = 16
-#: in chunked mode one recording fills a batch, and another is read meanwhile
+#: in chunked mode one recording fills a batch, and another is read at the same time
 _CHUNKED_AT_ONCE: Final = 2
 #: what the windows of recordings at once may take where nothing is asked for
 _MEMORY_BYTES: Final = 4 << 30

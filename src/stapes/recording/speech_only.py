@@ -21,7 +21,7 @@ def speech_only(
 ) -> tuple[Recording, TimeMap]:
     """Return the speech in a recording's clips, and the map from its time to the recording's.
 
-    open_vad: None opens Silero.   check: called now and then; what it raises ends this.
+    open_vad: None opens Silero.   check: called between blocks; what it raises ends this.
     Raises OptionError for settings that do not go together, CheckpointError where Silero's weights are not installed.
     """
     settings = VoiceSettings.of(options.voice)

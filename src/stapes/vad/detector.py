@@ -31,7 +31,7 @@ def find_spans(
 ) -> tuple[Interval, ...]:
     """Find the speech of a recording: spans in samples, in order and not padded.
 
-    check: called now and then; what it raises ends this.
+    check: called between blocks; what it raises ends this.
     """
     likely = []
     for start in range(0, recording.n_samples, _BLOCK_SAMPLES):

@@ -38,6 +38,6 @@ def vad_models(backend: str) -> OpenVadModel | None:
         message = f"the guards against invented text need a package that is not here: pip install {INSTALL}"
         warnings.warn(message, StapesWarning, stacklevel=3)
         return None
-    # Two threads may both open the first: `cache` holds no lock meanwhile, as none may be held when a process forks.
+    # Two threads may both open the first: `cache` holds no lock during the call, as no lock may be held at a fork.
     first = cache(lambda: open_vad_model(speech_weights(), backend))
     return lambda: first().afresh()

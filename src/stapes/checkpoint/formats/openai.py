@@ -162,7 +162,7 @@ def _tensor(name: str, tensor: TorchTensor, entries: Mapping[str, _Entry], data:
     if entry is None or entry.size != storage.count * width:
         size = "no bytes" if entry is None else f"{entry.size} bytes"
         raise CheckpointError(
-            f"{what} lies in a storage of {storage.count} numbers ({storage.kind}), for which the archive "
+            f"{what} is in a storage of {storage.count} numbers ({storage.kind}), for which the archive "
             f"has {size}; fetch the file again"
         )
     if math.prod(tensor.shape) == 0:

@@ -229,7 +229,7 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not _is_key(key):
                 raise self.refusal("a dict key that is neither a string nor a number")
-            if type(key) is str:  # nothing is looked up by another key, and a nested tuple may take for ever to hash
+            if type(key) is str:  # nothing is looked up by another key, and a nested tuple may take without end to hash
                 target[key] = value
 
     def set_item(self) -> None:

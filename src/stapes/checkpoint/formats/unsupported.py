@@ -28,7 +28,7 @@ _FILES: tuple[tuple[int, bytes, str], ...] = (
     (
         0,
         b"\x80\x02\x8a\x0al\xfc\x9cF",  # the magic number that torch wrote before 1.6
-        "in PyTorch's format from before version 1.6; if you trust it, load it in PyTorch and save it anew",
+        "in PyTorch's format from before version 1.6; if you trust it, load it in PyTorch and save it again",
     ),
     *((0, start, "a recording, not a model") for start in (b"ID3", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM")),
     (8, b"WAVE", "a recording, not a model"),

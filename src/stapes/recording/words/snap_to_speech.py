@@ -91,7 +91,7 @@ def out_of_pauses(
     """Move words that are in a pause to the nearer speech, and segments with them; their order stays.
 
     speech: in the window's frames, from `first` up to `end`.   seams: in pauses of which a part was cut out; no word
-    then spans one, and no segment begins before one with what is said after it, or ends after one likewise.
+    then spans one, and no segment has its start or end on the wrong side of one.
     """
     speech = speech.without(seam.quiet for seam in seams)
     speech = SpeechMap(tuple((start, stop) for start, stop in speech.spans if stop - start >= _NO_WORD))
@@ -205,7 +205,7 @@ def _begin_after(word: Word, pause: Pause) -> float:
 
 
 def _beside_seams(segment: Segment, pauses: Sequence[Pause]) -> Segment:
-    """Start a segment after a seam where all before it is quiet, and end it before one likewise."""
+    """Start a segment after a seam if the sound before the seam is quiet; end it before a seam in the same way."""
     start_s, end_s = segment.start_s, segment.end_s
     for pause in pauses:
         between = _between(pause.seams_s, start_s, end_s)
