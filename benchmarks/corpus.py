@@ -1,6 +1,6 @@
 """The corpus that figures are made from: a fixed list for speed, and all that the manifest judges for errors.
 
-The recordings lie outside the project: in the folder that STAPES_CORPUS names, or in `shared` beside the checkout.
+The recordings are outside the project: in the folder that STAPES_CORPUS names, or in `shared` beside the checkout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.recordings import Recording, read_json_lines
 
 LIST = Path(__file__).with_name("list.json")
-#: languages of the manifest that are none: no speech, and several at once
+#: entries of the manifest that are no language: no speech, and several at once
 _NO_LANGUAGE = ("zxx", "mul")
 _LOOPS_ABOVE = 2.4
 #: after the name of a group of recordings
@@ -70,7 +70,7 @@ def loops() -> frozenset[str]:
     """Name the recordings on which the reference, and so float32, repeats itself: a segment is of a window whose text
     compresses to less than one part in 2.4, where the reference would try again at a higher temperature.
 
-    A precision that happens not to loop there gains hundreds of words, which say nothing of its other errors.
+    A precision that happens not to loop there gains hundreds of words, which do not show its other errors.
     """
     return frozenset(
         path

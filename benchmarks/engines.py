@@ -1,6 +1,6 @@
 """Which engines a command measures: their names, their command line flags, and how they are started.
 
-An engine is NAME, NAME@PRECISION or NAME@PRECISION@SET; SET is an instruction set that stapes is held to.
+An engine is NAME, NAME@PRECISION or NAME@PRECISION@SET; SET is an instruction set that stapes must use.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def checkpoint(name: EngineName, arguments: argparse.Namespace) -> str | None:
     given = named.get(name.label, named.get(name.engine))
     if given is None and arguments.checkpoints is not None:
         usual = ADAPTERS[name.engine].checkpoint
-        # Published ggml files say every precision but their own float16.
+        # Names of published ggml files state every precision except float16.
         file = usual and usual.format(model=arguments.model, precision=name.precision).replace("-f16", "")
         given = file and str(arguments.checkpoints / file)
     return given

@@ -1,10 +1,10 @@
-"""Speech with gaps: what is invented in them, what is lost beside them, and when its words begin.
+"""Speech with gaps: invented words in them, lost words beside them, and the starts of words.
 
     python -m benchmarks.gaps [--first 6] [--methods default,reference,vad] [--drawings 4] [--others other/bin/python]
 
 Recordings of one speaker each are joined with gaps of 3 to 45 s (the same for every run: the seeds are fixed), filled
 with silence, with faint noise, or with music, or without gaps. Each is transcribed with word times, by each method;
-and each piece alone (what the model makes of it without the text before it). One drawing of the gaps decides of ten
+and each piece alone (without the text before it as prompt). One drawing of the gaps changes ten
 words by chance: several are counted together.
 """
 
@@ -53,7 +53,7 @@ class Joined:
 
 @dataclass
 class Counts:
-    """What a way of transcribing did, over all speakers."""
+    """The counts of a way of transcribing, over all speakers."""
 
     errors: int = 0
     words: int = 0
@@ -137,7 +137,7 @@ def _speakers(first: int | None, wanted: str) -> Iterator[tuple[str, list[Record
     known = sorted(judged_recordings()["english"], key=lambda one: one.name)
     for speaker, members in groupby(known, key=lambda one: next((v for v in _SPEAKERS if one.name.startswith(v)), "")):
         if speaker and wanted in speaker:
-            once = {one.reference: one for one in members}  # some lie there twice, as other files
+            once = {one.reference: one for one in members}  # some are there twice, as other files
             yield speaker, list(once.values())[:first]
 
 
@@ -205,7 +205,7 @@ def _in_gaps(words: Sequence[Word], joined: Joined) -> list[str]:
 
 
 def _deviations(words: Sequence[Word], alone: Sequence[Sequence[Word]], joined: Joined) -> list[float]:
-    """How much later each word begins than its piece alone has it, for the words that both have."""
+    """Return how much later each word begins than in its piece alone, for the words that both have."""
     wanted = [(word, start) for piece, start in zip(alone, joined.starts_s, strict=True) for word in piece]
     mine, theirs = ([simple(word.text, "en") for word in some] for some in (words, [word for word, _ in wanted]))
     matcher = SequenceMatcher(a=mine, b=theirs, autojunk=False)

@@ -1,4 +1,4 @@
-r"""Ends `stapes` with kill -9 at random points of a run on many files, and looks at what the same command makes of it.
+r"""Ends `stapes` with kill -9 at random points of a run on many files, and checks that the same command resumes.
 
     python -m benchmarks.kills [--kills 100] [--in-a-row 5] [--files 20] [--concurrency 4] [--seed 0]
 
@@ -40,7 +40,7 @@ _FLAGS = [
 ]
 
 
-class BrokenPromiseError(AssertionError):
+class ResumeError(AssertionError):
     """A run after a kill did not end as an unbroken one."""
 
 
@@ -67,7 +67,7 @@ class Run:
 
 
 class Kills:
-    """Recordings, an unbroken run on them, and trials that are held against it."""
+    """Recordings, an unbroken run on them, and trials that are compared with it."""
 
     def __init__(self, folder: Path, *, n_files: int, concurrency: int, step_s: float = 0.002) -> None:
         self._folder = folder
@@ -107,7 +107,7 @@ class Kills:
         try:
             events = [json.loads(line) for line in whole]
         except ValueError as error:
-            raise BrokenPromiseError(f"standard error holds more than JSON: {b''.join(whole)!r}") from error
+            raise ResumeError(f"standard error holds more than JSON: {b''.join(whole)!r}") from error
         logged = [line.split() for line in log.read_text().splitlines()]
         encodings = [(window, float(at_s)) for window, at_s in logged]
         return Run(code, events, lines_s[: len(events)], encodings, killed_s)
@@ -125,7 +125,7 @@ class Kills:
         return len(broken)
 
     def check(self, name: str, runs: list[Run]) -> None:
-        """Hold what several runs made together against the unbroken one."""
+        """Compare the results of several runs with those of the unbroken one."""
         last = runs[-1]
         _require(last.code == 0, f"{name}: ends with {last.code}: {last.events[-3:]}")
         found = contents(self._folder / name)
@@ -185,11 +185,11 @@ def make_recordings(folder: Path, n_files: int) -> list[Path]:
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise BrokenPromiseError(message)
+        raise ResumeError(message)
 
 
 def main() -> int:
-    """Kill, and say how it went."""
+    """Kill, and print the outcome."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,11 +2,11 @@
 
     python -m benchmarks.language_errors --seeds 1 2 3 4 --python other/bin/python
 
-The recordings are those of benchmarks.languages. The words of each are compared all at once, so that a segment that
-in two parts counts for both. A wrong word gets the first cause that is true of the window that decoded the moment
-at which it is said; the words of a part are taken to be spread evenly over it. Beside them stands how many of the same
-words are wrong where the part is decoded alone, and where it is decoded out of the recording, between the times given:
-the recording's loudest frame then says what is too quiet to be read. The language is given in both.
+The recordings are those of benchmarks.languages. All words of a recording are compared at once, so that a segment in
+two parts counts for both. A wrong word gets the first cause that applies to the window that decoded the word's time;
+the words of a part are assumed to be spread evenly over it. The same words are counted where the part is decoded alone,
+and where it is decoded from the recording between the given times. In the latter, the recording's loudest frame sets
+the floor. The language is given in both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Recordings in which languages take turns: how many segments get the right language, and what that does to the words.
+"""Recordings in which languages take turns: how many segments get the right language, and the word errors.
 
     python -m benchmarks.languages --seeds 1 2 3
 
-Each recording is made of the corpus's own: every one of fleurs/ (German, English, Spanish, French, Portuguese) once, in
-an order and with pauses of 0.5 to 2 s that depend on the seed alone. A segment belongs to the part in which its middle
-lies (in a pause: to the nearest). Beside it stands each part alone, decoded with its language given.
+Each recording is made of recordings of the corpus: every one of fleurs/ (German, English, Spanish, French, Portuguese)
+once, in an order and with pauses of 0.5 to 2 s that depend on the seed alone. A segment belongs to the part that holds
+its middle (in a pause: to the nearest). For comparison, each part is also decoded alone, with its language given.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 python -m benchmarks.lookahead [--model base] [--minutes 13] [--precision float32,int8] [--output FILE]
 
-A recording that is alone gives the decoder one row at a time. Three ways to look ahead, each held against what the
+A recording that is alone gives the decoder one row at a time. Three ways to look ahead, each compared with what the
 seek loop then does:
 
 * Tokens after a window's last pair of timestamps are dropped, since the next window begins at that pair and says
@@ -64,7 +64,7 @@ def _precisions(text: str) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace, precision: str, path: Path) -> dict[str, Any]:
-    """Transcribe with the seek loop and in chunks, and hold what each window gave against the next one."""
+    """Transcribe with the seek loop and in chunks, and compare each window's result with the next one."""
     with stapes.load(arguments.model, precision=precision, threads=arguments.threads) as engine:
         timer = BackendTimer(engine)
         whole, loop_s = _timed(engine, timer, path)

@@ -5,7 +5,7 @@ python -m benchmarks.memory [--minutes 60 720] [--output FILE]
 The network is the scripted one of `stapes.testing`, so that only the engine's own buffers count: decoded audio,
 log-mel, segments. Log-mel is the native library's where it was built (NumPy's takes twenty times as long). Each
 recording is a temporary file and its samples in another (115 MB an hour each), and is transcribed by a fresh
-process. Then the longest is cancelled at random moments (fixed seed), and its reading broken off.
+process. Then the longest is cancelled at random moments (fixed seed), and its reading interrupted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def measure(short: int, long: int) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return the peaks of two recordings by their minutes, and how soon the longer one ends when it is to."""
+    """Return the peaks of two recordings by their minutes, and how soon the longer one ends when it is cancelled."""
     peaks_mb, ends = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for minutes in (short, long):
@@ -129,7 +129,7 @@ def _transcribe(path: Path) -> dict[str, Any]:
 
 
 def _end(path: Path) -> dict[str, list[float]]:
-    """Return the seconds from cancel to the end of a job, and from the wish to stop to the end of reading."""
+    """Return the seconds from cancel to the end of a job, and from the request to stop to the end of reading."""
     moments = random.Random(SEED)  # noqa: S311 (moments, not secrets)
     engine = _engine()
     cancel_s, stop_reading_s = [], []
@@ -158,7 +158,7 @@ def _stop_reading(engine: Any, path: Path, after_s: float) -> float:
 
 
 def _cancel(engine: Any, recording: Any, share: float) -> float:
-    """Cancel when a share of the recording is done; no segment is taken, none may hold the end up."""
+    """Cancel when a share of the recording is done; no segment is taken, and none may delay the end."""
     from stapes.engine.scheduled_job import JobParams  # noqa: PLC0415
     from stapes.options import TranscribeOptions  # noqa: PLC0415
 

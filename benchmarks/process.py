@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.recordings import Recording
 
-# OpenMP's threads spin for 200 ms after their last work, on cores that the next engine wants.
+# OpenMP's threads spin for 200 ms after their last work, on cores that the next engine needs.
 PAUSE_S = 0.25
 
 
@@ -107,7 +107,7 @@ def absolute_program(python: str) -> str:
 
 
 def environment(threads: int, instruction_set: str = "") -> dict[str, str]:
-    """Return an environment that holds every library to so many threads, and stapes to an instruction set."""
+    """Return an environment that limits every library to so many threads, and stapes to an instruction set."""
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
     forced = {"STAPES_ISA": instruction_set} if instruction_set else {}
     return as_installed() | limits | forced
@@ -121,5 +121,5 @@ def as_installed() -> dict[str, str]:
 
 
 def pause() -> None:
-    """Wait until the engine that has just worked leaves the cores alone."""
+    """Wait until the engine that has just run leaves the cores idle."""
     time.sleep(PAUSE_S)

@@ -54,7 +54,7 @@ python -m benchmarks.startup
 make chart
 ```
 
-In each of these commands `stapes@int8@avx2` holds stapes to an instruction set, as `STAPES_ISA` does.
+In each of these commands `stapes@int8@avx2` limits stapes to an instruction set, as `STAPES_ISA` does.
 """
 
 _ON_STEPS = """\
@@ -132,7 +132,7 @@ def _runs(newest_first: Sequence[dict[str, Any]]) -> str:
 
 
 def _is_whole(result: dict[str, Any]) -> bool:
-    """Whether a run may be held against the targets: the fixed recordings, all of them, and the default options."""
+    """Whether a run may be compared with the targets: the fixed recordings, all of them, and the default options."""
     settings = result.get("settings", {})
     whole = {
         "engines": settings.get("list", False),
@@ -179,7 +179,7 @@ def _targets(newest_first: Sequence[dict[str, Any]]) -> str:
 
 
 def _remarks(by_machine: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> Iterator[tuple[str, str, str]]:
-    """Yield what has to be known of the newest results of each kind of processor: its name, their kind, a remark."""
+    """Yield remarks on the newest results of each kind of processor: its name, their kind, a remark."""
     for name in MACHINES:
         for kind, results in by_machine.get(name, {}).items():
             if remark := remark_of(results[0]):

@@ -1,4 +1,4 @@
-"""From answers to figures, and from figures to a JSON file without anything of the machine's owner in it."""
+"""From answers to figures, and from figures to a JSON file without personal data."""
 
 from __future__ import annotations
 

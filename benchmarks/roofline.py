@@ -30,7 +30,7 @@ _ROUNDS = 1_000_000  # of 12 or 24 products of vectors, eight times for each thr
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What the work depends on; the defaults are those of `base`."""
+    """The sizes that the work depends on; the defaults are those of `base`."""
 
     width: int = 512
     layers: int = 6
@@ -163,7 +163,7 @@ def _read(piece: np.ndarray[Any, np.dtype[np.float32]]) -> None:
 
 
 def _best_s(work: Callable[[], object], turns: int = 8) -> float:
-    """Return the shortest of several times: a peak is what the machine can do undisturbed."""
+    """Return the shortest of several times: a peak is the machine's rate without disturbance."""
     times = []
     for _ in range(turns):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What every measurement has in common as a program: its parser, how it ends, and the result that it writes."""
+"""What all measurements share as programs: parser, exit, and the result file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def keep(result: dict[str, Any], path: Path | None, name: str) -> None:
 
 
 def run(module: str, main: Callable[[], int]) -> NoReturn:
-    """Run a measurement as a program; what it cannot do is one sentence."""
+    """Run a measurement as a program; an error is one sentence."""
     try:
         sys.exit(main())
     except (EngineError, OSError, ValueError, CalledProcessError) as error:

@@ -1,4 +1,4 @@
-"""The command `stapes` with a model that says random things, the same for the same sound: for tests that end processes.
+"""The command `stapes` with a model that gives random text, the same for the same sound: for tests that end processes.
 
     python -m benchmarks.scripted_command AUDIO... [flags of stapes]
 
@@ -24,13 +24,13 @@ from stapes.tokenizer import Tokenizer
 
 
 class LoggingBackend(ScriptedBackend):
-    """Writes down which windows it encodes, and takes its time."""
+    """Logs which windows it encodes, and takes extra time."""
 
     _log = os.environ.get("STAPES_ENCODED")
     _step_s = float(os.environ.get("STAPES_STEP_S", "0"))
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        """Note the windows, then take them in."""
+        """Log the windows, then encode them."""
         if self._log:
             lines = "".join(f"{zlib.crc32(one.tobytes()):08x} {time.time()}\n" for one in mel)
             with open(self._log, "a", encoding="ascii") as file:  # noqa: PTH123 (as plain as may be)
@@ -38,7 +38,7 @@ class LoggingBackend(ScriptedBackend):
         return super().encode(mel)
 
     def step(self, batch: StepBatch) -> StepAnswers:
-        """Step, not too fast."""
+        """Step, with a delay."""
         time.sleep(self._step_s)
         return super().step(batch)
 

@@ -53,7 +53,7 @@ FIGURES = ("seconds", "encode_s", "step_s")
 
 @dataclass(slots=True)
 class Runner:
-    """One engine in one of its ways, and what it has answered."""
+    """One engine in one of its ways, and its answers."""
 
     engine: Engine
     way: Way

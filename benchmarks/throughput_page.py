@@ -8,7 +8,7 @@ from benchmarks.page import section
 
 
 def throughput(result: dict[str, Any]) -> str:
-    """Write of sixteen recordings at once."""
+    """Return the section on sixteen recordings at once."""
     settings, recordings = result["settings"], result["recordings"]
     rows = []
     for row in result["engines"]:
@@ -35,7 +35,7 @@ def throughput(result: dict[str, Any]) -> str:
 
 
 def fairness(result: dict[str, Any]) -> str:
-    """Write of a short clip beside a long recording."""
+    """Return the section on a short clip beside a long recording."""
     settings = result["settings"]
     rows = [
         ("alone", f"{result['alone_median_s'] * 1000:.0f} ms", ""),
@@ -52,7 +52,7 @@ def fairness(result: dict[str, Any]) -> str:
 
 
 def lookahead(result: dict[str, Any]) -> str:
-    """Write of what a next window could be known before its turn."""
+    """Return the section on looking ahead to the next window."""
     settings = result["settings"]
     rows = [
         (
@@ -81,7 +81,7 @@ def lookahead(result: dict[str, Any]) -> str:
 
 
 def memory(result: dict[str, Any]) -> str:
-    """Write of memory and the length of a recording."""
+    """Return the section on memory and the length of a recording."""
     peaks = list(result["peaks_mb"].values())
     note = (
         "A scripted network, so that only the engine's own buffers count. "

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fit the polynomial by which the NumPy backend computes the exact GELU (backends/numpy_kernels.py).
+"""Fit the polynomial by which the NumPy backend computes the exact GELU (backends/numpy/kernels.py).
 
     pip install numpy scipy
     python tools/fit_gelu.py

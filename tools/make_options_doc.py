@@ -80,7 +80,7 @@ def _group_rows(group: type, actions: dict[str, argparse.Action]) -> Iterator[st
 
 
 def _same(default: Any, flag_default: Any) -> bool:
-    """Return whether a flag's text stands for the tuple that is the library's default."""
+    """Return whether a flag's text means the library's default tuple."""
     if isinstance(default, tuple) and isinstance(flag_default, str):
         if not default:
             return not flag_default

@@ -7,9 +7,9 @@
 `--source PATH` names the `src` folder of the tree to run; run it once for each tree (`git worktree add ../old COMMIT`).
 Each line of the output holds a case and a digest of all its steps: request, its frames and language, voices, segments,
 flags without their reason, windows, and the transcript. `--show CASE` prints these steps instead.
-A script is also broken off at a random step and resumed from the results a journal would hold; its digest stays.
+A script is also interrupted at a random step and resumed from the results a journal would hold; its digest stays.
 
-What differs between trees (names of modules, requests and answers) stands in `Loop` alone.
+What differs between trees (names of modules, requests and answers) is in `Loop` alone.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Loop:
 
     @staticmethod
     def speech(spans: Spans) -> Any:
-        """Make the answer to a question of where speech is; spans: in the request's own frames."""
+        """Make the answer to a request for speech; spans: in the request's own frames."""
         return found("recording.listening:Heard", "vad.detector:SpeechMap", "vad.spans:SpeechMap")(spans)
 
 
@@ -190,7 +190,7 @@ Answerer = Callable[[str, Any, Loop], Any]
 
 
 def drive(loop: Loop, answer: Answerer, trace: Trace, *, until: int | None = None) -> list[Any]:
-    """Drive a loop to its end, or for `until` answers; give what a journal would hold: guesses and windows' results."""
+    """Drive a loop to its end, or for `until` answers; return a journal's answers: guesses and windows' results."""
     kept, n_windows, n_flags, n_answers = list[Any](), 0, 0, 0
     while True:
         asked = loop.next()
@@ -241,9 +241,9 @@ def resumed(loop: Loop, kept: Sequence[Any], answer: Answerer) -> None:
 
 
 class Script:
-    """One random case: options, a map of where speech is, and an answer for every question.
+    """One random case: options, a map of where speech is, and an answer for every request.
 
-    An answer depends on the script and the question alone, so that a resumed loop is given the same ones.
+    An answer depends on the script and the request alone, so that a resumed loop gets the same ones.
     """
 
     def __init__(self, number: int) -> None:
@@ -296,7 +296,7 @@ class Script:
         return tuple((at, (at - self._random.randrange(40), at + self._random.randrange(40))) for at in places)
 
     def answer(self, kind: str, request: Any, loop: Loop) -> Any:
-        """Answer a question."""
+        """Answer a request."""
         if kind == "speech":
             return loop.speech(self._speech_in(request, loop))
         content = [kind, request.seek, request.n_frames, loop.frames(request), getattr(request, "tokens", None)]
@@ -382,7 +382,7 @@ def _tokens(n_frames: int, draw: random.Random) -> Iterator[int]:
 
 
 def run_script(number: int, *, shown: bool = False) -> str:
-    """Run one script, and once more broken off and resumed; give its line."""
+    """Run one script, and once more interrupted and resumed; return its line."""
     script = Script(number)
     trace, make = Trace(shown), partial(Loop.make, script.content_frames, script.keywords, script.seams)
     loop = make()
@@ -473,7 +473,7 @@ def _joined(paths: Sequence[Path], seed: int) -> Any:
 def run_corpus(
     folder: Path, modes: Sequence[str], *, model: str, precision: str, every: int = 1, case: str = ""
 ) -> Iterator[str]:
-    """Transcribe the corpus in each mode; give a line for each.
+    """Transcribe the corpus in each mode; return a line for each.
 
     every: 1: all recordings; 5: every fifth.   case: only this one, printing its steps.
     """
@@ -492,7 +492,7 @@ def run_corpus(
 
 
 def compare(old: Path, new: Path) -> int:
-    """Print how many cases are equal, and the first that are not; give the exit status."""
+    """Print how many cases are equal, and the first that are not; return the exit status."""
     before, after = (path.read_text("utf-8").splitlines() for path in (old, new))
     if len(before) != len(after):
         print(f"{old} has {len(before)} cases, {new} has {len(after)}")

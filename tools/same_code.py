@@ -1,4 +1,4 @@
-"""Show that a change of moves and words changes no code: the syntax trees of two commits are equal.
+"""Show that a commit of moves and words changes no code: the syntax trees of two commits are equal.
 
     python tools/same_code.py OLD                          OLD against the working tree
     python tools/same_code.py OLD NEW --names names.txt    two commits, with renamed identifiers
@@ -24,7 +24,7 @@ _NAMES_OF = ("name", "id", "attr", "arg", "asname", "module", "rest")  # fields 
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes out what may differ, and puts today's names in."""
+    """Removes what may differ, and inserts the new names."""
 
     def __init__(self, names: Mapping[str, str], *, keep_strings: bool) -> None:
         self._names = names

@@ -16,12 +16,12 @@ Transcribe = Callable[[str, str | None], str]  # (path, language) -> text
 # A step is measured from this many tokens of a real transcript on, over this many tokens: after the start
 # sequence of three, the middle of it is 43 tokens deep.
 FIRST_STEP, LAST_STEP = 24, 56
-# A short transcript, as of 10 s of speech: what a token costs when it pays its share of what comes before the first.
+# A short transcript, as of 10 s of speech: the cost of a token with its share of the work before the first.
 SHORT_TRANSCRIPT = 28
 
 
 class Loaded(NamedTuple):
-    """An engine, ready to transcribe, and what it says of itself (backend, precision, instruction set)."""
+    """An engine, ready to transcribe, and its facts (backend, precision, instruction set)."""
 
     transcribe: Transcribe
     facts: dict[str, str]
@@ -31,7 +31,7 @@ class Load(Protocol):
     """How every adapter is opened."""
 
     def __call__(self, *, model: str, checkpoint: str | None, precision: str, threads: int) -> Loaded:
-        """Load a model by name, or from `checkpoint`; `precision` is the engine's own word for it."""
+        """Load a model by name, or from `checkpoint`; `precision` is the engine's name for it."""
 
 
 class Steps(Protocol):
@@ -61,7 +61,7 @@ class Steps(Protocol):
 
 
 class Timed(TypedDict):
-    """What came of many recordings, and how long all took together."""
+    """The texts of many recordings, and the time of all together."""
 
     texts: list[str]
     seconds: float  # reading and decoding the files included
