@@ -27,7 +27,7 @@ from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
 from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
 from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
-from stapes.engine.thread import EngineThread, FairLock
+from stapes.engine.thread import EngineThread, FairLock, WorkSignal
 from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
@@ -85,9 +85,9 @@ class Engine(BoundToProcess):
         self._submitted = itertools.count()
         self._n_submitted = 0
         self._lock = FairLock()
+        self._signal = WorkSignal()
         self.scheduler = Scheduler(self._backend, bound)
-        name = f"stapes {self._checkpoint.name}"
-        self._thread = EngineThread(self._step_on, lambda: bool(self.scheduler.all_jobs), name)
+        self._thread = EngineThread(self._step_on, self._signal, f"stapes {self._checkpoint.name}")
 
     def after_fork(self) -> None:
         """In a forked child: keep the weights and begin anew; jobs stay with the parent (`ScheduledJob.after_fork`).
@@ -329,26 +329,53 @@ class Engine(BoundToProcess):
         else:
             self.scheduler.account(batch, answer)
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """Which jobs there are, and what is done next for them."""
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Scheduler) -> None:
+        """Take another scheduler, which has no jobs yet."""
+        scheduler.notify = self._signal.notify
+        self._scheduler = scheduler
+
     def run(self) -> None:
-        """Work in this thread until no job is left."""
-        while self.step():
+        """Work in this thread until no job is left; sleep while open jobs have nothing to do."""
+        while self._work(self._signal.count):
             pass
 
+    def work(self) -> None:
+        """Do one unit of model work, or wait until there may be one."""
+        self._work(self._signal.count)
+
+    def _work(self, seen: int) -> bool:
+        """Do one unit of work, or wait until the signal's count is not `seen` any more; False if no job is left."""
+        if self.step():
+            return True
+        if not self.scheduler.all_jobs:
+            return False
+        self._signal.wait(seen, self.scheduler.seconds_to_deadline)
+        return True
+
     def start(self) -> None:
-        """Work in the background, in the engine's own thread, until no job is left. Waiting for a job does this too."""
+        """Work in the background, in the engine's own thread, until no job is left. Waiting for a job does this too.
+
+        The thread sleeps while open jobs have nothing to do.
+        """
         self._check_open()
         self._thread.start()
 
-    def _step_on(self) -> bool:
-        """Step in the engine's thread, where no caller would see an exception."""
-        with self._lock.held():
-            try:
-                return not self._closed and self.step()
-            except Exception as error:  # our own mistake: no caller may wait for ever
+    def _step_on(self, seen: int) -> bool:
+        """Work in the engine's thread, where no caller would see an exception."""
+        try:
+            return not self._closed and self._work(seen)
+        except Exception as error:  # our own mistake, or the engine was closed: no caller may wait for ever
+            with self._lock.held():
                 self.scheduler.end_all(error)
-            except BaseException:  # an interruption has ended the jobs that it met; the others go on
-                return True
-        return False
+            return False
+        except BaseException:  # an interruption has ended the jobs that it met; the others go on
+            return True
 
     def works_here(self) -> bool:
         """Whether the calling thread is inside a step, in a callback: it steps on instead of waiting."""
@@ -363,6 +390,7 @@ class Engine(BoundToProcess):
         with self._lock.try_hold() as free:
             if free:
                 self.scheduler.admit()
+        job.wake()
 
     # State.
 

@@ -29,8 +29,8 @@ class Worker(Protocol):
     def works_here(self) -> bool:
         """Whether the calling thread is inside a step, so that it cannot wait for another."""
 
-    def step(self) -> bool:
-        """Do one unit of work; False if there is none."""
+    def work(self) -> None:
+        """Do one unit of work, or wait until there may be one."""
 
     def cancel(self, job: ScheduledJob) -> None:
         """End a job, at the latest before the next step; never waits."""
@@ -75,7 +75,7 @@ class Job(BoundToProcess):
             if self._job.state.ended and not self.has_segments:
                 break
             if self._engine.works_here():
-                self._engine.step()
+                self._engine.work()
             else:
                 self.start()
                 self._job.wait()
@@ -87,7 +87,7 @@ class Job(BoundToProcess):
         Raises the job's error, or TimeoutError if it has not ended after `timeout_s` seconds; it goes on then.
         """
         while self._engine.works_here() and not self._job.state.ended:
-            self._engine.step()
+            self._engine.work()
         self.start()
         if not self._job.wait_for_end(timeout_s):
             raise TimeoutError(f"the job has not ended after {timeout_s:g} s; it is {self._job.state.value}")

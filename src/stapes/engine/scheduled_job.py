@@ -80,6 +80,7 @@ class ScheduledJob:
         self.params = params or JobParams()
         self.state = JobState.QUEUED
         self.cancel_requested = False  # it ends before the next step
+        self.woken = False  # its task may be done, though no batch had work of it
         self.due = 0  # on the scheduler's clock of windows
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, work.duration_s)
@@ -88,12 +89,15 @@ class ScheduledJob:
         self._events: deque[JobEvent] = deque(work.first_events)
         self._changed = threading.Condition()
         self._when_changed: list[Callable[[], None]] = []
+        self._notify: Callable[[], None] = lambda: None
+        work.wake = self.wake
         register(self)
 
     def after_fork(self) -> None:
         """In a forked child: end, and touch nothing of the parent's; the parent's waiting threads are not here."""
         self._changed = threading.Condition()
         self._when_changed = []
+        self._notify = lambda: None
         if not self.state.ended:
             self.error = CancelledError(
                 "this job stays with the process that submitted it, and this one was forked from that; "
@@ -122,6 +126,10 @@ class ScheduledJob:
     def n_windows_left(self) -> int:
         """About how many windows are still to be decoded; at least 1."""
         return 1 + int((self._work.duration_s - self._work.done_s) / _WINDOW_SECONDS)
+
+    def scheduled(self, notify: Callable[[], None]) -> None:
+        """Note that a scheduler has the job. notify: wakes the threads that wait for work."""
+        self._notify = notify
 
     def begin(self) -> None:
         """Note that its first window was encoded."""
@@ -178,8 +186,14 @@ class ScheduledJob:
             self.state = state
             self._events.clear()
             self._tell()
+            self.wake()  # threads that step until no job is left
 
     # For any thread.
+
+    def wake(self) -> None:
+        """Say that the task may have work again: it was fed, or the job is to end. Any thread may call this."""
+        self.woken = True
+        self._notify()
 
     def _tell(self) -> None:
         with self._changed:

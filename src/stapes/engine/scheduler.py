@@ -147,6 +147,8 @@ class Scheduler:
         self._backend = backend
         self.bound = bound or MemoryBound.of(backend, None)
         self.clock = clock
+        #: wakes the threads that wait for work; any thread may call it
+        self.notify: Callable[[], None] = lambda: None
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
         self._n_since_rows = 0  # calls of `next_batch` since rows were stepped
@@ -154,23 +156,34 @@ class Scheduler:
 
     def submit(self, job: ScheduledJob) -> None:
         """Add a job, to be admitted before the next step; any thread may call this, and it never waits."""
+        job.scheduled(self.notify)
         self._incoming.append(job)
+        self.notify()
 
     @property
     def all_jobs(self) -> list[ScheduledJob]:
         """The jobs that have not ended, whether admitted yet or not."""
         return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
 
+    @property
+    def seconds_to_deadline(self) -> float | None:
+        """In how many seconds the next deadline of a job is; None without one."""
+        deadlines = [job.params.deadline for job in self.all_jobs if job.params.deadline is not None]
+        return min(deadlines) - self.clock() if deadlines else None
+
     def admit(self) -> None:
         """Admit submitted jobs; end those that were cancelled or are past their deadline."""
         while self._incoming:
             job = self._incoming.popleft()
             job.due = self._n_windows + _DUE_AFTER * job.n_windows_left
+            job.woken = True  # one with nothing to decode is done at once
             self.jobs.append(job)
-            _for_each((job,), (job.report,))  # one with nothing to decode is done at once
         now = self.clock()
         for job in self.jobs:
             job.end_if_cancelled(now)
+            if job.woken:
+                job.woken = False
+                _for_each((job,), (job.report,))
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:

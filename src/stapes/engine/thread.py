@@ -1,6 +1,7 @@
 """Which thread steps an engine: one at a time, and the engine's own thread while a caller waits.
 
-That thread starts when it is needed and ends when no work is left. Knows nothing of models.
+That thread starts when it is needed, sleeps while open jobs have nothing to do, and ends when no job is left.
+Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -54,13 +55,47 @@ class FairLock:
             self._turn.release()
 
 
-class EngineThread:
-    """Runs `step` in a thread of its own. Any thread may call `start`, at any time."""
+class WorkSignal:
+    """Wakes the threads that wait for work. Any thread may notify, a finalizer or a signal handler included.
 
-    def __init__(self, step: Callable[[], bool], has_work: Callable[[], bool], name: str) -> None:
-        """step: does one unit of work, False if there was none.   has_work: whether work has come in since."""
-        self._step = step
-        self._has_work = has_work
+    A thread reads `count`, looks for work, finds none, and waits for another count: no notification is lost.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0  # of notifications
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Make the condition again: the parent's may have been locked at the fork."""
+        self._changed = threading.Condition()  # its lock is reentrant: a finalizer may run while it is held
+
+    def notify(self) -> None:
+        """Wake the threads that wait; holds the lock for a moment only."""
+        with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+
+    def wait(self, seen: int, timeout_s: float | None) -> None:
+        """Wait until `count` is not `seen` any more, or so many seconds; None: for as long as it takes."""
+        limit_s = None if timeout_s is None else min(max(timeout_s, 0.0), _LONGEST_WAIT_S)
+        with self._changed:
+            self._changed.wait_for(lambda: self.count != seen, limit_s)
+
+
+#: below what the system's clocks can count; a wait that ends early is begun again
+_LONGEST_WAIT_S = 3600.0
+
+
+class EngineThread:
+    """Works in a thread of its own. Any thread may call `start`, at any time."""
+
+    def __init__(self, work: Callable[[int], bool], signal: WorkSignal, name: str) -> None:
+        """signal: ends the thread's waiting.
+        work: does one unit of work, or waits for another count of `signal`; False if no job is left.
+        """
+        self._work = work
+        self._signal = signal
         self._name = name
         self._stopping = False
         self.after_fork()
@@ -69,14 +104,17 @@ class EngineThread:
     def after_fork(self) -> None:
         """Have no thread yet; a forked child has neither the parent's thread nor the holder of the gate."""
         self._gate = threading.Lock()  # guards `_thread` between a thread that ends and one that is started
+        self._asked_for = False  # whether `start` was called since the thread looked for jobs
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Have the thread work until no work is left."""
+        """Have the thread work until no job is left."""
         with self._gate:
+            self._asked_for = True
             alive = self._thread is not None and self._thread.is_alive()
             if alive or self._stopping:
                 return
+            self._asked_for = False
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
             _running.add(self)
@@ -84,21 +122,27 @@ class EngineThread:
     def stop(self) -> None:
         """End the thread after its present step, and wait for that; it cannot be started again."""
         self._stopping = True
+        self._signal.notify()
         with self._gate:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:
-        while not self._stopping:
-            if not self._step() and self._is_over():
+        while True:
+            seen = self._signal.count  # first: whoever stops the thread notifies
+            if self._stopping:
+                break
+            if not self._work(seen) and self._is_over():
                 return
         with self._gate:
             self._thread = None
 
     def _is_over(self) -> bool:
+        """Whether no job has come in since the last look."""
         with self._gate:
-            if self._has_work():
+            if self._asked_for:
+                self._asked_for = False
                 return False
             self._thread = None
             return True

@@ -4,6 +4,8 @@ VAD:     events = stream.detect_speech()                   where stream.needs_va
 encode:  stream.attach(window encoded from stream.mel())   where stream.needs_window
 decode:  events = stream.accept(share of the answers to what stream.add_to added)
 report:  events = task.in_order(stream, events)
+
+A task that is not done may have nothing to do: it waits for input from another thread, which then calls `task.wake()`.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ class BaseTask(ABC):
 
     first_events: Sequence[JobEvent] = ()  # known from an earlier run
     language_guess: LanguageGuess | None = None  # None if the language was given, or is not known yet
+    #: says that there may be something to do again; its job sets it, any thread may call it
+    wake: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, inputs: TaskInputs, window_cost: WindowCost) -> None:
         self.window_cost = window_cost
