@@ -261,10 +261,10 @@ def test_a_stop_between_the_look_for_work_and_the_wait_is_not_lost() -> None:
 
     def work(seen: int) -> bool:
         if not stopping.is_set():
-            stopping.set()
             stopper.start()
             while not threads[0]._stopping:
                 time.sleep(0.001)
+            stopping.set()
         signal.wait(seen, None)
         return True
 

@@ -9,13 +9,12 @@ import pytest
 
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
-from stapes.backends.base import FloatArray, LogMelKernel, RowId, WindowId
+from stapes.backends.base import FloatArray, LogMelKernel, RowId, SchedulingPolicy, WindowId
 from stapes.backends.batch import step_one
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job, SegmentStream
 from stapes.engine.scheduled_job import Progress
-from stapes.engine.scheduler import MAX_WINDOWS
 from stapes.errors import CancelledError
 from stapes.options import TranscribeOptions
 from stapes.recording.words.alignment import AlignmentSetting, WindowAligner, alignment_bytes
@@ -76,11 +75,11 @@ def test_many_long_recordings_hold_no_more_windows_than_the_bound() -> None:
     backend = CountingBackend()
     engine = Engine(CHECKPOINT, backend)
     audio = hours(0.03)  # 108 s: four windows
-    jobs = [engine.submit(audio, options=OPTIONS) for _ in range(MAX_WINDOWS + 9)]
+    jobs = [engine.submit(audio, options=OPTIONS) for _ in range(SchedulingPolicy().windows_in_flight + 9)]
     engine.run()
     assert all(len(job.result().windows) == 4 for job in jobs)
-    assert 2 < backend.most_windows <= MAX_WINDOWS
-    assert backend.most_rows <= 2 * MAX_WINDOWS
+    assert 2 < backend.most_windows <= SchedulingPolicy().windows_in_flight
+    assert backend.most_rows <= 2 * SchedulingPolicy().windows_in_flight
     assert backend.n_open == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.audio.pcm import Recording, recording_of_array
-from stapes.backends.base import FloatArray, WindowId
+from stapes.backends.base import BackendInfo, FloatArray, SchedulingPolicy, WindowId
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job
 from stapes.engine.scheduled_job import JobParams, JobState, Progress
@@ -33,9 +34,14 @@ BABBLE = TranscribeOptions.from_keywords({"language": "en", "temperature": (0.0,
 class WatchingBackend(QuickBackend):
     """Notes how windows were encoded."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, policy: SchedulingPolicy | None = None) -> None:
+        self._policy = policy or SchedulingPolicy()
         super().__init__(script or reciting(TOKENIZER, [" One."]))
         self.encoded: list[int] = []
+
+    @property
+    def info(self) -> BackendInfo:
+        return replace(super().info, policy=self._policy)
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
         ids = super().encode(mel)
@@ -264,6 +270,74 @@ def test_rows_step_together_and_wait_for_two_windows_at_most() -> None:
         engine.scheduler.account(batch, batch.run(engine._backend))
     encode, decode = (EncodeBatch, 1), DecodeBatch
     assert sizes == [encode, encode, (decode, 2), encode, encode, (decode, 4), encode, (decode, 5), (decode, 5)]
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(None, [4, 4, 1]), (6, [4, 2]), (3, [3])], ids=["unbounded", "six fit", "three fit"]
+)
+def test_a_backend_that_takes_four_windows_at_once_gets_those_of_several_jobs(
+    most: int | None, expected: list[int]
+) -> None:
+    backend = WatchingBackend(policy=SchedulingPolicy(windows_per_encode=4))
+    engine = Engine(CHECKPOINT, backend)
+    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, most))
+    jobs = [submit(engine, seed=seed) for seed in range(9)]
+    for _ in range(len(expected) + 1):
+        engine.step()
+    assert backend.encoded[: len(expected)] == expected
+    engine.run()
+    assert [job.result() for job in jobs] == [submit(made()[0], seed=seed).result() for seed in range(9)]
+    assert sum(backend.encoded) == 18
+    assert backend.n_open == 0
+
+
+def test_the_backend_says_how_many_windows_are_in_flight_and_encoded_in_a_row() -> None:
+    backend = WatchingBackend(policy=SchedulingPolicy(windows_in_flight=5, encodes_before_rows=4))
+    engine = Engine(CHECKPOINT, backend)
+    for seed in range(8):
+        submit(engine, seed=seed)
+    kinds = []
+    for _ in range(7):
+        batch = engine.scheduler.next_batch()
+        assert batch is not None
+        kinds.append(type(batch))
+        engine.scheduler.account(batch, batch.run(backend))
+    assert kinds == [*[EncodeBatch] * 4, DecodeBatch, EncodeBatch, DecodeBatch]
+    engine.run()
+    assert backend.most_windows == 5
+
+
+def test_a_window_that_cannot_be_read_leaves_the_others_of_its_batch() -> None:
+    backend = WatchingBackend(policy=SchedulingPolicy(windows_per_encode=4))
+    engine = Engine(CHECKPOINT, backend)
+    jobs = [submit(engine), submit_broken(engine), submit(engine), submit_broken(engine), submit(engine)]
+    engine.run()
+    done, failed = JobState.DONE, JobState.FAILED
+    assert [job.state for job in jobs] == [done, failed, done, failed, done]
+    assert backend.encoded == [3, 3]
+    assert backend.n_open == 0
+
+
+def test_windows_of_a_job_that_fails_with_another_of_the_batch_are_given_back() -> None:
+    backend = WatchingBackend(policy=SchedulingPolicy(windows_per_encode=16))
+    engine = Engine(CHECKPOINT, backend)
+    good = submit(engine)
+    options = TranscribeOptions.from_keywords({"language": "en", "temperature": 0.0, "mode": "chunked"})
+    chunked = engine.submit_recording(recording_of_array("chunks", samples(300.0)), options)
+    batch = engine.scheduler.next_batch()
+    assert isinstance(batch, EncodeBatch)
+    answer = batch.run(backend)
+    assert len(answer) > 3
+
+    def fails() -> None:
+        raise OSError("the disk is gone")
+
+    batch.streams[2]._begin = fails  # type: ignore[method-assign]
+    engine.scheduler.account(batch, answer)
+    assert chunked.state is JobState.FAILED
+    assert backend.handles.n_windows == 1
+    engine.run()
+    assert good.result() == alone()
 
 
 def test_a_job_without_content_is_done_when_it_comes() -> None:

@@ -166,6 +166,21 @@ class ExtraAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulingPolicy:
+    """How a backend wants to be called. The defaults suit CPUs.
+
+    windows_per_encode: most windows of one `encode` call; a CPU gains nothing from several.
+    windows_in_flight: most windows in memory at once, if their bytes allow it; beyond 16, a CPU's rows hardly share the
+    reading of weights any more.
+    encodes_before_rows: most `encode` calls in a row while rows are ready.
+    """
+
+    windows_per_encode: int = 1
+    windows_in_flight: int = 16
+    encodes_before_rows: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatch:
     """One step of n rows with t new tokens and c choices, as arrays. `StepBuilder` makes it.
 
@@ -226,6 +241,7 @@ class BackendInfo:
     row_bytes: int  # memory of one decoder row at full length
     precisions: tuple[str, ...] = ("float32",)  # that it could compute in
     isa: str | None = None  # the instruction set of its kernels, where it has its own
+    policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
 
 
 class Backend(Protocol):

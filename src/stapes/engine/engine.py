@@ -319,6 +319,8 @@ class Engine(BoundToProcess):
             return batch is not None
 
     def _run(self, batch: Batch) -> None:
+        clock = self.scheduler.clock
+        started = clock()
         try:
             answer = batch.run(self._backend)
         except Exception as error:  # the batch's jobs fail with it; all others go on
@@ -327,7 +329,7 @@ class Engine(BoundToProcess):
             self.scheduler.fail(batch, CancelledError("interrupted"))
             raise
         else:
-            self.scheduler.account(batch, answer)
+            self.scheduler.account(batch, answer, clock() - started)
 
     @property
     def scheduler(self) -> Scheduler:

@@ -11,21 +11,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from stapes.backends.base import Backend, FloatArray, WindowId
 from stapes.backends.batch import AnswerShare, StepBuilder
+from stapes.engine.costs import CostMeter
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.errors import CancelledError, OptionError
 from stapes.recording.base import WindowCost, WindowStream
 
-#: windows in memory at once, if their bytes allow it: beyond that, rows hardly share the reading of weights any more
-MAX_WINDOWS = 16
 #: A job is due when so many windows were begun, its own included, for each window that it has: a short recording goes
 #: before long ones that came earlier, and a long one is overtaken for a while only.
 _DUE_AFTER = 3
-#: Rows that are ready wait for so many windows at most, one after another.
-_ENCODES_IN_A_ROW = 2
+
+
+#: the smallest window that is decoded: a row that keeps the prompt, and one that grows
+LEAST_WINDOW: Final = WindowCost(rows=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +38,13 @@ class MemoryBound:
     max_bytes: int
     window_bytes: int
     row_bytes: int  # of a row at full length
-    max_windows: int = MAX_WINDOWS
+    max_windows: int
 
     @classmethod
-    def of(cls, backend: Backend, max_bytes: int | None, max_windows: int = MAX_WINDOWS) -> MemoryBound:
-        """Return the bound for a backend. max_bytes: None bounds the number of windows alone.
+    def of(cls, backend: Backend, max_bytes: int | None, max_windows: int | None = None) -> MemoryBound:
+        """Return the bound for a backend.
 
+        max_bytes: None bounds the number of windows alone.   max_windows: None takes the backend's policy.
         Raises OptionError if not even one window with one row would fit.
         """
         info = backend.info
@@ -48,9 +52,9 @@ class MemoryBound:
             max_bytes=(1 << 62) if max_bytes is None else max_bytes,
             window_bytes=info.window_bytes,
             row_bytes=info.row_bytes,
-            max_windows=max_windows,
+            max_windows=info.policy.windows_in_flight if max_windows is None else max_windows,
         )
-        bound.check(WindowCost(rows=2))  # a row that keeps the prompt, and one that grows
+        bound.check(LEAST_WINDOW)
         return bound
 
     def held(self, costs: Sequence[WindowCost]) -> int:
@@ -76,21 +80,16 @@ class MemoryBound:
 
 
 @dataclass(frozen=True, slots=True)
-class _StreamBatch:
-    """Work for one stream of one job."""
+class VadBatch:
+    """A stream that needs more VAD: it runs without the backend, in a turn like any other."""
 
     job: ScheduledJob
     stream: WindowStream
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
-        """The job, as `DecodeBatch.jobs` has them."""
+        """The job, as other batches have them."""
         return (self.job,)
-
-
-@dataclass(frozen=True, slots=True)
-class VadBatch(_StreamBatch):
-    """A stream that needs more VAD: it runs without the backend, in a turn like any other."""
 
     def run(self, _backend: Backend) -> list[None]:
         """Run VAD; the events go to the job."""
@@ -99,34 +98,82 @@ class VadBatch(_StreamBatch):
 
 
 @dataclass(frozen=True, slots=True)
-class EncodeBatch(_StreamBatch):
-    """A window to encode."""
+class _StreamsBatch:
+    """Work for several streams; stream i is of job i."""
 
-    mel: FloatArray  # (1, n_mels, 3000)
-
-    def run(self, backend: Backend) -> list[WindowId]:
-        """Encode it."""
-        return backend.encode(self.mel)
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeBatch:
-    """Rows to step together, prompts (prefill) beside single tokens: of each stream, and the job that it belongs to."""
-
-    sources: tuple[tuple[ScheduledJob, WindowStream], ...]
+    owners: tuple[ScheduledJob, ...]
+    streams: tuple[WindowStream, ...]
 
     @property
     def jobs(self) -> tuple[ScheduledJob, ...]:
         """The jobs, each once."""
-        return tuple(dict.fromkeys(job for job, _ in self.sources))
+        return tuple(dict.fromkeys(self.owners))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeBatch(_StreamsBatch):
+    """Windows to encode, one of each stream."""
+
+    mel: FloatArray  # (windows, n_mels, 3000)
+
+    def run(self, backend: Backend) -> list[WindowId]:
+        """Encode them."""
+        return backend.encode(self.mel)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeBatch(_StreamsBatch):
+    """Rows to step together, prompts (prefill) beside single tokens."""
+
+    n_rows: int  # of streams whose rows bring one token each
+    n_tokens: int  # of all other rows
+
+    @classmethod
+    def of(cls, chosen: Sequence[Ready]) -> DecodeBatch:
+        """Put the rows of streams together."""
+        return cls(
+            owners=tuple(one.job for one in chosen),
+            streams=tuple(one.stream for one in chosen),
+            n_rows=sum(one.n_rows for one in chosen),
+            n_tokens=sum(one.n_tokens for one in chosen),
+        )
 
     def run(self, backend: Backend) -> list[AnswerShare]:
         """Step them; return each stream's answers."""
         step = StepBuilder()
-        for _, stream in self.sources:
+        for stream in self.streams:
             stream.add_to(step)
             step.end_source()
         return step.shares(backend.step(step.build()))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The rows that a stream has ready."""
+
+    job: ScheduledJob
+    stream: WindowStream
+    n_rows: int  # where each brings one token
+    n_tokens: int  # else: of a prompt, or of a text that is aligned
+    answer_bytes: int
+
+    @classmethod
+    def of(cls, job: ScheduledJob, stream: WindowStream) -> Ready:
+        """Ask a stream for its rows."""
+        load = stream.load()
+        is_thin = load.tokens == load.rows
+        return cls(
+            job=job,
+            stream=stream,
+            n_rows=load.rows if is_thin else 0,
+            n_tokens=0 if is_thin else load.tokens,
+            answer_bytes=load.answer_bytes,
+        )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there are any."""
+        return self.n_rows + self.n_tokens > 0
 
 
 Batch = VadBatch | EncodeBatch | DecodeBatch
@@ -137,18 +184,21 @@ class Scheduler:
 
     Any thread may call `submit`; everything else is for the thread that steps. A window is admitted while its memory
     fits the bound. Waiting windows are ordered by priority, then by when their jobs are due, then by arrival. Encoding
-    comes first, so that rows share as many steps as possible, but rows that are ready wait for two windows at most.
+    comes first, so that rows share as many steps as possible, but rows that are ready wait for a few calls at most; the
+    backend's policy says how many, and how many windows one call takes.
     """
 
     def __init__(
-        self, backend: Backend, bound: MemoryBound | None = None, clock: Callable[[], float] = time.monotonic
+        self, backend: Backend, bound: MemoryBound | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """backend: whose windows and rows are counted.   clock: of the jobs' deadlines."""
+        """backend: whose windows and rows are counted.   clock: of the jobs' deadlines, and of measured costs."""
         self._backend = backend
+        self._policy = backend.info.policy
         self.bound = bound or MemoryBound.of(backend, None)
         self.clock = clock
         #: wakes the threads that wait for work; any thread may call it
         self.notify: Callable[[], None] = lambda: None
+        self.costs = CostMeter()
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
         self._n_since_rows = 0  # calls of `next_batch` since rows were stepped
@@ -187,68 +237,86 @@ class Scheduler:
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Return the next unit of work: VAD or a window to encode, else rows to step; after two of those, rows."""
+        """Return the next unit of work: VAD or windows to encode, else rows to step; after some of those, rows."""
         self.admit()
         batch: Batch | None
-        if self._n_since_rows < _ENCODES_IN_A_ROW:
+        if self._n_since_rows < self._policy.encodes_before_rows:
             batch = self._window_batch() or self._decode_batch()
         else:
             batch = self._decode_batch() or self._window_batch()
         self._n_since_rows = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows + 1
-        self._n_windows += isinstance(batch, EncodeBatch)
         return batch
 
     def _window_batch(self) -> EncodeBatch | VadBatch | None:
-        """Return the most urgent window, if it fits, or the stream whose next window depends on VAD.
+        """Return the most urgent windows that fit, or the stream whose next window depends on VAD.
 
         A job whose window cannot be read fails, and the next one is tried.
         """
         streams = [(job, stream) for job in self.jobs for stream in job.streams()]
         waiting = [one for one in streams if one[1].needs_window or one[1].needs_vad]
         held = [stream.window_cost for _, stream in streams if stream.holds_window] if waiting else []
+        chosen: list[tuple[ScheduledJob, WindowStream, FloatArray]] = []
         for job, stream in sorted(waiting, key=lambda one: (-one[0].params.priority, one[0].due)):
             if job.state.ended:
                 continue
             if stream.needs_vad:
+                if chosen:
+                    break
                 return VadBatch(job, stream)
             if not self.bound.fits([*held, stream.window_cost]):
                 break  # a smaller window does not overtake the most urgent one
             try:
-                mel = stream.mel()
+                chosen.append((job, stream, stream.mel()))
             except Exception as error:  # of one recording: the others go on
                 job.fail(error)
-            else:
-                self._forget_ended()
-                return EncodeBatch(job, stream, mel[None])
+                continue
+            held.append(stream.window_cost)
+            if len(chosen) == self._policy.windows_per_encode:
+                break
         self._forget_ended()
-        return None
+        chosen = [one for one in chosen if not one[0].state.ended]  # a later chunk of its recording may not be read
+        if not chosen:
+            return None
+        owners, of_owners, mels = zip(*chosen, strict=True)
+        self._n_windows += len(chosen)
+        return EncodeBatch(owners, of_owners, np.stack(mels))
 
     def _decode_batch(self) -> DecodeBatch | None:
         """Return all rows that are ready; of those whose answers take memory, as many as have room."""
         holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
         room = self.bound.max_bytes - self.bound.held([stream.window_cost for _, stream in holding])
-        chosen: list[tuple[ScheduledJob, WindowStream]] = []
+        chosen: list[Ready] = []
         for job, stream in holding:
-            load = stream.load()
+            one = Ready.of(job, stream)
             # One always: a text that is resumed may be longer than expected.
-            if load.rows and (load.answer_bytes <= room or not chosen):
-                chosen.append((job, stream))
-                room -= load.answer_bytes
-        return DecodeBatch(tuple(chosen)) if chosen else None
+            if one.is_there and (one.answer_bytes <= room or not chosen):
+                chosen.append(one)
+                room -= one.answer_bytes
+        return DecodeBatch.of(chosen) if chosen else None
 
-    def account(self, batch: Batch, answer: Sequence[Any]) -> None:
-        """Give each job its part of the answer of `batch.run`."""
+    def account(self, batch: Batch, answer: Sequence[Any], took_s: float | None = None) -> None:
+        """Give each job its part of the answer of `batch.run`. took_s: how long that took, for the measured costs."""
         if isinstance(batch, EncodeBatch):
-            batch.job.begin()
-            _for_each(batch.jobs, [partial(batch.stream.attach, *answer)])
+            if took_s is not None:
+                self.costs.note_encode(len(batch.owners), took_s)
+            windows = zip(batch.owners, batch.streams, answer, strict=True)
+            _for_each(batch.owners, [partial(self._attach, *one) for one in windows])
         elif isinstance(batch, DecodeBatch):
-            accepts = [
-                partial(job.accept, stream, share) for (job, stream), share in zip(batch.sources, answer, strict=True)
-            ]
-            _for_each([job for job, _ in batch.sources], accepts)
+            if took_s is not None:
+                self.costs.note_step(batch.n_rows, batch.n_tokens, took_s)
+            shares = zip(batch.owners, batch.streams, answer, strict=True)
+            _for_each(batch.owners, [partial(job.accept, stream, share) for job, stream, share in shares])
         # Callbacks come last, when every job has its part: they may cancel, or step the engine.
         _for_each(batch.jobs, [job.report for job in batch.jobs])
         self._forget_ended()
+
+    def _attach(self, job: ScheduledJob, stream: WindowStream, window: WindowId) -> None:
+        """Give a window to its stream."""
+        if job.state.ended:  # with another window of the batch
+            self._backend.release(window)
+        else:
+            job.begin()
+            stream.attach(window)
 
     def fail(self, batch: Batch, error: BaseException) -> None:
         """End the jobs of a batch that the backend could not run."""
