@@ -437,7 +437,7 @@ def our_transcript(script: TokenScript, content_frames: int, keywords: dict[str,
             task.attach(backend.encode(task.mel()[None])[0])
         task.accept(step_one(backend, task))
     assert backend.n_open == 0
-    return task.transcript()
+    return task.result()
 
 
 def hold_segments_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class FedTask(WindowStream):
         self._fed.popleft()
         return [LanguageDetected(guess=answer, language=answer.language)]
 
-    def transcript(self) -> Transcript:
+    def result(self) -> Transcript:
         return Transcript(text="", segments=(), language="en", duration_s=0.0)
 
 

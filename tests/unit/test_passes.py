@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+import stapes
+from stapes.audio.pcm import recording_of_array
 from stapes.backends.batch import StepBuilder, StepLoad, step_one
+from stapes.engine.engine import Engine
+from stapes.options import TranscribeOptions
 from stapes.recording.language.question import LanguageQuestion
-from stapes.recording.passes import WindowSlot, run_pass
+from stapes.recording.passes import WindowSlot
 from stapes.results import LanguageGuess
-from stapes.testing import ScriptedBackend, reciting, small_vocabulary, tiny_spec
+from stapes.testing import ScriptedBackend, noise, random_checkpoint, reciting, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 CODES = ("en", "de", "fr")
+WORDS: dict[str, Any] = {"language": "en", "word_timestamps": True, "temperature": 0.0}
 
 
 def hand_and_backend() -> tuple[WindowSlot[LanguageGuess], ScriptedBackend]:
@@ -58,26 +67,68 @@ def test_a_question_about_a_part_is_asked_of_that_part() -> None:
     hand.release()
 
 
-def test_a_pass_alone_gives_its_result_and_the_backend_s_and_holds_nothing() -> None:
-    _, backend = hand_and_backend()
-    n_open = backend.n_open
-    mel = np.zeros((80, 3000), np.float32)
-    guess, read = run_pass(backend, mel, lambda window: LanguageQuestion(backend, window, TOKENIZER, CODES))
-    assert guess.language == "en"
-    assert len(read.probes) == 1
-    assert backend.n_open == n_open
+# Questions of the engine's own: jobs like any other.
 
 
-@pytest.mark.parametrize("fails", ["open", "step"])
-def test_a_pass_alone_that_fails_holds_nothing(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, backend = hand_and_backend()
-    n_open = backend.n_open
+def engine_and_backend() -> tuple[Engine, ScriptedBackend]:
+    checkpoint = random_checkpoint()
+    backend = ScriptedBackend(tiny_spec(), reciting(TOKENIZER, [" Hello."]))
+    return Engine(checkpoint, backend), backend
+
+
+def test_a_language_and_an_attention_are_jobs_and_hold_nothing_afterwards() -> None:
+    engine, backend = engine_and_backend()
+    recording = recording_of_array("noise", noise(5.0))
+    found = engine.submit_recording(recording.shared(), TranscribeOptions.from_keywords(WORDS)).result()
+    batches = []
+    run = engine._run
+    engine._run = lambda batch: (batches.append(batch), run(batch))  # type: ignore[assignment, method-assign, func-returns-value]
+    assert engine.detect_language(noise(5.0)).language == "en"
+    scores = engine.read_attention(recording, found.windows[0], language="en")
+    assert scores.words == found.windows[0].result.timings
+    assert len(batches) == 4  # a window and a step for each
+    assert recording.read(0, 10).size == 10  # it stays the caller's
+    assert backend.n_open == 0
+    assert engine.status().running == engine.status().queued == 0
+
+
+@pytest.mark.parametrize("fails", ["encode", "open", "step"])
+def test_a_question_that_fails_holds_nothing_and_leaves_the_recording(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, backend = engine_and_backend()
+    recording = recording_of_array("noise", noise(5.0))
+    found = engine.submit_recording(recording.shared(), TranscribeOptions.from_keywords(WORDS)).result()
 
     def fail(*_: object) -> None:
         raise RuntimeError("the backend failed")
 
     monkeypatch.setattr(backend, fails, fail)
-    mel = np.zeros((80, 3000), np.float32)
-    with pytest.raises(RuntimeError, match="the backend failed"):
-        run_pass(backend, mel, lambda window: LanguageQuestion(backend, window, TOKENIZER, CODES))
-    assert backend.n_open == n_open
+    for call in (
+        lambda: engine.detect_language(noise(5.0)),
+        lambda: engine.read_attention(recording, found.windows[0], language="en"),
+    ):
+        with pytest.raises(RuntimeError, match="the backend failed"):
+            call()
+    assert recording.read(0, 10).size == 10
+    assert backend.n_open == 0
+
+
+def test_a_question_in_a_callback_is_answered() -> None:
+    engine, _ = engine_and_backend()
+    found: list[str] = []
+    engine.transcribe(
+        noise(40.0), language="en", on_progress=lambda _: found.append(engine.detect_language(noise(5.0)).language)
+    )
+    assert found == ["en", "en"]
+
+
+def test_nothing_calls_a_backend_past_the_scheduler() -> None:
+    calls = re.compile(r"backend\.(encode|step)\(")
+    source = Path(stapes.__file__).parent
+    places = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if "backends" not in path.parts and calls.search(path.read_text("utf-8"))
+    }
+    assert places == {"engine/scheduler.py"}

@@ -67,7 +67,7 @@ class Recording(BoundToProcess):
 
     def shared(self) -> Recording:
         """Return the same samples; closing them does not close this recording."""
-        return Recording(self.name, _SharedStorage(self._opened()), warnings=self.warnings)
+        return Recording(self.name, _SharedStorage(self._opened()), warnings=self.warnings, spans=self.spans)
 
     def spliced(self, parts: Sequence[tuple[int, int]]) -> Recording:
         """Return some parts of this recording alone, one after the other; closing it closes this one.

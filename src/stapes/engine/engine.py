@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from types import TracebackType
@@ -34,10 +33,9 @@ from stapes.options.checks import above_0, plain, require
 from stapes.output.writers import format_timestamp
 from stapes.recording.base import BaseTask
 from stapes.recording.events import EventSink, JobEvent, WindowDone
-from stapes.recording.language.detect import detect_language
 from stapes.recording.language.question import candidates_of
 from stapes.recording.requests import Answer
-from stapes.recording.words.attention import AttentionScores, attention_scores
+from stapes.recording.words.attention import AttentionScores
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
@@ -109,7 +107,8 @@ class Engine(BoundToProcess):
         keywords of openai/whisper's transcribe() by name (docs/options.md).
         Raises AudioError, OptionError.
         """
-        return _transcript_of(self.submit(audio, **keywords))
+        transcript: Transcript = _result_of(self.submit(audio, **keywords))
+        return transcript
 
     def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
         """Return an iterator over segments as they are decoded: a window's come before the next window is encoded.
@@ -215,7 +214,9 @@ class Engine(BoundToProcess):
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
         recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
-        return _transcript_of(self._schedule(recording, partial(self._tasks.alignment, recording, text, speech)))
+        job = self._schedule(recording, partial(self._tasks.alignment, recording, text, speech))
+        transcript: Transcript = _result_of(job)
+        return transcript
 
     def detect_language(
         self,
@@ -239,8 +240,10 @@ class Engine(BoundToProcess):
             raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
-        with load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted)) as recording:
-            return detect_language(self._tasks.inputs(recording, word_times=False), speech, self._turn)
+        recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
+        job = self._schedule(recording, partial(self._tasks.language, recording, speech))
+        guess: LanguageGuess = _result_of(job)
+        return guess
 
     def read_attention(
         self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"
@@ -250,7 +253,10 @@ class Engine(BoundToProcess):
         recording: stays the caller's.   window: of a transcript with word times, in the recording's clock.
         language, task: as it was decoded.
         """
-        return attention_scores(self._tasks.inputs(recording, word_times=True), window, language, task, self._turn)
+        shared = recording.shared()
+        job = self._schedule(shared, partial(self._tasks.attention, shared, window, language, task))
+        scores: AttentionScores = _result_of(job)
+        return scores
 
     def check_speech(self, speech: Speech) -> None:
         """Raise OptionError for a language or a task that this model does not know."""
@@ -303,16 +309,10 @@ class Engine(BoundToProcess):
 
     # Steps of the model.
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for the calling thread's turn to use the model."""
-        with self._lock.held():
-            self._check_open()
-            yield
-
     def step(self) -> bool:
         """Do one unit of model work for whichever jobs are ready; False if there is none."""
-        with self._turn():
+        with self._lock.held():
+            self._check_open()
             batch = self.scheduler.next_batch()
             if batch is not None:
                 self._run(batch)
@@ -438,10 +438,10 @@ class Engine(BoundToProcess):
             raise BackendError("this engine is closed; load another")
 
 
-def _transcript_of(job: Job) -> Transcript:
+def _result_of(job: Job) -> Any:
     """Wait for a job; an interruption cancels it."""
     deque(SegmentStream(job), maxlen=0)
-    return job.result()
+    return job.wait_for_result()
 
 
 def _printing(on_event: EventSink | None) -> EventSink:

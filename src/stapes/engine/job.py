@@ -86,14 +86,18 @@ class Job(BoundToProcess):
 
         Raises the job's error, or TimeoutError if it has not ended after `timeout_s` seconds; it goes on then.
         """
+        found: Transcript = self.wait_for_result(timeout_s)
+        return found
+
+    def wait_for_result(self, timeout_s: float | None = None) -> Any:
+        """Do what `result` does, whatever the task gives."""
         while self._engine.works_here() and not self._job.state.ended:
             self._engine.work()
         self.start()
         if not self._job.wait_for_end(timeout_s):
             raise TimeoutError(f"the job has not ended after {timeout_s:g} s; it is {self._job.state.value}")
         self.raise_error()
-        assert self._job.transcript is not None
-        return self._job.transcript
+        return self._job.result
 
     def when_ended(self, call: Callable[[Job], None]) -> None:
         """Call `call` once, when the job has ended: from the engine's thread, or now if it has ended already."""

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from stapes.backends.batch import AnswerShare
 from stapes.errors import CancelledError, DeadlineError
 from stapes.options.checks import number, require
 from stapes.recording.base import BaseTask, WindowStream
 from stapes.recording.events import EventSink, JobEvent, WindowDone
-from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.results import LanguageGuess, Segment
 from stapes.runtime.processes import register
 
 _WINDOW_SECONDS = 30
@@ -84,7 +85,7 @@ class ScheduledJob:
         self.due = 0  # on the scheduler's clock of windows
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, work.duration_s)
-        self.transcript: Transcript | None = None  # once done
+        self.result: Any = None  # once done
         self.error: BaseException | None = None  # once failed or cancelled
         self._events: deque[JobEvent] = deque(work.first_events)
         self._changed = threading.Condition()
@@ -160,7 +161,7 @@ class ScheduledJob:
             if self.params.on_progress is not None:
                 self.params.on_progress(progress)
         if not self.state.ended and self._work.done:
-            self.transcript = self._work.transcript()
+            self.result = self._work.result()
             self._end(JobState.DONE)
         elif moved:
             self._tell()

@@ -12,14 +12,17 @@ from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import CheckpointError, OptionError, StapesWarning
-from stapes.options import Clips, Speech, TranscribeOptions
+from stapes.options import Clips, Speech, Task, TranscribeOptions
 from stapes.recording.base import TaskInputs
 from stapes.recording.chunked import ChunkedTask
 from stapes.recording.forced_alignment import ForcedAlignmentTask
+from stapes.recording.language.detect import LanguageTask
 from stapes.recording.requests import Answer
 from stapes.recording.speech_only import speech_only
 from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import TimeMap
+from stapes.recording.words.attention import AttentionTask
+from stapes.results import Window
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
@@ -62,6 +65,14 @@ class TaskFactory:
     def alignment(self, recording: Recording, text: str, speech: Speech) -> ForcedAlignmentTask:
         """Make the forced alignment of a text; the task closes the recording. Raises OptionError."""
         return ForcedAlignmentTask(self.inputs(recording, word_times=True), text, speech)
+
+    def language(self, recording: Recording, speech: Speech) -> LanguageTask:
+        """Make the detection of a recording's language; the task closes the recording. Raises OptionError."""
+        return LanguageTask(self.inputs(recording, word_times=False), speech)
+
+    def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionTask:
+        """Make what computes a window's attention anew; the task closes the recording. Raises OptionError."""
+        return AttentionTask(self.inputs(recording, word_times=True), window, language, task)
 
     def inputs(self, recording: Recording, *, word_times: bool) -> TaskInputs:
         """Put a recording and the model's parts together.

@@ -24,7 +24,7 @@ from stapes.recording.events import JobEvent
 from stapes.recording.passes import WindowSlot
 from stapes.recording.time_map import Seam, TimeMap
 from stapes.recording.words.alignment import AlignmentSetting, Heads
-from stapes.results import LanguageGuess, Transcript
+from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel, SpeechDetector
 
@@ -116,8 +116,8 @@ class BaseTask(ABC):
         """Take the events of one stream; return all that can be reported now, in the recording's order."""
 
     @abstractmethod
-    def transcript(self) -> Transcript:
-        """Return everything found so far."""
+    def result(self) -> Any:
+        """Return what the job is for: a recording's transcript so far, or another task's answer once it is done."""
 
     def close(self) -> None:
         """Release rows, windows and recording; may be called at any time, and twice."""

@@ -130,7 +130,7 @@ class ChunkedTask(BaseTask):
                 found.append(self._numbered(first.events.popleft()))
             if not first.task.done:
                 break
-            self._texts.append(first.task.transcript().text)
+            self._texts.append(first.task.result().text)
             self._n_done = first.end
             first.task.close()
             self._chunks.popleft()
@@ -170,7 +170,7 @@ class ChunkedTask(BaseTask):
         self._collect()  # no events: those of the first chunk have left with its last window
         return not self._chunks
 
-    def transcript(self) -> Transcript:
+    def result(self) -> Transcript:
         """Return everything found so far."""
         return Transcript(
             text="".join(self._texts),

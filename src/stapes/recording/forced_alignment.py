@@ -208,7 +208,7 @@ class ForcedAlignmentTask(WindowStream):
             return segments
         return start_at_speech(segments, self._vad.detect(asked.seek, ((asked.seek, asked.end),)), asked.seek)
 
-    def transcript(self) -> Transcript:
+    def result(self) -> Transcript:
         """Return everything found so far."""
         found = Transcript(
             text="".join(segment.text for segment in self._segments),

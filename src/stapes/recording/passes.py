@@ -1,17 +1,16 @@
 """Passes over one encoded window: rows are stepped until there is a result. Knows no decoding rule and no recording.
 
-A pass is a state machine like `stapes.decoding.window`, so that rows of many windows share a batch. `run_pass` runs one
-outside the scheduler.
+A pass is a state machine like `stapes.decoding.window`, so that rows of many windows share a batch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from stapes.backends.base import Backend, ExtraAnswers, FloatArray, RowExtras, RowId, WindowId
-from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad, step_one
+from stapes.backends.base import Backend, ExtraAnswers, RowExtras, RowId, WindowId
+from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -131,24 +130,3 @@ class WindowSlot(Generic[Result]):
         if self._window is not None:
             self._backend.release(self._window)
             self._window = None
-
-
-def run_pass(
-    backend: Backend, mel: FloatArray, begin: Callable[[WindowId], ForcedPass[Result]]
-) -> tuple[Result, ExtraAnswers]:
-    """Encode one window, run one forced pass on it and release both.
-
-    mel: log-mel (n_mels, 3000).   begin: makes the pass on the encoded window.
-    Returns the pass's result, and the answers that it was made from.
-    """
-    slot = WindowSlot[Result](backend)
-    slot.take(*backend.encode(mel[None]))
-    try:
-        slot.begin(begin(slot.window))
-        share = step_one(backend, slot)
-        result = slot.accept(share)
-    finally:
-        slot.release()
-    assert result is not None
-    assert share.extras is not None
-    return result, share.extras

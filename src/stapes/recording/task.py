@@ -164,7 +164,7 @@ class RecordingTask(WindowStream):
             self._slot.release()
         return events
 
-    def transcript(self) -> Transcript:
+    def result(self) -> Transcript:
         """Return everything found so far."""
         found = self._loop.transcript(self.duration_s, self._recording.warnings)
         return found if self._time_map is None else self._time_map.transcript(found)

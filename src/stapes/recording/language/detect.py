@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
+from stapes.backends.base import FloatArray
 from stapes.options import Speech
-from stapes.recording.base import TaskInputs
+from stapes.recording.base import TaskInputs, WindowCost, WindowStream
+from stapes.recording.events import JobEvent
 from stapes.recording.language.per_window import LanguagePerWindow
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.recording.passes import run_pass
 from stapes.results import LanguageGuess
 
 
-def detect_language(
-    inputs: TaskInputs, speech: Speech, turn: Callable[[], AbstractContextManager[None]]
-) -> LanguageGuess:
-    """Detect the language of a recording's beginning, 30 s after 30 s, until one is probable enough.
+class LanguageTask(WindowStream):
+    """Detects the language of a recording's beginning, 30 s after 30 s, until one is probable enough."""
 
-    turn: is entered for each use of the model.
-    Raises OptionError for languages that the model does not know.
-    """
-    backend, tokenizer, mel = inputs.backend, inputs.tokenizer, inputs.mel
-    candidates = candidates_of(tokenizer, speech)
-    spoken = LanguagePerWindow(speech, content_frames=mel.content_frames)
-    questions = spoken.detect_once()
-    asked = next(questions, None)
-    while asked is not None:
-        asked_mel = mel.joined(asked.frames) if asked.frames else mel.opening()
-        with turn():
-            guess, _ = run_pass(backend, asked_mel, lambda one: LanguageQuestion(backend, one, tokenizer, candidates))
+    def __init__(self, inputs: TaskInputs, speech: Speech) -> None:
+        """Raises OptionError for languages that the model does not know."""
+        super().__init__(inputs, WindowCost(rows=1))
+        self._candidates = candidates_of(self._tokenizer, speech)
+        self._spoken = LanguagePerWindow(speech, content_frames=inputs.mel.content_frames)
+        self._questions = self._spoken.detect_once()
+        self._asked = next(self._questions, None)
+
+    @property
+    def _frames_done(self) -> int:
+        content_frames = self._inputs.mel.content_frames
+        return content_frames if self._asked is None else min(self._asked.seek, content_frames)
+
+    @property
+    def done(self) -> bool:
+        """Whether the language is known."""
+        return self._asked is None
+
+    def mel(self) -> FloatArray:
+        """Return the log-mel (n_mels, 3000) of the next 30 s."""
+        assert self._asked is not None
+        return self._inputs.mel.joined(self._asked.frames) if self._asked.frames else self._inputs.mel.opening()
+
+    def _begin(self) -> None:
+        self._slot.begin(LanguageQuestion(self._backend, self._slot.window, self._tokenizer, self._candidates))
+
+    def _accept(self, answer: LanguageGuess) -> Sequence[JobEvent]:
+        self._slot.release()
         try:
-            asked = questions.send(guess)
+            self._asked = self._questions.send(answer)
         except StopIteration:
-            break
-    assert spoken.guess is not None
-    return spoken.guess
+            self._asked = None
+        return ()
+
+    def result(self) -> LanguageGuess:
+        """Return the guess."""
+        assert self._spoken.guess is not None
+        return self._spoken.guess

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stapes.backends.base import FloatArray
+from stapes.backends.base import ExtraAnswers, FloatArray
 from stapes.options import Task
-from stapes.recording.base import TaskInputs
-from stapes.recording.passes import run_pass
-from stapes.recording.words.alignment import WindowAligner
-from stapes.results import Window, WordTiming
+from stapes.recording.base import TaskInputs, WindowCost, WindowStream
+from stapes.recording.events import JobEvent
+from stapes.recording.words.alignment import WindowAligner, alignment_bytes
+from stapes.results import Alignment, Window, WordTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,28 +24,62 @@ class AttentionScores:
     words: tuple[WordTiming, ...]
 
 
-def attention_scores(
-    inputs: TaskInputs, window: Window, language: str, task: Task, turn: Callable[[], AbstractContextManager[None]]
-) -> AttentionScores:
-    """Compute the attention of a window that has word times.
+class _AttentionReader(WindowAligner):
+    """Aligns a window, and keeps the scores."""
 
-    language, task: as it was decoded.   turn: is entered to use the model.
-    """
-    assert window.result.timings is not None
-    if inputs.time_map is not None:
-        window = inputs.time_map.window_back(window)
-    setting = inputs.alignment_setting(language, task)
-    tokens = [token for word in window.result.timings or () for token in word.tokens]
-    mel = inputs.window_mel(window.frames, window.voices)
-    with turn():
-        alignment, read = run_pass(
-            inputs.backend, mel, lambda one: WindowAligner(inputs.backend, one, setting, tokens, window.n_frames)
+    scores: FloatArray | None = None
+
+    def _answer(self, answers: ExtraAnswers) -> Alignment:
+        self.scores = answers.attention
+        return super()._answer(answers)
+
+
+class AttentionTask(WindowStream):
+    """Computes the attention of a window that has word times."""
+
+    def __init__(self, inputs: TaskInputs, window: Window, language: str, task: Task) -> None:
+        """language, task: as it was decoded. Raises OptionError for a language that the model does not know."""
+        assert window.result.timings is not None
+        self._tokens = [token for word in window.result.timings for token in word.tokens]
+        spec = inputs.backend.spec
+        super().__init__(inputs, WindowCost(1, alignment_bytes(spec, inputs.heads, len(self._tokens))))
+        self._window = window if inputs.time_map is None else inputs.time_map.window_back(window)
+        self._setting = inputs.alignment_setting(language, task)
+        self._reader: _AttentionReader | None = None
+        self._found: AttentionScores | None = None
+
+    @property
+    def _frames_done(self) -> int:
+        return self._inputs.mel.content_frames if self.done else 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the scores are there."""
+        return self._found is not None
+
+    def mel(self) -> FloatArray:
+        """Return the log-mel (n_mels, 3000) of the window."""
+        return self._inputs.window_mel(self._window.frames, self._window.voices)
+
+    def _begin(self) -> None:
+        window, n_frames = self._slot.window, self._window.n_frames
+        self._reader = _AttentionReader(self._backend, window, self._setting, self._tokens, n_frames)
+        self._slot.begin(self._reader)
+
+    def _accept(self, answer: Alignment) -> Sequence[JobEvent]:
+        self._slot.release()
+        assert self._reader is not None
+        assert self._reader.scores is not None
+        self._found = AttentionScores(
+            scores=self._reader.scores,
+            n_start=len(self._setting.start) - 1,
+            n_columns=self._window.n_frames // self._setting.frames_per_column,
+            columns_per_second=self._setting.columns_per_second,
+            words=answer.words,
         )
-    assert read.attention is not None
-    return AttentionScores(
-        scores=read.attention,
-        n_start=len(setting.start) - 1,
-        n_columns=window.n_frames // setting.frames_per_column,
-        columns_per_second=setting.columns_per_second,
-        words=alignment.words,
-    )
+        return ()
+
+    def result(self) -> AttentionScores:
+        """Return the scores."""
+        assert self._found is not None
+        return self._found
