@@ -92,7 +92,7 @@ def test_no_note_waits_for_a_slow_disk(tmp_path: Path, warned: list[str], disk: 
         entry.note(answer(number))
         longest_s = max(longest_s, time.monotonic() - began_s)
         time.sleep(0.005)
-    assert longest_s < COMMIT_S / 2
+    assert longest_s < COMMIT_S
     journal.close(finished=False)
     assert 3 <= disk.n_commits - before <= 20  # it was as slow as that, and many were written at once
     assert (recalled(tmp_path), warned) == (list(map(str, range(100))), [])
@@ -379,11 +379,11 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork her
 calm = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
-def in_child(program: str, folder: Path) -> str:
-    """Run a program that forks, in a process of its own."""
+def printed_by(program: str, folder: Path) -> str:
+    """Run a program in a process of its own; give what it prints. It ends within 30 s, and without a traceback."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
     command = [sys.executable, "-W", "ignore", "-c", program, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=30)
     assert done.stderr == ""
     return done.stdout
 
@@ -418,7 +418,7 @@ os._exit(0)  # as a kill: nothing is closed
 @pytest.mark.parametrize("end", ["journal.close(finished=True)", "del journal, entry", "pass"])
 def test_a_forked_child_leaves_the_journal_to_its_parent(tmp_path: Path, end: str) -> None:
     """A child that closes the file would write and remove the -wal, in which its parent goes on."""
-    assert in_child(FORKS.format(end=end), tmp_path).splitlines() == ["() False [1]", "True"]
+    assert printed_by(FORKS.format(end=end), tmp_path).splitlines() == ["() False [1]", "True"]
     assert recalled(tmp_path) == ["0", "1"]
 
 
@@ -458,3 +458,25 @@ def test_an_answer_of_the_usual_size_is_far_below_what_the_queue_holds(
     begun(journal).note(usual)
     journal.close(finished=False)
     assert 16 * 120 * max(sizes) < MAX_QUEUE_BYTES
+
+
+HANGS = """
+import sys, pytest
+from stapes.journal import journal as module
+from tests.slow_disk import SlowDisk
+from tests.unit.test_journal_writer import answer, begun
+module._PATIENCE_S = 0.3
+disk = SlowDisk(pytest.MonkeyPatch())
+journal = module.open_journal(sys.argv[1], lambda message: print(message.partition(": ")[2][:8]))
+entry = begun(journal)
+entry.note(answer("kept"))
+journal.flush()
+disk.works.clear()
+entry.note(answer("lost"))
+journal.close(finished=True)
+"""
+
+
+def test_a_process_ends_although_the_disk_hangs(tmp_path: Path) -> None:
+    assert printed_by(HANGS, tmp_path) == "the disk\n"
+    assert recalled(tmp_path) == ["kept"]
