@@ -559,7 +559,7 @@ def test_no_link_beside_a_journal_is_followed(tmp_path: Path, warned: Warned, su
     (tmp_path / "victim").write_bytes(b"precious" * 1000)
     (tmp_path / f"{JOURNAL_NAME}{suffix}").symlink_to(tmp_path / "victim")
     assert open_journal(tmp_path, warned) is None
-    assert [f"{JOURNAL_NAME}{suffix} is in the way, and no file" in message for message in warned] == [True]
+    assert [f"{JOURNAL_NAME}{suffix} is not a file; remove it" in message for message in warned] == [True]
     assert (tmp_path / "victim").read_bytes() == b"precious" * 1000
 
 
@@ -567,7 +567,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, warned: Warned) -> None:
     (tmp_path / "victim").write_bytes(b"")
     (tmp_path / JOURNAL_NAME).symlink_to(tmp_path / "victim")
     assert open_journal(tmp_path, warned) is None
-    assert ["no file; remove it" in message for message in warned] == [True]
+    assert ["is not a file; remove it" in message for message in warned] == [True]
     assert (tmp_path / "victim").read_bytes() == b""
 
 

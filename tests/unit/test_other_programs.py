@@ -235,9 +235,9 @@ def test_results_are_still_plain_values(transcript: Transcript) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("WhisperModel", "stapes.load(model) gives an engine"),
-        ("BatchedInferencePipeline", "stapes.load(model) gives an engine"),
-        ("load_model", "stapes.load(model) gives an engine"),
+        ("WhisperModel", "stapes.load(model) returns an engine"),
+        ("BatchedInferencePipeline", "stapes.load(model) returns an engine"),
+        ("load_model", "stapes.load(model) returns an engine"),
         ("transcribe", "stapes.load(model).transcribe(audio)"),
         ("available_models", "stapes models lists models"),
         ("load_audio", "transcribe() takes paths"),
