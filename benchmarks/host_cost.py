@@ -41,7 +41,7 @@ _MOST_ROWS = 128
 
 
 class SilentBackend(HandlesBackend[int, None]):
-    """Gives each row a timestamp, text and an end, without looking at anything."""
+    """Return each row a timestamp, text and an end, without looking at anything."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.spec = tiny_spec()

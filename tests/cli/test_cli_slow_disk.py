@@ -1,4 +1,4 @@
-"""The command on a disk that is slow, hangs or fails under its journal: no step waits, and all is told in order."""
+"""The command on a disk that is slow, hangs or fails under its journal: no step waits, and all events come in order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.cli.scripted_engine import ScriptedEngine
 from tests.slow_disk import SlowDisk
 
 COMMIT_S = 0.3
-Told = list[dict[str, Any]]
-Run = Callable[..., tuple[int, Told]]
+Reported = list[dict[str, Any]]
+Run = Callable[..., tuple[int, Reported]]
 
 
 @pytest.fixture
@@ -50,18 +50,18 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
 def run(
     engines: list[ScriptedEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
-    """Run the command; gives the exit code and its events, all of which are JSON: no traceback is among them."""
+    """Run the command; returns the exit code and its events, all of which are JSON: no traceback is among them."""
     monkeypatch.chdir(tmp_path)
 
-    def run_words(*words: str) -> tuple[int, Told]:
+    def run_words(*words: str) -> tuple[int, Reported]:
         code = command.main([*words, "--progress", "json"])
         return code, [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
     return run_words
 
 
-def named(told: Told, name: str) -> Told:
-    return [one for one in told if one["event"] == name]
+def named(reported: Reported, name: str) -> Reported:
+    return [one for one in reported if one["event"] == name]
 
 
 def record(name: str, n_lines: int, *, then: str = "") -> str:
@@ -84,9 +84,9 @@ def test_no_step_waits_for_a_slow_disk(run: Run, engines: list[ScriptedEngine], 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(ScriptedEngine, "submit", submit)
         began_s = time.monotonic()
-        code, told = run(*names, "-f", "srt", "--concurrency", "4")
+        code, reported = run(*names, "-f", "srt", "--concurrency", "4")
         took_s = time.monotonic() - began_s
-    assert (code, len(named(told, "file_done")), named(told, "warning")) == (0, 4, [])
+    assert (code, len(named(reported, "file_done")), named(reported, "warning")) == (0, 4, [])
     assert len(ends_s) == 4
     assert max(ends_s) < 4 * COMMIT_S  # each has 21 results
     # Recordings begin one after the other, each after its rows were looked up; they end together.
@@ -94,7 +94,7 @@ def test_no_step_waits_for_a_slow_disk(run: Run, engines: list[ScriptedEngine], 
     assert not Path(JOURNAL_NAME).exists()
 
 
-def test_a_recording_is_told_of_as_done_after_its_files_and_its_journal(
+def test_a_recording_is_reported_done_after_its_files_and_its_journal(
     run: Run, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -108,9 +108,9 @@ def test_a_recording_is_told_of_as_done_after_its_files_and_its_journal(
                 order.append(f"{stem} noted")
 
     def write(text: str) -> None:
-        told = json.loads(text)
-        if told["event"] == "file_done":
-            order.append(f"{Path(told['file']).stem} told")
+        reported = json.loads(text)
+        if reported["event"] == "file_done":
+            order.append(f"{Path(reported['file']).stem} reported")
 
     disk.commit_s, disk.committed = 0.02, committed
     monkeypatch.setattr(json_lines, "write_error_line", write)
@@ -118,23 +118,23 @@ def test_a_recording_is_told_of_as_done_after_its_files_and_its_journal(
     assert run(*names, "-f", "srt", "--concurrency", "3")[0] == 0
     assert len(order) == 12
     for number in range(6):
-        assert order.index(f"talk{number} noted") < order.index(f"talk{number} told")
+        assert order.index(f"talk{number} noted") < order.index(f"talk{number} reported")
 
 
-def windows(told: Told, *, resumed: bool) -> list[float]:
-    return [one["seek_s"] for one in named(told, "window") if one["resumed"] == resumed]
+def windows(reported: Reported, *, resumed: bool) -> list[float]:
+    return [one["seek_s"] for one in named(reported, "window") if one["resumed"] == resumed]
 
 
-def test_what_was_told_before_ctrl_c_is_kept_although_the_disk_is_slow(run: Run, disk: SlowDisk) -> None:
+def test_windows_reported_before_ctrl_c_are_kept_although_the_disk_is_slow(run: Run, disk: SlowDisk) -> None:
     disk.commit_s = COMMIT_S
     words = (record("talk.mp3", 30, then="\n!interrupt once\nlast"), "-f", "srt")
-    code, told = run(*words)
-    assert (code, named(told, "error")[0]["error"]) == (130, "stopped; the same command goes on where it was")
-    known = windows(told, resumed=False)
+    code, reported = run(*words)
+    assert (code, named(reported, "error")[0]["error"]) == (130, "stopped; the same command goes on where it was")
+    known = windows(reported, resumed=False)
     assert len(known) >= 30
     disk.commit_s = 0.0
-    code, told = run(*words)
-    assert (code, windows(told, resumed=True)) == (0, known)
+    code, reported = run(*words)
+    assert (code, windows(reported, resumed=True)) == (0, known)
 
 
 @pytest.mark.parametrize("then", ["\n!interrupt\nlast", "\n!interrupt\n!interrupt\nlast"])
@@ -148,11 +148,11 @@ def test_ctrl_c_ends_although_the_disk_hangs(
         disk.works.clear() if any("INSERT INTO answers" in one for one in statements) else begun(connection, statements)
     )
     began_s = time.monotonic()
-    code, told = run("talk.mp3", "-f", "srt")
+    code, reported = run("talk.mp3", "-f", "srt")
     assert time.monotonic() - began_s < 8  # !interrupt takes a second
-    assert (code, len(named(told, "error"))) == (130, 1)
-    assert ["is not waited for any longer" in one["message"] for one in named(told, "warning")] == [True]
-    assert named(told, "summary")
+    assert (code, len(named(reported, "error"))) == (130, 1)
+    assert ["is not waited for any longer" in one["message"] for one in named(reported, "warning")] == [True]
+    assert named(reported, "summary")
     assert not Path("talk.srt").exists()
 
 
@@ -174,11 +174,11 @@ def test_ctrl_c_ends_although_a_recording_waits_for_a_disk_that_hangs(
     if not then:  # the other one is interrupted
         names.append(record("talk.mp3", 2, then="\n!sleep\n!interrupt\nlast"))
     began_s = time.monotonic()
-    code, told = run(*names, "-f", "srt", "--concurrency", "2")
+    code, reported = run(*names, "-f", "srt", "--concurrency", "2")
     assert time.monotonic() - began_s < 10
     assert (code, hangs.is_set(), Path("short.srt").read_text().count("line")) == (130, True, 2)
-    assert named(told, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
-    assert ["is not waited for any longer" in one["message"] for one in named(told, "warning")] == [True]
+    assert named(reported, "error")[0]["error"] == "stopped; finished files stay, none is half-written"
+    assert ["is not waited for any longer" in one["message"] for one in named(reported, "warning")] == [True]
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_a_disk_that_fails_costs_no_transcript(run: Run, disk: SlowDisk, message
     disk.committed = lambda _, statements: setattr(
         disk, "error", sqlite3.OperationalError(message) if any("INTO answers" in one for one in statements) else None
     )
-    code, told = run(*names, "-f", "srt")
-    assert (code, len(named(told, "file_done"))) == (0, 3)
-    assert [f"the journal has failed ({message})" in one["message"] for one in named(told, "warning")] == [True]
+    code, reported = run(*names, "-f", "srt")
+    assert (code, len(named(reported, "file_done"))) == (0, 3)
+    assert [f"the journal has failed ({message})" in one["message"] for one in named(reported, "warning")] == [True]
     assert all(Path(name).with_suffix(".srt").exists() for name in names)
 
 
-def test_a_journal_that_fails_in_the_end_of_a_stopped_run_promises_nothing(run: Run, disk: SlowDisk) -> None:
+def test_a_journal_that_fails_at_the_end_of_a_stopped_run_is_not_said_to_resume(run: Run, disk: SlowDisk) -> None:
     def fail() -> None:
         disk.commit_s, disk.error = COMMIT_S, sqlite3.OperationalError("database or disk is full")
 
@@ -206,9 +206,9 @@ def test_a_journal_that_fails_in_the_end_of_a_stopped_run_promises_nothing(run: 
 
     disk.committed = committed
     record("talk.mp3", 10, then="\n!interrupt\nlast")
-    code, told = run("talk.mp3", "-f", "srt")
-    assert (code, named(told, "error")[0]["error"]) == (130, "stopped; finished files stay, none is half-written")
-    assert ["the journal has failed" in one["message"] for one in named(told, "warning")] == [True]
+    code, reported = run("talk.mp3", "-f", "srt")
+    assert (code, named(reported, "error")[0]["error"]) == (130, "stopped; finished files stay, none is half-written")
+    assert ["the journal has failed" in one["message"] for one in named(reported, "warning")] == [True]
 
 
 def test_a_full_queue_ends_one_recordings_notes_and_no_transcript(
@@ -217,8 +217,8 @@ def test_a_full_queue_ends_one_recordings_notes_and_no_transcript(
     monkeypatch.setattr("stapes.journal.writer.MAX_QUEUE_BYTES", 20_000)
     record("talk.mp3", 300)
     disk.commit_s = COMMIT_S
-    code, told = run("talk.mp3", "-f", "srt")
-    assert (code, len(windows(told, resumed=False)), len(named(told, "file_done"))) == (0, 300, 1)
-    (warning,) = named(told, "warning")
+    code, reported = run("talk.mp3", "-f", "srt")
+    assert (code, len(windows(reported, resumed=False)), len(named(reported, "file_done"))) == (0, 300, 1)
+    (warning,) = named(reported, "warning")
     assert warning["message"].startswith("talk: the disk is too slow for the journal")
     assert not Path(JOURNAL_NAME).exists()

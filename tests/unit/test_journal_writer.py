@@ -1,4 +1,4 @@
-"""The journal's thread: whoever notes never waits for the disk, nothing changes its order, no fault of a disk hangs."""
+"""The journal's thread: notes never wait for the disk, their order stays, and no fault of a disk hangs."""
 
 from __future__ import annotations
 
@@ -98,23 +98,21 @@ def test_no_note_waits_for_a_slow_disk(tmp_path: Path, warned: list[str], disk: 
     assert (recalled(tmp_path), warned) == (list(map(str, range(100))), [])
 
 
-def test_a_hanging_disk_is_no_burden_until_its_journal_is_closed(
-    tmp_path: Path, warned: list[str], disk: SlowDisk
-) -> None:
+def test_a_hanging_disk_delays_only_the_close_of_its_journal(tmp_path: Path, warned: list[str], disk: SlowDisk) -> None:
     journal = opened(tmp_path, warned)
     entry = begun(journal)
     disk.works.clear()
-    told: list[int] = []
+    calls: list[int] = []
     began_s = time.monotonic()
     for number in range(50):
         entry.note(answer(number))
     entry.done(["srt"])
-    journal.when_written(lambda: told.append(1))
+    journal.when_written(lambda: calls.append(1))
     assert time.monotonic() - began_s < 1
     time.sleep(0.1)
-    assert (told, warned) == ([], [])  # nothing is written, and nobody is told that it is
+    assert (calls, warned) == ([], [])  # nothing is written, and no callback says so
     disk.works.set()
-    assert within(5, lambda: told == [1])
+    assert within(5, lambda: calls == [1])
     journal.close(finished=False)
     journal = opened(tmp_path, warned)
     assert begun(journal).outputs_done == {"srt"}
@@ -249,7 +247,7 @@ def rows_of(connection: sqlite3.Connection) -> Rows:
 def test_at_every_moment_the_disk_has_what_was_asked_for_up_to_some_call(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, str]], seed: int
 ) -> None:
-    """A kill at any moment leaves one of these states: each is the one after some call, none is passed over twice."""
+    """A kill at any moment leaves one of these states: each is the one after some call, none is skipped twice."""
     folder, source = tmp_path_factory.mktemp("random"), random.Random(seed)
     warned: list[str] = []
     states: list[Rows] = [{}]
@@ -298,7 +296,7 @@ def test_at_every_moment_the_disk_has_what_was_asked_for_up_to_some_call(
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_disk_that_fails_is_told_of_once_and_nobody_waits(
+def test_a_disk_that_fails_is_reported_once_and_no_call_waits(
     tmp_path: Path, warned: list[str], disk: SlowDisk, error: Exception
 ) -> None:
     journal = opened(tmp_path, warned)
@@ -306,13 +304,13 @@ def test_a_disk_that_fails_is_told_of_once_and_nobody_waits(
     journal.flush()
     assert journal.keeps_something
     disk.error = error
-    told: list[int] = []
+    calls: list[int] = []
     for number in range(20):
         entry.note(answer(number))
-        journal.when_written(lambda: told.append(1))
+        journal.when_written(lambda: calls.append(1))
     assert journal.ask("SELECT 1 FROM recordings") in ((), ((1,),))
     journal.flush()
-    assert (len(told), journal.keeps_something) == (20, False)
+    assert (len(calls), journal.keeps_something) == (20, False)
     assert (begun(journal, "other").answers, journal.holds("talk")) == ((), False)
     began_s = time.monotonic()
     journal.close(finished=True)
@@ -331,10 +329,10 @@ def test_a_disk_that_hangs_is_given_up(
     entry.note(answer("written"))
     journal.flush()
     disk.works.clear()
-    told: list[int] = []
+    calls: list[int] = []
     entry.note(answer("hangs"))
     assert within(5, lambda: bool(journal._writer._in_work))
-    journal.when_written(lambda: told.append(1))
+    journal.when_written(lambda: calls.append(1))
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(journal.ask, "SELECT 1")
         began_s = time.monotonic()
@@ -344,7 +342,7 @@ def test_a_disk_that_hangs_is_given_up(
         journal.close(finished=False)
         assert 0.2 < time.monotonic() - began_s < 1
         assert asked.result(5) == ()  # it does not wait for ever
-    assert (told, journal.keeps_something) == ([1], False)
+    assert (calls, journal.keeps_something) == ([1], False)
     assert ["is not waited for any longer" in message for message in warned] == [True]
     assert journal._writer._thread.daemon  # the process may end meanwhile
     disk.works.set()
@@ -380,7 +378,7 @@ calm = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Depr
 
 
 def printed_by(program: str, folder: Path) -> str:
-    """Run a program in a process of its own; give what it prints. It ends within 30 s, and without a traceback."""
+    """Run a program in a separate process; return its output. It ends within 30 s, and without a traceback."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
     command = [sys.executable, "-W", "ignore", "-c", program, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=30)
@@ -400,9 +398,9 @@ child = os.fork()
 if child == 0:
     entry.note(answer("of the child"))
     entry.done(["srt"])
-    told = []
-    journal.when_written(lambda: told.append(1))
-    print(journal.ask("SELECT 1"), journal.keeps_something, told)
+    calls = []
+    journal.when_written(lambda: calls.append(1))
+    print(journal.ask("SELECT 1"), journal.keeps_something, calls)
     journal.flush()
     {end}
     sys.exit()  # closes what Python finds

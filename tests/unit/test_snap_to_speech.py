@@ -173,7 +173,7 @@ def test_before_the_first_and_after_the_last_speech() -> None:
         ([(2.0, 3.0)], False),
     ],
 )
-def test_words_far_from_speech_are_nobodys(words: list[tuple[float, float]], invented: bool) -> None:
+def test_words_far_from_speech_count_as_invented(words: list[tuple[float, float]], invented: bool) -> None:
     assert lies_in_pause(segment(*words).words or (), SPEECH, 0, 3000) is invented
     assert not lies_in_pause((), SPEECH, 0, 3000)
 

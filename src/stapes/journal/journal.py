@@ -266,7 +266,7 @@ def _checksum(*parts: object) -> bytes:
 class Journal:
     """An open journal, held by this process alone. Any thread may call; nothing here fails a recording.
 
-    Only what reads it waits for the disk. In a forked child it keeps nothing: the file stays the parent's.
+    Only reads wait for the disk. In a forked child it keeps nothing: the file stays the parent's.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, warn: Warn) -> None:
@@ -275,7 +275,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = connection  # the writer's thread uses it; None: failed, or closed
         self._path = path
         self._identity = file_identity(path)
-        self._is_given_up = False  # the disk did not answer: the writer's thread may hang, and is left alone
+        self._is_given_up = False  # the disk did not answer: the writer's thread may hang, and is not used any more
         self._stored: set[str] = set()  # names of this run
         self._writer = JournalWriter(self._write, self._let_go)
         register(self)
@@ -305,7 +305,7 @@ class Journal:
         return self._connection is not None and not self._is_given_up and bool(self._stored)
 
     def ask(self, question: str, *values: object) -> tuple[tuple[Any, ...], ...]:
-        """Return the rows that answer a question, after all earlier changes; none once the journal has failed."""
+        """Return the rows of a query, after all earlier changes; none once the journal has failed."""
         rows: list[tuple[Any, ...]] = []
         answered = threading.Event()
 
@@ -317,7 +317,7 @@ class Journal:
         return tuple(rows)
 
     def change(self, *statements: Statement) -> None:
-        """Have several changes made, or none of them."""
+        """Queue several changes, made together or not at all."""
         self.put(Task(run=partial(execute, statements)))
 
     def put(self, task: Task) -> bool:
@@ -332,12 +332,12 @@ class Journal:
         self.put(Task(then=call))
 
     def flush(self) -> None:
-        """Wait until all earlier changes are written, for 10 s at most: then the disk is given up, with a warning."""
+        """Wait until all earlier changes are written, at most 10 s; then abandon the journal, with a warning."""
         if not self._writer.wait(_PATIENCE_S):
             self._give_up_disk()
 
     def close(self, *, finished: bool) -> None:
-        """Write what waits, and close the journal; it is removed if nothing is left in it. Takes 10 s at most.
+        """Write the queued changes, and close the journal; it is removed if nothing is left in it. Takes 10 s at most.
 
         finished: the run has ended. Its finished recordings are then forgotten: run again, it transcribes them again.
         """
@@ -351,7 +351,7 @@ class Journal:
             self._give_up_disk()
 
     def _give_up_disk(self) -> None:
-        """Go on although the writer's thread hangs; what it has written stays for the next run."""
+        """Continue although the writer's thread hangs; what it has written stays for the next run."""
         self._is_given_up = True
         self._writer.drop()
         self.warn(
@@ -393,7 +393,7 @@ class Journal:
         with suppress(sqlite3.Error):
             connection.close()
         if not self._is_given_up:
-            self.warn(f"{self._path}: the journal has failed ({error}){kept}; broken off, this run would begin anew")
+            self.warn(f"{self._path}: the journal has failed ({error}){kept}; this run cannot be resumed")
 
     def _let_go(self) -> None:
         """Close the file; remove it if nothing is left in it."""
@@ -442,7 +442,7 @@ class JournalEntry:
         self.outputs_done: frozenset[str] = frozenset()  # keys of what was written, the last thing of a recording
 
     def recall(self) -> None:
-        """Return known answers; drop those of another key or damaged ones; note that the recording has begun."""
+        """Read the known answers; drop those of another key or damaged ones; note that the recording has begun."""
         rows = self._journal.ask(
             "SELECT formats, CASE WHEN length(checksum) <= 32 THEN checksum END FROM recordings "
             "WHERE stem=? AND key=? AND ifnull(length(formats), 0) <= ?",
@@ -499,7 +499,7 @@ class JournalEntry:
         else:
             self._end_notes(
                 f"the disk is too slow for the journal ({MAX_QUEUE_BYTES >> 20} MB of results wait for it); from "
-                f"window {number} on none is kept: broken off, it would go on from there"
+                f"window {number} on none is kept: a resumed run would start there"
             )
 
     def done(self, outputs: Iterable[str]) -> None:
@@ -508,7 +508,7 @@ class JournalEntry:
         self._change(("DELETE FROM answers WHERE stem=?", (self.stored,)), self._row(" ".join(sorted(outputs)) or None))
 
     def _change(self, *statements: Statement, n_bytes: int = 0) -> bool:
-        """Have rows of this recording changed; False where there is no room for it (`Task.n_bytes`)."""
+        """Queue changes of this recording's rows; False where there is no room (`Task.n_bytes`)."""
         run = partial(self._insert if n_bytes else execute, statements)
         return self._journal.put(Task(run=run, refused=self._refuse, n_bytes=n_bytes))
 
@@ -517,9 +517,9 @@ class JournalEntry:
             execute(statements, connection)
 
     def _refuse(self, error: Exception) -> None:
-        """End the notes of this recording, whose rows cannot hold what is in them; others have theirs."""
+        """End the notes of this recording, as its rows cannot hold the values; other recordings go on."""
         self._is_refused = True
-        self._end_notes(f"cannot be kept in the journal ({error}); broken off, it would begin anew")
+        self._end_notes(f"cannot be kept in the journal ({error}); it cannot be resumed")
 
     def _end_notes(self, reason: str) -> None:
         self._takes_notes = False

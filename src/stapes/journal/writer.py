@@ -1,6 +1,6 @@
 """The thread that writes a journal: it does tasks in the order in which they were put, many in one transaction.
 
-To put a task never waits for the disk. Knows nothing of what a task does.
+Putting a task never waits for the disk. Independent of what a task does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 
 from stapes.runtime.processes import ForkGate, register
 
-#: what the tasks that wait may hold in memory; a window's answer takes about 4 kB
+#: most memory of queued tasks; a window's answer takes about 4 kB
 MAX_QUEUE_BYTES: Final = 16 << 20
-#: Windows' waiting is not interruptible by Ctrl-C: it is ended so often.
+#: A wait on Windows cannot be interrupted by Ctrl-C: it returns at this interval.
 _WAKE_S: Final = 0.5
 #: in one transaction: a disk that writes little in its last seconds has whole transactions of it
 _MOST_BYTES: Final = 1 << 20
@@ -29,10 +29,10 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is to be done with the journal's connection, in the writer's thread.
+    """A task for the journal's connection, in the writer's thread.
 
     run: reads or changes rows, inside a transaction; called again where the transaction of several tasks fails.
-    refused: called where a row cannot hold what it is given.   then: called once, when the task is written or dropped.
+    refused: called where a row cannot hold its values.   then: called once, when the task is written or dropped.
     Neither may raise.   n_bytes: counts towards the queue's limit; a task of 0 bytes always has room.
     """
 
@@ -63,7 +63,7 @@ class JournalWriter:
         self._closing = False
 
     def after_fork(self) -> None:
-        """Take and keep no task: the thread has stayed with the parent."""
+        """Accept no task: the thread has stayed with the parent."""
         self._begin()
         self._closing = True
 
@@ -96,7 +96,7 @@ class JournalWriter:
         return not self._thread.is_alive()
 
     def drop(self) -> None:
-        """Drop all tasks; the thread ends, as soon as the disk lets it."""
+        """Drop all tasks; the thread ends as soon as the disk responds."""
         with self._changed:
             self._closing = True
             dropped = [*self._in_work, *self._waiting]
