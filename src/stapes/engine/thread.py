@@ -130,7 +130,7 @@ class EngineThread:
 
     def _run(self) -> None:
         while True:
-            seen = self._signal.count  # first: whoever stops the thread notifies
+            seen = self._signal.count  # first, as a stop of the thread notifies
             if self._stopping:
                 break
             if not self._work(seen) and self._is_over():
