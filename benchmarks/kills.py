@@ -61,8 +61,8 @@ class Run:
 
     def windows(self, until_s: float = math.inf) -> set[tuple[str, float]]:
         """Return the windows that were decoded until then, not known: (file, where it began)."""
-        told = zip(self.events, self.events_s, strict=True)
-        decoded = [one for one, at_s in told if one["event"] == "window" and not one["resumed"] and at_s <= until_s]
+        reported = zip(self.events, self.events_s, strict=True)
+        decoded = [one for one, at_s in reported if one["event"] == "window" and not one["resumed"] and at_s <= until_s]
         return {(one["file"], one["seek_s"]) for one in decoded}
 
 
