@@ -37,7 +37,7 @@ class Layout:
     """How subtitles are laid out (docs/subtitles.md)."""
 
     cue_style: CueStyle = option(
-        "plain", "plain: as the whisper command; readable: lines that break at sentences, clauses and pauses and stand "
+        "plain", "plain: as the whisper command; readable: lines that break at sentences, clauses and pauses and stay "
         "until they can be read; turns word_timestamps on"
     )  # fmt: skip
     highlight_words: bool = option(False, "underline each word in srt and vtt as it is spoken")
