@@ -16,15 +16,19 @@ namespace {
 
 nb::object cost_of(const In<float, nb::ndim<3>>& scores, int n_columns, int n_before) {
     const std::size_t n_tokens = scores.shape(1), stride = scores.shape(2);
-    if (n_columns < 0 || static_cast<std::size_t>(n_columns) > stride) throw std::invalid_argument("the scores have fewer columns");
-    if (n_before < 0 || n_tokens < static_cast<std::size_t>(n_before) + 1) throw std::invalid_argument("the scores have fewer tokens");
+    if (n_columns < 0 || static_cast<std::size_t>(n_columns) > stride)
+        throw std::invalid_argument("the scores have fewer columns");
+    if (n_before < 0 || n_tokens < static_cast<std::size_t>(n_before) + 1)
+        throw std::invalid_argument("the scores have fewer tokens");
     if (!scores.shape(0)) throw std::invalid_argument("no heads");
     std::vector<float> cost;
     {
         const nb::gil_scoped_release unlocked;
-        cost = alignment_cost(scores.data(), static_cast<int>(scores.shape(0)), static_cast<int>(n_tokens), static_cast<int>(stride), n_columns, n_before);
+        cost = alignment_cost(scores.data(), static_cast<int>(scores.shape(0)), static_cast<int>(n_tokens),
+                              static_cast<int>(stride), n_columns, n_before);
     }
-    return nb::cast(given(std::move(cost), {n_tokens - static_cast<std::size_t>(n_before) - 1, static_cast<std::size_t>(n_columns)}));
+    return nb::cast(given(std::move(cost),
+                          {n_tokens - static_cast<std::size_t>(n_before) - 1, static_cast<std::size_t>(n_columns)}));
 }
 
 nb::object path_of(const FloatTable& cost) {

@@ -1,5 +1,6 @@
-// Single kernels over NumPy arrays, each to be held against its NumPy twin on every instruction set. For tests alone: every
-// call packs and copies, and what comes back is float32 or integers with the columns behind the last one still there.
+// Single kernels over NumPy arrays, each to be held against its NumPy twin on every instruction set. For tests alone:
+// every call packs and copies, and what comes back is float32 or integers with the columns behind the last one still
+// there.
 #include "kernels_binding.h"
 
 #include <nanobind/stl/optional.h>
@@ -89,17 +90,21 @@ Activation activation_of(const std::string& name) {
 
 template <class Table>
 FloatsOut multiply(const std::string& isa, const std::string& type_name, const FloatTable& a, const Table& weights,
-                   const std::optional<Floats>& bias, const std::string& activation, const std::optional<FloatTable>& residual,
-                   const std::string& result, int first_panel, int last_panel) {
+                   const std::optional<Floats>& bias, const std::string& activation,
+                   const std::optional<FloatTable>& residual, const std::string& result, int first_panel,
+                   int last_panel) {
     const Kernels& kernels = kernels_of(isa);
     const Type type = type_of(type_name), c_type = type_of(result), row_type = row_type_of(kernels, type);
     require(a.shape(1) == weights.shape(1), "rows and weights differ in their inner dimension");
-    const int m = static_cast<int>(a.shape(0)), n = static_cast<int>(weights.shape(0)), k = static_cast<int>(a.shape(1));
+    const int m = static_cast<int>(a.shape(0)), n = static_cast<int>(weights.shape(0)),
+              k = static_cast<int>(a.shape(1));
     const Matrix matrix = packed(kernels, type, weights);
     const Weights view = matrix.view();
-    require(0 <= first_panel && first_panel <= last_panel && last_panel <= view.n_panels(), "panels that are not there");
+    require(0 <= first_panel && first_panel <= last_panel && last_panel <= view.n_panels(),
+            "panels that are not there");
     require(c_type == Type::f32 || c_type == Type::bf16, "a product is f32 or bf16");
-    require(!residual || (residual->shape(0) == a.shape(0) && residual->shape(1) == size(n)), "the residual has another shape");
+    require(!residual || (residual->shape(0) == a.shape(0) && residual->shape(1) == size(n)),
+            "the residual has another shape");
     Operand rows(kernels, m, k);
     rows.take(in_rows(a).as(), 0, m, row_type);
     const Memory bias_row = bias ? padded(*bias, n) : Memory(), added = residual ? in_rows(*residual) : Memory();
@@ -126,11 +131,13 @@ template <class Table>
 FloatsOut stored_weights(const std::string& isa, const std::string& type, const Table& weights) {
     const Matrix matrix = packed(kernels_of(isa), type_of(type), weights);
     std::vector<float> values(weights.size());
-    for (std::size_t i = 0; i < weights.shape(0); ++i) matrix.unpack(static_cast<int>(i), values.data() + i * weights.shape(1));
+    for (std::size_t i = 0; i < weights.shape(0); ++i)
+        matrix.unpack(static_cast<int>(i), values.data() + i * weights.shape(1));
     return given(std::move(values), {weights.shape(0), weights.shape(1)});
 }
 
-FloatsOut layer_norm(const std::string& isa, const FloatTable& x, const Floats& weight, const Floats& bias, const std::string& result) {
+FloatsOut layer_norm(const std::string& isa, const FloatTable& x, const Floats& weight, const Floats& bias,
+                     const std::string& result) {
     const Kernels& kernels = kernels_of(isa);
     const Type type = type_of(result);
     require(type == Type::f32 || type == Type::bf16, "a norm is f32 or bf16");
@@ -174,7 +181,8 @@ FloatsOut narrow(const std::string& isa, const FloatTable& x) {
 }
 
 // Keys or values in blocks, stored a few positions at a time.
-std::vector<Memory> in_blocks(const Kernels& kernels, const BlockShape& shape, const FloatTable& x, bool as_keys, int at_a_time) {
+std::vector<Memory> in_blocks(const Kernels& kernels, const BlockShape& shape, const FloatTable& x, bool as_keys,
+                              int at_a_time) {
     std::vector<Memory> blocks;
     const Memory rows = in_rows(x);
     const int n = static_cast<int>(x.shape(0));
@@ -182,7 +190,8 @@ std::vector<Memory> in_blocks(const Kernels& kernels, const BlockShape& shape, c
         const int position = first % PANEL, count = std::min({at_a_time, n - first, PANEL - position});
         if (position == 0) blocks.emplace_back(as_keys ? shape.key_bytes() : shape.value_bytes());
         const float* from = rows.as() + size(first) * stride_of(shape.width);
-        (as_keys ? kernels.store_keys : kernels.store_values)(shape, from, stride_of(shape.width), count, position, blocks.back().bytes());
+        (as_keys ? kernels.store_keys : kernels.store_values)(shape, from, stride_of(shape.width), count, position,
+                                                              blocks.back().bytes());
         first += count;
     }
     return blocks;
@@ -195,15 +204,17 @@ std::vector<const void*> addresses(const std::vector<Memory>& blocks) {
 }
 
 // What the queries mix, and the raw scores: (queries, 0) if they are not wanted.
-std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::string& type_name, const FloatTable& queries, const FloatTable& keys,
-                                        const FloatTable& values, int first_visible, bool wants_scores, const std::string& result,
-                                        int stored_at_a_time, bool rough) {
+std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::string& type_name, const FloatTable& queries,
+                                        const FloatTable& keys, const FloatTable& values, int first_visible,
+                                        bool wants_scores, const std::string& result, int stored_at_a_time,
+                                        bool rough) {
     const Kernels& kernels = kernels_of(isa);
     const BlockShape shape{type_of(type_name), static_cast<int>(queries.shape(1))};
     const Type out_type = type_of(result);
     require(shape.type != Type::f16, "keys are not stored as f16");
     require(out_type == Type::f32 || out_type == Type::bf16, "what is mixed is f32 or bf16");
-    require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1), "widths differ");
+    require(shape.width > 0 && keys.shape(1) == queries.shape(1) && values.shape(1) == queries.shape(1),
+            "widths differ");
     require(keys.shape(0) > 0 && keys.shape(0) == values.shape(0), "as many keys as values, and at least one");
     require(first_visible > 0 && stored_at_a_time > 0, "each query sees a key");
     const std::vector<Memory> key_blocks = in_blocks(kernels, shape, keys, true, stored_at_a_time);
@@ -230,20 +241,24 @@ std::tuple<FloatsOut, FloatsOut> attend(const std::string& isa, const std::strin
     call.scratch = scratch.bytes();
     call.rough = rough;
     kernels.attend(call);
-    return {out_rows(out, out_type, call.n_queries, stride, 0, shape.width), given(std::move(scores), {n_queries, wants_scores ? n_keys : 0})};
+    return {out_rows(out, out_type, call.n_queries, stride, 0, shape.width),
+            given(std::move(scores), {n_queries, wants_scores ? n_keys : 0})};
 }
 
 // A choice among a copy of the logits, all but where its ids go.
 struct Choice {
-    Choice(const Floats& given_logits, const std::string& how, int n, const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from)
+    Choice(const Floats& given_logits, const std::string& how, int n, const Ids& permanent,
+           const std::vector<std::pair<int, int>>& now, int vote_from)
         : logits(given_logits.data(), given_logits.data() + given_logits.size()) {
         const int n_logits = static_cast<int>(logits.size());
         for (const auto& [first, last] : now) {
             require(0 <= first && last <= n_logits, "a range outside the logits");
             ranges.push_back({first, last});
         }
-        for (std::size_t i = 0; i < permanent.size(); ++i) require(0 <= permanent(i) && permanent(i) < n_logits, "an id outside the logits");
-        require(n_logits > 0 && (how == "draw" || (0 < n && n <= n_logits)) && vote_from <= n_logits, "that cannot be chosen");
+        for (std::size_t i = 0; i < permanent.size(); ++i)
+            require(0 <= permanent(i) && permanent(i) < n_logits, "an id outside the logits");
+        require(n_logits > 0 && (how == "draw" || (0 < n && n <= n_logits)) && vote_from <= n_logits,
+                "that cannot be chosen");
         c.logits = logits.data();
         c.n = n_logits;
         c.permanent = permanent.data();
@@ -265,8 +280,9 @@ struct Choice {
 
 // Ids, their log-probabilities, and what the logits became.
 std::tuple<std::vector<std::int32_t>, std::vector<float>, FloatsOut> choose(
-    const std::string& isa, const Floats& logits, const std::string& how, int n, double temperature, const std::vector<double>& uniforms,
-    const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from) {
+    const std::string& isa, const Floats& logits, const std::string& how, int n, double temperature,
+    const std::vector<double>& uniforms, const Ids& permanent, const std::vector<std::pair<int, int>>& now,
+    int vote_from) {
     const int n_chosen = how == "draw" ? static_cast<int>(uniforms.size()) : how == "best" ? 1 : n;
     Choice choice(logits, how, n_chosen, permanent, now, vote_from);
     std::vector<std::int32_t> ids(size(n_chosen));
@@ -281,7 +297,7 @@ std::tuple<std::vector<std::int32_t>, std::vector<float>, FloatsOut> choose(
 
 // Which panels of logits are candidates, 1 or 0.
 IntsOut mark_candidates(const std::string& isa, const Floats& logits, const Floats& errors, int n, const Ids& permanent,
-                const std::vector<std::pair<int, int>>& now, int vote_from) {
+                        const std::vector<std::pair<int, int>>& now, int vote_from) {
     Choice choice(logits, "top", n, permanent, now, vote_from);
     const std::size_t n_panels = errors.size();
     require(n_panels == size(round_up(choice.c.n, PANEL) / PANEL), "an error for each panel");
@@ -292,8 +308,8 @@ IntsOut mark_candidates(const std::string& isa, const Floats& logits, const Floa
 
 template <class Table>
 void bind_products(nb::module_& m) {
-    m.def("multiply", &multiply<Table>, "isa"_a, "type"_a, "a"_a, "weights"_a, "bias"_a.none(), "activation"_a, "residual"_a.none(), "result"_a,
-          "first_panel"_a, "last_panel"_a);
+    m.def("multiply", &multiply<Table>, "isa"_a, "type"_a, "a"_a, "weights"_a, "bias"_a.none(), "activation"_a,
+          "residual"_a.none(), "result"_a, "first_panel"_a, "last_panel"_a);
     m.def("stored_weights", &stored_weights<Table>, "isa"_a, "type"_a, "weights"_a);
 }
 
@@ -301,19 +317,29 @@ void bind_products(nb::module_& m) {
 
 void bind_kernels(nb::module_& m) {
     nb::module_ kernels = m.def_submodule("kernels", "Single kernels over arrays, for tests.");
-    kernels.def("multiplies", [](const std::string& isa) { return std::pair(kernels_of(isa).multiplies_i8, kernels_of(isa).multiplies_bf16); }, "isa"_a,
-                "Whether a set multiplies rows of i8, and rows of bf16.");
+    kernels.def(
+        "multiplies",
+        [](const std::string& isa) {
+            return std::pair(kernels_of(isa).multiplies_i8, kernels_of(isa).multiplies_bf16);
+        },
+        "isa"_a, "Whether a set multiplies rows of i8, and rows of bf16.");
     bind_products<FloatTable>(kernels);
     bind_products<HalfTable>(kernels);
     kernels.def("layer_norm", &layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a, "result"_a);
     kernels.def("quantize", &quantize, "isa"_a, "x"_a);
     kernels.def("narrow", &narrow, "isa"_a, "x"_a);
-    kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a, "wants_scores"_a, "result"_a,
-                "stored_at_a_time"_a, "rough"_a = false);
-    kernels.def("choose", &choose, "isa"_a, "logits"_a, "how"_a, "n"_a, "temperature"_a, "uniforms"_a, "permanent"_a, "now"_a, "vote_from"_a);
-    kernels.def("mark_candidates", &mark_candidates, "isa"_a, "logits"_a, "errors"_a, "n"_a, "permanent"_a, "now"_a, "vote_from"_a);
-    kernels.def("log_sum_exp", [](const std::string& isa, const Floats& x) { return kernels_of(isa).log_sum_exp(x.data(), static_cast<int>(x.size())); },
-                "isa"_a, "x"_a);
+    kernels.def("attend", &attend, "isa"_a, "type"_a, "queries"_a, "keys"_a, "values"_a, "first_visible"_a,
+                "wants_scores"_a, "result"_a, "stored_at_a_time"_a, "rough"_a = false);
+    kernels.def("choose", &choose, "isa"_a, "logits"_a, "how"_a, "n"_a, "temperature"_a, "uniforms"_a, "permanent"_a,
+                "now"_a, "vote_from"_a);
+    kernels.def("mark_candidates", &mark_candidates, "isa"_a, "logits"_a, "errors"_a, "n"_a, "permanent"_a, "now"_a,
+                "vote_from"_a);
+    kernels.def(
+        "log_sum_exp",
+        [](const std::string& isa, const Floats& x) {
+            return kernels_of(isa).log_sum_exp(x.data(), static_cast<int>(x.size()));
+        },
+        "isa"_a, "x"_a);
 }
 
 }  // namespace stapes::python

@@ -68,9 +68,11 @@ class BoundNetwork {
     template <class Table>
     void pack(const std::string& name, int first, const Table& rows) {
         const auto w = network_.model().linear(name).weight.view();
-        if (first < 0 || rows.shape(0) + static_cast<std::size_t>(first) > static_cast<std::size_t>(w.n) || rows.shape(1) != static_cast<std::size_t>(w.k))
+        if (first < 0 || rows.shape(0) + static_cast<std::size_t>(first) > static_cast<std::size_t>(w.n) ||
+            rows.shape(1) != static_cast<std::size_t>(w.k))
             throw std::invalid_argument("weights of " + name + " have another shape");
-        if (std::is_same_v<Table, FloatTable> && w.type == stapes::Type::f16) throw std::invalid_argument(name + " is stored as float16");
+        if (std::is_same_v<Table, FloatTable> && w.type == stapes::Type::f16)
+            throw std::invalid_argument(name + " is stored as float16");
         const nb::gil_scoped_release unlocked;
         const auto n = static_cast<int>(rows.shape(0));
         if constexpr (std::is_same_v<Table, FloatTable>) network_.pack(name, first, n, rows.data());
@@ -89,17 +91,20 @@ class BoundNetwork {
 
     void set_positions(bool of_encoder, const FloatTable& table) {
         const auto& sizes = network_.model().sizes;
-        const auto n = static_cast<std::size_t>(of_encoder ? sizes.n_audio_ctx : sizes.n_text_ctx), d = static_cast<std::size_t>(sizes.n_state);
+        const auto n = static_cast<std::size_t>(of_encoder ? sizes.n_audio_ctx : sizes.n_text_ctx),
+                   d = static_cast<std::size_t>(sizes.n_state);
         if (table.shape(0) != n || table.shape(1) != d) throw std::invalid_argument("positions have another shape");
         const auto stride = static_cast<std::size_t>(network_.model().stride);
         stapes::Memory memory(n * stride * sizeof(float));
-        for (std::size_t i = 0; i < n; ++i) std::memcpy(memory.as() + i * stride, table.data() + i * d, d * sizeof(float));
+        for (std::size_t i = 0; i < n; ++i)
+            std::memcpy(memory.as() + i * stride, table.data() + i * d, d * sizeof(float));
         (of_encoder ? network_.model().audio_positions : network_.model().text_positions) = std::move(memory);
     }
 
     std::shared_ptr<Window> encode(const FloatTable& mel) {
         const auto& sizes = network_.model().sizes;
-        if (mel.shape(0) != static_cast<std::size_t>(sizes.n_mels) || mel.shape(1) != 2 * static_cast<std::size_t>(sizes.n_audio_ctx))
+        if (mel.shape(0) != static_cast<std::size_t>(sizes.n_mels) ||
+            mel.shape(1) != 2 * static_cast<std::size_t>(sizes.n_audio_ctx))
             throw std::invalid_argument("mel has another shape");
         const nb::gil_scoped_release unlocked;
         return network_.encode(mel.data());
@@ -132,9 +137,10 @@ class BoundNetwork {
     std::vector<Request*> requests_;  // of the step that is going on
 };
 
-void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length, std::vector<std::int32_t> tokens,
-                  std::pair<int, int> within) {
-    if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second || within.second > window->n_blocks * stapes::PANEL)
+void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length,
+                  std::vector<std::int32_t> tokens, std::pair<int, int> within) {
+    if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second ||
+        within.second > window->n_blocks * stapes::PANEL)
         throw std::invalid_argument("this is no part of a window");
     new (made) HeldRequest{};
     made->held_row = std::move(row);
@@ -146,8 +152,8 @@ void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<W
     made->within = {within.first, within.second};
 }
 
-void choose(HeldRequest& request, const std::string& how, int n, double temperature, std::vector<double> uniforms, const Ids& permanent,
-            const std::vector<std::pair<int, int>>& now, int vote_from) {
+void choose(HeldRequest& request, const std::string& how, int n, double temperature, std::vector<double> uniforms,
+            const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from) {
     request.chooses = true;
     Sampling& c = request.sampling;
     c.how = how == "best" ? Sampling::How::best : how == "draw" ? Sampling::How::draw : Sampling::How::top;
@@ -171,18 +177,21 @@ void look(HeldRequest& request, const std::vector<std::tuple<int, std::vector<st
     }
     request.logits_at = std::move(logits_at);
     request.attention = std::move(attention);
-    request.attention_scores.resize(request.attention.size() * request.tokens.size() * static_cast<std::size_t>(n_audio_ctx));
+    request.attention_scores.resize(request.attention.size() * request.tokens.size() *
+                                    static_cast<std::size_t>(n_audio_ctx));
 }
 
 nb::object log_mel(const std::string& isa, const Floats& samples, const FloatTable& filters) {
     constexpr std::size_t hop = 160, frame = 400, bins = 201;
-    if (samples.shape(0) < frame || (samples.shape(0) - frame) % hop) throw std::invalid_argument("samples are not whole frames");
+    if (samples.shape(0) < frame || (samples.shape(0) - frame) % hop)
+        throw std::invalid_argument("samples are not whole frames");
     if (filters.shape(1) != bins) throw std::invalid_argument("filters have another shape");
     const std::size_t n_frames = (samples.shape(0) - frame) / hop + 1, n_mels = filters.shape(0);
     std::vector<float> out(n_frames * n_mels);
     {
         const nb::gil_scoped_release unlocked;
-        kernels_of(isa).log_mel(samples.data(), n_frames, filters.data(), static_cast<int>(n_mels), out.data(), n_frames);
+        kernels_of(isa).log_mel(samples.data(), n_frames, filters.data(), static_cast<int>(n_mels), out.data(),
+                                n_frames);
     }
     return nb::cast(given(std::move(out), {n_mels, n_frames}));
 }
@@ -207,20 +216,23 @@ NB_MODULE(_native, m) {
         .def_ro("ids", &HeldRequest::ids)
         .def_ro("logprobs", &HeldRequest::logprobs)
         .def_ro("probe_normalisers", &HeldRequest::probe_normalisers)
-        .def("probe_logits", [](HeldRequest& r, std::size_t i) {
-            const std::size_t n = r.probe_logits.at(i).size();
-            return given(std::move(r.probe_logits.at(i)), {n});
-        })
-        .def("logits", [](HeldRequest& r) {
-            const std::size_t n = r.logits_at.size();
-            const std::size_t each = n ? r.logits.size() / n : 0;
-            return given(std::move(r.logits), {n, each});
-        })
+        .def("probe_logits",
+             [](HeldRequest& r, std::size_t i) {
+                 const std::size_t n = r.probe_logits.at(i).size();
+                 return given(std::move(r.probe_logits.at(i)), {n});
+             })
+        .def("logits",
+             [](HeldRequest& r) {
+                 const std::size_t n = r.logits_at.size();
+                 const std::size_t each = n ? r.logits.size() / n : 0;
+                 return given(std::move(r.logits), {n, each});
+             })
         .def("attention", [](HeldRequest& r, std::size_t n_audio_ctx) {
             return given(std::move(r.attention_scores), {r.attention.size(), r.tokens.size(), n_audio_ctx});
         });
     nb::class_<BoundNetwork>(m, "Model")
-        .def(nb::init<const std::vector<int>&, const std::string&, const std::string&, int>(), "sizes"_a, "precision"_a, "isa"_a, "n_threads"_a)
+        .def(nb::init<const std::vector<int>&, const std::string&, const std::string&, int>(), "sizes"_a, "precision"_a,
+             "isa"_a, "n_threads"_a)
         .def("make_linear", &BoundNetwork::make_linear, "name"_a, "n"_a, "k"_a, "as_float16"_a)
         .def("pack_float16", &BoundNetwork::pack<HalfTable>, "name"_a, "first"_a, "rows"_a)
         .def("pack_float32", &BoundNetwork::pack<FloatTable>, "name"_a, "first"_a, "rows"_a)

@@ -18,7 +18,10 @@ constexpr int PARTS_PER_THREAD = 8;  // a thread that is held up leaves parts to
 // How many products all threads together did.
 double multiply_in_registers(const std::string& isa, const std::string& type, int n_threads, std::int64_t n_rounds) {
     const Kernels& kernels = kernels_of(isa);
-    const Type rows = type == "int8" ? Type::i8 : type == "int16" ? Type::i16 : type == "bfloat16" ? Type::bf16 : Type::f32;
+    const Type rows = type == "int8"       ? Type::i8
+                      : type == "int16"    ? Type::i16
+                      : type == "bfloat16" ? Type::bf16
+                                           : Type::f32;
     const PoolLease lease(n_threads);
     Team team(n_threads);
     std::vector<double> done(static_cast<std::size_t>(n_threads * PARTS_PER_THREAD));
@@ -48,7 +51,8 @@ void bind_peak(nb::module_& m) {
     const nb::call_guard<nb::gil_scoped_release> unlocked;
     peak.def("multiply_in_registers", &multiply_in_registers, "isa"_a, "type"_a, "n_threads"_a, "n_rounds"_a, unlocked,
              "Multiply and add in registers, in every thread; give how many products that were.");
-    peak.def("read_through", &read_through, "isa"_a, "numbers"_a, "n_threads"_a, unlocked, "Read all numbers, each thread its share.");
+    peak.def("read_through", &read_through, "isa"_a, "numbers"_a, "n_threads"_a, unlocked,
+             "Read all numbers, each thread its share.");
 }
 
 }  // namespace stapes::python

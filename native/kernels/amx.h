@@ -1,7 +1,8 @@
-// The micro-kernel on AMX, the matrix unit of some processors: up to 32 rows of A times a panel of B, sums in four registers.
+// The micro-kernel on AMX, the matrix unit of some processors: up to 32 rows of A times a panel of B, sums in four
+// registers.
 //
-// Packed groups are laid out as AMX reads them, so that operands, sums and all around them are as in tile.h. Sums run over the
-// inner dimension 16 groups at a time, however many rows there are. Everything takes the type that issues the
+// Packed groups are laid out as AMX reads them, so that operands, sums and all around them are as in tile.h. Sums run
+// over the inner dimension 16 groups at a time, however many rows there are. Everything takes the type that issues the
 // instructions from its caller: the
 // tests have one that any processor can run.
 #pragma once
@@ -10,10 +11,11 @@
 
 namespace stapes::STAPES_ISA {
 
-inline constexpr int AMX_GROUPS = 16;         // of a register of A in each row, and rows of one of B
+inline constexpr int AMX_GROUPS = 16;             // of a register of A in each row, and rows of one of B
 inline constexpr std::size_t AMX_ROW_BYTES = 64;  // of a row
 
-// Owns the tile registers for the length of a kernel's call: what another library left in them does not matter, and nothing stays.
+// Owns the tile registers for the length of a kernel's call: what another library left in them does not matter, and
+// nothing stays.
 template <class U>
 class AmxTiles {
   public:
@@ -94,7 +96,9 @@ void run_on_amx(AmxTiles<U>& tiles, int n_rows, const Tile& t) {
         left -= n;
         for (; n >= AMX_GROUPS; n -= AMX_GROUPS) {
             if (INTEGERS && !below)  // few rows of integers are those of a step
-                unrolled<AMX_GROUPS>([&](auto i) __attribute__((always_inline)) { read_ahead<OpI8Amx, VECTORS_PER_PANEL>(b + i * PANEL * 4, 0); });
+                unrolled<AMX_GROUPS>([&](auto i) __attribute__((always_inline)) {
+                    read_ahead<OpI8Amx, VECTORS_PER_PANEL>(b + i * PANEL * 4, 0);
+                });
             amx_step<U, INTEGERS>(a, t.a_stride, b, below);
             a += AMX_ROW_BYTES;
             b += AMX_GROUPS * PANEL * 4;

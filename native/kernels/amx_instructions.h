@@ -20,7 +20,8 @@ struct alignas(64) Shape {
 };
 static_assert(sizeof(Shape) == 64);
 
-// By the rows that are multiplied: registers 0, 1 and 4 hold the first 16 of them, 2, 3 and 5 the others; 6 and 7 are whole.
+// By the rows that are multiplied: registers 0, 1 and 4 hold the first 16 of them, 2, 3 and 5 the others; 6 and 7 are
+// whole.
 inline constexpr std::array<Shape, 33> SHAPES = [] {
     std::array<Shape, 33> made{};
     for (std::size_t n_rows = 0; n_rows < made.size(); ++n_rows) {
@@ -37,11 +38,15 @@ inline constexpr std::array<Shape, 33> SHAPES = [] {
 class Amx {
   public:
     // Clears all registers.
-    static void shape(int n_rows) { __asm__ volatile("ldtilecfg %0" : : "m"(SHAPES[static_cast<std::size_t>(n_rows)]) : "memory"); }
+    static void shape(int n_rows) {
+        __asm__ volatile("ldtilecfg %0" : : "m"(SHAPES[static_cast<std::size_t>(n_rows)]) : "memory");
+    }
     static void release() { __asm__ volatile("tilerelease" : : : "memory"); }
 
     template <int REGISTER>
-    static void zero() { __asm__ volatile("tilezero %%tmm%c0" : : "i"(REGISTER)); }
+    static void zero() {
+        __asm__ volatile("tilezero %%tmm%c0" : : "i"(REGISTER));
+    }
     // stride: bytes from one row to the next.
     template <int REGISTER>
     static void load(const void* p, std::size_t stride) {
@@ -53,9 +58,13 @@ class Amx {
     }
     // sums += a . b: of unsigned with signed bytes, or of bfloat16.
     template <int SUMS, int A, int B>
-    static void dot_i8() { __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUMS), "i"(A), "i"(B)); }
+    static void dot_i8() {
+        __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUMS), "i"(A), "i"(B));
+    }
     template <int SUMS, int A, int B>
-    static void dot_bf16() { __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUMS), "i"(A), "i"(B)); }
+    static void dot_bf16() {
+        __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUMS), "i"(A), "i"(B));
+    }
 };
 
 }  // namespace stapes::STAPES_ISA

@@ -1,7 +1,7 @@
 // Attention that never writes all scores: a few queries against a stretch of keys at a time, with a running maximum.
 //
-// A stretch always begins at a multiple of its length, and keys that a query may not see weigh exactly nothing, so that a
-// query's numbers depend neither on the queries beside it nor on keys behind its own.
+// A stretch always begins at a multiple of its length, and keys that a query may not see weigh exactly nothing, so that
+// a query's numbers depend neither on the queries beside it nor on keys behind its own.
 #include "functions.h"
 #include "steps.h"
 #include "amx.h"
@@ -13,20 +13,22 @@ constexpr int STRETCH = ATTENTION_STRETCH, N_QUERIES = ATTENTION_QUERIES;
 constexpr int SCORE_STRIDE = STRETCH + PANEL;  // not a power of two: rows would share one set of the cache
 constexpr float NOTHING = -INFINITY;
 
-// Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside integer keys and values.
+// Queries and weights are f32, bf16 where the set multiplies that, or integers of 16 bits beside integer keys and
+// values.
 
-// The most steps of a weight; and what is too little to be counted, as its reciprocal times so many steps is no float32.
+// The most steps of a weight; and what is too little to be counted, as its reciprocal times so many steps is no
+// float32.
 constexpr float WEIGHT_STEPS = 0x7fff, NEGLIGIBLE = 1e-33f;
 
 struct Scratch {
-    void* queries;   // (N_QUERIES, wide) f32, bf16 or i16
-    float* scores;   // (N_QUERIES, SCORE_STRIDE)
-    void* weights;   // the same in bf16 or i16; for f32, the scores themselves
-    float* mixed;    // (N_QUERIES, wide)
-    void* partial;   // the same: sums of integers
-    float* highest;  // (N_QUERIES)
-    float* sums;     // (N_QUERIES)
-    float* steps;    // (2, N_QUERIES) what a step of queries, and of weights, means
+    void* queries;     // (N_QUERIES, wide) f32, bf16 or i16
+    float* scores;     // (N_QUERIES, SCORE_STRIDE)
+    void* weights;     // the same in bf16 or i16; for f32, the scores themselves
+    float* mixed;      // (N_QUERIES, wide)
+    void* partial;     // the same: sums of integers
+    float* highest;    // (N_QUERIES)
+    float* sums;       // (N_QUERIES)
+    float* steps;      // (2, N_QUERIES) what a step of queries, and of weights, means
     std::size_t wide;  // values from one row to the next: the width rounded up to PANEL, and some more
     AmxTiles<Amx>* tiles;
 };
@@ -36,7 +38,11 @@ Scratch cut(void* memory, int width, AmxTiles<Amx>& tiles) {
     Scratch s{};
     s.tiles = &tiles;
     s.wide = static_cast<std::size_t>(round_up(width, PANEL) + PANEL);
-    const auto take = [&](std::size_t n) { float* here = at; at += n; return here; };
+    const auto take = [&](std::size_t n) {
+        float* here = at;
+        at += n;
+        return here;
+    };
     s.queries = take(N_QUERIES * s.wide);
     s.scores = take(N_QUERIES * SCORE_STRIDE);
     s.weights = take(N_QUERIES * SCORE_STRIDE);
@@ -51,8 +57,9 @@ Scratch cut(void* memory, int width, AmxTiles<Amx>& tiles) {
 // A query in steps of 16 bits, interleaved as keys are; gives what a step means.
 float count_query(const float* x, const BlockShape& shape, std::int16_t* to) {
     const int most = most_steps(shape.width, shape.steps());
-    return count_steps(round_up(shape.width, PANEL), static_cast<float>(most), [&](int i) { return load(x + i); },
-                       [&](int i, F32 steps) { store_interleaved(to + i, to_i32(steps)); });
+    return count_steps(
+        round_up(shape.width, PANEL), static_cast<float>(most), [&](int i) { return load(x + i); },
+        [&](int i, F32 steps) { store_interleaved(to + i, to_i32(steps)); });
 }
 
 // The queries, scaled, in the type that they are multiplied in.
@@ -66,7 +73,8 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
         int dim = 0;
         for (; dim + W <= width; dim += W) store(to + dim, load(from + dim) * set1(c.scale));
         for (; dim < whole; ++dim) to[dim] = dim < width ? from[dim] * c.scale : 0.0f;
-        if constexpr (IS_INTEGER<Op>) s.steps[i] = count_query(to, c.shape, static_cast<std::int16_t*>(s.queries) + row);
+        if constexpr (IS_INTEGER<Op>)
+            s.steps[i] = count_query(to, c.shape, static_cast<std::int16_t*>(s.queries) + row);
         else if constexpr (A_BYTES<Op> == 2)
             narrow(to, s.wide, 1, width, static_cast<std::uint16_t*>(s.queries) + row, s.wide);
     }
@@ -117,11 +125,13 @@ void number_scores(const Attention& c, int first_key, int n_keys, int i, const S
     const F32 step = set1(s.steps[i]);
     for (int key = 0; key < n_keys; key += PANEL) {
         const float* scales = scales_of(c.shape, c.keys[(first_key + key) / PANEL], c.shape.key_bytes());
-        for (int j = 0; j < PANEL; j += W) store(scores + key + j, to_f32(load_i32(scores + key + j)) * (load(scales + j) * step));
+        for (int j = 0; j < PANEL; j += W)
+            store(scores + key + j, to_f32(load_i32(scores + key + j)) * (load(scales + j) * step));
     }
 }
 
-// The most that a stretch's weights add up to: products with steps of values add up to less than 2^31, however weights are rounded.
+// The most that a stretch's weights add up to: products with steps of values add up to less than 2^31, however weights
+// are rounded.
 float most_weight(const BlockShape& shape) { return 0.999f * static_cast<float>(0x7fffffff / shape.steps() - STRETCH); }
 
 // One query's weights, in place of its scores, become integers: each counts as many of its value's steps.
@@ -166,21 +176,27 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     const float limit = largest(above) > s.highest[i] ? largest(above) : s.highest[i];
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
     F32 sums = set1(0.0f);
-    const auto weight = [&](int key) { return ROUGH ? exp_rough(load(scores + key) - top) : exp(load(scores + key) - top); };
+    const auto weight = [&](int key) {
+        return ROUGH ? exp_rough(load(scores + key) - top) : exp(load(scores + key) - top);
+    };
     const auto take = [&](int key, F32 x) {
         sums = sums + x;
-        if constexpr (std::is_same_v<Op, OpBf16>) store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, x);
+        if constexpr (std::is_same_v<Op, OpBf16>)
+            store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, x);
         else store(scores + key, x);
     };
     int key = 0;
     for (; key + W <= seen; key += W) take(key, weight(key));
-    for (; key < whole; key += W) take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f));
-    if constexpr (IS_INTEGER<Op>) count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
+    for (; key < whole; key += W)
+        take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f));
+    if constexpr (IS_INTEGER<Op>)
+        count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
     s.sums[i] = s.sums[i] * shrink + sum(sums);
     s.highest[i] = limit;
     float* mixed = s.mixed + static_cast<std::size_t>(i) * s.wide;
-    for (int dim = 0; dim < round_up(c.shape.width, PANEL); dim += W) store(mixed + dim, load(mixed + dim) * set1(shrink));
+    for (int dim = 0; dim < round_up(c.shape.width, PANEL); dim += W)
+        store(mixed + dim, load(mixed + dim) * set1(shrink));
 }
 
 template <class Op, int VECTORS>
@@ -192,11 +208,13 @@ void mix_tile(const Attention& c, int first_key, int n_keys, int row, int n_rows
         t.a = static_cast<const Byte*>(weights) + static_cast<std::size_t>(row) * t.a_stride;
         t.b = c.values + first_key / PANEL;
         t.b_panel = static_cast<std::size_t>(PANEL) * PANEL * 4 / GROUP<Op>;
-        t.b_offset = static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * GROUP_BYTES<Op>);
+        t.b_offset =
+            static_cast<std::size_t>(dim / PANEL) * t.b_panel + static_cast<std::size_t>(dim % PANEL * GROUP_BYTES<Op>);
         t.groups_per_segment = PANEL / GROUP<Op>;
         t.n_segments = round_up(n_keys, PANEL) / PANEL;
         t.n_groups = t.n_segments * t.groups_per_segment;
-        t.out = (IS_INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
+        t.out =
+            (IS_INTEGER<Op> ? static_cast<float*>(s.partial) : s.mixed) + static_cast<std::size_t>(row) * s.wide + dim;
         t.out_stride = s.wide;
         t.add = !IS_INTEGER<Op>;
         run<Op, VECTORS>(*s.tiles, n_rows, t);
@@ -230,7 +248,8 @@ void put_out(const Attention& c, int first, int n, const Scratch& s) {
         for (; dim + W <= c.shape.width; dim += W)
             store_as(c.out_type, c.out, at + static_cast<std::size_t>(dim), load(from + dim) * set1(factor));
         for (; dim < c.shape.width; ++dim) {  // the next head's follow: no vector may reach over them
-            if (c.out_type == Type::f32) static_cast<float*>(c.out)[at + static_cast<std::size_t>(dim)] = from[dim] * factor;
+            if (c.out_type == Type::f32)
+                static_cast<float*>(c.out)[at + static_cast<std::size_t>(dim)] = from[dim] * factor;
             else static_cast<bf16*>(c.out)[at + static_cast<std::size_t>(dim)] = to_bf16(from[dim] * factor);
         }
     }
@@ -254,8 +273,9 @@ void attend_as(const Attention& c) {
             for (int i = 0; i < n; ++i) {
                 if constexpr (IS_INTEGER<Op>) number_scores(c, key, n_keys, i, s);
                 if (c.raw_scores)
-                    std::memcpy(c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,
-                                s.scores + i * SCORE_STRIDE, static_cast<std::size_t>(n_keys) * 4);
+                    std::memcpy(
+                        c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,
+                        s.scores + i * SCORE_STRIDE, static_cast<std::size_t>(n_keys) * 4);
                 weigh<Op, ROUGH>(c, key, n_keys, c.first_visible + first + i, i, s);
             }
             mix<Op>(c, key, n_keys, n, s);

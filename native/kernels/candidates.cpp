@@ -7,10 +7,12 @@
 namespace stapes::STAPES_ISA {
 namespace {
 
-// What lies so far below the best moves the sum of the exponentials by little: it may stay approximate (docs/native.md).
+// What lies so far below the best moves the sum of the exponentials by little: it may stay approximate
+// (docs/native.md).
 constexpr float NEAR = 3.0f;
 
-// Ids of one panel: no exact logit lies above `high`, and the highest not below `low`. (A type of this namespace, as in choose.cpp.)
+// Ids of one panel: no exact logit lies above `high`, and the highest not below `low`. (A type of this namespace, as in
+// choose.cpp.)
 struct Bounds {
     int panel;
     float high, low;

@@ -28,7 +28,8 @@ void convolve(const Convolution& c) {
             for (int part = 0; part < c.n_parts; ++part) {
                 const void* const x = c.x + part * c.n_inputs * PANEL + column;
                 Tile t{};
-                t.a = reinterpret_cast<const Byte*>(c.weights + static_cast<std::size_t>(first) * c.stride + part * c.n_inputs);
+                t.a = reinterpret_cast<const Byte*>(c.weights + static_cast<std::size_t>(first) * c.stride +
+                                                    part * c.n_inputs);
                 t.a_stride = c.stride * sizeof(float);
                 t.b = &x;
                 t.n_segments = 1;

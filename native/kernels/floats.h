@@ -1,6 +1,7 @@
 // bfloat16 and float16 as they lie in memory, one number at a time.
 //
-// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps one.
+// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps
+// one.
 #pragma once
 
 #include <bit>
@@ -8,12 +9,8 @@
 
 namespace stapes {
 
-struct bf16 {
-    std::uint16_t bits;
-};
-struct f16 {
-    std::uint16_t bits;
-};
+struct bf16 { std::uint16_t bits; };
+struct f16 { std::uint16_t bits; };
 
 [[gnu::always_inline]] inline float to_float(float x) { return x; }
 
@@ -24,8 +21,8 @@ struct f16 {
     const std::uint32_t magnitude = x.bits & 0x7fffu;
     // Multiplying by 2^112 moves float16's exponent bias to float32's, and makes numbers of its subnormals.
     const float scaled = std::bit_cast<float>(magnitude << 13) * std::bit_cast<float>(239u << 23);
-    // What was infinite or NaN has its fraction by now, and needs the largest exponent. Written without a branch, so that
-    // loops over many numbers become vectors.
+    // What was infinite or NaN has its fraction by now, and needs the largest exponent. Written without a branch, so
+    // that loops over many numbers become vectors.
     const std::uint32_t largest = magnitude >= 0x7c00u ? 0x7f800000u : 0u;
     return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | largest | sign);
 }

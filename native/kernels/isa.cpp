@@ -11,10 +11,12 @@
 
 namespace stapes {
 
+// clang-format off: what macros make of STAPES_SETS is no C++ to it.
 // STAPES_SETS comes from the build: STAPES_SET(name) for each set that was compiled, the best first.
 #define STAPES_SET(name) namespace name { const Kernels& kernels(); }
 STAPES_SETS
 #undef STAPES_SET
+// clang-format on
 
 namespace {
 #if defined(STAPES_X86)
@@ -25,18 +27,21 @@ Leaf cpuid(unsigned leaf, unsigned subleaf) {
     return found;
 }
 
-// __builtin_cpu_supports also asks whether the system saves the wide registers. Not every compiler that we take knows all
-// names: F16C is leaf 1, ECX bit 29; AVX-VNNI is leaf 7, subleaf 1, EAX bit 4.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (cpuid(1, 0).c & (1u << 29)) != 0; }
+// __builtin_cpu_supports also asks whether the system saves the wide registers. Not every compiler that we take knows
+// all names: F16C is leaf 1, ECX bit 29; AVX-VNNI is leaf 7, subleaf 1, EAX bit 4.
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (cpuid(1, 0).c & (1u << 29)) != 0;
+}
 bool has_avx512_vnni() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 [[maybe_unused]] bool has_avx2_vnni() { return has_avx2() && cpuid(7, 0).a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0; }
 bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
-// A process has to ask Linux for the registers of AMX before it uses them; the answer holds for all of its threads. AMX-BF16,
-// AMX-TILE and AMX-INT8 are leaf 7, EDX bits 22, 24 and 25.
+// A process has to ask Linux for the registers of AMX before it uses them; the answer holds for all of its threads.
+// AMX-BF16, AMX-TILE and AMX-INT8 are leaf 7, EDX bits 22, 24 and 25.
 [[maybe_unused]] bool has_avx512_amx() {
 #if defined(__linux__)
     constexpr unsigned all = 1u << 22 | 1u << 24 | 1u << 25;
@@ -50,6 +55,7 @@ bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx
 bool has_portable() { return true; }
 }  // namespace
 
+// clang-format off
 const Kernels* const* usable_kernels(int* n) {
 #define STAPES_SET(name) +1
     static std::array<const Kernels*, 0 STAPES_SETS> found{};
@@ -67,6 +73,7 @@ const Kernels* const* usable_kernels(int* n) {
     *n = count;
     return found.data();
 }
+// clang-format on
 
 const Kernels* kernels_by_name(const char* name) {
     int n = 0;

@@ -1,9 +1,11 @@
 // The kernels as the rest of the library calls them: one table of functions for each instruction set, chosen once.
 //
 // Kernels know arrays, shapes and types. Conventions, the same for all:
-// - Activations are rows; a row's stride is a whole number of panels (PANEL values), and what lies behind its last value
+// - Activations are rows; a row's stride is a whole number of panels (PANEL values), and what lies behind its last
+// value
 //   is zero, so that no kernel needs a special case for a remainder. Every kernel keeps it so.
-// - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: a row's
+// - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: a
+// row's
 //   numbers do not depend on the rows beside it.
 #pragma once
 
@@ -18,8 +20,8 @@ inline constexpr int PANEL = 32;  // output columns that are packed and computed
 
 STAPES_ALWAYS_INLINE constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
-// Values from one row of activations to the next. More than they need: rows a power of two apart would share one set of the
-// cache. Two panels more: rows of bytes begin with a cache line, where d is a multiple of one.
+// Values from one row of activations to the next. More than they need: rows a power of two apart would share one set of
+// the cache. Two panels more: rows of bytes begin with a cache line, where d is a multiple of one.
 STAPES_ALWAYS_INLINE constexpr int row_stride(int d) { return round_up(d, PANEL) + 2 * PANEL; }
 
 // A weight matrix (n outputs, k inputs), packed as [n / PANEL][k / g][PANEL][g]: g values of four bytes together, one
@@ -42,10 +44,10 @@ struct Weights {
 
 // The left operand of a product: rows of f32, bf16, or i16 with a scale for each row.
 //
-// Where the set multiplies bytes (Kernels::multiplies_i8), a row of i16 lies there as two rows of bytes, its upper and its lower
-// halves: integers of 16 bits for twice the multiplications, and no more reading of weights. Elsewhere it is 16-bit integers, in
-// every four of which the second and the third have changed places: weights' bytes become 16-bit integers by two shifts, the
-// even ones and the odd ones.
+// Where the set multiplies bytes (Kernels::multiplies_i8), a row of i16 lies there as two rows of bytes, its upper and
+// its lower halves: integers of 16 bits for twice the multiplications, and no more reading of weights. Elsewhere it is
+// 16-bit integers, in every four of which the second and the third have changed places: weights' bytes become 16-bit
+// integers by two shifts, the even ones and the odd ones.
 struct Rows {
     Type type;
     const void* data;
@@ -53,8 +55,8 @@ struct Rows {
     const float* scales;  // i16: what one step means, for each row
 };
 
-// The largest number of steps of rows that are multiplied as 16-bit integers: k products with a partner of so many steps, a weight's
-// if nothing else is said, add up to less than 2^31.
+// The largest number of steps of rows that are multiplied as 16-bit integers: k products with a partner of so many
+// steps, a weight's if nothing else is said, add up to less than 2^31.
 STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = traits_of(Type::i8).steps) {
     const int most = 0x7fffffff / partner / (k > 0 ? k : 1);
     return most < 0x7fff ? most : 0x7fff;
@@ -62,7 +64,8 @@ STAPES_ALWAYS_INLINE constexpr int most_steps(int k, int partner = traits_of(Typ
 
 enum class Activation : std::uint8_t { none, gelu, rough_gelu };  // rough: off by up to 1e-4 of its size
 
-// Where the i-th of interleaved values lies: in every four, the second and the third have changed places. Its own inverse.
+// Where the i-th of interleaved values lies: in every four, the second and the third have changed places. Its own
+// inverse.
 STAPES_ALWAYS_INLINE constexpr int interleaved(int i) { return i / 4 * 4 + i % 2 * 2 + i % 4 / 2; }
 
 // c[i, j] = activation(a[i] . w[j] + bias[j]) * factor + residual[i, j] for all rows and the panels first..last-1.
@@ -86,8 +89,9 @@ STAPES_ALWAYS_INLINE constexpr std::size_t product_scratch(int k) {
 // Keys and values of one head lie in blocks of PANEL positions:
 //   keys    [width / g][PANEL positions][g]          the right operand of query x keys
 //   values  [width / PANEL][PANEL / g][PANEL][g]     the right operand of weights x values; dimensions are the columns
-// in type f32 (g = 1), bf16 (g = 2), i8 (g = 4) or i16 (g = 2, interleaved along the inner dimension as rows are); integers are followed
-// by what one step of each position means: PANEL f32. Positions that were never written hold zeros.
+// in type f32 (g = 1), bf16 (g = 2), i8 (g = 4) or i16 (g = 2, interleaved along the inner dimension as rows are);
+// integers are followed by what one step of each position means: PANEL f32. Positions that were never written hold
+// zeros.
 struct BlockShape {
     Type type;
     int width;
@@ -114,9 +118,9 @@ struct Attention {
     const void* const* keys;    // blocks
     const void* const* values;  // blocks
     int n_keys;
-    int first_visible;  // query i sees keys 0 .. min(n_keys, first_visible + i) - 1
-    void* out;          // (n_queries, out_stride): `width` values are written
-    Type out_type;      // f32 or bf16
+    int first_visible;       // query i sees keys 0 .. min(n_keys, first_visible + i) - 1
+    void* out;               // (n_queries, out_stride): `width` values are written
+    Type out_type;           // f32 or bf16
     std::size_t out_stride;  // values
     float* raw_scores;       // (n_queries, n_keys) scaled, before the softmax; or null
     void* scratch;           // attention_scratch bytes for each thread
@@ -142,23 +146,25 @@ struct Sampling {
     enum class How : std::uint8_t { best, draw, top } how;
     double temperature;
     const double* uniforms;
-    int n_chosen;      // of `ids` and `logprobs`
+    int n_chosen;  // of `ids` and `logprobs`
     std::int32_t* ids;
     float* logprobs;
     void* scratch;  // sampling_scratch bytes for each thread
 };
-// Bounds of each panel and the best of them (a panel at the vote's border counts twice), the n_chosen best ids and one more, or what n
-// weights of a draw add up to.
+// Bounds of each panel and the best of them (a panel at the vote's border counts twice), the n_chosen best ids and one
+// more, or what n weights of a draw add up to.
 STAPES_ALWAYS_INLINE constexpr std::size_t sampling_scratch(const Sampling& c) {
-    const auto bounds = static_cast<std::size_t>(round_up(c.n, PANEL) / PANEL + 2) * 2 * 12, best = static_cast<std::size_t>(c.n_chosen + 1) * 8;
-    const auto sums = c.how == Sampling::How::draw ? static_cast<std::size_t>(c.n) * 8 : 0, most = bounds > best ? bounds : best;
+    const auto bounds = static_cast<std::size_t>(round_up(c.n, PANEL) / PANEL + 2) * 2 * 12,
+               best = static_cast<std::size_t>(c.n_chosen + 1) * 8;
+    const auto sums = c.how == Sampling::How::draw ? static_cast<std::size_t>(c.n) * 8 : 0,
+               most = bounds > best ? bounds : best;
     return most > sums ? most : sums;
 }
 
 // The kernels for voice activity hold PANEL chunks of a recording side by side, one in each column: (rows, PANEL).
 
-// out[i] = max(0, sum over j of weights[i, j] * x[j] + bias[i]) for the first n_columns columns, rounded up to whole tiles.
-// The inputs are summed up in n_parts parts, and then those: a third of the error of one long sum.
+// out[i] = max(0, sum over j of weights[i, j] * x[j] + bias[i]) for the first n_columns columns, rounded up to whole
+// tiles. The inputs are summed up in n_parts parts, and then those: a third of the error of one long sum.
 struct Convolution {
     const float* weights;  // (n_outputs, stride), of which n_parts * n_inputs count
     std::size_t stride;
@@ -169,19 +175,19 @@ struct Convolution {
     float* out;  // (n_outputs, PANEL)
 };
 
-// A recurrent layer of `n` units (a multiple of PANEL) with input, forget, cell and output gates, and one number computed
-// from its output after each step. Gates lie as [n / units][4][units], weights as [n / units][n inputs][4][units]; units:
-// Kernels::recurrent_units.
+// A recurrent layer of `n` units (a multiple of PANEL) with input, forget, cell and output gates, and one number
+// computed from its output after each step. Gates lie as [n / units][4][units], weights as [n / units][n
+// inputs][4][units]; units: Kernels::recurrent_units.
 struct Recurrence {
     const float* weights;
     int n, n_steps;
-    const float* gates;     // (n_steps, 4 n): what the layer's input and the bias give
-    float* output;          // (n,): of the step before the first, and then of the last
-    float* cell;            // (n,)
-    float* next;            // (n,): scratch
-    const float* output_weight;      // (n,): weights of that number
+    const float* gates;          // (n_steps, 4 n): what the layer's input and the bias give
+    float* output;               // (n,): of the step before the first, and then of the last
+    float* cell;                 // (n,)
+    float* next;                 // (n,): scratch
+    const float* output_weight;  // (n,): weights of that number
     float output_bias;
-    float* probabilities;   // (n_steps rounded up to PANEL,): sigmoid(output_weight . max(0, output) + output_bias)
+    float* probabilities;  // (n_steps rounded up to PANEL,): sigmoid(output_weight . max(0, output) + output_bias)
 };
 
 struct Kernels {
@@ -189,37 +195,41 @@ struct Kernels {
     bool multiplies_i8;    // rows of integers lie in halves
     bool multiplies_bf16;  // otherwise, rows beside weights, keys or values of bf16 are f32
     bool prefers_i16;      // keys and values of i16 are multiplied in fewer instructions than those of bf16 or f32
-    bool has_amx;         // AMX multiplies bytes and bfloat16: reading weights is what products wait for
+    bool has_amx;          // AMX multiplies bytes and bfloat16: reading weights is what products wait for
     int activation_zero;   // what is added to int8 activations when they are stored
     void (*multiply)(const Product&);
     // y[i] = normalised x[i] * weight + bias; d values of each row, epsilon 1e-5. y may be f32 or bf16.
-    void (*layer_norm)(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
-                       Type y_type, std::size_t y_stride);
-    // Rows of f32 -> i16 (127 * 256 steps, or most_steps(d)) with a scale for each row: what one step means. d is rounded up to whole
-    // panels; a row takes two times y_stride bytes.
-    void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride, float* scales);
+    void (*layer_norm)(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias,
+                       void* y, Type y_type, std::size_t y_stride);
+    // Rows of f32 -> i16 (127 * 256 steps, or most_steps(d)) with a scale for each row: what one step means. d is
+    // rounded up to whole panels; a row takes two times y_stride bytes.
+    void (*quantize)(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride,
+                     float* scales);
     // Rows of f32 -> bf16.
     void (*narrow)(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
     // Put n positions, from `position` (inside one block) on, of a head's keys or values (rows of f32) into a block.
     void (*store_keys)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
-    void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
+    void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position,
+                         void* block);
     void (*attend)(const Attention&);
     void (*choose)(const Sampling&);
-    // Logits that are each off by at most their panel's error: mark (1, otherwise 0) the panels of which the exact logits have to be
-    // known for `choose` to choose what it would choose from exact ones. Forbids, as `choose` does. All panels of an error that is
-    // no number are marked.
+    // Logits that are each off by at most their panel's error: mark (1, otherwise 0) the panels of which the exact
+    // logits have to be known for `choose` to choose what it would choose from exact ones. Forbids, as `choose` does.
+    // All panels of an error that is no number are marked.
     void (*mark_candidates)(const Sampling&, const float* errors, std::uint8_t* panels);
     // log of the sum of the exponentials of (n,).
     float (*log_sum_exp)(const float* x, int n);
     // Samples ((n_frames - 1) * 160 + 400,) -> log10 of max(mel power, 1e-10): (n_mels, n_frames) at out_stride values.
-    void (*log_mel)(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out, std::size_t out_stride);
+    void (*log_mel)(const float* samples, std::size_t n_frames, const float* filters, int n_mels, float* out,
+                    std::size_t out_stride);
     int recurrent_units;  // of a recurrent layer, whose gates lie together
-    // Samples (256, PANEL) -> sizes of their spectrum behind Hann's window (129, PANEL), of the first n_columns columns, rounded up
-    // to whole vectors.
+    // Samples (256, PANEL) -> sizes of their spectrum behind Hann's window (129, PANEL), of the first n_columns
+    // columns, rounded up to whole vectors.
     void (*magnitudes)(const float* samples, int n_columns, float* out);
     void (*convolve)(const Convolution&);
     void (*recur)(const Recurrence&);
-    // For measurements: multiply-adds as a product of f32, bf16, i8 or i16 takes them, without any memory; gives how many products that were.
+    // For measurements: multiply-adds as a product of f32, bf16, i8 or i16 takes them, without any memory; gives how
+    // many products that were.
     double (*multiply_in_registers)(Type type, std::int64_t n_rounds);
     // ... and memory that is read from end to end.
     void (*read_through)(const void* data, std::size_t n_bytes);

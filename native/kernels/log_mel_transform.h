@@ -16,15 +16,15 @@ namespace stapes::STAPES_ISA {
 inline constexpr int N_FFT = 400;
 inline constexpr int HOP = 160;
 inline constexpr int N_BINS = N_FFT / 2 + 1;
-inline constexpr int SIDE = 20;              // N_FFT = SIDE * SIDE
+inline constexpr int SIDE = 20;               // N_FFT = SIDE * SIDE
 inline constexpr int N_TURNS = SIDE / 2 + 1;  // values of c
-inline constexpr int LANES = W / 2;          // frames of one transform
-inline constexpr int ROW = W + 2;            // a frame spans 2.5 hops: W frames touch those of W + 2 hops
+inline constexpr int LANES = W / 2;           // frames of one transform
+inline constexpr int ROW = W + 2;             // a frame spans 2.5 hops: W frames touch those of W + 2 hops
 
 struct Complex { F64 re, im; };
 
 struct Tables {
-    double window[N_FFT];  // Hann's, rounded to float32 as the twin's
+    double window[N_FFT];           // Hann's, rounded to float32 as the twin's
     double cosines[N_TURNS][SIDE];  // exp(-2 pi i b c / 400) at [c][b]
     double sines[N_TURNS][SIDE];    // ... its imaginary part
     Tables() {

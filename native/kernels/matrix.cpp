@@ -108,14 +108,15 @@ void multiply_rows(const Product& p, const void* panel, int n_groups, int index,
     }
 }
 
-// All rows against one panel at a time, each panel read from memory once. Many rows go through some columns before the next: what their
-// tiles share stays in the nearest cache.
+// All rows against one panel at a time, each panel read from memory once. Many rows go through some columns before the
+// next: what their tiles share stays in the nearest cache.
 template <class Op>
 void multiply_panel(const Product& p, const void* panel, int n_groups, int index, const Place& at) {
     const int halves = halves_of(p.a);
     if (p.n_rows * halves > 2 * MAX_ROWS) return multiply_rows<Op, COLUMNS>(p, panel, n_groups, index, 0, p.n_rows, at);
     for_tiles_of<Op>(p.n_rows, halves, [&](int row, int n_rows) {
-        if (n_rows * halves <= Op::FEW_ROWS) multiply_rows<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
+        if (n_rows * halves <= Op::FEW_ROWS)
+            multiply_rows<Op, FEW_ROWS_COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
         else multiply_rows<Op, COLUMNS>(p, panel, n_groups, index, row, n_rows, at);
     });
 }
@@ -124,7 +125,8 @@ const Byte* panel_at(const Product& p, int index) {
     return static_cast<const Byte*>(p.w->data) + static_cast<std::size_t>(index) * p.w->panel_bytes();
 }
 
-// One or two rows (or halves): several panels at once, for enough sums to hide their latency. Returns the first panel not done.
+// One or two rows (or halves): several panels at once, for enough sums to hide their latency. Returns the first panel
+// not done.
 template <class Op, int ROWS>
 int multiply_wide(const Product& p, void* sums) {
     constexpr int step = WIDE_COLUMNS / VECTORS_PER_PANEL;

@@ -1,4 +1,5 @@
-// What the processor does at best, for measurements alone: multiply what is in registers, and read memory from end to end.
+// What the processor does at best, for measurements alone: multiply what is in registers, and read memory from end to
+// end.
 #include <type_traits>
 
 #include "functions.h"
@@ -88,7 +89,8 @@ void read_through(const void* data, std::size_t n_bytes) {
     std::array<I32, AT_ONCE> sums;
     unrolled<AT_ONCE>([&](auto i) __attribute__((always_inline)) { sums[i] = zero_i32(); });
     for (const Byte* const end = from + n_bytes / step * step; from < end; from += step)
-        unrolled<AT_ONCE>([&](auto i) __attribute__((always_inline)) { sums[i] = sums[i] + load_i32(from + i * W * 4); });
+        unrolled<AT_ONCE>([&](auto i)
+                              __attribute__((always_inline)) { sums[i] = sums[i] + load_i32(from + i * W * 4); });
     unrolled<AT_ONCE>([&](auto i) __attribute__((always_inline)) { hide(sums[i]); });
 }
 

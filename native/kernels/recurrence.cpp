@@ -1,7 +1,7 @@
 // The recurrent layer of voice activity detection, step by step; the twin of `_recur` in stapes/vad/silero_numpy.py.
 //
-// A step waits for its weights, which a core's second cache holds and its first does not: every second step reads them from the end,
-// beginning with those that are still near. Sums run over the inputs in order either way.
+// A step waits for its weights, which a core's second cache holds and its first does not: every second step reads them
+// from the end, beginning with those that are still near. Sums run over the inputs in order either way.
 #include "recurrence.h"
 
 #include "functions.h"
@@ -20,8 +20,8 @@ STAPES_INLINE F32 exp_held(F32 x) {
 
 STAPES_INLINE F32 sigmoid(F32 x) { return set1(1.0f) / (set1(1.0f) + exp_held(set1(0.0f) - x)); }
 
-// Within 2 units in the last place: what is small is kept for seconds, so that its roundings add up. The polynomial for what lies
-// near 0, where a difference of ones would have few digits, is that of tanhf in the Cephes library.
+// Within 2 units in the last place: what is small is kept for seconds, so that its roundings add up. The polynomial for
+// what lies near 0, where a difference of ones would have few digits, is that of tanhf in the Cephes library.
 STAPES_INLINE F32 tanh(F32 x) {
     const F32 square = x * x;
     F32 p = set1(-5.70498872745e-3f);
@@ -40,10 +40,12 @@ STAPES_INLINE void step_units(const Recurrence& r, const float* gates, int unit)
     unrolled<VECTORS>([&](auto i) __attribute__((always_inline)) { sums[i] = load(gates + unit * GATES + i * W); });
     for (int k = 0; k < r.n; ++k, weights += VECTORS * W) {
         const F32 before = set1(r.output[k]);
-        unrolled<VECTORS>([&](auto i) __attribute__((always_inline)) { sums[i] = fma(before, load(weights + i * W), sums[i]); });
+        unrolled<VECTORS>(
+            [&](auto i) __attribute__((always_inline)) { sums[i] = fma(before, load(weights + i * W), sums[i]); });
     }
     unrolled<PER_GATE>([&](auto i) __attribute__((always_inline)) {
-        const F32 takes = sigmoid(sums[i]), keeps = sigmoid(sums[PER_GATE + i]), gives = sigmoid(sums[3 * PER_GATE + i]);
+        const F32 takes = sigmoid(sums[i]), keeps = sigmoid(sums[PER_GATE + i]),
+                  gives = sigmoid(sums[3 * PER_GATE + i]);
         const F32 cell = fma(keeps, load(r.cell + unit + i * W), takes * tanh(sums[2 * PER_GATE + i]));
         store(r.cell + unit + i * W, cell);
         store(r.next + unit + i * W, gives * tanh(cell));
@@ -70,7 +72,8 @@ void recur(const Recurrence& r) {
         for (int unit = 0; unit <= last; unit += RECURRENT_UNITS) step_units(r, gates, step % 2 ? last - unit : unit);
         r.probabilities[step] = output_of_step(r);
     }
-    for (int step = 0; step < r.n_steps; step += W) store(r.probabilities + step, sigmoid(load(r.probabilities + step)));
+    for (int step = 0; step < r.n_steps; step += W)
+        store(r.probabilities + step, sigmoid(load(r.probabilities + step)));
 }
 
 }  // namespace stapes::STAPES_ISA

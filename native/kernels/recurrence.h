@@ -1,5 +1,5 @@
-// How many units of a recurrent layer are computed together: two vectors for each of four gates fill as many registers as
-// hide the latency of their sums.
+// How many units of a recurrent layer are computed together: two vectors for each of four gates fill as many registers
+// as hide the latency of their sums.
 #pragma once
 
 #include "vec.h"

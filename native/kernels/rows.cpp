@@ -6,7 +6,9 @@
 namespace stapes::STAPES_ISA {
 namespace {
 
-STAPES_INLINE const float* row_of(const float* x, std::size_t stride, int i) { return x + static_cast<std::size_t>(i) * stride; }
+STAPES_INLINE const float* row_of(const float* x, std::size_t stride, int i) {
+    return x + static_cast<std::size_t>(i) * stride;
+}
 
 // Sum of the row, of what lies behind d too: zeros.
 STAPES_INLINE float total(const float* x, int d) {
@@ -25,7 +27,8 @@ STAPES_INLINE float squares(const float* x, int d, float mean) {
     return sum(sums);
 }
 
-// W numbers of steps of a row of i16, from value i on: as one integer, or in halves. (A template: a set has only one of both.)
+// W numbers of steps of a row of i16, from value i on: as one integer, or in halves. (A template: a set has only one of
+// both.)
 STAPES_INLINE void store_fine(std::uint8_t* to, std::size_t stride, int i, auto step) {
     if constexpr (!MULTIPLIES_I8) {
         store_interleaved(to + i * 2, to_i32(step));
@@ -40,8 +43,8 @@ STAPES_INLINE void store_fine(std::uint8_t* to, std::size_t stride, int i, auto 
 
 }  // namespace
 
-void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias, void* y,
-                Type y_type, std::size_t y_stride) {
+void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const float* weight, const float* bias,
+                void* y, Type y_type, std::size_t y_stride) {
     const int whole = round_up(d, PANEL);
     for (int row = 0; row < n_rows; ++row) {
         const float* from = row_of(x, x_stride, row);
@@ -56,13 +59,16 @@ void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const f
     }
 }
 
-void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride, float* scales) {
+void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride,
+              float* scales) {
     const int whole = round_up(d, PANEL);
     const float most = MULTIPLIES_I8 ? 127.0f * 256.0f : static_cast<float>(most_steps(d));
     for (int row = 0; row < n_rows; ++row) {
         const float* from = row_of(x, x_stride, row);
         std::uint8_t* to = y + static_cast<std::size_t>(row) * 2 * y_stride;
-        scales[row] = count_steps(whole, most, [&](int i) { return load(from + i); }, [&](int i, F32 steps) { store_fine(to, y_stride, i, steps); });
+        scales[row] = count_steps(
+            whole, most, [&](int i) { return load(from + i); },
+            [&](int i, F32 steps) { store_fine(to, y_stride, i, steps); });
     }
 }
 
@@ -85,16 +91,18 @@ STAPES_INLINE F32 part_of(const float* x, int n, int i) {
     return load(rest);
 }
 
-// A row of n values in steps, W at a time: put(i, steps) takes those from value i on, of which the ones behind n are some; those of
-// 16 bits are interleaved. Gives what a step means.
+// A row of n values in steps, W at a time: put(i, steps) takes those from value i on, of which the ones behind n are
+// some; those of 16 bits are interleaved. Gives what a step means.
 template <Type TYPE, class Put>
 float in_steps(const float* x, int n, Put&& put) {
-    return count_steps(n, static_cast<float>(traits_of(TYPE).steps), [&](int i) { return part_of(x, n, i); }, [&](int i, F32 steps) {
-        ValueOf<TYPE> part[W];
-        if constexpr (TYPE == Type::i8) store_bytes(part, to_i32(steps));
-        else store_interleaved(part, to_i32(steps));
-        put(i, part);
-    });
+    return count_steps(
+        n, static_cast<float>(traits_of(TYPE).steps), [&](int i) { return part_of(x, n, i); },
+        [&](int i, F32 steps) {
+            ValueOf<TYPE> part[W];
+            if constexpr (TYPE == Type::i8) store_bytes(part, to_i32(steps));
+            else store_interleaved(part, to_i32(steps));
+            put(i, part);
+        });
 }
 
 // A position's key in a block of integers: groups of four bytes lie a panel apart.
@@ -102,7 +110,8 @@ template <Type TYPE>
 float store_steps_of_key(const BlockShape& shape, const float* from, int at, Byte* block) {
     constexpr int group = group_of(TYPE);
     return in_steps<TYPE>(from, shape.width, [&](int dim, const ValueOf<TYPE>* steps) {
-        for (int j = 0; j < W && dim + j < shape.padded_width(); j += group) std::memcpy(block + ((dim + j) / group * PANEL + at) * 4, steps + j, 4);
+        for (int j = 0; j < W && dim + j < shape.padded_width(); j += group)
+            std::memcpy(block + ((dim + j) / group * PANEL + at) * 4, steps + j, 4);
     });
 }
 
@@ -115,12 +124,14 @@ float store_steps_of_value(const BlockShape& shape, const float* from, int at, B
     Value* const to = reinterpret_cast<Value*>(block) + place / group * group * PANEL + place % group;
     return in_steps<TYPE>(from, shape.width, [&](int dim, const Value* steps) {
         Value* here = to + dim / PANEL * PANEL * PANEL + dim % PANEL * group;
-        for (int j = 0; j < W && dim + j < shape.width; ++j) here[j * group] = steps[TYPE == Type::i8 ? j : interleaved(j)];
+        for (int j = 0; j < W && dim + j < shape.width; ++j)
+            here[j * group] = steps[TYPE == Type::i8 ? j : interleaved(j)];
     });
 }
 
 // Values of bfloat16: those of two positions alternate.
-void store_narrow_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, std::uint16_t* block) {
+void store_narrow_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position,
+                         std::uint16_t* block) {
     for (int i = 0; i < n;) {
         const int at = position + i;
         const bool both = at % 2 == 0 && i + 1 < n;
@@ -153,7 +164,8 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
             for (int dim = 0; dim < shape.width; dim += W) {
                 std::uint16_t part[W];
                 store_bf16(part, part_of(from, shape.width, dim));
-                for (int j = 0; j < W && dim + j < shape.width; j += 2) std::memcpy(to + (dim + j) * PANEL * 2, part + j, 4);
+                for (int j = 0; j < W && dim + j < shape.width; j += 2)
+                    std::memcpy(to + (dim + j) * PANEL * 2, part + j, 4);
             }
         } else {
             Byte* to = static_cast<Byte*>(block);
@@ -165,7 +177,8 @@ void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, i
 }
 
 void store_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block) {
-    if (shape.type == Type::bf16) return store_narrow_values(shape, x, x_stride, n, position, static_cast<std::uint16_t*>(block));
+    if (shape.type == Type::bf16)
+        return store_narrow_values(shape, x, x_stride, n, position, static_cast<std::uint16_t*>(block));
     for (int i = 0; i < n; ++i) {
         const float* from = row_of(x, x_stride, i);
         const int at = position + i;

@@ -20,8 +20,8 @@ STAPES_INLINE float highest_of(const float* x, int n) {
     return found;
 }
 
-// Top-k: the k best of what is offered, sorted, the best first; of equals, what came first. T is a type of this namespace, and so the
-// functions compiled for it are: no other instruction set can be linked to them.
+// Top-k: the k best of what is offered, sorted, the best first; of equals, what came first. T is a type of this
+// namespace, and so the functions compiled for it are: no other instruction set can be linked to them.
 template <class T>
 class TopK {
   public:

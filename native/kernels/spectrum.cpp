@@ -1,8 +1,10 @@
-// The spectrogram of voice activity detection: sizes of the spectrum of 256 real samples, W frames at once, one in each lane.
+// The spectrogram of voice activity detection: sizes of the spectrum of 256 real samples, W frames at once, one in each
+// lane.
 //
-// 256 = 16 * 16, as log_mel_transform.h takes 400 apart: with n = 16 a + b and k = c + 16 d, X[k] is a transform over a of
-// 16 real numbers for each b, a turn by exp(-2 pi i b c / 256), and a transform over b of 16 complex numbers for each c. Only
-// c = 0..8 are needed, as X[256 - k] is the conjugate of X[k]. A transform of 16 is one of 4 after another, turned between.
+// 256 = 16 * 16, as log_mel_transform.h takes 400 apart: with n = 16 a + b and k = c + 16 d, X[k] is a transform over a
+// of 16 real numbers for each b, a turn by exp(-2 pi i b c / 256), and a transform over b of 16 complex numbers for
+// each c. Only c = 0..8 are needed, as X[256 - k] is the conjugate of X[k]. A transform of 16 is one of 4 after
+// another, turned between.
 #include "functions.h"
 #include "tile.h"
 
@@ -23,7 +25,7 @@ STAPES_INLINE Complex turned(Complex a, F32 cosine, F32 sine) {
 }
 
 struct Tables {
-    float window[N];  // Hann's
+    float window[N];               // Hann's
     float cosines[N_TURNS][SIDE];  // exp(-2 pi i b c / 256) at [c][b]
     float sines[N_TURNS][SIDE];    // ... its imaginary part
     Tables() {
@@ -59,7 +61,8 @@ STAPES_INLINE void transform4(Complex x0, Complex x1, Complex x2, Complex x3, Co
 template <class Write>
 STAPES_INLINE void transform16(const Complex (&x)[SIDE], const Write& write) {
     Complex parts[4][4];  // at [b][c]
-    unrolled<4>([&](auto b) __attribute__((always_inline)) { transform4(x[b], x[b + 4], x[b + 8], x[b + 12], parts[b]); });
+    unrolled<4>([&](auto b)
+                    __attribute__((always_inline)) { transform4(x[b], x[b + 4], x[b + 8], x[b + 12], parts[b]); });
     unrolled<4>([&](auto c) __attribute__((always_inline)) {
         Complex y[4];
         transform4(parts[0][c], turn<c>(parts[1][c]), turn<2 * c>(parts[2][c]), turn<3 * c>(parts[3][c]), y);

@@ -5,8 +5,8 @@
 
 namespace stapes::STAPES_ISA {
 
-// read(i) gives the W numbers from i on, 0 <= i < n; put(i, steps) takes theirs, of which the largest size is `most`. Gives what a
-// step means.
+// read(i) gives the W numbers from i on, 0 <= i < n; put(i, steps) takes theirs, of which the largest size is `most`.
+// Gives what a step means.
 template <class Read, class Put>
 STAPES_INLINE float count_steps(int n, float most, Read&& read, Put&& put) {
     F32 highest = set1(0.0f);

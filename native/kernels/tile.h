@@ -1,7 +1,7 @@
 // The micro-kernel: a few rows of A times a few vectors of columns of B, every sum in a register of its own.
 //
-// One source for all types: they differ in how a vector of B is read and in one multiply-add (Op). Sums run over the inner
-// dimension in order, so that they do not depend on the tile's size.
+// One source for all types: they differ in how a vector of B is read and in one multiply-add (Op). Sums run over the
+// inner dimension in order, so that they do not depend on the tile's size.
 #pragma once
 
 #include <array>
@@ -15,11 +15,11 @@ namespace stapes::STAPES_ISA {
 using Byte = std::uint8_t;
 
 inline constexpr int VECTORS_PER_PANEL = PANEL / W;
-inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;    // 24 or 12 sums; the rest holds B and one group of A
-inline constexpr int COLUMNS = 2;                                // vectors of B that a tall tile covers
-inline constexpr int WIDE_COLUMNS = 8;                           // ... and a single row: enough sums to hide their latency
+inline constexpr int MAX_ROWS = N_REGISTERS == 32 ? 12 : 6;  // 24 or 12 sums; the rest holds B and one group of A
+inline constexpr int COLUMNS = 2;                            // vectors of B that a tall tile covers
+inline constexpr int WIDE_COLUMNS = 8;                       // ... and a single row: enough sums to hide their latency
 inline constexpr int TILE_COLUMNS = COLUMNS * W;
-inline constexpr int AMX_ROWS = 16;                             // of a tile register (amx.h)
+inline constexpr int AMX_ROWS = 16;  // of a tile register (amx.h)
 inline constexpr int FEW_ROWS_COLUMNS = N_REGISTERS == 16 && VECTORS_PER_PANEL >= 4 ? 4 : COLUMNS;  // ... or a few rows
 
 // W results in a row of f32 or bf16.
@@ -30,11 +30,11 @@ STAPES_INLINE void store_as(Type type, void* row, std::size_t column, F32 x) {
 
 struct OpF32 {
     using Sum = F32;
-    static constexpr Type TYPE = Type::f32;  // of B
-    static constexpr int PARTS = 1;          // groups of A that a group of B is multiplied with, one after another
+    static constexpr Type TYPE = Type::f32;     // of B
+    static constexpr int PARTS = 1;             // groups of A that a group of B is multiplied with, one after another
     static constexpr int MOST_ROWS = MAX_ROWS;  // of a tile
     static constexpr int FEW_ROWS = 3;          // so many rows leave registers for more columns
-    static constexpr bool ON_AMX = false;      // runs on AMX
+    static constexpr bool ON_AMX = false;       // runs on AMX
     static constexpr int READS_AHEAD = 0;       // rows of the tallest tile that asks for its share of B before its turn
     static STAPES_INLINE Sum zero() { return set1(0.0f); }
     static STAPES_INLINE Sum read(const void* p) { return load(static_cast<const float*>(p)); }
@@ -128,20 +128,21 @@ STAPES_INLINE void unrolled(F&& f) {
 
 struct Tile {
     const Byte* a;
-    std::size_t a_stride;        // bytes
-    const void* const* b;        // where each segment of the inner dimension begins
-    std::size_t b_offset;        // bytes from there to the tile's first column
-    std::size_t b_panel;         // bytes from one panel to the next
+    std::size_t a_stride;  // bytes
+    const void* const* b;  // where each segment of the inner dimension begins
+    std::size_t b_offset;  // bytes from there to the tile's first column
+    std::size_t b_panel;   // bytes from one panel to the next
     int n_segments;
     int groups_per_segment;
-    int n_groups;                // of B, in all segments; the last may be cut short
-    void* out;                   // sums
-    std::size_t out_stride;      // sums
-    bool add;                    // begin with what is there
+    int n_groups;            // of B, in all segments; the last may be cut short
+    void* out;               // sums
+    std::size_t out_stride;  // sums
+    bool add;                // begin with what is there
 };
 
-// Asks for what lies READ_AHEAD bytes behind a group, in each panel that the tile reads. Processors do so by themselves, but not
-// across the end of a page, and not early enough where much is computed on few bytes. Where little is, it only costs.
+// Asks for what lies READ_AHEAD bytes behind a group, in each panel that the tile reads. Processors do so by
+// themselves, but not across the end of a page, and not early enough where much is computed on few bytes. Where little
+// is, it only costs.
 inline constexpr std::size_t READ_AHEAD = 4096, CACHE_LINE = 64;
 template <class Op, int VECTORS>
 STAPES_INLINE void read_ahead(const Byte* b, std::size_t b_panel) {
@@ -197,7 +198,8 @@ void run_tile(const Tile& t) {
                     });
                 } else {
                     std::array<decltype(read_b(part)), VECTORS> columns;
-                    unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) { columns[vector] = read_b(vector); });
+                    unrolled<VECTORS>([&](auto vector)
+                                          __attribute__((always_inline)) { columns[vector] = read_b(vector); });
                     unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
                         const I32 one = read_a(row);
                         unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
@@ -231,8 +233,8 @@ STAPES_INLINE void run_rows(int n_rows, const Tile& t) {
     runs[static_cast<std::size_t>(n_rows - 1)](t);
 }
 
-// Deals rows out evenly: a tile of one or two would wait for its sums. Calls f(first, n) for each tile, of which each but the last
-// ends at a multiple of `whole`, half of `most` or 1.
+// Deals rows out evenly: a tile of one or two would wait for its sums. Calls f(first, n) for each tile, of which each
+// but the last ends at a multiple of `whole`, half of `most` or 1.
 template <class F>
 STAPES_INLINE void for_tiles(int n_rows, int most, int whole, F&& f) {
     const int n_tiles = (n_rows + most - 1) / most;

@@ -1,6 +1,7 @@
 // The types of numbers in memory, and everything that follows from a type: said here, once.
 //
-// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps one.
+// Functions here must never be emitted: of several copies, compiled for different instruction sets, the linker keeps
+// one.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,8 @@ STAPES_ALWAYS_INLINE constexpr bool is_integer(Type type) { return traits_of(typ
 template <Type TYPE>
 using ValueOf = std::conditional_t<
     TYPE == Type::f32, float,
-    std::conditional_t<TYPE == Type::f16, f16,
-                       std::conditional_t<TYPE == Type::bf16, bf16, std::conditional_t<TYPE == Type::i8, std::int8_t, std::int16_t>>>>;
+    std::conditional_t<
+        TYPE == Type::f16, f16,
+        std::conditional_t<TYPE == Type::bf16, bf16, std::conditional_t<TYPE == Type::i8, std::int8_t, std::int16_t>>>>;
 
 }  // namespace stapes

@@ -9,11 +9,11 @@
 //   F64          W / 2 doubles                 load from floats, store as floats, arithmetic, fma: for transforms
 //   load_f16, store_bf16                       other storage types, converted
 //   dot_f32 / dot_bf16 / dot_i8 / dot_i16      acc + sum over one four-byte group of a times the same group of b
-//   even_bytes, odd_bf16, ...                  what lies two or four to a group, taken apart for sets that do not multiply it
+//   even_bytes, odd_bf16, ...                  groups of two or four taken apart, for sets that do not multiply them
 //   HAS_AMX, Amx                               AMX instructions, for processors that have them (amx.h)
 //
-// A "group" is the unit of every matrix product here: four bytes along the inner dimension, one float32, two bfloat16 or
-// 16-bit integers, or four int8. That makes one micro-kernel serve all of them (matrix.cpp).
+// A "group" is the unit of every matrix product here: four bytes along the inner dimension, one float32, two bfloat16
+// or 16-bit integers, or four int8. That makes one micro-kernel serve all of them (matrix.cpp).
 #pragma once
 
 #include <bit>
@@ -46,8 +46,8 @@
 
 namespace stapes::STAPES_ISA {
 
-// exp(x) = fraction * 2^power for x in -88.7..88.7; what comes of NaN is no number. The polynomial of the fraction, and ln 2 in two
-// parts, are the coefficients of expf in the Cephes library.
+// exp(x) = fraction * 2^power for x in -88.7..88.7; what comes of NaN is no number. The polynomial of the fraction, and
+// ln 2 in two parts, are the coefficients of expf in the Cephes library.
 struct Exponential { F32 fraction, power; };
 STAPES_INLINE Exponential exp_in_parts(F32 x) {
     const F32 n = round(x * set1(1.44269504f));
@@ -62,8 +62,8 @@ STAPES_INLINE Exponential exp_in_parts(F32 x) {
     return {fma(p, r * r, r + set1(1.0f)), n};
 }
 
-// exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity above 88.7.
-// NaN stays NaN.
+// exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity
+// above 88.7. NaN stays NaN.
 STAPES_INLINE F32 exp(F32 x) {
     const Exponential parts = exp_in_parts(min(max(x, set1(-87.33654f)), set1(88.72283f)));
     F32 p = scale_by_power_of_two(parts.fraction, parts.power);

@@ -9,7 +9,7 @@ inline constexpr int W = 8;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 16;
 #if defined(__AVXVNNI__)
 inline constexpr bool MULTIPLIES_I8 = true, MULTIPLIES_BF16 = true;
-inline constexpr bool PREFERS_I16 = true;  // to bfloat16, which takes several instructions
+inline constexpr bool PREFERS_I16 = true;    // to bfloat16, which takes several instructions
 inline constexpr int ACTIVATION_ZERO = 128;  // int8 activations are stored unsigned, with this added
 #else
 inline constexpr bool MULTIPLIES_I8 = false, MULTIPLIES_BF16 = false;
@@ -64,14 +64,16 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
 }
 // The same where neither is 0 nor the result below the smallest normal number.
 STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) {
-    return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23)))};
+    return {_mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23)))};
 }
 
 STAPES_INLINE F32 load_f16(const void* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
 STAPES_INLINE void store_bf16(void* p, F32 x) {
     const __m256i bits = _mm256_castps_si256(x.v);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i rounded =
+        _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
     const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
     const __m256i kept = _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan(x).v));
     const __m128i low = _mm256_castsi256_si128(kept), high = _mm256_extracti128_si256(kept, 1);
@@ -92,19 +94,21 @@ STAPES_INLINE I32 operator<<(I32 a, int n) { return {_mm256_slli_epi32(a.v, n)};
 STAPES_INLINE I32 operator>>(I32 a, int n) { return {_mm256_srai_epi32(a.v, n)}; }
 // W int32 in -128..255 -> W bytes.
 STAPES_INLINE void store_bytes(void* p, I32 x) {
-    const __m256i low_bytes = _mm256_shuffle_epi8(
-        x.v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                              0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
-    const __m128i joined = _mm_unpacklo_epi32(_mm256_castsi256_si128(low_bytes), _mm256_extracti128_si256(low_bytes, 1));
+    const __m256i low_bytes =
+        _mm256_shuffle_epi8(x.v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8,
+                                                  12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m128i joined =
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(low_bytes), _mm256_extracti128_si256(low_bytes, 1));
     _mm_storel_epi64(static_cast<__m128i*>(p), joined);
 }
 
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
 STAPES_INLINE void store_interleaved(void* p, I32 x) {
-    const __m256i halves = _mm256_shuffle_epi8(
-        x.v, _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,
-                              0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1));
-    _mm_storeu_si128(static_cast<__m128i*>(p), _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+    const __m256i halves =
+        _mm256_shuffle_epi8(x.v, _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 8, 9,
+                                                  4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1));
+    _mm_storeu_si128(static_cast<__m128i*>(p),
+                     _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
 }
 
 // One four-byte group of a row of A in every lane.
@@ -118,13 +122,13 @@ STAPES_INLINE F32 dot_f32(F32 acc, I32 a, F32 b) { return {_mm256_fmadd_ps(_mm25
 #if defined(__AVXVNNI__)
 STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
     const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    const __m256 a0 = _mm256_castsi256_ps(_mm256_slli_epi32(a.v, 16)), b0 = _mm256_castsi256_ps(_mm256_slli_epi32(b.v, 16));
-    const __m256 a1 = _mm256_castsi256_ps(_mm256_and_si256(a.v, high)), b1 = _mm256_castsi256_ps(_mm256_and_si256(b.v, high));
+    const __m256 a0 = _mm256_castsi256_ps(_mm256_slli_epi32(a.v, 16)),
+                 b0 = _mm256_castsi256_ps(_mm256_slli_epi32(b.v, 16));
+    const __m256 a1 = _mm256_castsi256_ps(_mm256_and_si256(a.v, high)),
+                 b1 = _mm256_castsi256_ps(_mm256_and_si256(b.v, high));
     return {_mm256_fmadd_ps(a1, b1, _mm256_fmadd_ps(a0, b0, acc.v))};
 }
-STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) {
-    return {_mm256_dpbusd_avx_epi32(acc.v, a.v, b.v)};
-}
+STAPES_INLINE I32 dot_i8(I32 acc, I32 a, I32 b) { return {_mm256_dpbusd_avx_epi32(acc.v, a.v, b.v)}; }
 STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm256_dpwssd_avx_epi32(acc.v, a.v, b.v)}; }
 #else
 STAPES_INLINE I32 dot_i16(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }

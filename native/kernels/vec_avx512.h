@@ -14,7 +14,7 @@
 
 namespace stapes::STAPES_ISA {
 
-inline constexpr int W = 16;             // lanes of four bytes
+inline constexpr int W = 16;  // lanes of four bytes
 inline constexpr int N_REGISTERS = 32;
 inline constexpr bool MULTIPLIES_I8 = true, MULTIPLIES_BF16 = true;
 #if defined(__AVX512BF16__)
@@ -64,7 +64,8 @@ STAPES_INLINE void store_bf16(void* p, F32 x) {
 #else
     const __m512i bits = _mm512_castps_si512(x.v);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __m512i rounded =
+        _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
     const __m512i kept = _mm512_mask_blend_epi32(is_nan(x), rounded, quiet);
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(kept));
@@ -84,7 +85,9 @@ STAPES_INLINE F32 from_bits(I32 a) { return {_mm512_castsi512_ps(a.v)}; }
 STAPES_INLINE I32 operator<<(I32 a, int n) { return {_mm512_slli_epi32(a.v, static_cast<unsigned>(n))}; }
 STAPES_INLINE I32 operator>>(I32 a, int n) { return {_mm512_srai_epi32(a.v, static_cast<unsigned>(n))}; }
 // W int32 in -128..255 -> W bytes.
-STAPES_INLINE void store_bytes(void* p, I32 x) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v)); }
+STAPES_INLINE void store_bytes(void* p, I32 x) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
+}
 
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
 STAPES_INLINE void store_interleaved(void* p, I32 x) {
@@ -105,8 +108,10 @@ STAPES_INLINE F32 dot_bf16(F32 acc, I32 a, I32 b) {
     return {_mm512_dpbf16_ps(acc.v, std::bit_cast<__m512bh>(a.v), std::bit_cast<__m512bh>(b.v))};
 #else
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    const __m512 a0 = _mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16)), b0 = _mm512_castsi512_ps(_mm512_slli_epi32(b.v, 16));
-    const __m512 a1 = _mm512_castsi512_ps(_mm512_and_si512(a.v, high)), b1 = _mm512_castsi512_ps(_mm512_and_si512(b.v, high));
+    const __m512 a0 = _mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16)),
+                 b0 = _mm512_castsi512_ps(_mm512_slli_epi32(b.v, 16));
+    const __m512 a1 = _mm512_castsi512_ps(_mm512_and_si512(a.v, high)),
+                 b1 = _mm512_castsi512_ps(_mm512_and_si512(b.v, high));
     return {_mm512_fmadd_ps(a1, b1, _mm512_fmadd_ps(a0, b0, acc.v))};
 #endif
 }

@@ -20,7 +20,11 @@ struct I32 { I32Lanes v; };
 struct F64 { F64Lanes v; };
 struct Mask { I32Lanes v; };
 
-STAPES_INLINE F32 load(const float* p) { F32 x; std::memcpy(&x.v, p, 16); return x; }
+STAPES_INLINE F32 load(const float* p) {
+    F32 x;
+    std::memcpy(&x.v, p, 16);
+    return x;
+}
 STAPES_INLINE void store(float* p, F32 x) { std::memcpy(p, &x.v, 16); }
 STAPES_INLINE F32 set1(float x) { return {F32Lanes{x, x, x, x}}; }
 STAPES_INLINE F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
@@ -40,10 +44,12 @@ STAPES_INLINE F32 select(Mask where, F32 yes, F32 no) {
 STAPES_INLINE F32 min(F32 a, F32 b) { return select(less(a, b), a, b); }
 STAPES_INLINE F32 max(F32 a, F32 b) { return select(less(b, a), a, b); }
 STAPES_INLINE F32 abs(F32 a) {
-    return {std::bit_cast<F32Lanes>(std::bit_cast<I32Lanes>(a.v) & I32Lanes{0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff})};
+    return {std::bit_cast<F32Lanes>(std::bit_cast<I32Lanes>(a.v) &
+                                    I32Lanes{0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff})};
 }
 STAPES_INLINE F32 sqrt(F32 a) {
-    return {F32Lanes{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
+    return {
+        F32Lanes{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
 }
 // To the nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction.
 STAPES_INLINE F32 round(F32 a) {
@@ -61,12 +67,20 @@ STAPES_INLINE float largest(F32 a) {
 }
 
 STAPES_INLINE I32 zero_i32() { return {I32Lanes{0, 0, 0, 0}}; }
-STAPES_INLINE I32 load_i32(const void* p) { I32 x; std::memcpy(&x.v, p, 16); return x; }
+STAPES_INLINE I32 load_i32(const void* p) {
+    I32 x;
+    std::memcpy(&x.v, p, 16);
+    return x;
+}
 STAPES_INLINE void store_i32(void* p, I32 x) { std::memcpy(p, &x.v, 16); }
 STAPES_INLINE I32 set1_i32(std::int32_t x) { return {I32Lanes{x, x, x, x}}; }
 // Sums wrap around, as a processor's do: signed lanes may not.
-STAPES_INLINE I32 operator+(I32 a, I32 b) { return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) + std::bit_cast<U32Lanes>(b.v))}; }
-STAPES_INLINE I32 operator-(I32 a, I32 b) { return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) - std::bit_cast<U32Lanes>(b.v))}; }
+STAPES_INLINE I32 operator+(I32 a, I32 b) {
+    return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) + std::bit_cast<U32Lanes>(b.v))};
+}
+STAPES_INLINE I32 operator-(I32 a, I32 b) {
+    return {std::bit_cast<I32Lanes>(std::bit_cast<U32Lanes>(a.v) - std::bit_cast<U32Lanes>(b.v))};
+}
 STAPES_INLINE F32 to_f32(I32 a) { return {__builtin_convertvector(a.v, F32Lanes)}; }
 // To the nearest integer; the lowest number for NaN and what does not fit, as on x86.
 STAPES_INLINE I32 to_i32(F32 a) {
@@ -89,7 +103,7 @@ STAPES_INLINE void store_bytes(void* p, I32 x) {
 // W int32 in -32768..32767 -> W 16-bit integers; in every four, the second and the third change places.
 STAPES_INLINE void store_interleaved(void* p, I32 x) {
     const std::int16_t interleaved[W] = {static_cast<std::int16_t>(x.v[0]), static_cast<std::int16_t>(x.v[2]),
-                                     static_cast<std::int16_t>(x.v[1]), static_cast<std::int16_t>(x.v[3])};
+                                         static_cast<std::int16_t>(x.v[1]), static_cast<std::int16_t>(x.v[3])};
     std::memcpy(p, interleaved, sizeof interleaved);
 }
 // a * 2^n for n in -126..128: in two factors, so that 2^128 is none.

@@ -57,11 +57,13 @@ void sort_two(float& a, float& b) {
 
 float median_of_seven(const float* x) {
     float p0 = x[0], p1 = x[1], p2 = x[2], p3 = x[3], p4 = x[4], p5 = x[5], p6 = x[6];
+    // clang-format off: three swaps of a stage a line
     sort_two(p0, p5); sort_two(p0, p3); sort_two(p1, p6);
     sort_two(p2, p4); sort_two(p0, p1); sort_two(p3, p5);
     sort_two(p2, p6); sort_two(p2, p3); sort_two(p3, p6);
     sort_two(p4, p5); sort_two(p1, p4); sort_two(p1, p3);
     sort_two(p3, p4);
+    // clang-format on
     return p3;
 }
 
@@ -81,16 +83,20 @@ void add_medians(const float* row, int n, float* padded, float* sums) {
 
 }  // namespace
 
-std::vector<float> alignment_cost(const float* scores, int n_heads, int n_tokens, int stride, int n_columns, int n_before) {
+std::vector<float> alignment_cost(const float* scores, int n_heads, int n_tokens, int stride, int n_columns,
+                                  int n_before) {
     const int n_kept = n_tokens - n_before - 1;
-    std::vector<float> cost(size(n_kept) * size(n_columns)), weights(size(n_tokens) * size(n_columns)), padded(size(n_columns) + MEDIAN_WIDTH);
+    std::vector<float> cost(size(n_kept) * size(n_columns)), weights(size(n_tokens) * size(n_columns)),
+        padded(size(n_columns) + MEDIAN_WIDTH);
     std::vector<double> mean(size(n_columns)), deviation(size(n_columns));
     for (int head = 0; head < n_heads; ++head) {
         for (int token = 0; token < n_tokens; ++token)
-            softmax(scores + (size(head) * size(n_tokens) + size(token)) * size(stride), n_columns, weights.data() + size(token) * size(n_columns));
+            softmax(scores + (size(head) * size(n_tokens) + size(token)) * size(stride), n_columns,
+                    weights.data() + size(token) * size(n_columns));
         normalise(weights.data(), n_tokens, n_columns, mean, deviation);
         for (int kept = 0; kept < n_kept; ++kept)
-            add_medians(weights.data() + size(kept + n_before) * size(n_columns), n_columns, padded.data(), cost.data() + size(kept) * size(n_columns));
+            add_medians(weights.data() + size(kept + n_before) * size(n_columns), n_columns, padded.data(),
+                        cost.data() + size(kept) * size(n_columns));
     }
     for (float& one : cost) one = -(one / static_cast<float>(n_heads));
     return cost;

@@ -6,8 +6,8 @@
 namespace stapes {
 namespace {
 
-constexpr int ALONE = 4;         // tokens that are not worth sharing out
-constexpr int WIDE_PANELS = 4;   // panels that a single row takes together
+constexpr int ALONE = 4;        // tokens that are not worth sharing out
+constexpr int WIDE_PANELS = 4;  // panels that a single row takes together
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
@@ -48,14 +48,16 @@ void Decoder::run(const std::vector<Request*>& requests, Team& team) {
         take(space_->mixed, space_->rows, block.cross_out.rows, team);
         multiply(space_->rows, block.cross_out, x, x, stride, Activation::none, team);
         normalise(block.mlp_norm, block.mlp_in.rows, team);
-        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), model_.gelu(), team);
+        multiply(space_->rows, block.mlp_in, nullptr, space_->hidden.as(), space_->hidden_rows.stride(), model_.gelu(),
+                 team);
         take(space_->hidden, space_->hidden_rows, block.mlp_out.rows, team);
         multiply(space_->hidden_rows, block.mlp_out, x, x, stride, Activation::none, team);
     }
     logits_.compute(requests_, first_tokens_, space_->x.as(), scratches_, team);
 }
 
-// Requests of one window side by side, in their order: its keys are read together. (A stable sort of the standard library allocates.)
+// Requests of one window side by side, in their order: its keys are read together. (A stable sort of the standard
+// library allocates.)
 void Decoder::take_requests(const std::vector<Request*>& requests) {
     requests_.clear();
     for (Request* one : requests) {
@@ -83,7 +85,8 @@ void Decoder::prepare(Team& team) {
     if (!space_ || space_->n_tokens < n_tokens_ || space_->n_tokens > 8 * n_tokens_ + 64)
         space_ = std::make_unique<Space>(model_, n_tokens_ + 8);
     for (Request* one : requests_) own_blocks(*one);
-    team.share(static_cast<int>(requests_.size()), [&](int part, int) { embed(*requests_[size(part)], first_tokens_[size(part)]); });
+    team.share(static_cast<int>(requests_.size()),
+               [&](int part, int) { embed(*requests_[size(part)], first_tokens_[size(part)]); });
 }
 
 // Room for the new tokens, in blocks that no other row reads.
@@ -96,7 +99,8 @@ void Decoder::own_blocks(Request& request) {
         if (fresh) blocks.emplace_back();
         auto& block = blocks[size(i)];
         if (!fresh && block.use_count() == 1) continue;
-        auto made = std::make_shared<KeyValues>(model_.text_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head, 1);
+        auto made =
+            std::make_shared<KeyValues>(model_.text_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head, 1);
         if (!fresh) std::memcpy(made->memory.bytes(), block->memory.bytes(), made->memory.n_bytes());
         block = std::move(made);
     }
@@ -114,7 +118,9 @@ void Decoder::embed(Request& request, int first_token) {
 }
 
 void Decoder::normalise(const Norm& norm, Type type, Team& team) {
-    const auto rows = [&](int first, int n) { space_->rows.normalise(space_->x.as(), norm, first, n, type, space_->normalised.as()); };
+    const auto rows = [&](int first, int n) {
+        space_->rows.normalise(space_->x.as(), norm, first, n, type, space_->normalised.as());
+    };
     if (n_tokens_ > ALONE) return team.share(n_tokens_, [&](int part, int) { rows(part, 1); });
     rows(0, n_tokens_);
 }
@@ -124,7 +130,8 @@ void Decoder::take(const Memory& from, Operand& to, Type type, Team& team) {
     to.take(from.as(), 0, n_tokens_, type);
 }
 
-void Decoder::multiply(const Operand& from, const Linear& layer, const float* residual, float* c, std::size_t c_stride, Activation activation, Team& team) {
+void Decoder::multiply(const Operand& from, const Linear& layer, const float* residual, float* c, std::size_t c_stride,
+                       Activation activation, Team& team) {
     const Weights w = layer.weight.view();
     const int panels = w.n_panels();
     int chunk = std::max(1, panels / (2 * team.size()));
@@ -160,7 +167,8 @@ void Decoder::attend_self(int layer, Team& team) {
             const float* from = query + size(done) * 3 * stride;
             KeyValues& block = *request.row->blocks[size(position / PANEL)];
             kernels_.store_keys(shape, from + padded, 3 * stride, count, position % PANEL, block.keys(layer, head, 0));
-            kernels_.store_values(shape, from + 2 * padded, 3 * stride, count, position % PANEL, block.values(layer, head, 0));
+            kernels_.store_values(shape, from + 2 * padded, 3 * stride, count, position % PANEL,
+                                  block.values(layer, head, 0));
             done += count;
         }
         Attention call{};
@@ -190,14 +198,16 @@ float* Decoder::raw_scores_of(Request& request, int layer, int head) {
 
 void Decoder::attend_cross(int layer, Team& team) {
     const int n_heads = model_.sizes.n_text_head;
-    team.share(static_cast<int>(groups_.size()) * n_heads,
-               [&](int part, int thread) { attend_cross_head(layer, part % n_heads, groups_[size(part / n_heads)], scratch(thread)); });
+    team.share(static_cast<int>(groups_.size()) * n_heads, [&](int part, int thread) {
+        attend_cross_head(layer, part % n_heads, groups_[size(part / n_heads)], scratch(thread));
+    });
 }
 
 void Decoder::attend_cross_head(int layer, int head, const Group& group, Scratch& scratch) {
     Window& window = *group.first->window;
     const Range within = group.first->within;
-    const std::size_t stride = size(model_.stride), at = size(group.first_token) * stride + size(head * window.shape.width);
+    const std::size_t stride = size(model_.stride),
+                      at = size(group.first_token) * stride + size(head * window.shape.width);
     Attention call{};
     call.shape = window.shape;
     call.scale = 1.0f / std::sqrt(static_cast<float>(window.shape.width));

@@ -37,7 +37,8 @@ class Decoder {
     void embed(Request& request, int first_token);
     void normalise(const Norm& norm, Type type, Team& team);
     void take(const Memory& from, Operand& to, Type type, Team& team);
-    void multiply(const Operand& from, const Linear& layer, const float* residual, float* c, std::size_t c_stride, Activation activation, Team& team);
+    void multiply(const Operand& from, const Linear& layer, const float* residual, float* c, std::size_t c_stride,
+                  Activation activation, Team& team);
     void attend_self(int layer, Team& team);
     void attend_cross(int layer, Team& team);
     void attend_cross_head(int layer, int head, const Group& group, Scratch& scratch);

@@ -1,5 +1,5 @@
-// Work is shared out by blocks of positions and, for attention, by heads and queries. One thread takes a block through all
-// layers that lie between two attentions, so that what it computes stays in its cache.
+// Work is shared out by blocks of positions and, for attention, by heads and queries. One thread takes a block through
+// all layers that lie between two attentions, so that what it computes stays in its cache.
 #include "encoder.h"
 
 #include <algorithm>
@@ -14,8 +14,9 @@ int n_parts(int n, int size) { return (n + size - 1) / size; }
 
 }  // namespace
 
-// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second cache. AMX
-// waits for weights from further away: more positions share them, as long as each thread has four blocks, which end about together.
+// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second
+// cache. AMX waits for weights from further away: more positions share them, as long as each thread has four blocks,
+// which end about together.
 Encoder::Blocks Encoder::Blocks::of(const Model& model, int n_threads) {
     if (!model.kernels.has_amx) return {96, 48};
     const int n = std::clamp(round_up(n_parts(model.sizes.n_audio_ctx, 4 * n_threads), PANEL), 96, 192);
@@ -70,7 +71,8 @@ void Encoder::run(const float* mel, Window& window, Team& team) {
         const int parts = n_parts(n_positions_, QUERIES);
         team.share(parts * n_heads, [&](int part, int thread) {
             const int first = part % parts * QUERIES;
-            attend(layer, part / parts, first, std::min(QUERIES, n_positions_ - first), *workers_[static_cast<std::size_t>(thread)]);
+            attend(layer, part / parts, first, std::min(QUERIES, n_positions_ - first),
+                   *workers_[static_cast<std::size_t>(thread)]);
         });
         by_blocks(n_positions_, [&](int first, int n, Worker& worker) {
             finish(layer, first, n, worker);
@@ -82,7 +84,8 @@ void Encoder::run(const float* mel, Window& window, Team& team) {
 
 // (n_mels, frames) -> rows of frames, behind the row of zeros.
 void Encoder::take_mel(const float* mel, int first, int n) {
-    const auto n_mels = static_cast<std::size_t>(model_.sizes.n_mels), n_frames = static_cast<std::size_t>(2 * n_positions_);
+    const auto n_mels = static_cast<std::size_t>(model_.sizes.n_mels),
+               n_frames = static_cast<std::size_t>(2 * n_positions_);
     for (int frame = first; frame < first + n; ++frame) {
         const std::size_t at = static_cast<std::size_t>(frame + 1) * n_mels;
         for (std::size_t bin = 0; bin < n_mels; ++bin) {
@@ -121,7 +124,8 @@ void Encoder::convolve_second(int first, int n, Worker& worker) {
 }
 
 // A part of a layer's outputs for some positions, put away as keys or values of layer `index`.
-void Encoder::keep(const Rows& a, const Linear& layer, int first_panel, int first, int n, bool as_keys, int index, KeyValues& to, Worker& worker) {
+void Encoder::keep(const Rows& a, const Linear& layer, int first_panel, int first, int n, bool as_keys, int index,
+                   KeyValues& to, Worker& worker) {
     const Weights w = layer.weight.view();
     Product p = product_of(a, n, w, layer, worker.scratch);
     p.first_panel = first_panel;
@@ -161,7 +165,8 @@ Type Encoder::mixed_type(int layer) const {
 }
 
 void Encoder::attend(int layer, int head, int first, int n, Worker& worker) {
-    const std::size_t at = static_cast<std::size_t>(first) * stride_ + static_cast<std::size_t>(head * self_.shape.width);
+    const std::size_t at =
+        static_cast<std::size_t>(first) * stride_ + static_cast<std::size_t>(head * self_.shape.width);
     const Type out_type = mixed_type(layer);
     Attention call{};
     call.shape = self_.shape;
@@ -196,7 +201,8 @@ void Encoder::finish(int layer, int first, int n, Worker& worker) {
     p.c = x_.as() + at;
     p.c_stride = stride_;
     kernels_.multiply(p);
-    for (int done = 0; done < n; done += blocks_.hidden) feed_forward(block, first + done, std::min(blocks_.hidden, n - done), worker);
+    for (int done = 0; done < n; done += blocks_.hidden)
+        feed_forward(block, first + done, std::min(blocks_.hidden, n - done), worker);
 }
 
 void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker) {
@@ -221,7 +227,8 @@ void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker)
 
 void Encoder::project_cross(int first, int n, Worker& worker, Window& window) {
     const Type type = model_.decoder.front().cross_key.rows;
-    worker.rows.normalise(x_.as() + static_cast<std::size_t>(first) * stride_, model_.audio_norm, 0, n, type, worker.normalised.as());
+    worker.rows.normalise(x_.as() + static_cast<std::size_t>(first) * stride_, model_.audio_norm, 0, n, type,
+                          worker.normalised.as());
     for (int layer = 0; layer < model_.sizes.n_text_layer; ++layer) {
         const Block& block = model_.decoder[static_cast<std::size_t>(layer)];
         keep(worker.rows.rows(type), block.cross_key, 0, first, n, true, layer, window, worker);

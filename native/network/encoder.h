@@ -17,7 +17,8 @@ class Encoder {
     void run(const float* mel, Window& window, Team& team);
 
   private:
-    // How many positions a thread takes from one attention to the next together, and of those through a feed-forward part.
+    // How many positions a thread takes from one attention to the next together, and of those through a feed-forward
+    // part.
     struct Blocks {
         static Blocks of(const Model& model, int n_threads);
         int positions, hidden;
@@ -40,7 +41,8 @@ class Encoder {
     void finish(int layer, int first, int n, Worker& worker);
     void feed_forward(const Block& block, int first, int n, Worker& worker);
     void project_cross(int first, int n, Worker& worker, Window& window);
-    void keep(const Rows& a, const Linear& layer, int first_panel, int first, int n, bool as_keys, int index, KeyValues& to, Worker& worker);
+    void keep(const Rows& a, const Linear& layer, int first_panel, int first, int n, bool as_keys, int index,
+              KeyValues& to, Worker& worker);
 
     const Model& model_;
     const Kernels& kernels_;

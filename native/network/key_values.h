@@ -24,8 +24,6 @@ struct KeyValues {
 using Window = KeyValues;
 
 // A decoder row's self-attention keys and values, in blocks of PANEL positions that forks share until one writes.
-struct Row {
-    std::vector<std::shared_ptr<KeyValues>> blocks;
-};
+struct Row { std::vector<std::shared_ptr<KeyValues>> blocks; };
 
 }  // namespace stapes

@@ -9,8 +9,8 @@ namespace {
 
 constexpr int WIDE_PANELS = 4;  // panels that a single row takes together
 
-// A weight is off by anything up to half a step, a logit by the length of the row times a step over the square root of 12,
-// typically; so many times that, it is hardly ever (docs/native.md).
+// A weight is off by anything up to half a step, a logit by the length of the row times a step over the square root of
+// 12, typically; so many times that, it is hardly ever (docs/native.md).
 constexpr float TIMES_TYPICAL = 5.0f, TYPICAL = 0.288675135f;
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
@@ -56,18 +56,21 @@ Logits::Logits(const Model& model)
     for (int panel = 0; panel < n_panels_; ++panel) steps_.push_back(model.approximate_embedding.weight.step_of(panel));
 }
 
-void Logits::compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team) {
+void Logits::compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x,
+                     Scratches& scratches, Team& team) {
     list(requests);
     if (wanted_.empty()) return;
     make_room();
     normalise(first_tokens, x);
     multiply(rows_->rows(model_.embedding.rows), exact_, model_.embedding, scratches, team);
     if (approximate_.n()) {
-        multiply(approximate_rows_->rows(model_.approximate_embedding.rows), approximate_, model_.approximate_embedding, scratches, team);
+        multiply(approximate_rows_->rows(model_.approximate_embedding.rows), approximate_, model_.approximate_embedding,
+                 scratches, team);
         rescore(requests, scratches, team);
     }
-    team.share(static_cast<int>(requests.size()),
-               [&](int part, int thread) { write_results(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]); });
+    team.share(static_cast<int>(requests.size()), [&](int part, int thread) {
+        write_results(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]);
+    });
 }
 
 // A draw may fall on any id: all of its logits have to be the finer ones.
@@ -100,7 +103,8 @@ void Logits::make_room() {
     const std::size_t n = wanted_.size(), row = size(model_.stride) * sizeof(float);
     if (room_ < n || room_ > 2 * n + 8) {
         room_ = 0;
-        for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &candidates_}) *one = Memory();  // before the new is taken
+        for (Memory* one : {&x_, &normalised_, &logits_, &errors_, &candidates_})
+            *one = Memory();  // before the new is taken
         x_ = Memory(n * row);
         normalised_ = Memory(n * row);
         logits_ = Memory(n * logits_stride_ * sizeof(float));
@@ -119,16 +123,20 @@ void Logits::normalise(const std::vector<int>& first_tokens, const float* x) {
         const std::size_t token = size(first_tokens[wanted_[i].request] + wanted_[i].position);
         std::memcpy(x_.as() + i * stride, x + token * stride, stride * sizeof(float));
     }
-    rows_->normalise(x_.as(), model_.text_norm, 0, static_cast<int>(wanted_.size()), model_.embedding.rows, normalised_.as());
+    rows_->normalise(x_.as(), model_.text_norm, 0, static_cast<int>(wanted_.size()), model_.embedding.rows,
+                     normalised_.as());
     if (!approximate_.n()) return;
     const std::size_t at = size(approximate_.first) * stride;
-    approximate_rows_->normalise(x_.as() + at, model_.text_norm, 0, approximate_.n(), model_.approximate_embedding.rows, normalised_.as() + at);
+    approximate_rows_->normalise(x_.as() + at, model_.text_norm, 0, approximate_.n(), model_.approximate_embedding.rows,
+                                 normalised_.as() + at);
 }
 
-void Logits::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team) {
+void Logits::multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches,
+                      Team& team) {
     const Weights w = vocabulary.weight.view();
     const Range panels = panels_of(stretch.ids);
-    const int n = stretch.n() ? panels.last - panels.first : 0, chunk = std::max(WIDE_PANELS, n / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
+    const int n = stretch.n() ? panels.last - panels.first : 0,
+              chunk = std::max(WIDE_PANELS, n / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
     team.share((n + chunk - 1) / chunk, [&](int part, int thread) {
         Product p = product_of(rows, stretch.n(), w, vocabulary, *scratches[size(thread)]);
         p.first_panel = panels.first + part * chunk;
@@ -139,7 +147,8 @@ void Logits::multiply(const Rows& rows, const Stretch& stretch, const Linear& vo
     });
 }
 
-// Exact re-scoring of what may decide each approximate row's choice. A row in which nothing stands out is multiplied as a whole.
+// Exact re-scoring of what may decide each approximate row's choice. A row in which nothing stands out is multiplied as
+// a whole.
 void Logits::rescore(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
     team.share(approximate_.n(), [&](int part, int thread) {
         const int row = approximate_.first + part;
@@ -148,7 +157,8 @@ void Logits::rescore(const std::vector<Request*>& requests, Scratches& scratches
     const int chunk = std::max(WIDE_PANELS, n_panels_ / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
     team.share((n_panels_ + chunk - 1) / chunk, [&](int part, int thread) {
         const Range panels{part * chunk, std::min(n_panels_, (part + 1) * chunk)};
-        for (int row = approximate_.first; row < approximate_.last; ++row) rescore_panels(row, panels, *scratches[size(thread)]);
+        for (int row = approximate_.first; row < approximate_.last; ++row)
+            rescore_panels(row, panels, *scratches[size(thread)]);
     });
 }
 
@@ -157,7 +167,8 @@ void Logits::find_candidates(Request& request, int row, Scratch& scratch) {
     const std::size_t at = size(row) * size(n_panels_);
     const float length = length_of(normalised_.as() + size(row) * size(model_.stride), model_.sizes.n_state);
     float* errors = errors_.as() + at;
-    for (int panel = 0; panel < n_panels_; ++panel) errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
+    for (int panel = 0; panel < n_panels_; ++panel)
+        errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
     kernels_.mark_candidates(sampling_of(request, row, scratch), errors, candidates_.as<std::uint8_t>() + at);
 }
 

@@ -1,7 +1,7 @@
 // From the decoder's last rows to what was asked of them: logits, probes, and the ids that are chosen.
 //
-// Where the vocabulary is in memory in 8 bits too, a row that only chooses is multiplied with those, and then exactly with the
-// candidates: the panels that may decide the choice. It is the choice that all of the exact logits would give.
+// Where the vocabulary is in memory in 8 bits too, a row that only chooses is multiplied with those, and then exactly
+// with the candidates: the panels that may decide the choice. It is the choice that all of the exact logits would give.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,8 @@ class Logits {
   public:
     explicit Logits(const Model& model);
     // x: rows of all new tokens; first_tokens: where each request's begin.
-    void compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x, Scratches& scratches, Team& team);
+    void compute(const std::vector<Request*>& requests, const std::vector<int>& first_tokens, const float* x,
+                 Scratches& scratches, Team& team);
 
   private:
     // A row whose logits are wanted.
@@ -25,7 +26,8 @@ class Logits {
         std::size_t request;
         int position;
     };
-    // Rows that lie side by side and are multiplied with the same weights, and the ids that may be chosen or are looked at.
+    // Rows that lie side by side and are multiplied with the same weights, and the ids that may be chosen or are looked
+    // at.
     struct Stretch {
         int first = 0, last = 0;
         Range ids{0, 0};

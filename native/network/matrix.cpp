@@ -55,13 +55,16 @@ float Matrix::step_of(int panel) const {
     return *std::max_element(steps, steps + PANEL);
 }
 
-Weights Matrix::view() const { return {type_, n_, k_, packed_.bytes(), scales_.as<float>(), corrections_.as<std::int32_t>()}; }
+Weights Matrix::view() const {
+    return {type_, n_, k_, packed_.bytes(), scales_.as<float>(), corrections_.as<std::int32_t>()};
+}
 
 // Where one weight lies, counted in values.
 std::size_t Matrix::place(int output, int input) const {
     const Weights w = view();
     const int group = w.group();
-    const std::size_t panel = static_cast<std::size_t>(output / PANEL) * static_cast<std::size_t>(w.n_groups() * group) * PANEL;
+    const std::size_t panel =
+        static_cast<std::size_t>(output / PANEL) * static_cast<std::size_t>(w.n_groups() * group) * PANEL;
     return panel + static_cast<std::size_t>((input / group * PANEL + output % PANEL) * group + input % group);
 }
 
@@ -77,8 +80,8 @@ void with_type(Type type, F&& f) {
     }
 }
 
-// Packing is written as loops over a whole row without calls or branches, which compilers turn into vectors: it is a good
-// part of the time that a model takes to load.
+// Packing is written as loops over a whole row without calls or branches, which compilers turn into vectors: it is a
+// good part of the time that a model takes to load.
 
 // Lay out a row of values that are already of the packed type: its groups lie a panel apart. The last one is whole.
 template <class Value>
@@ -87,7 +90,8 @@ void Matrix::lay_out(int output, const Value* row) {
     const auto spread = [&]<class Group>(Group) {
         std::byte* to = packed_.bytes() + place(output, 0) * sizeof(Value);
         const auto* from = reinterpret_cast<const std::byte*>(row);
-        for (int i = 0; i < w.n_groups(); ++i, from += sizeof(Group), to += PANEL * sizeof(Group)) std::memcpy(to, from, sizeof(Group));
+        for (int i = 0; i < w.n_groups(); ++i, from += sizeof(Group), to += PANEL * sizeof(Group))
+            std::memcpy(to, from, sizeof(Group));
     };
     if (static_cast<std::size_t>(w.group()) * sizeof(Value) == 2) spread(std::uint16_t{});
     else spread(std::uint32_t{});
@@ -134,7 +138,9 @@ template <class Source>
 void Matrix::pack_rows(int first, int n_rows, const Source* source, Team& team) {
     team.share((n_rows + PANEL - 1) / PANEL, [&](int part, int) {
         const int done = part * PANEL, n = std::min(PANEL, n_rows - done);
-        with_type(type_, [&]<Type TYPE>() { pack_panel<TYPE>(first + done, n, source + static_cast<std::size_t>(done) * static_cast<std::size_t>(k_)); });
+        with_type(type_, [&]<Type TYPE>() {
+            pack_panel<TYPE>(first + done, n, source + static_cast<std::size_t>(done) * static_cast<std::size_t>(k_));
+        });
     });
 }
 
@@ -145,7 +151,8 @@ void Matrix::unpack(int output, float* values) const {
     with_type(type_, [&]<Type TYPE>() {
         const auto* packed = packed_.as<ValueOf<TYPE>>();
         for (int i = 0; i < k_; ++i) {
-            if constexpr (TYPE == Type::i8) values[i] = static_cast<float>(packed[place(output, i)]) * scales_.as<float>()[output];
+            if constexpr (TYPE == Type::i8)
+                values[i] = static_cast<float>(packed[place(output, i)]) * scales_.as<float>()[output];
             else values[i] = to_float(packed[place(output, i)]);
         }
     });

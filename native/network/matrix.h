@@ -28,11 +28,14 @@ class Matrix {
     // Read one output's weights back: k values.
     void unpack(int output, float* values) const;
 
-    // i8: how much a weight of the panel may be rounded by, twice over: its coarsest step; infinite beside what is no number.
+    // i8: how much a weight of the panel may be rounded by, twice over: its coarsest step; infinite beside what is no
+    // number.
     float step_of(int panel) const;
 
     Weights view() const;
-    std::size_t n_bytes() const { return packed_.n_bytes() + scales_.n_bytes() + corrections_.n_bytes() + steps_.n_bytes(); }
+    std::size_t n_bytes() const {
+        return packed_.n_bytes() + scales_.n_bytes() + corrections_.n_bytes() + steps_.n_bytes();
+    }
 
   private:
     template <class Source>

@@ -19,7 +19,8 @@ class Memory {
         // Weights are read from end to end in every step: large pages spare the processor looking up small ones.
         const std::size_t alignment = n_bytes >= LARGE ? LARGE_PAGE : ALIGNMENT;
         const std::size_t whole = (n_bytes + ALIGNMENT + alignment - 1) / alignment * alignment;
-        data_ = {static_cast<std::byte*>(::operator new(whole, std::align_val_t{alignment})), Free{std::align_val_t{alignment}}};
+        data_ = {static_cast<std::byte*>(::operator new(whole, std::align_val_t{alignment})),
+                 Free{std::align_val_t{alignment}}};
 #if defined(MADV_HUGEPAGE)
         if (n_bytes >= LARGE) madvise(data_.get(), whole, MADV_HUGEPAGE);  // a wish: what comes of it does not matter
 #endif
@@ -30,9 +31,13 @@ class Memory {
     std::byte* bytes() { return data_.get(); }
     const std::byte* bytes() const { return data_.get(); }
     template <class T = float>
-    T* as() { return reinterpret_cast<T*>(data_.get()); }
+    T* as() {
+        return reinterpret_cast<T*>(data_.get());
+    }
     template <class T = float>
-    const T* as() const { return reinterpret_cast<const T*>(data_.get()); }
+    const T* as() const {
+        return reinterpret_cast<const T*>(data_.get());
+    }
 
   private:
     static constexpr std::size_t ALIGNMENT = 64;  // a cache line; so much is also readable behind the end

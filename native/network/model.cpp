@@ -11,9 +11,10 @@ Type int8_type_of(const std::string& name, const Kernels& kernels) {
     // The convolutions are little work, and the vocabulary's errors go straight into the logits.
     if (name.starts_with("encoder.conv") || name == "decoder.embedding") return Type::bf16;
     // What runs once for a window gains little by bytes where a set multiplies bfloat16; what a step reads gains all.
-    const bool once_a_window = name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
-    // Beside i8 come activations of i16: with 8 bits they would move logits nearly as much again as all else that int8 does
-    // (docs/experiments/2026-11-26-int8-on-amx-and-avx512.md).
+    const bool once_a_window =
+        name.starts_with("encoder.") || name.ends_with("cross_key") || name.ends_with("cross_value");
+    // Beside i8 come activations of i16: with 8 bits they would move logits nearly as much again as all else that int8
+    // does (docs/experiments/2026-11-26-int8-on-amx-and-avx512.md).
     return once_a_window && !kernels.prefers_i16 ? Type::bf16 : Type::i8;
 }
 
@@ -30,7 +31,10 @@ Model::Model(const Sizes& its_sizes, Precision its_precision, const Kernels& its
       window_type(its_precision == Precision::int8 ? Type::i8 : text_type),
       encoder(static_cast<std::size_t>(its_sizes.n_audio_layer)),
       decoder(static_cast<std::size_t>(its_sizes.n_text_layer)) {
-    linears = {{"encoder.conv1", &conv1}, {"encoder.conv2", &conv2}, {"decoder.embedding", &embedding}, {"decoder.approximate_embedding", &approximate_embedding}};
+    linears = {{"encoder.conv1", &conv1},
+               {"encoder.conv2", &conv2},
+               {"decoder.embedding", &embedding},
+               {"decoder.approximate_embedding", &approximate_embedding}};
     norms = {{"encoder.norm", &audio_norm}, {"decoder.norm", &text_norm}};
     for (const bool audio : {true, false}) {
         auto& blocks = audio ? encoder : decoder;
@@ -70,16 +74,19 @@ void Model::make_linear(const std::string& name, int n, int k, Type stored) {
     const Type type = precision == Precision::int8 ? int8_type_of(name, kernels) : text_type;
     made.rows = row_type_of(kernels, type);
     // Where bfloat16 is but a way to store weights, float16 is as short and keeps all that was published.
-    const bool as_published = type == Type::f32 || (type == Type::bf16 && made.rows == Type::f32 && stored == Type::f16);
+    const bool as_published =
+        type == Type::f32 || (type == Type::bf16 && made.rows == Type::f32 && stored == Type::f16);
     made.weight = Matrix(as_published ? stored : type, n, k, kernels.activation_zero);
     made.bias = Memory();
-    if (name == "decoder.embedding" && precision == Precision::int8) make_linear("decoder.approximate_embedding", n, k, stored);
+    if (name == "decoder.embedding" && precision == Precision::int8)
+        make_linear("decoder.approximate_embedding", n, k, stored);
 }
 
 template <class Source>
 void Model::pack(const std::string& name, int first, int n_rows, const Source* rows, Team& team) {
     linear(name).weight.pack(first, n_rows, rows, team);
-    if (name == "decoder.embedding" && precision == Precision::int8) approximate_embedding.weight.pack(first, n_rows, rows, team);
+    if (name == "decoder.embedding" && precision == Precision::int8)
+        approximate_embedding.weight.pack(first, n_rows, rows, team);
 }
 template void Model::pack(const std::string&, int, int, const float*, Team&);
 template void Model::pack(const std::string&, int, int, const f16*, Team&);

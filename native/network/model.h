@@ -1,4 +1,5 @@
-// A transformer's sizes, precision and packed weights. The encoder, the decoder and the logits read it as `const Model&`.
+// A transformer's sizes, precision and packed weights. The encoder, the decoder and the logits read it as `const
+// Model&`.
 #pragma once
 
 #include <string>
@@ -26,16 +27,15 @@ struct Linear {
     const float* bias_or_null() const { return bias.n_bytes() ? bias.as() : nullptr; }
 };
 
-struct Norm {
-    Memory weight, bias;
-};
+struct Norm { Memory weight, bias; };
 
 struct Block {
     Norm attn_norm, cross_norm, mlp_norm;
     Linear qkv, attn_out, cross_query, cross_key, cross_value, cross_out, mlp_in, mlp_out;
 };
 
-// The weights are filled in once, by name: "encoder.conv1", "encoder.0.qkv", "decoder.0.cross_key", "decoder.embedding", ...
+// The weights are filled in once, by name: "encoder.conv1", "encoder.0.qkv", "decoder.0.cross_key",
+// "decoder.embedding", ...
 struct Model {
     Model(const Sizes& sizes, Precision precision, const Kernels& kernels);
     Model(const Model&) = delete;  // the maps point into it

@@ -13,7 +13,8 @@ Network::Network(const Sizes& sizes, Precision precision, const Kernels& kernels
 Network::~Network() = default;
 
 std::size_t Network::text_bytes(BlockShape shape, int n_positions) const {
-    return KeyValues::n_bytes(shape, model_.sizes.n_text_layer, model_.sizes.n_text_head, round_up(n_positions, PANEL) / PANEL);
+    return KeyValues::n_bytes(shape, model_.sizes.n_text_layer, model_.sizes.n_text_head,
+                              round_up(n_positions, PANEL) / PANEL);
 }
 
 std::size_t Network::window_bytes() const { return text_bytes(model_.window_shape(), model_.sizes.n_audio_ctx); }
@@ -34,7 +35,8 @@ std::shared_ptr<Window> Network::fresh_window() {
     auto window = found != windows_.end() ? *found : nullptr;
     std::erase_if(windows_, is_free);
     if (!window) {
-        window = std::make_shared<Window>(model_.window_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head, round_up(model_.sizes.n_audio_ctx, PANEL) / PANEL);
+        window = std::make_shared<Window>(model_.window_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head,
+                                          round_up(model_.sizes.n_audio_ctx, PANEL) / PANEL);
         windows_.push_back(window);
     }
     return window;

@@ -18,8 +18,8 @@ struct Scratch {
           keys(static_cast<std::size_t>(round_up(most_positions, PANEL) / PANEL)),
           values(keys.size()) {}
     Memory product, attention;
-    Memory choice;                           // as large as the choices so far needed
-    std::vector<const void*> keys, values;   // addresses of one head's blocks
+    Memory choice;                          // as large as the choices so far needed
+    std::vector<const void*> keys, values;  // addresses of one head's blocks
 
     // The addresses of a head's blocks from `first_block` on become those that `call` attends to.
     void attend_to(Attention& call, KeyValues& to, int layer, int head, int first_block = 0) {
@@ -50,7 +50,8 @@ class Operand {
         const std::size_t at = static_cast<std::size_t>(first) * stride_;
         const bool quantised = is_integer(type);
         void* to = quantised ? static_cast<void*>(between + at) : place(first, type);
-        kernels_.layer_norm(x + at, stride_, n, d_, norm.weight.as(), norm.bias.as(), to, quantised ? Type::f32 : type, stride_);
+        kernels_.layer_norm(x + at, stride_, n, d_, norm.weight.as(), norm.bias.as(), to, quantised ? Type::f32 : type,
+                            stride_);
         if (quantised) take(between, first, n, type);
     }
 
@@ -58,11 +59,10 @@ class Operand {
     void take(const float* x, int first, int n, Type type) {
         const std::size_t at = static_cast<std::size_t>(first) * stride_;
         if (is_integer(type))
-            kernels_.quantize(x + at, stride_, n, d_, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_, scales_.as() + first);
-        else if (type == Type::bf16)
-            kernels_.narrow(x + at, stride_, n, d_, place(first, type), stride_);
-        else
-            std::memcpy(place(first, type), x + at, static_cast<std::size_t>(n) * stride_ * sizeof(float));
+            kernels_.quantize(x + at, stride_, n, d_, reinterpret_cast<std::uint8_t*>(place(first, type)), stride_,
+                              scales_.as() + first);
+        else if (type == Type::bf16) kernels_.narrow(x + at, stride_, n, d_, place(first, type), stride_);
+        else std::memcpy(place(first, type), x + at, static_cast<std::size_t>(n) * stride_ * sizeof(float));
     }
 
     // Where rows of a type lie; another kernel may write f32 or bf16 there itself.
@@ -72,7 +72,8 @@ class Operand {
 
     // The rows from `first` on.
     Rows rows(Type type, int first = 0) const {
-        const std::size_t bytes = stride_ * static_cast<std::size_t>(size_of(type)), stride = type == Type::i16 ? stride_ : bytes;
+        const std::size_t bytes = stride_ * static_cast<std::size_t>(size_of(type)),
+                          stride = type == Type::i16 ? stride_ : bytes;
         return {type, data_.bytes() + static_cast<std::size_t>(first) * bytes, stride, scales_.as() + first};
     }
 

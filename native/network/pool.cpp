@@ -26,12 +26,15 @@ inline void pause_briefly() {
 #endif
 }
 
-// What is being shared out, in one word that can be compared and exchanged: which piece of work, how many parts, which next.
+// What is being shared out, in one word that can be compared and exchanged: which piece of work, how many parts, which
+// next.
 struct Ticket {
     std::uint64_t bits;
     static constexpr int PART_BITS = 20;
     static constexpr std::uint64_t PART_MASK = (1u << PART_BITS) - 1;
-    static Ticket of(std::uint64_t piece, int n) { return {piece << (2 * PART_BITS) | static_cast<std::uint64_t>(n) << PART_BITS}; }
+    static Ticket of(std::uint64_t piece, int n) {
+        return {piece << (2 * PART_BITS) | static_cast<std::uint64_t>(n) << PART_BITS};
+    }
     std::uint64_t piece() const { return bits >> (2 * PART_BITS); }
     int n() const { return static_cast<int>(bits >> PART_BITS & PART_MASK); }
     int next() const { return static_cast<int>(bits & PART_MASK); }
@@ -65,7 +68,8 @@ class Pool {
     int take(int n_threads) {
         if (!taken_.try_lock()) return 0;
         const int size = std::min(n_threads, n_threads_.load());
-        limit_.store(size, std::memory_order_relaxed);  // threads that come later must not help: there is no room for them
+        // Threads that come later must not help: there is no room for them.
+        limit_.store(size, std::memory_order_relaxed);
         return size;
     }
     void give_back() { taken_.unlock(); }
@@ -77,21 +81,24 @@ class Pool {
         const std::uint64_t piece = Ticket{ticket_.load(std::memory_order_relaxed)}.piece() + 1;
         ticket_.store(Ticket::of(piece, n).bits, std::memory_order_seq_cst);
         if (n_asleep_.load(std::memory_order_seq_cst) > 0) {
-            { const std::lock_guard lock(sleep_); }
+            {
+                const std::lock_guard lock(sleep_);
+            }
             wake_.notify_all();
         }
-        while (do_one(0)) {
-        }
+        while (do_one(0)) {}
         while (done_.load(std::memory_order_acquire) < n) pause_briefly();
     }
 
   private:
-    // Take a part and do it; false if none is left. A thread that has a part may read work_ and call_: they stay until it is done.
+    // Take a part and do it; false if none is left. A thread that has a part may read work_ and call_: they stay until
+    // it is done.
     bool do_one(int thread) {
         Ticket ticket{ticket_.load(std::memory_order_acquire)};
         // The limit was set before its tickets were: with another team's limit, the exchange fails.
         while (ticket.anything_left() && thread < limit_.load(std::memory_order_relaxed)) {
-            if (ticket_.compare_exchange_weak(ticket.bits, ticket.bits + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+            if (ticket_.compare_exchange_weak(ticket.bits, ticket.bits + 1, std::memory_order_acq_rel,
+                                              std::memory_order_acquire)) {
                 call_.load(std::memory_order_relaxed)(work_.load(std::memory_order_relaxed), ticket.next(), thread);
                 done_.fetch_add(1, std::memory_order_release);
                 return true;
@@ -105,11 +112,11 @@ class Pool {
         auto idle_since = Clock::now();
         while (!ending_.load(std::memory_order_relaxed)) {
             if (do_one(id)) {
-                while (do_one(id)) {
-                }
+                while (do_one(id)) {}
                 idle_since = Clock::now();
             }
-            for (int i = 0; i < SPINS_PER_LOOK && !Ticket{ticket_.load(std::memory_order_relaxed)}.anything_left(); ++i) pause_briefly();
+            for (int i = 0; i < SPINS_PER_LOOK && !Ticket{ticket_.load(std::memory_order_relaxed)}.anything_left(); ++i)
+                pause_briefly();
             if (Clock::now() - idle_since > SPIN_TIME) {
                 sleep(id);
                 idle_since = Clock::now();
@@ -121,7 +128,8 @@ class Pool {
         std::unique_lock lock(sleep_);
         n_asleep_.fetch_add(1, std::memory_order_seq_cst);
         wake_.wait(lock, [&] {
-            return ending_.load() || (id < limit_.load() && Ticket{ticket_.load(std::memory_order_seq_cst)}.anything_left());
+            return ending_.load() ||
+                   (id < limit_.load() && Ticket{ticket_.load(std::memory_order_seq_cst)}.anything_left());
         });
         n_asleep_.fetch_sub(1, std::memory_order_seq_cst);
     }
@@ -142,8 +150,8 @@ class Pool {
 
 namespace {
 
-// The process's pool, while anyone has a lease on it. A forked child has none of its parent's threads: it begins anew, and
-// leaves its copy of the old pool, locks and all, untouched.
+// The process's pool, while anyone has a lease on it. A forked child has none of its parent's threads: it begins anew,
+// and leaves its copy of the old pool, locks and all, untouched.
 std::mutex& pool_lock() {
     static auto* lock = new std::mutex;
     return *lock;

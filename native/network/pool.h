@@ -1,8 +1,8 @@
 // Threads that share out one piece of work after another, without a trip through the system between two of them.
 //
 // One pool for the process. A call that finds it taken works alone: several engines share the cores, they do not fight.
-// A thread that has nothing to do spins for a moment and then sleeps. A helper that the system holds up delays no other: parts
-// are taken one by one, and a piece of work is done when all its parts are, whichever thread did them.
+// A thread that has nothing to do spins for a moment and then sleeps. A helper that the system holds up delays no
+// other: parts are taken one by one, and a piece of work is done when all its parts are, whichever thread did them.
 #pragma once
 
 #include <atomic>
@@ -36,8 +36,8 @@ class Team {
 
     int size() const { return size_; }
 
-    // work(part, thread) for every part in 0..n-1; thread is in 0..size()-1. Returns when all are done; throws what the first
-    // of them threw.
+    // work(part, thread) for every part in 0..n-1; thread is in 0..size()-1. Returns when all are done; throws what the
+    // first of them threw.
     template <class Work>
     void share(int n, Work&& work) {
         struct Guarded {

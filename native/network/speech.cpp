@@ -9,7 +9,8 @@ namespace {
 
 constexpr int GATES = 4;
 constexpr int WINDOW = 3;  // frames of a convolution
-constexpr int BLOCK = 4 * PANEL;  // chunks at a time: weights of convolutions are near for all of them, then those of the recurrence
+constexpr int BLOCK =
+    4 * PANEL;  // chunks at a time: weights of convolutions are near for all of them, then those of the recurrence
 constexpr int CHUNK_WITH_CONTEXT = SpeechNetwork::CONTEXT + SpeechNetwork::CHUNK;
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
@@ -21,7 +22,8 @@ Memory copy_of(const float* values, int n) {
 }
 
 // A chunk with its context, whole: where it lies, or in `own` where it does not lie in one piece.
-const float* with_context(const SpeechState& state, const float* samples, std::size_t n_samples, std::size_t chunk, float* own) {
+const float* with_context(const SpeechState& state, const float* samples, std::size_t n_samples, std::size_t chunk,
+                          float* own) {
     const std::size_t first = chunk * SpeechNetwork::CHUNK, n = std::min(n_samples - first, size(SpeechNetwork::CHUNK));
     if (chunk > 0 && n == size(SpeechNetwork::CHUNK)) return samples + first - SpeechNetwork::CONTEXT;
     const float* context = chunk > 0 ? samples + first - SpeechNetwork::CONTEXT : state.context.data();
@@ -38,12 +40,14 @@ void to_columns(const float* const* chunks, int n_columns, float* columns) {
         for (int column = 0; column < n_columns; ++column)
             for (int i = first; i < first + stretch; ++i) columns[i * PANEL + column] = chunks[column][i];
     for (int i = 0; i < SpeechNetwork::CONTEXT; ++i)
-        std::memcpy(columns + (CHUNK_WITH_CONTEXT + i) * PANEL, columns + (CHUNK_WITH_CONTEXT - 2 - i) * PANEL, PANEL * sizeof(float));
+        std::memcpy(columns + (CHUNK_WITH_CONTEXT + i) * PANEL, columns + (CHUNK_WITH_CONTEXT - 2 - i) * PANEL,
+                    PANEL * sizeof(float));
 }
 
 }  // namespace
 
-SpeechState::SpeechState(int n_units) : context(size(SpeechNetwork::CONTEXT)), output(size(n_units)), cell(size(n_units)) {}
+SpeechState::SpeechState(int n_units)
+    : context(size(SpeechNetwork::CONTEXT)), output(size(n_units)), cell(size(n_units)) {}
 
 // What one call computes with: the first row for PANEL chunks, the second for all of a block.
 struct SpeechNetwork::Scratch {
@@ -61,27 +65,36 @@ struct SpeechNetwork::Scratch {
     Memory rows, gates, next, probabilities, product;
 };
 
-SpeechNetwork::SpeechNetwork(const Kernels& kernels, const std::vector<SpeechConvolution>& convolutions, const SpeechRecurrence& recurrence)
-    : kernels_(kernels), n_units_(recurrence.n), n_recurrent_inputs_(recurrence.n_inputs), output_bias_(recurrence.output_bias) {
+SpeechNetwork::SpeechNetwork(const Kernels& kernels, const std::vector<SpeechConvolution>& convolutions,
+                             const SpeechRecurrence& recurrence)
+    : kernels_(kernels),
+      n_units_(recurrence.n),
+      n_recurrent_inputs_(recurrence.n_inputs),
+      output_bias_(recurrence.output_bias) {
     int n_channels = N_BINS, n_frames = N_FRAMES;
     for (const SpeechConvolution& one : convolutions) {
-        if (one.n_inputs != n_channels || one.n_outputs < 1 || one.stride < 1) throw std::invalid_argument("convolutions do not fit together");
+        if (one.n_inputs != n_channels || one.n_outputs < 1 || one.stride < 1)
+            throw std::invalid_argument("convolutions do not fit together");
         pack_layer(one);
         n_channels = one.n_outputs;
         n_frames = (n_frames - 1) / one.stride + 1;
     }
-    if (n_frames != 1 || n_channels != recurrence.n_inputs) throw std::invalid_argument("the recurrent layer does not fit the last convolution");
-    if (n_units_ < 1 || n_units_ % PANEL) throw std::invalid_argument("units of the recurrent layer are not whole panels");
+    if (n_frames != 1 || n_channels != recurrence.n_inputs)
+        throw std::invalid_argument("the recurrent layer does not fit the last convolution");
+    if (n_units_ < 1 || n_units_ % PANEL)
+        throw std::invalid_argument("units of the recurrent layer are not whole panels");
     pack_recurrence(recurrence);
 }
 
 void SpeechNetwork::pack_layer(const SpeechConvolution& convolution) {
     const auto [weight, bias, n_inputs, n_outputs, stride] = convolution;
-    Layer layer{n_inputs, n_outputs, stride, Memory(size(n_outputs * WINDOW * n_inputs) * sizeof(float)), copy_of(bias, n_outputs)};
+    Layer layer{n_inputs, n_outputs, stride, Memory(size(n_outputs * WINDOW * n_inputs) * sizeof(float)),
+                copy_of(bias, n_outputs)};
     for (int output = 0; output < n_outputs; ++output)
         for (int input = 0; input < n_inputs; ++input)
             for (int frame = 0; frame < WINDOW; ++frame)
-                layer.weights.as()[(output * WINDOW + frame) * n_inputs + input] = weight[(output * n_inputs + input) * WINDOW + frame];
+                layer.weights.as()[(output * WINDOW + frame) * n_inputs + input] =
+                    weight[(output * n_inputs + input) * WINDOW + frame];
     most_channels_ = std::max(most_channels_, n_outputs);
     layers_.push_back(std::move(layer));
 }
@@ -104,11 +117,13 @@ void SpeechNetwork::pack_recurrence(const SpeechRecurrence& recurrence) {
         input_weight_.pack(place, 1, recurrence.input_weight + size(row) * size(n_recurrent_inputs_), alone);
         gate_bias_.as()[place] = recurrence.bias[row];
         for (int k = 0; k < n_units_; ++k)
-            state_weight_.as()[(block * n_units_ + k) * GATES * units + inside] = recurrence.state_weight[row * n_units_ + k];
+            state_weight_.as()[(block * n_units_ + k) * GATES * units + inside] =
+                recurrence.state_weight[row * n_units_ + k];
     }
 }
 
-void SpeechNetwork::detect(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const {
+void SpeechNetwork::detect(SpeechState& state, const float* samples, std::size_t n_samples,
+                           float* probabilities) const {
     const std::size_t n_chunks = chunks_of(n_samples);
     if (n_chunks == 0) return;
     Scratch scratch(most_channels_, n_recurrent_inputs_, n_units_, static_cast<int>(std::min(n_chunks, size(BLOCK))));
@@ -124,7 +139,8 @@ void SpeechNetwork::detect(SpeechState& state, const float* samples, std::size_t
                 chunks[column] = with_context(state, samples, n_samples, chunk, chunk ? last : first);
             }
             convolve_columns(chunks, n_columns, scratch, scratch.rows.as() + panel * row);
-            if (block + size(panel + n_columns) == n_chunks) std::copy_n(chunks[n_columns - 1] + CHUNK, CONTEXT, state.context.data());
+            if (block + size(panel + n_columns) == n_chunks)
+                std::copy_n(chunks[n_columns - 1] + CHUNK, CONTEXT, state.context.data());
         }
         recur(state, n, scratch);
         std::memcpy(probabilities + block, scratch.probabilities.as(), size(n) * sizeof(float));
@@ -135,7 +151,8 @@ void SpeechNetwork::detect(SpeechState& state, const float* samples, std::size_t
 void SpeechNetwork::convolve_columns(const float* const* chunks, int n_columns, Scratch& scratch, float* rows) const {
     to_columns(chunks, n_columns, scratch.columns.as());
     for (int frame = 0; frame < N_FRAMES; ++frame)
-        kernels_.magnitudes(scratch.columns.as() + frame * HOP * PANEL, n_columns, scratch.frames.as() + frame * N_BINS * PANEL);
+        kernels_.magnitudes(scratch.columns.as() + frame * HOP * PANEL, n_columns,
+                            scratch.frames.as() + frame * N_BINS * PANEL);
     const float* x = scratch.frames.as();
     float *out = scratch.one.as(), *other = scratch.other.as();
     int n_frames = N_FRAMES;
@@ -145,10 +162,12 @@ void SpeechNetwork::convolve_columns(const float* const* chunks, int n_columns, 
         std::swap(out, other);
     }
     for (int column = 0; column < n_columns; ++column)
-        for (int i = 0; i < n_recurrent_inputs_; ++i) rows[column * round_up(n_recurrent_inputs_, PANEL) + i] = x[i * PANEL + column];
+        for (int i = 0; i < n_recurrent_inputs_; ++i)
+            rows[column * round_up(n_recurrent_inputs_, PANEL) + i] = x[i * PANEL + column];
 }
 
-// (n_frames, n_inputs, PANEL) -> (frames given back, n_outputs, PANEL). What lies before the first and behind the last frame is zero.
+// (n_frames, n_inputs, PANEL) -> (frames given back, n_outputs, PANEL). What lies before the first and behind the last
+// frame is zero.
 int SpeechNetwork::convolve(const Layer& layer, const float* x, int n_frames, int n_columns, float* out) const {
     const int n_out = (n_frames - 1) / layer.stride + 1;
     for (int frame = 0; frame < n_out; ++frame) {

@@ -1,7 +1,8 @@
 // Voice activity detection: a spectrogram, convolutions and one recurrent layer, chunk by chunk; the twin of
 // stapes/vad/silero_numpy.py.
 //
-// Threads: a network is never changed once it is made, and any number of threads may use it; a state is one thread's at a time.
+// Threads: a network is never changed once it is made, and any number of threads may use it; a state is one thread's at
+// a time.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +23,10 @@ struct SpeechConvolution {
 
 // Gates: input, forget, cell, output.
 struct SpeechRecurrence {
-    const float* input_weight;  // (4 n, n_inputs)
-    const float* state_weight;  // (4 n, n)
-    const float* bias;          // (4 n,)
-    const float* output_weight;          // (n,)
+    const float* input_weight;   // (4 n, n_inputs)
+    const float* state_weight;   // (4 n, n)
+    const float* bias;           // (4 n,)
+    const float* output_weight;  // (n,)
     float output_bias;
     int n, n_inputs;
 };
@@ -42,11 +43,12 @@ class SpeechNetwork {
     static constexpr int FRAME = 256, HOP = 128, N_BINS = FRAME / 2 + 1, N_FRAMES = 4;
 
     // Packs the weights. Throws std::invalid_argument if layers do not fit together, or units are not whole panels.
-    SpeechNetwork(const Kernels& kernels, const std::vector<SpeechConvolution>& convolutions, const SpeechRecurrence& recurrence);
+    SpeechNetwork(const Kernels& kernels, const std::vector<SpeechConvolution>& convolutions,
+                  const SpeechRecurrence& recurrence);
 
     int n_units() const { return n_units_; }
-    // Samples going on where the state's last call ended -> the probability of speech in each chunk, the last of which is filled
-    // up with zeros. What comes out does not depend on how a recording's chunks are dealt out to calls.
+    // Samples going on where the state's last call ended -> the probability of speech in each chunk, the last of which
+    // is filled up with zeros. What comes out does not depend on how a recording's chunks are dealt out to calls.
     void detect(SpeechState& state, const float* samples, std::size_t n_samples, float* probabilities) const;
     static std::size_t chunks_of(std::size_t n_samples) { return (n_samples + CHUNK - 1) / CHUNK; }
 

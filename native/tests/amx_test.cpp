@@ -1,5 +1,6 @@
-// The micro-kernel of AMX on tile registers in plain C++, for the machines that have none: which rows, groups and segments it
-// multiplies, and that it touches no others. A processor that has AMX is held to the kernels' tests besides.
+// The micro-kernel of AMX on tile registers in plain C++, for the machines that have none: which rows, groups and
+// segments it multiplies, and that it touches no others. A processor that has AMX is held to the kernels' tests
+// besides.
 #define STAPES_ISA amx_test
 #include "../kernels/amx.h"
 
@@ -26,14 +27,18 @@ class PlainAmx {
     }
     static void release() { held = false; }
     template <int REGISTER>
-    static void zero() { each_row(REGISTER, [](int, Byte* row) { std::memset(row, 0, 64); }); }
+    static void zero() {
+        each_row(REGISTER, [](int, Byte* row) { std::memset(row, 0, 64); });
+    }
     template <int REGISTER>
     static void load(const void* p, std::size_t stride) {
-        each_row(REGISTER, [&](int i, Byte* row) { std::memcpy(row, static_cast<const Byte*>(p) + size(i) * stride, 64); });
+        each_row(REGISTER,
+                 [&](int i, Byte* row) { std::memcpy(row, static_cast<const Byte*>(p) + size(i) * stride, 64); });
     }
     template <int REGISTER>
     static void store(void* p, std::size_t stride) {
-        each_row(REGISTER, [&](int i, const Byte* row) { std::memcpy(static_cast<Byte*>(p) + size(i) * stride, row, 64); });
+        each_row(REGISTER,
+                 [&](int i, const Byte* row) { std::memcpy(static_cast<Byte*>(p) + size(i) * stride, row, 64); });
     }
     template <int SUMS, int A, int B>
     static void dot_i8() {
@@ -68,7 +73,8 @@ class PlainAmx {
                 Sum sum;
                 std::memcpy(&sum, row + column * 4, 4);
                 for (std::size_t group = 0; group < 16; ++group)
-                    sum += product(registers_[size(a)].data() + size(i) * 64 + group * 4, registers_[size(b)].data() + group * 64 + column * 4);
+                    sum += product(registers_[size(a)].data() + size(i) * 64 + group * 4,
+                                   registers_[size(b)].data() + group * 64 + column * 4);
                 std::memcpy(row + column * 4, &sum, 4);
             }
         });
@@ -80,7 +86,10 @@ bool PlainAmx::held = false;
 std::array<int, 8> PlainAmx::rows_{};
 std::array<std::vector<Byte>, 8> PlainAmx::registers_{};
 
-struct Case { int n_rows, n_segments, groups_per_segment, n_groups; bool add; };
+struct Case {
+    int n_rows, n_segments, groups_per_segment, n_groups;
+    bool add;
+};
 
 // Operands of the very size that the tile names, and what lies between A's rows is no number.
 template <bool INTEGERS>
@@ -92,7 +101,8 @@ void check_amx(const Case& c) {
     std::mt19937 engine(7);
     const auto fill = [&](Byte* to, std::size_t n_bytes) {
         for (std::size_t i = 0; i < n_bytes; i += 2) {
-            const auto bits = INTEGERS ? static_cast<std::uint16_t>(engine()) : to_bf16(static_cast<float>(engine() % 17) - 8.0f).bits;
+            const auto bits = INTEGERS ? static_cast<std::uint16_t>(engine())
+                                       : to_bf16(static_cast<float>(engine() % 17) - 8.0f).bits;
             std::memcpy(to + i, &bits, 2);
         }
     };
@@ -125,7 +135,8 @@ void check_amx(const Case& c) {
             Sum sum = c.add ? Sum{5} : Sum{0};
             for (std::size_t group = 0; group < size(c.n_groups); ++group) {
                 const Byte* one = a.data() + row * stride + group * 4;
-                const Byte* other = b[group / size(c.groups_per_segment)].data() + (group % size(c.groups_per_segment) * PANEL + column) * 4;
+                const Byte* other = b[group / size(c.groups_per_segment)].data() +
+                                    (group % size(c.groups_per_segment) * PANEL + column) * 4;
                 for (std::size_t i = 0; i < (INTEGERS ? 4 : 2); ++i) {
                     if constexpr (INTEGERS) {
                         sum += one[i] * std::bit_cast<std::int8_t>(other[i]);
@@ -139,7 +150,8 @@ void check_amx(const Case& c) {
             }
             CHECK(out[row * out_stride + column] == sum);
         }
-        for (std::size_t column = PANEL; column < out_stride && row + 1 < size(c.n_rows); ++column) CHECK(out[row * out_stride + column] == Sum{5});
+        for (std::size_t column = PANEL; column < out_stride && row + 1 < size(c.n_rows); ++column)
+            CHECK(out[row * out_stride + column] == Sum{5});
     }
 }
 
@@ -163,7 +175,11 @@ void check_dealing() {
 void test_amx() {
     for (const int n_rows : {1, 2, 15, 16, 17, 31, 32})
         for (const bool add : {false, true})
-            for (const Case& one : {Case{0, 1, 1, 1, false}, {0, 1, 16, 16, false}, {0, 1, 37, 37, false}, {0, 3, 16, 48, false}, {0, 3, 20, 47, false}}) {
+            for (const Case& one : {Case{0, 1, 1, 1, false},
+                                    {0, 1, 16, 16, false},
+                                    {0, 1, 37, 37, false},
+                                    {0, 3, 16, 48, false},
+                                    {0, 3, 20, 47, false}}) {
                 Case each = one;
                 each.n_rows = n_rows;
                 each.add = add;

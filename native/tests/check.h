@@ -15,12 +15,12 @@ namespace stapes::tests {
 inline int n_failed = 0;
 
 // Say what does not hold, where, and go on.
-#define CHECK(holds)                                                                     \
-    do {                                                                                 \
-        if (!(holds)) {                                                                  \
-            ++::stapes::tests::n_failed;                                                 \
+#define CHECK(holds)                                                                        \
+    do {                                                                                    \
+        if (!(holds)) {                                                                     \
+            ++::stapes::tests::n_failed;                                                    \
             std::fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #holds); \
-        }                                                                                \
+        }                                                                                   \
     } while (false)
 
 inline std::size_t size(int n) { return static_cast<std::size_t>(n); }

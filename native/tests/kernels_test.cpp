@@ -16,7 +16,8 @@ float widened(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std:
 Memory in_rows(const std::vector<float>& x, int d, std::size_t stride) {
     const std::size_t n = x.size() / size(d);
     Memory memory(n * stride * sizeof(float));
-    for (std::size_t i = 0; i < n; ++i) std::memcpy(memory.as() + i * stride, x.data() + i * size(d), size(d) * sizeof(float));
+    for (std::size_t i = 0; i < n; ++i)
+        std::memcpy(memory.as() + i * stride, x.data() + i * size(d), size(d) * sizeof(float));
     return memory;
 }
 
@@ -34,13 +35,16 @@ struct Shape { int m, n, k; };
 
 void check_product(const Kernels& kernels, Type type, const Shape& shape) {
     const auto [m, n, k] = shape;
-    const auto a = random_numbers(size(m * k), 1), weights = random_numbers(size(n * k), 2), bias = random_numbers(size(n), 3);
+    const auto a = random_numbers(size(m * k), 1), weights = random_numbers(size(n * k), 2),
+               bias = random_numbers(size(n), 3);
     Team team(1);
     Matrix matrix(type, n, k, kernels.activation_zero);
     matrix.pack(0, n, weights.data(), team);
     const Weights view = matrix.view();
     Operand rows(kernels, m, k);
-    const Type row_type = type == Type::i8 ? Type::i16 : type == Type::bf16 && !kernels.multiplies_bf16 ? Type::f32 : type;
+    const Type row_type = type == Type::i8                                 ? Type::i16
+                          : type == Type::bf16 && !kernels.multiplies_bf16 ? Type::f32
+                                                                           : type;
     rows.take(in_rows(a, k, rows.stride()).as(), 0, m, row_type);
     const std::size_t stride = size(round_up(n, PANEL));
     Memory c(size(m) * stride * sizeof(float)), scratch(product_scratch(k)), bias_row(stride * sizeof(float));
@@ -60,7 +64,8 @@ void check_product(const Kernels& kernels, Type type, const Shape& shape) {
     for (int i = 0; i < m; ++i) {
         for (int j = 0; j < n; ++j) {
             double sum = bias[size(j)];
-            for (int x = 0; x < k; ++x) sum += static_cast<double>(a[size(i * k + x)]) * static_cast<double>(weights[size(j * k + x)]);
+            for (int x = 0; x < k; ++x)
+                sum += static_cast<double>(a[size(i * k + x)]) * static_cast<double>(weights[size(j * k + x)]);
             CHECK(std::fabs(c.as()[size(i) * stride + size(j)] - static_cast<float>(sum)) <= allowed(type, k));
         }
         for (std::size_t j = size(n); j < stride; ++j) CHECK(c.as()[size(i) * stride + j] == 0.0f);
@@ -70,23 +75,27 @@ void check_product(const Kernels& kernels, Type type, const Shape& shape) {
 void check_rows(const Kernels& kernels, int m, int d) {
     const std::size_t stride = size(round_up(d, PANEL));
     const Memory x = in_rows(random_numbers(size(m * d), 4, 2.0f), d, stride);
-    Memory ones(stride * sizeof(float)), zeros(stride * sizeof(float)), y(size(m) * stride * sizeof(float)), scales(size(m) * sizeof(float));
+    Memory ones(stride * sizeof(float)), zeros(stride * sizeof(float)), y(size(m) * stride * sizeof(float)),
+        scales(size(m) * sizeof(float));
     std::fill(ones.as(), ones.as() + d, 1.0f);
     kernels.layer_norm(x.as(), stride, m, d, ones.as(), zeros.as(), y.bytes(), Type::f32, stride);
     for (int i = 0; i < m; ++i) {
         double sum = 0.0, squares = 0.0;
         for (std::size_t j = 0; j < size(d); ++j) sum += static_cast<double>(y.as()[size(i) * stride + j]);
-        for (std::size_t j = 0; j < size(d); ++j) squares += std::pow(static_cast<double>(y.as()[size(i) * stride + j]), 2);
+        for (std::size_t j = 0; j < size(d); ++j)
+            squares += std::pow(static_cast<double>(y.as()[size(i) * stride + j]), 2);
         CHECK(std::fabs(sum) < 1e-3);
         CHECK(d < 8 || std::fabs(squares / d - 1.0) < 1e-2);
     }
     kernels.narrow(x.as(), stride, m, d, y.bytes(), stride);
-    for (std::size_t i = 0; i < size(m) * stride; ++i) CHECK(std::fabs(widened(y.as<std::uint16_t>()[i]) - x.as()[i]) <= 0.004f * std::fabs(x.as()[i]));
+    for (std::size_t i = 0; i < size(m) * stride; ++i)
+        CHECK(std::fabs(widened(y.as<std::uint16_t>()[i]) - x.as()[i]) <= 0.004f * std::fabs(x.as()[i]));
     Memory steps(size(m) * 2 * stride);
     kernels.quantize(x.as(), stride, m, d, steps.as<std::uint8_t>(), stride, scales.as());
     for (int i = 0; i < m; ++i) {
         const std::size_t row = size(i) * stride;
-        const float largest = std::fabs(*std::max_element(x.as() + row, x.as() + row + d, [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+        const float largest = std::fabs(*std::max_element(
+            x.as() + row, x.as() + row + d, [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
         const int most = kernels.multiplies_i8 ? 127 * 256 : most_steps(d);
         CHECK(std::fabs(scales.as()[i] * static_cast<float>(most) - largest) <= 1e-6f * largest);
     }
@@ -97,8 +106,10 @@ struct Case { int n_queries, n_keys, width, first_visible; };
 
 void check_attention(const Kernels& kernels, Type type, const Case& c) {
     const BlockShape shape{type, c.width};
-    const std::size_t width = size(c.width), n_keys = size(c.n_keys), n_blocks = size(round_up(c.n_keys, PANEL) / PANEL);
-    const auto q = random_numbers(size(c.n_queries) * width, 5), k = random_numbers(n_keys * width, 6), v = random_numbers(n_keys * width, 7);
+    const std::size_t width = size(c.width), n_keys = size(c.n_keys),
+                      n_blocks = size(round_up(c.n_keys, PANEL) / PANEL);
+    const auto q = random_numbers(size(c.n_queries) * width, 5), k = random_numbers(n_keys * width, 6),
+               v = random_numbers(n_keys * width, 7);
     std::vector<Memory> blocks;
     std::vector<const void*> keys, values;
     for (std::size_t i = 0; i < n_blocks; ++i) {
@@ -113,21 +124,25 @@ void check_attention(const Kernels& kernels, Type type, const Case& c) {
     std::vector<float> out(q.size()), scores(size(c.n_queries) * n_keys);
     Memory scratch(attention_scratch(c.width));
     const float scale = 1.0f / std::sqrt(static_cast<float>(c.width));
-    kernels.attend({shape, scale, q.data(), width, c.n_queries, keys.data(), values.data(), c.n_keys, c.first_visible, out.data(), Type::f32,
-                    width, scores.data(), scratch.bytes()});
+    kernels.attend({shape, scale, q.data(), width, c.n_queries, keys.data(), values.data(), c.n_keys, c.first_visible,
+                    out.data(), Type::f32, width, scores.data(), scratch.bytes()});
     for (int i = 0; i < c.n_queries; ++i) {
         std::vector<double> mixed(width);
         double total = 0.0;
         for (int key = 0; key < std::min(c.n_keys, c.first_visible + i); ++key) {
             double score = 0.0;
-            for (std::size_t x = 0; x < width; ++x) score += static_cast<double>(q[size(i) * width + x]) * static_cast<double>(k[size(key) * width + x]);
+            for (std::size_t x = 0; x < width; ++x)
+                score += static_cast<double>(q[size(i) * width + x]) * static_cast<double>(k[size(key) * width + x]);
             score *= static_cast<double>(scale);
-            CHECK(std::fabs(scores[size(i) * n_keys + size(key)] - static_cast<float>(score)) < (type == Type::f32 ? 1e-4f : 0.1f));
+            CHECK(std::fabs(scores[size(i) * n_keys + size(key)] - static_cast<float>(score)) <
+                  (type == Type::f32 ? 1e-4f : 0.1f));
             total += std::exp(score);
-            for (std::size_t x = 0; x < width; ++x) mixed[x] += std::exp(score) * static_cast<double>(v[size(key) * width + x]);
+            for (std::size_t x = 0; x < width; ++x)
+                mixed[x] += std::exp(score) * static_cast<double>(v[size(key) * width + x]);
         }
         for (std::size_t x = 0; x < width; ++x)
-            CHECK(std::fabs(out[size(i) * width + x] - static_cast<float>(mixed[x] / total)) < (type == Type::f32 ? 1e-4f : 0.05f));
+            CHECK(std::fabs(out[size(i) * width + x] - static_cast<float>(mixed[x] / total)) <
+                  (type == Type::f32 ? 1e-4f : 0.05f));
     }
 }
 
@@ -141,8 +156,9 @@ void check_sampling(const Kernels& kernels, int n) {
         const int n_chosen = how == Sampling::How::best ? 1 : how == Sampling::How::draw ? 3 : std::min(3, n);
         std::vector<std::int32_t> ids(size(n_chosen), -1);
         std::vector<float> logprobs(size(n_chosen), 1.0f);
-        Sampling sampling{changed.data(), n, permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7, uniforms.data(),
-                          n_chosen, ids.data(), logprobs.data(), nullptr};
+        Sampling sampling{
+            changed.data(),  n,        permanent.data(), permanent.size(), now.data(), now.size(), n * 3 / 4, how, 0.7,
+            uniforms.data(), n_chosen, ids.data(),       logprobs.data(),  nullptr};
         std::vector<std::byte> scratch(sampling_scratch(sampling));  // to the byte, for the sanitizers
         sampling.scratch = scratch.data();
         kernels.choose(sampling);
@@ -163,7 +179,8 @@ void check_sampling(const Kernels& kernels, int n) {
 
 void check_log_mel(const Kernels& kernels, std::size_t n_frames, int n_mels) {
     const auto samples = random_numbers((n_frames - 1) * 160 + 400, 9, 0.1f);
-    std::vector<float> filters(size(n_mels) * 201), out(size(n_mels) * n_frames, std::numeric_limits<float>::quiet_NaN());
+    std::vector<float> filters(size(n_mels) * 201),
+        out(size(n_mels) * n_frames, std::numeric_limits<float>::quiet_NaN());
     for (std::size_t mel = 0; mel < size(n_mels); ++mel) filters[mel * 201 + mel % 201] = 1.0f;
     kernels.log_mel(samples.data(), n_frames, filters.data(), n_mels, out.data(), n_frames);
     for (const float one : out) CHECK(one >= -10.0f && one < 5.0f);
@@ -208,8 +225,11 @@ void test_every_float16_is_read() {
     for (std::size_t i = 0; i < all.size(); ++i) {
         if (i % 1024 == 0) matrix.unpack(static_cast<int>(i / 1024), found.data());
         const int exponent = static_cast<int>(i >> 10 & 31), fraction = static_cast<int>(i & 1023);
-        const float magnitude = exponent ? std::ldexp(static_cast<float>(1024 + fraction), exponent - 25) : std::ldexp(static_cast<float>(fraction), -24);
-        const float expected = exponent < 31 ? magnitude : fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+        const float magnitude = exponent ? std::ldexp(static_cast<float>(1024 + fraction), exponent - 25)
+                                         : std::ldexp(static_cast<float>(fraction), -24);
+        const float expected = exponent < 31 ? magnitude
+                               : fraction    ? std::numeric_limits<float>::quiet_NaN()
+                                             : std::numeric_limits<float>::infinity();
         const float one = found[i % 1024];
         CHECK(std::isnan(expected) ? std::isnan(one) : std::fabs(one) == expected);
         CHECK(std::signbit(one) == (i >= 1u << 15));
@@ -237,16 +257,19 @@ void check_peak(const Kernels& kernels) {
 void test_kernels() {
     for (const Type type : {Type::f32, Type::bf16, Type::i8})
         for (const int k : {1, 2, 7, 64, 301})
-            for (const float odd : {1.0f, 3e38f, 1e-45f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+            for (const float odd :
+                 {1.0f, 3e38f, 1e-45f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
                 check_packing(type, k, odd);
     test_every_float16_is_read();
     for (const Kernels* kernels : all_kernels()) {
         for (const Type type : {Type::f32, Type::bf16, Type::i8})
-            for (const Shape& one : {Shape{1, 1, 1}, {1, 300, 33}, {2, 130, 7}, {3, 31, 64}, {6, 65, 2}, {13, 33, 31}, {25, 64, 50}})
+            for (const Shape& one :
+                 {Shape{1, 1, 1}, {1, 300, 33}, {2, 130, 7}, {3, 31, 64}, {6, 65, 2}, {13, 33, 31}, {25, 64, 50}})
                 check_product(*kernels, type, one);
         for (const int d : {1, 15, 33, 100}) check_rows(*kernels, 3, d);
         for (const Type type : {Type::f32, Type::bf16, Type::i8, Type::i16})
-            for (const Case& one : {Case{1, 1, 1, 1}, {3, 33, 20, 31}, {50, 600, 33, 551}, {1, 513, 64, 513}, {49, 49, 3, 1}})
+            for (const Case& one :
+                 {Case{1, 1, 1, 1}, {3, 33, 20, 31}, {50, 600, 33, 551}, {1, 513, 64, 513}, {49, 49, 3, 1}})
                 check_attention(*kernels, type, one);
         for (const int n : {2, 17, 100}) check_sampling(*kernels, n);
         for (const int n_frames : {1, 2, 7, 17, 33}) check_log_mel(*kernels, size(n_frames), 5);

@@ -1,4 +1,5 @@
-// A whole network of odd sizes with random weights: threads change no bit, forks share and part, what is cut off is gone.
+// A whole network of odd sizes with random weights: threads change no bit, forks share and part, what is cut off is
+// gone.
 #include <cstring>
 #include <iterator>
 #include <string>
@@ -42,7 +43,8 @@ std::unique_ptr<Network> made_network(const Sizes& sizes, Precision precision, c
             fill_norm(*made, block + "attn_norm");
             fill_norm(*made, block + "mlp_norm");
             if (side == "encoder.") continue;
-            for (const char* part : {"cross_query", "cross_key", "cross_value", "cross_out"}) fill(*made, block + part, d, d, ++seed);
+            for (const char* part : {"cross_query", "cross_key", "cross_value", "cross_out"})
+                fill(*made, block + part, d, d, ++seed);
             fill_norm(*made, block + "cross_norm");
         }
     }
@@ -120,7 +122,9 @@ std::vector<float> run(Network& network) {
     const auto window = network.encode(mel.data()), other = network.encode(random_numbers(mel.size(), 78).data());
     std::vector<Row> rows(3);
     std::vector<Request> requests;
-    for (int i = 0; i < 3; ++i) requests.push_back(request_of(network, rows[size(i)], i == 1 ? *other : *window, 0, tokens_of(network, 30 + i, i)));
+    for (int i = 0; i < 3; ++i)
+        requests.push_back(
+            request_of(network, rows[size(i)], i == 1 ? *other : *window, 0, tokens_of(network, 30 + i, i)));
     std::vector<Request*> all;
     for (Request& one : requests) all.push_back(&one);
     network.step(all);
@@ -183,7 +187,8 @@ void test_network() {
     for (const Kernels* kernels : all_kernels()) {
         for (const Precision precision : {Precision::float32, Precision::bfloat16, Precision::int8}) {
             for (const Sizes& sizes : SIZES) {
-                const auto alone = made_network(sizes, precision, *kernels, 1), shared = made_network(sizes, precision, *kernels, 3);
+                const auto alone = made_network(sizes, precision, *kernels, 1),
+                           shared = made_network(sizes, precision, *kernels, 3);
                 CHECK(run(*alone) == run(*shared));
                 check_allocations(*alone);
             }

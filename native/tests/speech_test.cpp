@@ -1,4 +1,5 @@
-// The kernels for voice activity against naive loops, and the network: a recording in pieces gives the bits of one call.
+// The kernels for voice activity against naive loops, and the network: a recording in pieces gives the bits of one
+// call.
 #include "../network/speech.h"
 
 #include <algorithm>
@@ -20,7 +21,8 @@ void check_magnitudes(const Kernels& kernels, int n_columns) {
         for (int bin = 0; bin < n_bins; ++bin) {
             double re = 0.0, im = 0.0;
             for (int i = 0; i < n; ++i) {
-                const double turn = 2.0 * 3.14159265358979323846 / n, x = static_cast<double>(samples[size(i * PANEL + column)]);
+                const double turn = 2.0 * 3.14159265358979323846 / n,
+                             x = static_cast<double>(samples[size(i * PANEL + column)]);
                 const double windowed = x * (0.5 - 0.5 * std::cos(turn * i));
                 re += windowed * std::cos(turn * (i * bin));
                 im -= windowed * std::sin(turn * (i * bin));
@@ -38,12 +40,14 @@ void check_convolution(const Kernels& kernels, const Layer& layer) {
     const auto weights = random_numbers(size(n_outputs * n_inputs), 2), bias = random_numbers(size(n_outputs), 3);
     const auto x = random_numbers(size(n_inputs * PANEL), 4);
     std::vector<float> out(size(n_outputs * PANEL), -1.0f);
-    kernels.convolve({weights.data(), size(n_inputs), bias.data(), n_parts, n_each, n_outputs, x.data(), n_columns, out.data()});
+    kernels.convolve(
+        {weights.data(), size(n_inputs), bias.data(), n_parts, n_each, n_outputs, x.data(), n_columns, out.data()});
     for (int i = 0; i < n_outputs; ++i) {
         for (int column = 0; column < n_columns; ++column) {
             double sum = static_cast<double>(bias[size(i)]);
             for (int j = 0; j < n_inputs; ++j)
-                sum += static_cast<double>(weights[size(i * n_inputs + j)]) * static_cast<double>(x[size(j * PANEL + column)]);
+                sum += static_cast<double>(weights[size(i * n_inputs + j)]) *
+                       static_cast<double>(x[size(j * PANEL + column)]);
             CHECK(std::fabs(out[size(i * PANEL + column)] - static_cast<float>(std::max(sum, 0.0))) < 1e-4f);
         }
     }
@@ -53,9 +57,11 @@ double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 void check_recurrence(const Kernels& kernels, int n, int n_steps) {
     const int units = kernels.recurrent_units;
-    const auto weights = random_numbers(size(4 * n * n), 5, 0.1f), output_weight = random_numbers(size(n), 6), gates = random_numbers(size(n_steps * 4 * n), 7, 3.0f);
+    const auto weights = random_numbers(size(4 * n * n), 5, 0.1f), output_weight = random_numbers(size(n), 6),
+               gates = random_numbers(size(n_steps * 4 * n), 7, 3.0f);
     std::vector<float> output(size(n)), cell(size(n)), next(size(n)), probabilities(size(round_up(n_steps, PANEL)));
-    kernels.recur({weights.data(), n, n_steps, gates.data(), output.data(), cell.data(), next.data(), output_weight.data(), 0.5f, probabilities.data()});
+    kernels.recur({weights.data(), n, n_steps, gates.data(), output.data(), cell.data(), next.data(),
+                   output_weight.data(), 0.5f, probabilities.data()});
     std::vector<double> exact_output(size(n)), exact_cell(size(n));
     for (int step = 0; step < n_steps; ++step) {
         std::vector<double> after(size(n));
@@ -65,7 +71,9 @@ void check_recurrence(const Kernels& kernels, int n, int n_steps) {
             for (int i = 0; i < 4; ++i) {
                 const int inside = i * units + unit % units, block = unit / units;
                 gate[i] = static_cast<double>(gates[size(step * 4 * n + block * 4 * units + inside)]);
-                for (int k = 0; k < n; ++k) gate[i] += static_cast<double>(weights[size((block * n + k) * 4 * units + inside)]) * exact_output[size(k)];
+                for (int k = 0; k < n; ++k)
+                    gate[i] += static_cast<double>(weights[size((block * n + k) * 4 * units + inside)]) *
+                               exact_output[size(k)];
             }
             exact_cell[size(unit)] = sigmoid(gate[1]) * exact_cell[size(unit)] + sigmoid(gate[0]) * std::tanh(gate[2]);
             after[size(unit)] = sigmoid(gate[3]) * std::tanh(exact_cell[size(unit)]);
@@ -87,11 +95,13 @@ class Small {
         const std::vector<SpeechConvolution> layers{{weights_.data(), bias_.data(), SpeechNetwork::N_BINS, 7, 1},
                                                     {weights_.data(), bias_.data(), 7, 13, 2},
                                                     {weights_.data(), bias_.data(), 13, 5, 3}};
-        return SpeechNetwork(kernels, layers, {weights_.data(), weights_.data(), bias_.data(), bias_.data(), 0.25f, PANEL, 5});
+        return SpeechNetwork(kernels, layers,
+                             {weights_.data(), weights_.data(), bias_.data(), bias_.data(), 0.25f, PANEL, 5});
     }
 
   private:
-    std::vector<float> weights_ = random_numbers(size(4 * PANEL * PANEL), 8, 0.1f), bias_ = random_numbers(size(4 * PANEL), 9, 0.1f);
+    std::vector<float> weights_ = random_numbers(size(4 * PANEL * PANEL), 8, 0.1f),
+                       bias_ = random_numbers(size(4 * PANEL), 9, 0.1f);
 };
 
 void check_pieces(const Kernels& kernels, std::size_t n_samples, std::size_t chunks_at_a_time) {
@@ -102,9 +112,11 @@ void check_pieces(const Kernels& kernels, std::size_t n_samples, std::size_t chu
     network.detect(of_whole, samples.data(), n_samples, whole.data());
     const std::size_t step = chunks_at_a_time * SpeechNetwork::CHUNK;
     for (std::size_t first = 0; first < n_samples; first += step)
-        network.detect(of_pieces, samples.data() + first, std::min(step, n_samples - first), pieces.data() + first / SpeechNetwork::CHUNK);
+        network.detect(of_pieces, samples.data() + first, std::min(step, n_samples - first),
+                       pieces.data() + first / SpeechNetwork::CHUNK);
     CHECK(whole.empty() || std::memcmp(whole.data(), pieces.data(), whole.size() * sizeof(float)) == 0);
-    CHECK(of_whole.output == of_pieces.output && of_whole.cell == of_pieces.cell && of_whole.context == of_pieces.context);
+    CHECK(of_whole.output == of_pieces.output && of_whole.cell == of_pieces.cell &&
+          of_whole.context == of_pieces.context);
     for (const float one : whole) CHECK(one > 0.0f && one < 1.0f);
 }
 
@@ -131,7 +143,8 @@ bool refuses(F&& f) {
 void test_layers_that_do_not_fit_are_refused(const Kernels& kernels) {
     const std::vector<float> x(size(4 * PANEL * PANEL));
     const auto make = [&](int n_inputs, int stride, int n_units) {
-        SpeechNetwork(kernels, {{x.data(), x.data(), n_inputs, 5, stride}}, {x.data(), x.data(), x.data(), x.data(), 0.0f, n_units, 5});
+        SpeechNetwork(kernels, {{x.data(), x.data(), n_inputs, 5, stride}},
+                      {x.data(), x.data(), x.data(), x.data(), 0.0f, n_units, 5});
     };
     make(SpeechNetwork::N_BINS, 4, PANEL);
     CHECK(refuses([&] { make(SpeechNetwork::N_BINS - 1, 4, PANEL); }));
@@ -146,11 +159,14 @@ void test_layers_that_do_not_fit_are_refused(const Kernels& kernels) {
 void test_speech() {
     for (const Kernels* kernels : all_kernels()) {
         for (const int n_columns : {1, 9, PANEL}) check_magnitudes(*kernels, n_columns);
-        for (const Layer& one : {Layer{1, 1, 1, 1}, {2, 7, 2, PANEL}, {3, 129, 13, 17}, {3, 20, 25, 8}}) check_convolution(*kernels, one);
+        for (const Layer& one : {Layer{1, 1, 1, 1}, {2, 7, 2, PANEL}, {3, 129, 13, 17}, {3, 20, 25, 8}})
+            check_convolution(*kernels, one);
         for (const int n_steps : {1, 2, 33}) check_recurrence(*kernels, 2 * PANEL, n_steps);
         for (const std::size_t n_samples : {0, 1, 511, 512, 513, 33 * 512, 140 * 512 + 1})
-            for (const std::size_t chunks_at_a_time : {1, 5, 32, 129}) check_pieces(*kernels, n_samples, chunks_at_a_time);
-        for (const float odd : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) check_no_number(*kernels, odd);
+            for (const std::size_t chunks_at_a_time : {1, 5, 32, 129})
+                check_pieces(*kernels, n_samples, chunks_at_a_time);
+        for (const float odd : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+            check_no_number(*kernels, odd);
         test_layers_that_do_not_fit_are_refused(*kernels);
     }
 }
