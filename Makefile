@@ -8,7 +8,8 @@ SHELL := /bin/sh
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
 # What the native library is compiled from, and with: the first two as in pyproject.toml's build-system.requires.
-NATIVE_SOURCES := native/CMakeLists.txt $(wildcard native/*/*.cpp native/*/*.h)
+NATIVE_CODE := $(wildcard native/*/*.cpp native/*/*.h)
+NATIVE_SOURCES := native/CMakeLists.txt $(NATIVE_CODE)
 BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
 COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
 COMPILING := $(if $(COMPILER),a minute or two to compile,no C++ compiler: without the native library)
@@ -40,6 +41,7 @@ test: .venv/.installed-dev  ## run the fast tests
 check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check format, types and compiler warnings
 	@.venv/bin/ruff check src tests benchmarks tools examples
 	@.venv/bin/ruff format --check src tests benchmarks tools examples
+	@.venv/bin/clang-format --dry-run -Werror $(NATIVE_CODE)
 	@.venv/bin/mypy
 
 native: has-compiler .venv/.installed-dev  ## compile what changed of the native library, or say why it cannot be
