@@ -25,7 +25,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native sanitize golden golden-tenth random reference bench chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth random reference bench chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -46,6 +46,12 @@ check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check fo
 
 native: has-compiler .venv/.installed-dev  ## compile what changed of the native library, or say why it cannot be
 	@STAPES_REQUIRE_NATIVE=1 $(call install,.venv,--no-deps -e .)
+
+native-bench: has-compiler .venv/.installed-dev  ## time each kernel on each instruction set here, or on ISA="avx2"
+	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-bench -D STAPES_EXTENSION=OFF -D STAPES_NATIVE_BENCH=ON \
+	    -D STAPES_ONLY="$(SETS_HERE)"
+	@.venv/bin/cmake --build .venv/native-bench -- --quiet
+	@.venv/native-bench/native_bench $(ISA)
 
 sanitize: has-compiler .venv/.installed-dev  ## run native tests under address, undefined and thread sanitizers
 	@echo "Compiling the native tests and the extension with address and undefined ..." >&2
@@ -87,7 +93,7 @@ clean:  ## remove the environments and everything that was built
 # A second build beside the installed one, as flags differ.
 .PHONY: native-warnings
 native-warnings: .venv/.installed-dev
-	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-warnings -D STAPES_WARNINGS_AS_ERRORS=ON -D STAPES_NATIVE_TESTS=ON \
+	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-warnings -D STAPES_WARNINGS_AS_ERRORS=ON -D STAPES_NATIVE_TESTS=ON -D STAPES_NATIVE_BENCH=ON \
 	    -D CMAKE_CXX_FLAGS_RELEASE=-O1 -D Python_EXECUTABLE="$(abspath .venv/bin/python)" \
 	    -D nanobind_DIR="$$(.venv/bin/python -m nanobind --cmake_dir)"
 	@.venv/bin/cmake --build .venv/native-warnings -- --quiet
