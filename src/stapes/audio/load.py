@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,9 +18,10 @@ import numpy.typing as npt
 from stapes.audio.arrays import array_of, check_array, rate_of
 from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_array
 from stapes.audio.source import ByteSource, is_source, open_source
-from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
+from stapes.errors import AudioError, AudioTooLongError, OptionError
 from stapes.options import Audio, Channel, Clock
 from stapes.options.checks import above_0, plain
+from stapes.runtime.warn import warn
 
 if TYPE_CHECKING:
     from stapes.audio.decode import DecodeReport
@@ -134,7 +134,7 @@ def _load_file(
 
 def _warned(recording: Recording) -> Recording:
     for note in recording.warnings:
-        warnings.warn(note, StapesWarning, stacklevel=3)
+        warn(note)
     return recording
 
 

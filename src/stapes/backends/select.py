@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 from stapes.backends import REGISTRY, backend_class
 from stapes.backends.base import Backend
@@ -11,8 +10,9 @@ from stapes.backends.native.library import is_built, library, library_problem
 from stapes.backends.resources import check_memory
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
-from stapes.errors import OptionError, StapesWarning
+from stapes.errors import OptionError
 from stapes.options import DEVICES, PRECISIONS
+from stapes.runtime.warn import warn
 
 _DEFAULT_PRECISION = "float32"
 #: (official model, instruction set) -> precision
@@ -63,11 +63,9 @@ def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, thre
         why = "" if asked_for else f", and the native library is not here: {library_problem()}"
         raise OptionError(f"NumPy computes in {_DEFAULT_PRECISION}, not in {precision}{why}")
     if not asked_for:
-        warnings.warn(
+        warn(
             f"running on NumPy, several times slower than the native library, which is not here: {library_problem()}. "
-            "Installing stapes again with a C++ compiler (g++ 11, clang 14 or newer) builds it",
-            StapesWarning,
-            stacklevel=4,
+            "Installing stapes again with a C++ compiler (g++ 11, clang 14 or newer) builds it"
         )
     check_memory(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {_DEFAULT_PRECISION}")
     made: Backend = backend_class("numpy")(checkpoint, threads=threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,7 +12,8 @@ import numpy as np
 
 from stapes.checkpoint.files import Array
 from stapes.checkpoint.heads import known_heads
-from stapes.errors import CheckpointError, StapesWarning
+from stapes.errors import CheckpointError
+from stapes.runtime.warn import warn
 
 #: Far beyond the largest Whisper (1,280 states, 32 layers, 51,866 tokens): larger sizes are not Whisper's.
 LIMITS: dict[str, int] = {
@@ -156,12 +156,10 @@ class Checkpoint:
         n_layer, n_head = spec.n_text_layer, spec.n_text_head
         missing = next((pair for pair in found or () if not (0 <= pair[0] < n_layer and 0 <= pair[1] < n_head)), None)
         if missing is not None:
-            warnings.warn(
+            warn(
                 f"{self.path or self.name}: its alignment heads are another model's (layer {missing[0]}, head "
                 f"{missing[1]} of a decoder with {n_layer} layers of {n_head} heads); word times are taken from all "
-                "heads of the later half of the layers, and may be less exact",
-                StapesWarning,
-                stacklevel=2,
+                "heads of the later half of the layers, and may be less exact"
             )
         elif found:
             return found

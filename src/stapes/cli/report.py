@@ -14,7 +14,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +25,9 @@ from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
 from stapes.cli.inputs import STDIN, Inputs, find_inputs, opened_source
 from stapes.cli.output import shown_name
-from stapes.errors import AudioError, OptionError, OutputError, StapesWarning
+from stapes.errors import AudioError, OptionError, OutputError
 from stapes.output.files import InputFiles, file_identity, why_not_written
+from stapes.runtime.warn import warn
 
 if TYPE_CHECKING:
     from stapes.cli.events import Recording
@@ -217,7 +217,7 @@ class _Page:
                 found = window_attention(engine, audio, transcript, number, task=options.speech.task)
                 if found is None:
                     message = f"{recording.name}: window {number} has no words, and nothing to draw"
-                    warnings.warn(message, StapesWarning, stacklevel=1)
+                    warn(message)
                 else:
                     attentions.append(found)
             return [write_plot(transcript, audio, path, span_s=span_s, attentions=attentions, inputs=inputs)]

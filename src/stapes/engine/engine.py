@@ -8,7 +8,6 @@ tries, result), which says what `backends` (one step of the network) is to do.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, replace
@@ -27,7 +26,7 @@ from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, Sched
 from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
-from stapes.errors import BackendError, CancelledError, OptionError, StapesWarning
+from stapes.errors import BackendError, CancelledError, OptionError
 from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
 from stapes.output.writers import format_timestamp
@@ -39,6 +38,7 @@ from stapes.recording.words.attention import AttentionScores
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
+from stapes.runtime.warn import warn, warning_here
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
@@ -165,7 +165,7 @@ class Engine(BoundToProcess):
         self._check_open()
         self.check_speech(options.speech)
         for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
-            warnings.warn(message, StapesWarning, stacklevel=3)  # at the caller of `transcribe`
+            warn(message)
         params = JobParams(
             priority=plain(priority),
             deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
@@ -267,7 +267,7 @@ class Engine(BoundToProcess):
 
     async def asubmit(self, audio: AudioSource, **keywords: Any) -> Job:
         """Do what `submit` does, without blocking the event loop while the audio is read."""
-        return await submit_async(self.submit, audio, **keywords)
+        return await submit_async(warning_here(self.submit), audio, **keywords)
 
     async def atranscribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
         """Transcribe a recording; a task that is cancelled cancels its job. Takes what `submit` takes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
 from stapes.backends.base import Backend
 from stapes.checkpoint.base import Checkpoint
-from stapes.errors import CheckpointError, OptionError, StapesWarning
+from stapes.errors import CheckpointError, OptionError
 from stapes.options import Clips, Speech, Task, TranscribeOptions
 from stapes.recording.base import TaskInputs
 from stapes.recording.chunked import ChunkedTask
@@ -23,6 +22,7 @@ from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import TimeMap
 from stapes.recording.words.attention import AttentionTask
 from stapes.results import Window
+from stapes.runtime.warn import warn
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
@@ -99,7 +99,7 @@ def _warn_of_clips(recording: Recording, options: TranscribeOptions) -> None:
             f"{recording.name}: the {clips} after the end of the recording ({recording.end_s:g} s) and {those} left out"
         )
         recording.warnings = (*recording.warnings, message)
-        warnings.warn(message, StapesWarning, stacklevel=7)  # at the caller of `Engine.transcribe`
+        warn(message)
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:

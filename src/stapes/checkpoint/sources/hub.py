@@ -11,7 +11,6 @@ import importlib
 import os
 import queue
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,8 @@ from stapes.checkpoint.formats.huggingface import INDEX, WEIGHTS, check_network,
 from stapes.checkpoint.formats.unsupported import describe_names
 from stapes.checkpoint.open import looks_like_whisper
 from stapes.checkpoint.sources.registry import did_you_mean
-from stapes.errors import CheckpointError, ModelNotFoundError, StapesWarning
+from stapes.errors import CheckpointError, ModelNotFoundError
+from stapes.runtime.warn import warn
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -165,7 +165,7 @@ def cached_repositories() -> list[tuple[str, Path, int]]:
     except hub.errors.CacheNotFound:
         return []
     except (OSError, ValueError) as exc:  # one model's refs/main that is no text is enough
-        warnings.warn(f"the hub's cache is damaged, and its models are not listed ({exc})", StapesWarning, stacklevel=2)
+        warn(f"the hub's cache is damaged, and its models are not listed ({exc})")
         return []
     found = []
     for repository in repositories:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +14,8 @@ from stapes.checkpoint.heads import OFFICIAL
 from stapes.checkpoint.open import looks_like_whisper, open_checkpoint, snapshot_of
 from stapes.checkpoint.sources.packages import FileHash
 from stapes.checkpoint.sources.registry import KnownModel, model_named, name_in
-from stapes.errors import CheckpointError, StapesWarning
+from stapes.errors import CheckpointError
+from stapes.runtime.warn import warn
 
 _MOST_ENTRIES = 10_000  # of a folder that is listed
 _CACHED = "models--"  # how the hub's cache begins a model's folder
@@ -41,7 +41,7 @@ def find_in_folder(folder: Path, name: str, model: KnownModel | None, hub_ids: S
             return _checked(open_checkpoint(path, name), model)
         except CheckpointError as exc:
             if not path.name.startswith(_CACHED):  # the hub goes on with these where it stopped
-                warnings.warn(f"skipped while looking for {name}: {exc}", StapesWarning, stacklevel=2)
+                warn(f"skipped while looking for {name}: {exc}")
     return None
 
 
@@ -85,11 +85,7 @@ def _checked(checkpoint: Checkpoint, model: KnownModel | None) -> Checkpoint:
         if (found := hashing.wait()) != sha256:
             other = next((official.name for official in OFFICIAL if official.sha256 == found), None)
             instead = f"but {other}" if other else "(another sha256), so a fine-tuned or a damaged file"
-            warnings.warn(
-                f"{path}: not {model.name} as OpenAI published it {instead}; it is used as it is",
-                StapesWarning,
-                stacklevel=2,
-            )
+            warn(f"{path}: not {model.name} as OpenAI published it {instead}; it is used as it is")
 
     return replace(checkpoint, verification=compare)
 
