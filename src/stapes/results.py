@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+
+from stapes.runtime.hints import Hints
+
+#: characters of a text in a sentence or a representation of it
+_MOST_SHOWN: Final = 60
 
 
-class _Result:
+class _Result(Hints):
     """Base class: errors for dict access and other programs' names say the names here."""
 
     __slots__ = ()
-    #: their name -> ours, an attribute or a function of a module
-    _others: ClassVar[Mapping[str, str]] = {}
     #: what to take instead of unpacking it, or of asking for its first part
     _parts: ClassVar[str] = ".text"
-
-    def _instead(self, name: object) -> str:
-        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
-        ours = self._others.get(name, name if name in names else None) if isinstance(name, str) else None
-        if ours is None:
-            return f"it has .{', .'.join(names)}"
-        return f"take {'' if ours.startswith('stapes.') else '.'}{ours} instead"
 
     if not TYPE_CHECKING:  # to a type checker they stay errors
 
@@ -29,12 +25,36 @@ class _Result:
             kind = type(self).__name__
             if isinstance(name, (int, slice)):  # Python asks for 0 to unpack it, or to go through it
                 raise TypeError(f"a {kind} is one object and has no parts by number: take {self._parts} of it")
+            names = [item.name for item in fields(self)]
+            if name in self._others:
+                instead = self._hint(name)
+            else:
+                instead = f"take .{name} instead" if name in names else f"it has .{', .'.join(names)}"
             as_dict = "; .to_dict() is openai/whisper's dict" if hasattr(self, "to_dict") else ""
-            raise TypeError(f"a {kind} is no dict: {self._instead(name)}{as_dict}")
+            raise TypeError(f"a {kind} is no dict: {instead}{as_dict}")
 
-        def __getattr__(self, name: str) -> NoReturn:
-            hint = f"; {self._instead(name)}" if name in self._others else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+class _Brief(_Result):
+    """Represented in one short line: texts cut, collections as their lengths, without what has its default."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = []
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if isinstance(value, (tuple, dict)) and value:
+                shown.append(f"{item.name}: {len(value)}")
+            elif value not in (item.default, ()):
+                shown.append(f"{item.name}={_shown(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    """Represent a value, a text by its beginning, a number by three decimals."""
+    if isinstance(value, str) and len(value) > _MOST_SHOWN:
+        return repr(value[:_MOST_SHOWN].rstrip() + "...")
+    return repr(round(value, 3) + 0.0 if isinstance(value, float) else value)  # -0.0 is 0.0
 
 
 #: methods of dicts and named tuples, of those who read results as such
@@ -78,8 +98,8 @@ class TokenLogprob(_Result):
         return {"id": self.id, "logprob": self.logprob, "bytes": list(self.bytes)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment(_Result):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Segment(_Brief):
     """A stretch of speech between two timestamps.
 
     A segment without text or duration stays in the result with empty `text` and `tokens`, as in the
@@ -129,10 +149,6 @@ class Segment(_Result):
         return values
 
 
-#: characters of dropped text in a sentence about it
-_MOST_SHOWN = 60
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
     """An action of a guard: what, where, and why (docs/guards.md)."""
@@ -150,8 +166,9 @@ class Flag:
             return f"{place}: goes back, as {self.reason}"
         if self.guard == "pause":
             return f"{place}: decoded again without it, as {self.reason}"
-        text = self.text if len(self.text) <= _MOST_SHOWN else self.text[:_MOST_SHOWN].rstrip() + "..."
-        return f"{place}: dropped {text!r}: {self.reason}" if text else f"{place}: left out: {self.reason}"
+        return (
+            f"{place}: dropped {_shown(self.text)}: {self.reason}" if self.text else f"{place}: left out: {self.reason}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -186,8 +203,8 @@ class Alignment:
     words: tuple[WordTiming, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowResult:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class WindowResult(_Brief):
     """The result of decoding one window: the last try's values."""
 
     tokens: tuple[int, ...]  # sampled tokens, without end-of-text
@@ -201,8 +218,8 @@ class WindowResult:
     token_logprobs: tuple[float, ...] | None = None  # one for each of `tokens`; None: not asked for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Window(_Brief):
     """One step of the seek loop: the decoded stretch, and its outcome."""
 
     seek: int  # first frame, 10 ms each
@@ -231,8 +248,8 @@ class Window:
         return tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageGuess(_Result):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LanguageGuess(_Brief):
     """Which language is spoken, with every candidate's probability, most probable first."""
 
     _others: ClassVar[Mapping[str, str]] = {"language_probability": "probability"}
@@ -241,14 +258,18 @@ class LanguageGuess(_Result):
     language: str  # code
     probabilities: dict[str, float]
 
+    def __repr__(self) -> str:
+        probability = _shown(self.probabilities.get(self.language))
+        return f"LanguageGuess(language={self.language!r}, probability={probability} of {len(self.probabilities)})"
+
     @property
     def probability(self) -> float:
         """The probability of the language that was taken."""
         return self.probabilities[self.language]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript(_Result):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Transcript(_Brief):
     """A whole recording's text."""
 
     _others: ClassVar[Mapping[str, str]] = {

@@ -224,6 +224,63 @@ def test_a_transcript_says_what_writes_it(name: str, transcript: Transcript) -> 
     assert hasattr(stapes.output, re.findall(r"stapes\.output\.(\w+)", str(caught.value))[0])
 
 
+def test_a_stream_says_where_info_is() -> None:
+    engine = scripted_engine()
+    stream: Any = engine.stream(tone(2.0))
+    for name in ("info", "language", "language_probability"):
+        with pytest.raises(AttributeError, match=r"stream\.job\.language_guess after the first segment"):
+            getattr(stream, name)
+        assert not hasattr(stream, name)
+    next(stream)
+    assert stream.job.language_guess.language == stream.job.result().language
+    with pytest.raises(AttributeError, match=r"take \.job\.progress\.total_s instead$"):
+        _ = stream.duration
+    assert stream.job.progress.total_s == 2.0
+    for name in ("text", "segments"):
+        with pytest.raises(AttributeError, match=r"take \.job\.result\(\) instead$"):
+            getattr(stream, name)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        _ = stream.nothing
+
+
+def test_segments_and_info_are_not_unpacked_from_a_stream() -> None:
+    engine: Any = scripted_engine([" One.", " Two."])
+    with pytest.raises(TypeError, match=r"a stream gives segments, and no info: .*stream\.job\.language_guess"):
+        _segments, _info = engine.stream(tone(40.0))
+    with pytest.raises(TypeError, match="no info"):
+        exec("segments, info = engine.stream(sound)", {"engine": engine, "sound": tone(40.0)})
+    (only,) = engine.stream(tone(2.0))
+    first, *others = engine.stream(tone(40.0))
+    assert (only.id, first.id, [one.id for one in others]) == (0, 0, [1])
+    assert len(list(engine.stream(tone(40.0)))) == len(tuple(engine.stream(tone(40.0)))) == 2
+    assert engine.status().running == 0  # what was refused is cancelled
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("supported_languages", "info.languages"),
+        ("is_multilingual", "info.multilingual"),
+        ("dims", "info.spec"),
+        ("device", "info.device"),
+        ("compute_type", "info.precision"),
+    ],
+)
+def test_an_engine_says_where_a_models_values_are(name: str, ours: str) -> None:
+    engine: Any = scripted_engine()
+    with pytest.raises(AttributeError, match=rf"'Engine' object has no attribute '{name}'; take \.{ours} instead$"):
+        getattr(engine, name)
+    assert eval(f"engine.{ours}", {"engine": engine}) is not None
+
+
+@pytest.mark.parametrize("name", ["text", "segments", "language"])
+def test_a_job_says_where_its_text_is(name: str) -> None:
+    job: Any = scripted_engine().submit(tone(2.0))
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; take \.result\(\)\.{name} inst"):
+        getattr(job, name)
+    assert getattr(job.result(), name)
+
+
 def test_results_are_still_plain_values(transcript: Transcript) -> None:
     for one in (transcript, transcript.segments[0]):
         assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == one

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.results import LanguageGuess, Segment, Transcript, Word
+from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult, Word
 
 #: Source: openai/whisper 20250625 transcribe.py (new_segment, the returned dict), timing.py (words).
 SEGMENT_KEYS: dict[str, type] = {
@@ -96,3 +98,35 @@ def test_results_are_frozen() -> None:
 
 def test_a_guess_knows_the_probability_of_what_it_took() -> None:
     assert LanguageGuess(language="de", probabilities={"de": 0.75, "en": 0.25}).probability == 0.75
+
+
+@given(transcripts)
+def test_a_representation_is_short_and_has_the_beginning_the_language_and_counts(transcript: Transcript) -> None:
+    shown = repr(transcript)
+    assert shown.startswith("Transcript(text=")
+    assert repr(transcript.text[:20])[1:-1] in shown or len(transcript.text) < 20 or "'" in transcript.text
+    assert f"language={transcript.language!r}, duration_s=" in shown
+    assert ("segments: " in shown) == bool(transcript.segments)
+    assert "\n" not in shown
+    assert len(ascii(transcript.text[:63])) + 400 > len(shown)
+    for segment in transcript.segments:
+        assert repr(segment).startswith(f"Segment(id={segment.id}, ")
+        assert segment.words is None or not segment.words or f"words: {len(segment.words)}" in repr(segment)
+    assert pickle.loads(pickle.dumps(transcript)) == copy.deepcopy(transcript) == transcript
+
+
+def test_what_holds_much_is_represented_in_a_line() -> None:
+    result = WindowResult(
+        tokens=tuple(range(200)), text="word " * 40, avg_logprob=-0.25, no_speech_prob=1e-9, temperature=0.0,
+        compression_ratio=1.5,
+    )  # fmt: skip
+    window = Window(seek=0, n_frames=3000, next_seek=2800, skipped=False, result=result)
+    guess = LanguageGuess(language="de", probabilities={"de": 0.75, **{f"x{n}": 0.0 for n in range(98)}})
+    assert repr(guess) == "LanguageGuess(language='de', probability=0.75 of 99)"
+    assert repr(window).startswith(
+        "Window(seek=0, n_frames=3000, next_seek=2800, skipped=False, result=WindowResult(tok"
+    )
+    assert "tokens: 200, text='word word" in repr(window)
+    assert "no_speech_prob=0.0" in repr(window)
+    assert len(repr(window)) < 300
+    assert window != dataclasses.replace(window, seek=1)

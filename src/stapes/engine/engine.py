@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from stapes.audio.load import AudioSource, load_audio
 from stapes.audio.pcm import Recording
@@ -36,6 +36,7 @@ from stapes.recording.language.question import candidates_of
 from stapes.recording.requests import Answer
 from stapes.recording.words.attention import AttentionScores
 from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.runtime.hints import Hints
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
 from stapes.runtime.warn import warn, warning_here
@@ -43,13 +44,20 @@ from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
 
-class Engine(BoundToProcess):
+class Engine(Hints, BoundToProcess):
     """One model. Any thread or asyncio task may call; one thread at a time steps the model, for all jobs at once."""
 
     _cannot_be_pickled = (
         "an engine cannot be pickled or copied: it holds a model's memory and this process's threads. "
         "Call stapes.load() in the other process, once; threads share an engine, and a forked child may use it too"
     )
+    _others: ClassVar[Mapping[str, str]] = {
+        "supported_languages": "info.languages",
+        "is_multilingual": "info.multilingual",
+        "dims": "info.spec",
+        "device": "info.device",
+        "compute_type": "info.precision",
+    }
 
     def __init__(
         self,

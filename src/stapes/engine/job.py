@@ -5,15 +5,17 @@ Blocking or with asyncio: `for segment in job`, `async for segment in job`. Wait
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from stapes.audio.load import AudioSource
 from stapes.engine.scheduled_job import JobState, Progress, ScheduledJob
 from stapes.errors import CancelledError
 from stapes.results import LanguageGuess, Segment, Transcript
+from stapes.runtime.hints import Hints, unpacks_two
 from stapes.runtime.processes import BoundToProcess
 
 if TYPE_CHECKING:
@@ -36,13 +38,17 @@ class Worker(Protocol):
         """End a job, at the latest before the next step; never waits."""
 
 
-class Job(BoundToProcess):
+class Job(Hints, BoundToProcess):
     """A recording in the schedule. Iterate over it for segments; `result` gives the whole."""
 
     _cannot_be_pickled = (
         "a job cannot be pickled or copied: it belongs to an engine of this process. "
         "Send its result() instead: transcripts can be pickled"
     )
+
+    _others: ClassVar[Mapping[str, str]] = {
+        name: f"result().{name}" for name in ("text", "segments", "language", "duration_s", "to_dict")
+    }
 
     def __init__(self, engine: Worker, job: ScheduledJob) -> None:
         self._engine = engine
@@ -163,9 +169,23 @@ class Job(BoundToProcess):
             raise self._job.error
 
 
-class SegmentStream(BoundToProcess, Iterator["Segment"]):
+#: where those find the language who look for faster-whisper's info
+_LANGUAGE: Final = (
+    "the language: stream.job.language_guess after the first segment, stream.job.result().language at the end"
+)
+
+
+class SegmentStream(Hints, BoundToProcess, Iterator["Segment"]):
     """A job's segments as they are decoded. Closing it, or dropping it, cancels what is left of the job."""
 
+    _others: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("info", "language", "language_guess", "language_probability", "all_language_probs"), _LANGUAGE
+        ),
+        **dict.fromkeys(("text", "segments", "transcript", "to_dict", "result"), "job.result()"),
+        "duration": "job.progress.total_s",
+        "cancel": "close()",
+    }
     _cannot_be_pickled = (
         "a stream of segments cannot be pickled or copied: it belongs to an engine of this process. "
         "Send its segments instead, list(stream), or the transcript that transcribe() returns"
@@ -174,6 +194,15 @@ class SegmentStream(BoundToProcess, Iterator["Segment"]):
     def __init__(self, job: Job) -> None:
         self.job = job
         self._segments = iter(job)
+
+    def __iter__(self) -> SegmentStream:
+        """Return itself. Raises TypeError for `segments, info = stream`, as faster-whisper has it."""
+        if unpacks_two(sys._getframe(1)):
+            raise TypeError(
+                "a stream gives segments, and no info: write stream = engine.stream(...), then for segment in stream; "
+                f"{_LANGUAGE}; the duration: stream.job.progress.total_s"
+            )
+        return self
 
     def __next__(self) -> Segment:
         try:
