@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
+from stapes.errors import OptionError
 from stapes.runtime.hints import Hints
 
 #: characters of a text in a sentence or a representation of it
@@ -304,3 +305,13 @@ class Transcript(_Brief):
         if self.flags:
             values["flags"] = [flag.to_dict() for flag in self.flags]
         return values
+
+
+def checked(transcript: Any) -> Transcript:
+    """Return a transcript. Raises OptionError for anything else, such as the dict of openai/whisper."""
+    if not isinstance(transcript, Transcript):
+        instead = "; leave .to_dict() out" if isinstance(transcript, Mapping) else ""
+        raise OptionError(
+            f"transcript must be the Transcript that transcribe() returns, got {type(transcript).__name__}{instead}"
+        )
+    return transcript

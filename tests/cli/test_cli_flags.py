@@ -260,8 +260,9 @@ def test_readable_subtitles_turn_word_times_on_unless_they_are_off() -> None:
 
 
 def test_several_formats_stand_in_one_flag() -> None:
-    assert parse(["a", "-f", "srt,lrc"]).formats == ("srt", "lrc")
+    assert parse(["a", "-f", "SRT,lrc"]).formats == ("srt", "lrc")
     assert parse(["a", "-f", "all, ass"]).formats == ("txt", "vtt", "srt", "tsv", "json", "ass")
+    assert parse(["a", "-f", "vtt,srt,txt"]).formats == ("vtt", "srt", "txt")
 
 
 def test_the_help_page_fits_80_columns_and_names_every_flag(monkeypatch: pytest.MonkeyPatch) -> None:

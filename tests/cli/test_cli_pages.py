@@ -78,7 +78,7 @@ def test_a_report_lies_in_the_current_folder_and_has_words(run: Run, tmp_path: P
         (("report", "report.mp3", "--audio", "link"), "report.report.html"),
         (("report", "./report"), "report.report.html"),
         (("plot", "talk.wav"), "talk.plot.png"),
-        (("plot", "talk.wav", "-f", "svg", "-o", "a/b"), "a/b/talk.plot.svg"),
+        (("plot", "talk.wav", "-f", "SVG", "-o", "a/b"), "a/b/talk.plot.svg"),
         (("plot", "talk.wav", "--output", "x.SVG", "--window", "1", "--span", "0,2"), "x.SVG"),
     ],
 )

@@ -135,7 +135,7 @@ def test_csv_has_no_formula(text: str, cell: str) -> None:
 
 def test_files_are_written_as_their_formats_are_laid_out(tmp_path: Path) -> None:
     layout = Layout(cue_style="readable", max_line_width=6, max_line_count=1)
-    paths = write_files(SUNG, "ass,csv,lrc", tmp_path, "song", layout)
+    paths = write_files(SUNG, "csv,lrc,ass", tmp_path, "song", layout)
     assert [path.name for path in paths] == ["song.csv", "song.lrc", "song.ass"]
     assert paths[0].read_text(encoding="utf-8") == to_csv(SUNG)
     assert paths[1].read_text(encoding="utf-8") == to_lrc(SUNG, layout)

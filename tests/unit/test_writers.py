@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from stapes.errors import OptionError, OutputError
 from stapes.output.files import output_stem
+from stapes.output.subtitles import Layout
 from stapes.output.writers import (
     WRITERS,
     format_names,
@@ -24,6 +26,7 @@ from stapes.output.writers import (
     to_vtt,
     write_files,
 )
+from stapes.report import write_plot, write_report
 from stapes.results import Segment, Transcript
 
 
@@ -142,14 +145,42 @@ def test_format_names() -> None:
         "tsv",
         "json",
     )  # the reference's: our other formats are asked for by name
-    assert format_names(["srt", "txt", "srt"]) == ("txt", "srt")
-    assert format_names("lrc, srt,lrc") == ("srt", "lrc")
-    assert format_names("ass,all") == (*format_names("all"), "ass")
-    for wrong in ("doc", "srt,doc", ["doc"]):
+    assert format_names(["srt", "txt", "srt"]) == ("srt", "txt")  # in the order asked for
+    assert format_names("lrc, SRT,Lrc") == ("lrc", "srt")
+    assert format_names("ass,ALL,srt") == ("ass", *format_names("all"))
+    for wrong in ("doc", "srt,Doc", ["doc"]):
         with pytest.raises(OptionError, match="unknown output format 'doc'"):
             format_names(wrong)
     with pytest.raises(OptionError, match="unknown output format ''"):
         format_names("srt,")
+
+
+def test_files_are_written_and_named_in_the_order_asked_for(tmp_path: Path) -> None:
+    paths = write_files(transcript(" A."), "VTT,srt,txt", tmp_path, "talk")
+    assert [path.name for path in paths] == ["talk.vtt", "talk.srt", "talk.txt"]
+
+
+def _written(name: str, one: Any, _: Path) -> str:
+    return WRITERS[name](one)
+
+
+WRITING: dict[str, Callable[[Any, Path], Any]] = {
+    **{name: partial(_written, name) for name in WRITERS},
+    "readable": lambda one, _: to_srt(one, Layout(cue_style="readable")),
+    "write_files": lambda one, folder: write_files(one, "txt", folder, "talk"),
+    "write_report": lambda one, folder: write_report(one, b"", folder / "page.html"),
+    "write_plot": lambda one, folder: write_plot(one, b"", folder / "page.png"),
+}
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_the_references_dict_is_refused_with_what_to_give(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"must be the Transcript .*, got dict; leave \.to_dict\(\) out$"):
+        WRITING[name](transcript(" A.").to_dict(), tmp_path)
+    for other in ("text", None, [1]):
+        with pytest.raises(OptionError, match=rf"transcribe\(\) returns, got {type(other).__name__}$"):
+            WRITING[name](other, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_writes_every_format_in_utf8(tmp_path: Path) -> None:

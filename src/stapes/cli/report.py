@@ -103,7 +103,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
                  "it; windows are counted from 1, as in the report")  # fmt: skip
     for action in parser._actions:
         if action.dest == "output_format":
-            action.choices = _IMAGES if kind == "plot" else action.choices
+            action.choices, action.type = (_IMAGES, str.lower) if kind == "plot" else (action.choices, action.type)
             action.help = f"{' or '.join(_IMAGES)} (default: png)" if kind == "plot" else argparse.SUPPRESS
         elif action.dest == "output_dir":
             action.help = "write into this folder, made if missing (default: .)"

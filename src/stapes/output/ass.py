@@ -12,7 +12,7 @@ from typing import Final
 from stapes.output.line_breaks import visible
 from stapes.output.readable import Cue
 from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues, hundredths, without_commands
-from stapes.results import Transcript
+from stapes.results import Transcript, checked
 
 #: White where said, grey until then, black around; at the bottom, on a screen of 1920 x 1080 that players scale.
 _HEAD: Final = """\
@@ -37,7 +37,7 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 def to_ass(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
     """Return Advanced SubStation Alpha v4.00+: one event per segment, or per subtitle as `layout` has it."""
-    return _HEAD + "".join(_event(cue) for cue in cues(transcript, layout))
+    return _HEAD + "".join(_event(cue) for cue in cues(checked(transcript), layout))
 
 
 def _event(cue: Cue) -> str:

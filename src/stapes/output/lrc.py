@@ -19,7 +19,7 @@ from typing import Final
 from stapes.output.line_breaks import visible
 from stapes.output.readable import Cue
 from stapes.output.subtitles import PLAIN_LAYOUT, Layout, cues, hundredths
-from stapes.results import Transcript
+from stapes.results import Transcript, checked
 
 #: a shorter silence leaves the line where it is
 _CLEARING_SILENCE_S: Final = 1.0
@@ -28,7 +28,7 @@ _TAG: Final = re.compile(r"\[([\w# ]*:[^\[\]]*)\]|<(\s*[\d:][\d:.\s]*)>")
 
 def to_lrc(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
     """Return LRC: one line per segment, or per subtitle as `layout` has it; times never run backwards."""
-    lines = ["[re:stapes]", f"[length:{_clock(hundredths(transcript.duration_s))}]"]
+    lines = ["[re:stapes]", f"[length:{_clock(hundredths(checked(transcript).duration_s))}]"]
     return "".join(f"{line}\n" for line in (*lines, *_lines(list(cues(transcript, layout)))))
 
 

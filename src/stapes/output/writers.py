@@ -28,7 +28,7 @@ from stapes.output.files import InputFiles, write_whole
 from stapes.output.line_breaks import visible
 from stapes.output.lrc import to_lrc
 from stapes.output.subtitles import PLAIN_LAYOUT, Layout, Subtitle, has_words, subtitles, without_arrows, without_markup
-from stapes.results import Segment, Transcript
+from stapes.results import Segment, Transcript, checked
 
 #: the name of the reference's formats, in the order in which they are written
 ALL_FORMATS: Final = "all"
@@ -49,7 +49,7 @@ def format_timestamp(seconds: float, *, always_hours: bool = False, decimal_mark
 
 def to_txt(transcript: Transcript) -> str:
     """One line per segment."""
-    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
+    return "".join(f"{one_line(segment.text)}\n" for segment in checked(transcript).segments)
 
 
 def to_vtt(transcript: Transcript, layout: Layout = PLAIN_LAYOUT) -> str:
@@ -77,7 +77,7 @@ def to_tsv(transcript: Transcript) -> str:
     """Tab-separated start and end in milliseconds, and text, under a line of names; tabs become spaces."""
     rows = (
         f"{round(1000 * segment.start_s)}\t{round(1000 * segment.end_s)}\t{_tsv_text(segment)}\n"
-        for segment in transcript.segments
+        for segment in checked(transcript).segments
     )
     return "start\tend\ttext\n" + "".join(rows)
 
@@ -90,14 +90,14 @@ def to_csv(transcript: Transcript) -> str:
     """
     rows = (
         f'{round(1000 * segment.start_s)},{round(1000 * segment.end_s)},"{_csv_text(segment)}"\n'
-        for segment in transcript.segments
+        for segment in checked(transcript).segments
     )
     return "start,end,text\n" + "".join(rows)
 
 
 def to_json(transcript: Transcript) -> str:
     """`Transcript.to_dict()` as JSON: one line, ASCII, no line end."""
-    return json.dumps(transcript.to_dict())
+    return json.dumps(checked(transcript).to_dict())
 
 
 #: name (and file suffix) -> function, those of `all` first; a format of `SUBTITLE_WRITERS` may be laid out
@@ -122,7 +122,7 @@ def _subtitles(
     transcript: Transcript, layout: Layout, shown_time: Callable[[float], str], escaped: Callable[[str], str]
 ) -> Iterator[Subtitle]:
     """Yield subtitles by words where all segments have them; else each segment is one, its characters kept."""
-    if layout.cue_style == "readable" or has_words(transcript):
+    if has_words(checked(transcript)) or layout.cue_style == "readable":
         yield from subtitles(transcript, layout, shown_time, escaped)
         return
     for segment in transcript.segments:
@@ -147,15 +147,15 @@ def _csv_text(segment: Segment) -> str:
 
 
 def format_names(formats: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the formats asked for, each once; one text may name several, with commas. "all": the reference's.
-    Raises OptionError for an unknown one.
+    """Return the formats asked for, in that order, each once; one text may name several, with commas, in any case.
+    "all": the reference's. Raises OptionError for an unknown one.
     """
-    asked = [name.strip() for name in formats.split(",")] if isinstance(formats, str) else list(formats)
+    asked = [str(name).strip().lower() for name in (formats.split(",") if isinstance(formats, str) else formats)]
     for name in asked:
         if name not in WRITERS and name != ALL_FORMATS:
             raise OptionError(f"unknown output format {name!r}; give one of {', '.join(WRITERS)} or {ALL_FORMATS}")
-    wanted = {*asked, *(REFERENCE_FORMATS if ALL_FORMATS in asked else ())}
-    return tuple(name for name in WRITERS if name in wanted)
+    wanted = (one for name in asked for one in (REFERENCE_FORMATS if name == ALL_FORMATS else (name,)))
+    return tuple(dict.fromkeys(wanted))
 
 
 def write_files(
@@ -171,8 +171,9 @@ def write_files(
 
     layout: of subtitles.   inputs: files that must not be replaced, such as the recording.
     All files appear whole or none does (`output.files.write_whole`); existing ones are replaced, links are followed.
-    Raises OutputError with the file, the cause and what to do; OptionError for an unknown format.
+    Raises OutputError with the file, the cause and what to do; OptionError for an unknown format or another object.
     """
+    checked(transcript)
     if not stem or Path(stem).name != stem or "\0" in stem:
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
     # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.

@@ -19,7 +19,7 @@ from stapes.output.files import InputFiles, checked_target, write_whole
 from stapes.report import escape
 from stapes.report.page import PageSound, page_parts
 from stapes.report.waveform import waveform
-from stapes.results import Transcript
+from stapes.results import Transcript, checked
 
 if TYPE_CHECKING:
     from stapes.report.attention import WindowAttention
@@ -55,6 +55,7 @@ def write_report(
     inputs: files beside the recording that must not be replaced.
     The page is written whole or not at all. Raises OptionError, AudioError, OutputError.
     """
+    checked(transcript)
     if sound not in _SOUNDS:
         raise OptionError(f"sound must be one of {', '.join(_SOUNDS)}; got {sound!r}")
     most_inside_s = plain(most_inside_s)
@@ -157,6 +158,7 @@ def write_plot(
     attentions: of windows, from `window_attention`; each is drawn below.
     Raises OptionError, AudioError, OutputError.
     """
+    checked(transcript)
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in (".png", ".svg"):
