@@ -410,6 +410,43 @@ def test_no_line_says_go_on_where_nothing_is_kept(
     assert {name for name in made_in(folder) if name.endswith(".srt")} == set()
 
 
+def test_ctrl_c_while_a_run_that_goes_on_loads_its_model_says_that_it_goes_on(
+    events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert events("stop.mp3", "-f", "srt")[0] == 130
+    with monkeypatch.context() as patched:
+
+        def interrupt(_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(command, "load_engine", interrupt)
+        for name, line in (
+            ("stop.mp3", "stopped; the same command goes on where it was"),
+            ("short.mp3", "stopped; finished files stay, none is half-written"),
+        ):
+            code, reported = events(name, "-f", "srt")
+            assert (code, [event["error"] for event in named(reported, "error")]) == (130, [line])
+    code, reported = events("stop.mp3", "-f", "srt")
+    assert (code, windows(reported, "stop.mp3")[0]) == (0, (0.0, True))
+
+
+def test_a_summary_on_a_terminal_has_the_numbers_of_the_json_line(
+    run: Run, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("short.mp3", "third.mp3", "bad.mp3", "gone.mp3", "half.mp3", "-f", "srt")
+    (summary,) = named(events(*words)[1], "summary")
+    assert (summary["files"], summary["done"], summary["failed"], summary["skipped"]) == (5, 2, 3, 0)
+    monkeypatch.setattr("stapes.cli.terminal.is_terminal", lambda _: True)
+    code, _, err = run(*words)
+    assert (code, err[-2:]) == (
+        2, ["stapes: 2 done, 3 failed (0:06 in 0:00)", "stapes: failed: gone.mp3, bad.mp3, half.mp3"]
+    )  # fmt: skip
+    assert summary["audio_s"] == 6.0
+    assert run("short.mp3", "-f", "srt")[2] == ["stapes: wrote short.srt"]
+    assert "stapes: 1 done, 1 skipped" in run("short.mp3", "long.mp3", "-f", "srt", "--skip-existing")[2][-1]
+    assert run("short.mp3", "third.mp3", "-f", "srt", "--progress", "none")[2] == []
+
+
 def test_answers_that_do_not_fit_are_dropped(events: Events, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("stop.mp3", "-f", "srt")
     assert events(*words)[0] == 130

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stapes.cli import main as command
+from stapes.cli.inputs import find_inputs
 from stapes.errors import CheckpointError, ModelNotFoundError
 from tests.cli.running import Run, runner
 from tests.cli.scripted_engine import ScriptedEngine
@@ -126,6 +127,30 @@ def test_folders_and_patterns_are_opened_up(run: Run, engine: ScriptedEngine, tm
     ]  # fmt: skip
 
 
+def test_what_a_folder_holds_beside_recordings_is_noted_in_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "c.mp3").write_text("x")
+    names = ("1.ogg", "2.mp3", "notes.txt", "list.md", "1.srt", "2.json", ".hidden", "._2.mp3", "3.srt")
+    for name in names:
+        (tmp_path / "folder" / name).write_text("x")
+    assert run("folder", "plain", "a.mp3")[2] == ["stapes: folder: 3 other files and 1 folder passed over"]
+    for name in ("list.md", "3.srt", "notes.txt"):
+        (tmp_path / "folder" / name).unlink()
+    assert find_inputs(["folder"]).notes == ("folder: 1 folder passed over",)
+    (tmp_path / "folder" / "below").rmdir()
+    assert find_inputs(["folder", "plain"]).notes == ()
+
+
+def test_a_line_says_that_a_terminal_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "a.mp3").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        monkeypatch.setattr("stapes.cli.commands.is_terminal", lambda one: one is stream)
+        code, out, err = run("-", "b.wav")
+    assert (code, out) == (0, ["Hello,", "world.", "Grüße"])
+    assert err == ["stapes: waiting for a recording on standard input: pipe one in, or press Ctrl-C and name a file"]
+
+
 def test_standard_input_is_a_recording_named_stdin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", (tmp_path / "a.mp3").open())
     assert run("-", "-f", "txt") == (0, [], [])
@@ -179,7 +204,7 @@ def test_ctrl_c_ends_with_130_and_nothing_half_written(run: Run, engine: Scripte
 def test_ctrl_c_stops_at_once_where_nothing_is_kept(run: Run, engine: ScriptedEngine) -> None:
     code, out, err = run("a.mp3", "stop.mp3", "b.wav", "--concurrency", "1")
     assert (code, out[:2]) == (130, ["Hello,", "world."])
-    assert err == ["stapes: stopped; finished files stay, none is half-written"]
+    assert err == ["stapes: stopped"]
     assert engine.jobs[-1].cancelled
     assert engine.closed
 

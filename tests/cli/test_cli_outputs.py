@@ -201,12 +201,9 @@ def test_recordings_that_share_an_output_are_all_refused_and_the_others_done(
     code, out, err = run("a.mp3", "x/a.wav", "b.mp3", "y/a.ogg", "-f", "srt")
     assert (code, out) == (2, [])
     assert err == [
-        "stapes: a.mp3: would be written to a.srt, and so would x/a.wav and 1 more; transcribe them apart, into two "
-        "folders (-o)",
-        "stapes: x/a.wav: would be written to a.srt, and so would a.mp3 and 1 more; transcribe them apart, into two "
-        "folders (-o)",
-        "stapes: y/a.ogg: would be written to a.srt, and so would a.mp3 and 1 more; transcribe them apart, into two "
-        "folders (-o)",
+        f"stapes: {one}: would be written to a.srt, and so would {other} and 1 more; rename one, or transcribe it into "
+        f"another folder: 'stapes {other} -o FOLDER'"
+        for one, other in (("a.mp3", "x/a.wav"), ("x/a.wav", "a.mp3"), ("y/a.ogg", "a.mp3"))
     ]
     assert sources(engines[0]) == ["b.mp3"]
     assert run("a.mp3", "x/a.wav")[0] == 0  # to standard output nothing is shared

@@ -106,6 +106,16 @@ def test_several_recordings_have_a_page_each(run: Run, tmp_path: Path, engines: 
     ]
 
 
+def test_a_line_says_that_a_terminal_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stapes.cli.report.is_terminal", lambda one: one is sys.stdin)
+    for words in ((), ("--progress", "json")):
+        monkeypatch.setattr(sys, "stdin", (tmp_path / "talk.wav").open())
+        err = run("report", "-", *words)[2]
+        sys.stdin.close()
+        assert sum("waiting for a recording on standard input" in line for line in err) == 1
+        assert not words or json.loads(err[0])["event"] == "note"
+
+
 def test_standard_input_has_a_page_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(wav(3.0))))
     assert run("report", "-") == (0, [], [])

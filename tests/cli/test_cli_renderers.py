@@ -164,8 +164,8 @@ class Clock:
         return self.now
 
 
-def bars_for(count: int, clock: Clock) -> Bars:
-    bars = Bars(count)
+def bars_for(count: int, clock: Clock, n_refused: int = 0) -> Bars:
+    bars = Bars(count, n_refused)
     bars._rows.get_time = clock
     return bars
 
@@ -210,13 +210,86 @@ def test_above_several_bars_stands_one_for_all(monkeypatch: pytest.MonkeyPatch) 
     assert rows_of(bars) == [
         "total 0/4 0:30/~8:00 3.0x 02:30 left", "talk.mp3 0:30/2:00 3.0x 00:30 left", "standard input"
     ]  # fmt: skip
-    bars(events.Closed(TALK))  # failed: what is left of it is not waited for
-    bars(events.Closed(replace(TALK, number=3)))  # skipped
-    assert rows_of(bars)[0].startswith("total 2/4 0:30/~")
+    bars(events.Failed(TALK.source, AudioError("broken")))
+    bars(events.Closed(TALK))  # what is left of it is not waited for
+    skipped, last = replace(TALK, number=3), replace(TALK, number=4)
+    bars(events.Skipped(skipped, events.EXISTS, ()))
+    bars(events.Closed(skipped))
+    assert rows_of(bars)[0].startswith("total 1/4, 1 failed 0:30/~")
     bars(events.Started(OTHER, 7200.0, 0))
-    bars(events.Closed(replace(TALK, number=4)))
-    assert rows_of(bars)[0].startswith("total 3/4 0.01/2.01 h 3.0x")
+    bars(done(last, transcript(" x")))
+    bars(events.Closed(last))
+    assert rows_of(bars)[0].startswith("total 2/4, 1 failed 0.01/2.01 h 3.0x")
+    bars(events.Closed(OTHER))  # stopped: neither done nor failed
+    assert rows_of(bars)[0].startswith("total 2/4, 1 failed")
     bars.end()
+
+
+@pytest.mark.parametrize("n_sources", [1, 2])
+def test_refused_recordings_are_counted_and_are_no_audio_to_come(
+    monkeypatch: pytest.MonkeyPatch, n_sources: int
+) -> None:
+    screen(monkeypatch)
+    bars = bars_for(n_sources + 2, Clock(), n_refused=2)
+    for name in ("gone.mp3", "none.mp3"):
+        bars(events.Failed(name, AudioError("no such file")))
+    for recording in (TALK, OTHER)[:n_sources]:
+        bars(events.Opened(recording))
+        bars(events.Started(recording, 60.0, 0))
+    rows = [row for row in rows_of(bars) if row.startswith("total")]
+    bars.end()
+    assert rows == (["total 0/4, 2 failed 0:00/2:00"] if n_sources == 2 else [])  # one bar alone needs no sum
+
+
+def test_nothing_is_written_in_the_last_columns_where_the_terminal_shows_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full row, with spaces at its end too, would move ^C to the next line, and a row would not be wiped."""
+    for columns in (30, 60, 100):
+        screen(monkeypatch, columns)
+        bars = bars_for(2, Clock())
+        bars(events.Opened(TALK))
+        bars(events.Started(TALK, 60.0, 0))
+        assert columns - 5 < max(map(len, drawn(bars, columns))) <= columns - 2
+        bars.end()
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, terminal: Terminal, *shown: events.Event) -> list[str]:
+    made = screen(monkeypatch, 200)
+    for event in shown:
+        terminal(event)
+    return made.getvalue().splitlines()
+
+
+def test_a_line_at_the_end_counts_recordings_and_names_those_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [replace(TALK, source=f"{number}.mp3") for number in range(3)]
+    shown = (
+        events.Failed("gone\x1b.mp3", AudioError("gone.mp3: no such file")),
+        done(TALK, transcript(" x"), "out/talk.vtt", "out/talk.srt"),
+        events.Failed("bad.wav", AudioError("bad.wav: broken")),
+        events.Skipped(names[0], events.DONE_BEFORE, ()),
+        *(events.Skipped(one, events.EXISTS, ()) for one in names[1:]),
+        events.Summary(9, 2, 2, 3, 147.0, 30.0, 41.0),
+    )
+    lines = on_terminal(monkeypatch, Terminal(), *shown)
+    assert "stapes: wrote out/talk.vtt, .srt" in lines
+    assert lines[-2:] == [
+        "stapes: 2 done, 2 failed, 1 done before, 2 skipped, 2 not finished (2:27 in 0:41)",
+        r"stapes: failed: gone\x1b.mp3, bad.wav",
+    ]
+    quiet = on_terminal(monkeypatch, Terminal(quiet=True), *shown)
+    assert [line for line in lines if line not in quiet] == ["stapes: wrote out/talk.vtt, .srt", *lines[-2:]]
+    assert on_terminal(monkeypatch, Terminal(), events.Summary(3, 3, 0, 0, 9.0, 9.0, 1.0)) == [
+        "stapes: 3 done (0:09 in 0:01)"
+    ]
+    assert on_terminal(monkeypatch, Terminal(), events.Summary(2, 0, 0, 0, 0.0, 0.0, 1.0)) == [
+        "stapes: 0 done, 2 not finished"
+    ]
+    assert on_terminal(monkeypatch, Terminal(), events.Summary(1, 1, 0, 0, 9.0, 9.0, 1.0)) == []
+    many = [events.Failed(f"{number}.mp3", AudioError("x")) for number in range(25)]
+    assert on_terminal(monkeypatch, Terminal(), *many, events.Summary(25, 0, 25, 0, 0.0, 0.0, 1.0))[-1].endswith(
+        "18.mp3, 19.mp3 and 5 more"
+    )
 
 
 @pytest.mark.parametrize("columns", [20, 30, 40, 60, 200])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -26,8 +27,11 @@ from stapes.cli.progress import clock
 
 #: columns for a recording's name: a share of the terminal's width, the least and the most of them
 _NAME_SHARE, _SHORTEST_NAME, _LONGEST_NAME = 3, 12, 32
-#: columns left free: the terminal's own ^C fits there, and moves nothing to the next line
+#: columns left free, without spaces: the terminal's own ^C fits there, and moves nothing to the next line
 _MARGIN: Final = 2
+_NARROW: Final = 30  # below this, rows need every column
+#: from this width on the speed, and how many have failed, are shown
+_WIDE: Final = 50
 _HOUR_S: Final = 3600
 
 
@@ -69,6 +73,25 @@ def shortened(name: str, width: int) -> str:
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
+class _Rows(Progress):
+    """rich's rows, narrower than the terminal."""
+
+    def get_renderable(self) -> _Narrowed:
+        """Return what is drawn."""
+        return _Narrowed(super().get_renderable())
+
+
+@dataclass(frozen=True)
+class _Narrowed:
+    """Draws something with a margin in which nothing is written, not even spaces."""
+
+    drawn: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        margin = _MARGIN if options.max_width >= _NARROW else 0
+        yield from console.render(self.drawn, options.update(width=options.max_width - margin))
+
+
 def _rows(*numbers: tuple[ProgressColumn, int]) -> Progress:
     """Lay out rows: a name, a bar as wide as there is room, and numbers.
 
@@ -76,15 +99,12 @@ def _rows(*numbers: tuple[ProgressColumn, int]) -> Progress:
     """
     name = TextColumn("{task.description}", table_column=Column(no_wrap=True), markup=False)
     bar = BarColumn(bar_width=None, table_column=Column(min_width=5, ratio=1))
-    margin = TextColumn("", table_column=Column(width=_MARGIN))
     console = Console(file=sys.stderr)
     columns = [column for column, least_width in numbers if console.width >= least_width]
     for column in columns:
         column._table_column = Column(no_wrap=True)
     # The speed is that of a recording so far, however long its windows take: rich keeps the last 1000 of them.
-    return Progress(
-        name, bar, *columns, margin, console=console, expand=True, transient=True, speed_estimate_period=float("inf")
-    )
+    return _Rows(name, bar, *columns, console=console, expand=True, transient=True, speed_estimate_period=float("inf"))
 
 
 @contextmanager
@@ -103,17 +123,18 @@ def download_bar() -> Iterator[Callable[[int, int], None]]:
 class Bars:
     """A row for each recording in work: its name, a bar, done/total, speed, time left; and one for all."""
 
-    def __init__(self, count: int = 1) -> None:
-        """count: how many recordings there are."""
+    def __init__(self, count: int = 1, n_refused: int = 0) -> None:
+        """count: how many recordings there are.   n_refused: how many of them were refused before any work."""
         self._count = count
-        self._n_closed = 0
-        self._n_unknown = count  # recordings whose length is not known yet
+        self._n_done = 0
+        self._n_failed = 0
+        self._n_unknown = count - n_refused  # recordings whose length is not known yet
         self._n_known = 0
         self._known_s = 0.0  # their lengths
         self._given_up_s = 0.0  # of recordings that ended early
-        self._rows = _rows((AudioColumn(), 0), (SpeedColumn(), 50), (TimeLeftColumn(compact=True), 40))
+        self._rows = _rows((AudioColumn(), 0), (SpeedColumn(), _WIDE), (TimeLeftColumn(compact=True), 40))
         self._row_of: dict[int, Task] = {}
-        self._sum = self._add_row("", visible=count > 1, is_sum=True)
+        self._sum = self._add_row("", visible=count - n_refused > 1, is_sum=True)
         self._live: Any = None
 
     def __call__(self, event: events.Event) -> None:
@@ -129,6 +150,10 @@ class Bars:
                         row.completed += step_s
                     else:
                         self._rows.advance(row.id, step_s)
+            case events.Done() | events.Skipped():
+                self._n_done += 1
+            case events.Failed():
+                self._n_failed += 1
             case events.Closed(recording):
                 self._close(recording)
             case events.CommandFailed() | events.Summary():
@@ -157,7 +182,6 @@ class Bars:
         self._update_sum()
 
     def _close(self, recording: Recording) -> None:
-        self._n_closed += 1
         row = self._row_of.pop(recording.number, None)
         if row is not None:
             self._rows.remove_task(row.id)
@@ -170,7 +194,9 @@ class Bars:
     def _update_sum(self) -> None:
         """Count recordings of unknown length as long as the others."""
         unknown_s = self._n_unknown * self._known_s / max(1, self._n_known)
-        self._sum.description = f"total {self._n_closed}/{self._count}"
+        is_shown = self._n_failed and self._rows.console.width >= _WIDE
+        failed = f", {self._n_failed} failed" if is_shown else ""
+        self._sum.description = f"total {self._n_done}/{self._count}{failed}"
         self._sum.fields["is_estimate"] = self._n_unknown > 0
         # Not through rich, which would restart its estimate of the speed.
         self._sum.total = self._known_s - self._given_up_s + unknown_s or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,11 +14,11 @@ from stapes.cli import events
 from stapes.cli.command import Command
 from stapes.cli.events import Recording
 from stapes.cli.flags import parse
-from stapes.cli.inputs import Inputs, find_inputs
+from stapes.cli.inputs import STDIN, WAITING, Inputs, find_inputs
 from stapes.cli.json_lines import write_json_line
 from stapes.cli.models import refuse_misplaced, run_models
 from stapes.cli.output import Around, ReaderGoneError, StoppedError, warnings_caught
-from stapes.cli.progress import bar_is_possible, bar_is_welcome
+from stapes.cli.progress import bar_is_possible, bar_is_welcome, is_terminal
 from stapes.cli.report import PAGES, page_command
 from stapes.cli.targets import Plan, plan_outputs
 from stapes.cli.terminal import Terminal
@@ -51,12 +52,13 @@ def run(words: Sequence[str], load_engine: LoadEngine, *, interrupted: bool = Fa
         return _ended_by(error, write_json_line if is_json else Terminal())
 
 
-def _ended_by(error: BaseException, emit: events.Emit) -> int:
-    """Report why a command ends early, and return the exit code."""
+def _ended_by(error: BaseException, emit: events.Emit, *, to_files: bool = False) -> int:
+    """Report why a command ends early, and return the exit code. to_files: whether it was writing files."""
     if isinstance(error, StoppedError):
         emit(events.CommandFailed("stopped; the same command goes on where it was", kind="stopped"))
     elif isinstance(error, KeyboardInterrupt):
-        emit(events.CommandFailed("stopped; finished files stay, none is half-written", kind="stopped"))
+        files = "; finished files stay, none is half-written" if to_files else ""
+        emit(events.CommandFailed(f"stopped{files}", kind="stopped"))
     elif not isinstance(error, ReaderGoneError):
         emit(events.CommandFailed(str(error), kind=type(error).__name__))
     return error.exit_code if isinstance(error, StapesError) else EXIT_INTERRUPTED
@@ -80,18 +82,23 @@ def _transcribe(command: Command, inputs: Inputs, load_engine: LoadEngine, keep:
     """
     plan = plan_outputs(command, inputs.sources)
     problems = [*inputs.problems.items(), *plan.refused.items()]
-    tally = Tally(len(plan.sources) + len(problems))
+    files = len(plan.sources) + len(problems)
+    tally = Tally(files)
     code = EXIT_DONE
-    with _renderers(command, tally, len(plan.sources)) as emit:
+    with _renderers(command, tally, files, len(problems)) as emit:
         for word, problem in problems:
             emit(events.Failed(word, problem))
+        for note in inputs.notes:
+            emit(events.Noted(note))
+        if STDIN in plan.sources and STDIN not in command.copies and is_terminal(sys.stdin):
+            emit(events.Noted(WAITING))
         if plan.sources:
             try:
                 _work(command, plan, load_engine, emit, keep)
             except ReaderGoneError:
                 return EXIT_DONE
             except _ENDS as error:
-                code = _ended_by(error, emit)
+                code = _ended_by(error, emit, to_files=bool(command.formats))
             emit(tally.summary())
     return code or (EXIT_FAILED if tally.counts[events.Failed] else EXIT_DONE)
 
@@ -128,16 +135,17 @@ class Tally:
 
 
 @contextmanager
-def _renderers(command: Command, tally: Tally, count: int) -> Iterator[events.Emit]:
+def _renderers(command: Command, tally: Tally, files: int, n_refused: int) -> Iterator[events.Emit]:
     """Yield what passes an event to every renderer, from any thread. No bar is left in the end."""
     bars, lock = None, threading.RLock()
     around: Around = nullcontext
     if _wants_bars(command):
         from stapes.cli.bars import Bars  # noqa: PLC0415 (rich takes 50 ms: only where a bar is drawn)
 
-        bars = Bars(count)
+        bars = Bars(files, n_refused)
         around = bars.aside
-    words: events.Emit = write_json_line if command.progress == "json" else Terminal(around)
+    is_json, quiet = command.progress == "json", command.progress == "none"
+    words: events.Emit = write_json_line if is_json else Terminal(around, quiet=quiet)
     renderers: list[events.Emit] = [tally, *([bars] if bars else []), words, TranscriptText(command, around)]
 
     def emit(event: events.Event) -> None:
@@ -171,8 +179,8 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
         from stapes.journal.journal import open_journal  # noqa: PLC0415 (SQLite comes with it)
 
         journal = open_journal(command.output_dir, warn, plan.inputs)
+    recordings = [Recording(number, len(plan.sources), one) for number, one in enumerate(plan.sources, 1)]
     try:
-        recordings = [Recording(number, len(plan.sources), one) for number, one in enumerate(plan.sources, 1)]
         if command.skip_existing:
             recordings = skip_existing(command, recordings, journal, emit)
         if recordings:
@@ -184,6 +192,10 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
                     keep=keep,
                 ).run(recordings)  # fmt: skip
         finished = True
+    except KeyboardInterrupt:
+        if journal is not None and (journal.keeps_something or any(journal.holds(one.stem) for one in recordings)):
+            raise StoppedError from None
+        raise
     finally:
         if journal is not None:
             journal.close(finished=finished)

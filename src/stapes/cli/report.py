@@ -21,10 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli.command import Command, command_of
+from stapes.cli.events import Emit, Noted
 from stapes.cli.flags import build_parser, read_words
 from stapes.cli.help import version
-from stapes.cli.inputs import STDIN, Inputs, find_inputs, opened_source
+from stapes.cli.inputs import STDIN, WAITING, Inputs, find_inputs, opened_source
+from stapes.cli.json_lines import write_json_line
 from stapes.cli.output import shown_name
+from stapes.cli.progress import is_terminal
+from stapes.cli.terminal import Terminal
 from stapes.errors import AudioError, OptionError, OutputError
 from stapes.output.files import InputFiles, file_identity, why_not_written
 from stapes.runtime.warn import warn
@@ -79,7 +83,8 @@ def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inp
         require_matplotlib()
     pipes = {source for source in inputs.sources if _is_pipe(source)}
     with tempfile.TemporaryDirectory(prefix="stapes-") if pipes else nullcontext("") as folder:
-        copies = {pipe: _copied(pipe, Path(folder, str(place))) for place, pipe in enumerate(pipes)}
+        emit: Emit = write_json_line if command.progress == "json" else Terminal()
+        copies = {pipe: _copied(pipe, Path(folder, str(place)), emit) for place, pipe in enumerate(pipes)}
         page = _Page(replace(command, copies=copies), values)
         yield page.command, inputs, page.plot if kind == "plot" else page.report
 
@@ -175,9 +180,11 @@ def _is_pipe(word: str) -> bool:
         return False
 
 
-def _copied(pipe: str, path: Path) -> str:
+def _copied(pipe: str, path: Path, emit: Emit) -> str:
     if pipe == STDIN and sys.stdin is None:
         raise AudioError("standard input: is closed; name a file, or pipe one in")
+    if pipe == STDIN and is_terminal(sys.stdin):
+        emit(Noted(WAITING))
     try:
         with path.open("wb") as file, nullcontext(sys.stdin.buffer) if pipe == STDIN else open(pipe, "rb") as read:  # noqa: PTH123
             shutil.copyfileobj(read, file)

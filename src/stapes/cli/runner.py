@@ -17,7 +17,7 @@ from stapes.cli import events
 from stapes.cli.events import Recording
 from stapes.cli.interrupts import ctrl_c_calls
 from stapes.cli.loading import ActiveRecording, Answered, Ended, Kept, Loaded, Loader, Message, skip
-from stapes.cli.output import ReaderGoneError, ResultsLostError, StoppedError, warnings_caught
+from stapes.cli.output import ReaderGoneError, ResultsLostError, warnings_caught
 from stapes.errors import CancelledError
 from stapes.output.writers import write_files
 from stapes.recording.events import LanguageDetected
@@ -100,8 +100,7 @@ class Batch:
     def run(self, recordings: Sequence[Recording]) -> None:
         """Work until every recording has ended.
 
-        Raises StoppedError after a first Ctrl-C, KeyboardInterrupt at a second, or where nothing can be kept;
-        ReaderGoneError or ResultsLostError where results cannot be written.
+        Raises KeyboardInterrupt after Ctrl-C; ReaderGoneError or ResultsLostError where results cannot be written.
         """
         self._open = {one.number: ActiveRecording(one) for one in recordings}
         try:
@@ -120,7 +119,7 @@ class Batch:
             self._loader.join(_PATIENCE_S)
         if self._stopping:
             self._flush()  # a journal that fails now keeps nothing
-            raise StoppedError if self._is_kept() else KeyboardInterrupt
+            raise KeyboardInterrupt
 
     def _is_kept(self) -> bool:
         """Return whether the same command could resume this one."""

@@ -178,7 +178,7 @@ def _shared(place: str, others: Sequence[str]) -> OutputError:
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
     return OutputError(
         f"would be written to {os.path.basename(place)}, and so would {first}{more}; "  # noqa: PTH119 (as it is written)
-        "transcribe them apart, into two folders (-o)"
+        f"rename one, or transcribe it into another folder: 'stapes {first} -o FOLDER'"
     )
 
 

@@ -17,17 +17,26 @@ from stapes.results import Transcript
 
 #: recordings named in one line
 _MOST_NAMED: Final = 3
+#: failed ones, which are to be looked at
+_MOST_FAILED: Final = 20
 _SKIPPED: Final = {
     events.EXISTS: "skipped, as the files are there",
     events.DONE_BEFORE: "done before the run was interrupted",
 }
+_COUNTED: Final = {events.EXISTS: "skipped", events.DONE_BEFORE: "done before"}
 
 
 class Terminal:
-    """Writes lines for people. around: a context that makes room on the screen, where it has progress bars."""
+    """Writes lines for people.
 
-    def __init__(self, around: Around = nullcontext) -> None:
+    around: a context that makes room on the screen, where it has progress bars.
+    quiet: whether a terminal, too, gets no line for what goes well.
+    """
+
+    def __init__(self, around: Around = nullcontext, *, quiet: bool = False) -> None:
         self._around = around
+        self._quiet = quiet
+        self._failed: list[str] = []
         self._skipped: dict[str, list[str]] = {}  # reason -> names
 
     def __call__(self, event: events.Event) -> None:
@@ -43,13 +52,32 @@ class Terminal:
                 known = "earlier windows are known from an interrupted run"
                 self._write(our_line(f"{recording.name}: goes on at {at}; {known}"))
             case events.Done(recording, outputs, transcript):
-                self._write(*_dropped(recording, transcript), *_written(outputs))
+                self._write(*_dropped(recording, transcript), *self._if_shown(_written(outputs)))
             case events.Failed(source, error):
+                self._failed.append(shown_name(source))
                 self._write(*_failure(source, error))
             case events.Skipped(recording, reason):
                 self._skipped.setdefault(reason, []).append(recording.name)
             case events.Summary():
                 self._write(*(our_line(f"{_SKIPPED[one]}: {_some(names)}") for one, names in self._skipped.items()))
+                self._write(*self._if_shown(self._closing(event)))
+
+    def _if_shown(self, lines: list[str]) -> list[str]:
+        """Return lines about what goes well, where a person sees them."""
+        return lines if is_terminal(sys.stderr) and not self._quiet else []
+
+    def _closing(self, summary: events.Summary) -> list[str]:
+        """Return lines on what became of several recordings."""
+        counts = {
+            "done": summary.done,
+            "failed": summary.failed,
+            **{_COUNTED[reason]: len(names) for reason, names in self._skipped.items()},
+            "not finished": summary.files - summary.done - summary.failed - summary.skipped,
+        }
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
+        times = f" ({clock(summary.audio_s)} in {clock(summary.elapsed_s)})" if summary.done else ""
+        failed = [our_line(f"failed: {_some(self._failed, _MOST_FAILED)}")] if self._failed else []
+        return [our_line(f"{shown}{times}"), *failed] if summary.files > 1 else []
 
     def _write(self, *lines: str) -> None:
         if lines:
@@ -58,9 +86,9 @@ class Terminal:
                     write_error_line(line)
 
 
-def _some(names: list[str]) -> str:
-    others = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + others
+def _some(names: list[str], most: int = _MOST_NAMED) -> str:
+    others = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + others
 
 
 def _renamed(message: str, source: str) -> str:
@@ -76,7 +104,7 @@ def _dropped(recording: Recording, transcript: Transcript) -> list[str]:
 
 
 def _written(outputs: tuple[str, ...]) -> list[str]:
-    if not outputs or not is_terminal(sys.stderr):
+    if not outputs:
         return []
     return [our_line(f"wrote {', '.join([outputs[0], *(PurePath(one).suffix for one in outputs[1:])])}")]
 
