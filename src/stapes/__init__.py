@@ -99,6 +99,8 @@ _HOMES: Final = {
     "engine.find_speech": "SpeechSpan find_speech",
 }
 
+#: modules for users, beside the names above
+_MODULES: Final = ("errors", "languages", "output", "report", "testing")
 
 #: names of openai-whisper, faster-whisper and others -> what is here instead
 _ELSEWHERE: Final = {
@@ -115,7 +117,7 @@ _ELSEWHERE: Final = {
         "load a model first: an engine has align(audio, text) and detect_language(audio)",
     ),
     **dict.fromkeys(
-        ("available_models", "download_model"), "stapes models lists models, stapes models pull fetches one"
+        ("available_models", "download_model"), "'stapes models' lists models, 'stapes models pull' fetches one"
     ),
     **dict.fromkeys(
         ("load_audio", "decode_audio", "pad_or_trim", "log_mel_spectrogram"),
@@ -155,4 +157,4 @@ if not TYPE_CHECKING:  # to a type checker an unknown name stays an error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted((*__all__, *_MODULES))

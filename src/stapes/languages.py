@@ -96,7 +96,7 @@ _HINTS: Final[dict[str, str]] = {
 }
 #: what other programs call the detection of the language
 _DETECTS: Final = frozenset({"auto", "automatic", "autodetect", "auto-detect", "auto_detect", "detect", "none"})
-_ALL: Final = "stapes --help and stapes.languages.LANGUAGES list all"
+_ALL: Final = "'stapes --help' and stapes.languages.LANGUAGES list all"
 
 
 def _way_out(wanted: str) -> str:

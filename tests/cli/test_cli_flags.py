@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from stapes.cli.command import temperature_ladder
 from stapes.cli.flags import build_parser, parse, read_words
-from stapes.cli.help import wrapped
+from stapes.cli.help import page_width, wrapped
 from stapes.cli.main import main
 from stapes.errors import OptionError
 from stapes.options import COMMAND_PRESET, TranscribeOptions, Words, default_of, option_fields
@@ -188,7 +189,7 @@ def test_every_option_is_a_flag_with_the_commands_default() -> None:
         (["a", "--task", "sing"], "invalid choice: 'sing'"),
         (["a", "--language", "Klingon"], "unknown language 'Klingon'"),
         (["a", "--bim_size", "3"], "unknown flag --bim_size; did you mean --beam_size?"),
-        (["a", "--language", "zh-TW"], "did you mean 'zh' (Chinese)? stapes --help and"),
+        (["a", "--language", "zh-TW"], "did you mean 'zh' (Chinese)? 'stapes --help' and"),
         (["a", "--language=pt_BR"], "did you mean 'pt' (Portuguese)?"),
         (["a", "--languages", "en,cmn"], "languages: unknown language 'cmn'; did you mean 'zh' (Chinese)?"),
         (["a", "--language", "auto"], "leave it out"),
@@ -328,6 +329,42 @@ def test_no_page_is_wider_than_the_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 15
     assert [line for line in lines if len(line) > min(columns, 80)] == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["plot", "--help"], ["models", "--help"]])
+def test_no_word_of_a_page_is_broken(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = []
+    for columns in (80, 60, 44):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(words) == 0
+        pages.append(capsys.readouterr().out.split())
+    assert pages[0] == pages[1] == pages[2]
+    assert not words[1:] or "--help" in pages[0] or "-h," in pages[0]
+
+
+def test_a_page_that_goes_through_a_pipe_has_the_width_of_the_terminal_of_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    sizes = {2: os.terminal_size((60, 24))}
+
+    def size(descriptor: int) -> os.terminal_size:
+        if descriptor not in sizes:
+            raise OSError
+        return sizes[descriptor]
+
+    monkeypatch.setattr(os, "get_terminal_size", size)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(fileno=lambda: 2))
+    assert page_width() == 60
+    sizes.clear()
+    assert page_width() == 80
+
+
+def test_what_fp16_does_is_said() -> None:
+    (action,) = (one for one in build_parser()._actions if one.dest == "fp16")
+    assert action.help == "without effect: --precision chooses (default: True)"
 
 
 def test_a_narrow_page_shows_explanations_of_examples_below_them(monkeypatch: pytest.MonkeyPatch) -> None:

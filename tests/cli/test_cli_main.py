@@ -240,7 +240,8 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
         (
             ["https://me:pw@example.org/a.mp3?token=[1]*"],
             nothing,
-            "https://example.org/a.mp3: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -",
+            "https://example.org/a.mp3: an address, not a file; fetch it first, or pipe it: "
+            "'curl -s ADDRESS | stapes -'",
         ),
         (["-", "-"], nothing, "standard input (-) can be read only once; give - once"),
         (
@@ -262,7 +263,7 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], None]
             "--highlight_words requires --word_timestamps True",
         ),
         ([], nothing, "give at least one recording, for example: stapes talk.mp3"),
-        (["models", "push"], nothing, "models push: write stapes models, or stapes models pull NAME"),
+        (["models", "push"], nothing, "models push: write 'stapes models', or 'stapes models pull NAME'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(

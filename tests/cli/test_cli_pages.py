@@ -93,7 +93,7 @@ def test_recordings_named_report_are_transcribed_as_ever(run: Run, tmp_path: Pat
         assert (code, " ".join(out), err) == (0, "Hello, dear world.", [])
     assert made_in(tmp_path) == set()
     assert run("report")[2] == [
-        "stapes: report: give a recording to stapes report; for the file of that name write ./report"
+        "stapes: report: give a recording to 'stapes report'; for the file of that name write ./report"
     ]
 
 
@@ -181,7 +181,7 @@ def test_without_matplotlib_a_plot_is_refused_with_the_way_out(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run("plot", "talk.wav") == (
-        2, [], ['stapes: plots need matplotlib, which is not installed: pip install "stapes[plot]"'],
+        2, [], ["stapes: plots need matplotlib, which is not installed: 'pip install \"stapes[plot]\"'"],
     )  # fmt: skip
     assert not engines
     assert run("report", "talk.wav") == (0, [], [])

@@ -132,7 +132,7 @@ def test_a_tag_or_another_standards_code_is_an_error_that_says_whispers(written:
         language_code(written)
     message = str(caught.value)
     assert message.startswith(f"unknown language {written!r}; did you mean {code!r} ({LANGUAGES[code].title()})?")
-    assert "stapes --help and stapes.languages.LANGUAGES list all" in message
+    assert "'stapes --help' and stapes.languages.LANGUAGES list all" in message
     assert language_code(code) == code
     with pytest.raises(OptionError, match=f"did you mean '{code}'"):
         TranscribeOptions.from_keywords({"language": written})
@@ -148,7 +148,7 @@ def test_words_for_detection_are_an_error_that_says_how_to_detect(written: str) 
 
 @pytest.mark.parametrize("written", ["klingon", "", "  ", "x", "--", "1234", "\0", "who is it"])
 def test_where_nothing_is_near_the_error_says_where_all_are_listed(written: str) -> None:
-    with pytest.raises(OptionError, match=r"give a code such as 'en'.*stapes --help .* list all"):
+    with pytest.raises(OptionError, match=r"give a code such as 'en'.*'stapes --help' .* list all"):
         language_code(written)
 
 

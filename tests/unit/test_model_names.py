@@ -388,7 +388,7 @@ def test_models_in_folders_are_listed_by_the_names_that_find_them(tmp_path: Path
 
 @another_hash
 def test_how_a_model_is_removed_is_said(tmp_path: Path, base_package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert how_to_remove("base") == "it is a package: pip uninstall weights-a weights-b"
+    assert how_to_remove("base") == "it is a package: 'pip uninstall weights-a weights-b'"
     path = write.write_openai(tmp_path / "home" / "whisper" / "tiny.pt", TENSORS)
     assert how_to_remove("tiny") == f"delete {path}"
     root = tmp_path / "models--openai--whisper-small"

@@ -128,7 +128,7 @@ def test_the_command_says_our_flag(words: list[str], instead: str) -> None:
     for order in (["talk.mp3", *words], [*words, "talk.mp3"]):
         message = message_of(parse, words=order)
         assert instead in message
-        assert message.endswith("stapes --help explains every flag")
+        assert message.endswith("'stapes --help' explains every flag")
     assert parse(["--", *words]).audio == tuple(words)  # a recording may have any name
 
 
@@ -296,7 +296,7 @@ def test_results_are_still_plain_values(transcript: Transcript) -> None:
         ("BatchedInferencePipeline", "stapes.load(model) returns an engine"),
         ("load_model", "stapes.load(model) returns an engine"),
         ("transcribe", "stapes.load(model).transcribe(audio)"),
-        ("available_models", "stapes models lists models"),
+        ("available_models", "'stapes models' lists models"),
         ("load_audio", "transcribe() takes paths"),
         ("detect_language", "detect_language(audio)"),
         ("load_align_model", "align(audio, text)"),

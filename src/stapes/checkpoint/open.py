@@ -89,7 +89,7 @@ def snapshot_of(folder: Path) -> Path | None:
     if len(found) == 1 and weights_in(entry.name for entry in found[0].iterdir()):
         return found[0]
     hub_id = folder.name.removeprefix("models--").replace("--", "/", 1) if named else "OWNER/NAME"
-    what = f"without a downloaded model in it; fetch it: stapes models pull {hub_id}"
+    what = f"without a downloaded model in it; fetch it: 'stapes models pull {hub_id}'"
     if len(found) > 1:
         what = f"with {len(found)} snapshots; give the path of one of them"
     raise CheckpointError(f"{folder}: a model's folder in the hub's cache, {what}")

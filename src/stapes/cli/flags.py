@@ -159,7 +159,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="float32 gives the reference's tokens; bfloat16 and int8 are faster and nearly as good; auto picks the "
              "fastest that was measured to be as good for this model on this machine (default: auto)")
     add("--fp16", type=boolean, default=True, metavar="True|False",
-        help="taken, without effect: as whisper on a CPU, this version computes in float32 (default: True)")
+        help="without effect: --precision chooses (default: True)")
     add("--threads", type=whole, default=0, metavar="N",
         help="most cores to use; 0 uses all (default: 0)")
     add("--max_memory", type=number, metavar="MB",

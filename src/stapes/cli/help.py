@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
+import sys
 import textwrap
+from contextlib import suppress
 from itertools import groupby
 from typing import Final
 
@@ -13,7 +16,9 @@ from stapes.languages import LANGUAGES
 
 #: a space where no line is broken
 _TIE: Final = "\0"
-SEE_HELP: Final = "stapes --help explains every flag"
+#: from this width on, what a flag does is written beside it
+_WIDE: Final = 72
+SEE_HELP: Final = "'stapes --help' explains every flag"
 
 USAGE: Final = """\
 stapes AUDIO... [flags]
@@ -72,8 +77,15 @@ def epilog() -> str:
 
 
 def page_width() -> int:
-    """Return the columns of a page: those of the terminal, 80 at most."""
-    return max(30, min(80, shutil.get_terminal_size().columns))
+    """Return the columns of a page: those of the terminal, 80 at most.
+
+    A page that goes through a pipe ends in a terminal too (`stapes --help | less`): standard error's is asked then.
+    """
+    columns = shutil.get_terminal_size((0, 0)).columns
+    if not columns:
+        with suppress(AttributeError, OSError, ValueError):  # closed, or no terminal
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    return max(30, min(80, columns or 80))
 
 
 def wrapped(text: str, width: int | None = None) -> list[str]:
@@ -106,10 +118,14 @@ class PageFormatter(argparse.HelpFormatter):
     """As wide as the terminal, 80 columns at most; help texts beside the flags where there is room."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28, width=page_width())
+        width = page_width()
+        super().__init__(prog, max_help_position=28 if width >= _WIDE else 8, width=width)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(f"{indent}{line}".rstrip() for line in wrapped(text, width))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrapped(" ".join(text.split()), width)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """Write "-f, --output_format FORMAT": short name first, the value once."""

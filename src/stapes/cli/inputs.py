@@ -70,7 +70,7 @@ def _recordings_of(word: str, notes: list[str]) -> list[str]:
         return [word]
     if "://" in word:  # before patterns: the query of an address has a question mark
         address = shown_address(word)
-        raise AudioError(f"{address}: an address, not a file; fetch it first, or pipe it: curl -s ADDRESS | stapes -")
+        raise AudioError(f"{address}: an address, not a file; fetch it first, or pipe it: 'curl -s ADDRESS | stapes -'")
     if glob.has_magic(word):
         # The shell expands patterns before us, but not on Windows, and not in quotes.
         matches = sorted(path for path in glob.glob(word) if not Path(path).is_dir())  # noqa: PTH207

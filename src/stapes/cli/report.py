@@ -73,7 +73,7 @@ def page_command(kind: str, words: Sequence[str]) -> Iterator[tuple[Command, Inp
     """
     values = read_words(words, _parser(kind))
     if not values["audio"] and Path(kind).is_file():
-        raise OptionError(f"{kind}: give a recording to stapes {kind}; for the file of that name write ./{kind}")
+        raise OptionError(f"{kind}: give a recording to 'stapes {kind}'; for the file of that name write ./{kind}")
     command = _command(kind, values)
     inputs = find_inputs(command.audio)
     _check_target(kind, values, command, inputs)
@@ -143,7 +143,7 @@ def _command(kind: str, values: dict[str, Any]) -> Command:
     """Make the command of a transcription, which writes one file per recording."""
     output, folder = values["output"], values["output_dir"]
     if kind == "report" and values["output_format"] is not None:
-        raise OptionError("stapes report writes a page; transcripts in other formats are written without report")
+        raise OptionError("'stapes report' writes a page; transcripts in other formats are written without report")
     if output is not None and values["skip_existing"]:
         raise OptionError("--skip_existing looks for files of the usual names; leave out --output or --skip_existing")
     if output is not None and folder is not None:

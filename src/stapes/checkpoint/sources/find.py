@@ -88,7 +88,7 @@ def find_checkpoint(
     if not download:
         raise ModelNotFoundError(
             f"{request.name}: is neither a path, nor installed, nor in a folder of models or the hub's cache; fetch it "
-            f"once with `stapes models pull {request.name}`, or allow downloads"
+            f"once with 'stapes models pull {request.name}', or allow downloads"
         )
     folder = download_folder(request.hub_ids[0], progress=progress, cache_dir=request.model_dir)
     return open_checkpoint(folder, request.name)
@@ -115,7 +115,8 @@ def how_to_remove(name: str, *, model_dir: str | os.PathLike[str] | None = None)
         return None
     package = next((package for package in PACKAGES if (paths := package.paths()) and paths[0].parent == path), None)
     if package:
-        return f"it is a package: pip uninstall {' '.join(part.partition('==')[0] for part in package.install.split())}"
+        names = " ".join(part.partition("==")[0] for part in package.install.split())
+        return f"it is a package: 'pip uninstall {names}'"
     in_cache = path.parent.name == "snapshots"  # of the model's folder in the hub's cache
     return f"delete {path.parents[1] if in_cache else path}"
 

