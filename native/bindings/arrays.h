@@ -20,7 +20,10 @@ using In = nanobind::ndarray<const T, nanobind::c_contig, nanobind::device::cpu,
 using Floats = In<float, nanobind::ndim<1>>;
 using FloatTable = In<float, nanobind::ndim<2>>;
 using HalfTable = In<std::uint16_t, nanobind::ndim<2>>;
+using Doubles = In<double, nanobind::ndim<1>>;
 using Ids = In<std::int64_t, nanobind::ndim<1>>;
+using Ints = In<std::int32_t, nanobind::ndim<1>>;
+using IntPairs = In<std::int32_t, nanobind::shape<-1, 2>>;
 
 // Raises ValueError where a name is none.
 inline const Kernels& kernels_of(const std::string& isa) {

@@ -1,12 +1,16 @@
 // Python's way into the library: check dtypes and layouts, let go of the lock, call, translate errors; nothing else.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <map>
+#include <memory>
 #include <stdexcept>
 #include <tuple>
 
@@ -19,16 +23,20 @@ using namespace nb::literals;
 
 namespace {
 
-using stapes::Sampling;
 using stapes::Network;
+using stapes::Range;
 using stapes::Request;
 using stapes::Row;
+using stapes::Sampling;
 using stapes::Window;
+using stapes::python::Doubles;
 using stapes::python::FloatTable;
 using stapes::python::Floats;
 using stapes::python::given;
 using stapes::python::HalfTable;
 using stapes::python::Ids;
+using stapes::python::IntPairs;
+using stapes::python::Ints;
 using stapes::python::kernels_of;
 
 std::vector<std::string> isa_names() {
@@ -46,11 +54,27 @@ stapes::Memory padded(const Floats& values, int n) {
     return memory;
 }
 
-// A request keeps what it points at: its row, its window, its forbidden ids.
-struct HeldRequest : Request {
-    std::shared_ptr<Row> held_row;
-    std::shared_ptr<Window> held_window;
-    nb::object held_permanent;
+// What a row asks for beside its choices: probes (position, ids, below), positions of whole logits, heads (layer,
+// head), and the part of the window, as stapes/backends/base.py has them (RowExtras).
+using Probe = std::tuple<int, std::vector<std::int32_t>, int>;
+using Extras = std::tuple<std::vector<Probe>, std::vector<int>, std::vector<std::pair<int, int>>, std::pair<int, int>>;
+
+// The arrays of one step, in the order of stapes/backends/base.py: StepBatch.
+struct StepArrays {
+    const Ints &lengths, &tokens, &token_ends, &choice_rows, &choice_positions, &methods, &n_chosen;
+    const Doubles &temperatures, &uniforms;
+    const std::vector<Ids>& permanents;
+    const Ints& permanent_of;
+    const IntPairs& now;
+    const Ints &now_ends, &vote_from;
+
+    void check(std::size_t n_rows) const {
+        const std::size_t n = choice_rows.size();
+        bool fits = lengths.size() == n_rows && token_ends.size() == n_rows && now_ends.size() == n;
+        for (const Ints* one : {&choice_positions, &methods, &n_chosen, &permanent_of, &vote_from})
+            fits &= one->size() == n;
+        if (!fits || temperatures.size() != n) throw std::invalid_argument("the arrays of a step have other lengths");
+    }
 };
 
 // stapes._native.Model: a network, its weights and what steps on it.
@@ -112,11 +136,42 @@ class BoundNetwork {
 
     std::shared_ptr<Row> fork(const Row& row, int length) const { return network_.fork(row, length); }
 
-    void step(const nb::list& requests) {
-        requests_.clear();
-        for (nb::handle one : requests) requests_.push_back(nb::cast<HeldRequest*>(one));
-        const nb::gil_scoped_release unlocked;
-        network_.step(requests_);
+    // Returns ids, log-probabilities, and for each row with extras, by index: logits of its probes, their normalisers,
+    // whole logits or None, and attention or None.
+    nb::tuple step(const nb::list& rows, const nb::list& windows, const Ints& lengths, const Ints& tokens,
+                   const Ints& token_ends, const Ints& choice_rows, const Ints& choice_positions, const Ints& methods,
+                   const Ints& n_chosen, const Doubles& temperatures, const Doubles& uniforms,
+                   const std::vector<Ids>& permanents, const Ints& permanent_of, const IntPairs& now,
+                   const Ints& now_ends, const Ints& vote_from, const std::map<std::size_t, Extras>& extras) {
+        const StepArrays arrays{lengths,      tokens,   token_ends,   choice_rows, choice_positions,
+                                methods,      n_chosen, temperatures, uniforms,    permanents,
+                                permanent_of, now,      now_ends,     vote_from};
+        arrays.check(rows.size());
+        const std::size_t n = rows.size();
+        while (requests_.size() < n) requests_.push_back(std::make_unique<Request>());
+        step_.clear();
+        for (std::size_t i = 0; i < n; ++i) {
+            Request& one = *requests_[i];
+            one.clear();
+            one.row = nb::cast<Row*>(rows[i]);
+            one.window = nb::cast<Window*>(windows[i]);
+            one.length = lengths.data()[i];
+            one.tokens.assign(tokens.data() + (i ? token_ends.data()[i - 1] : 0), tokens.data() + token_ends.data()[i]);
+            one.within = {0, network_.model().sizes.n_audio_ctx};
+            step_.push_back(&one);
+        }
+        std::vector<std::int32_t> ids;
+        std::vector<float> logprobs;
+        add_choices(arrays, ids, logprobs);
+        for (const auto& [index, wanted] : extras) look(*requests_.at(index), wanted);
+        {
+            const nb::gil_scoped_release unlocked;
+            network_.step(step_);
+        }
+        nb::dict answers;
+        for (const auto& [index, wanted] : extras) answers[nb::int_(index)] = answer_of(*requests_[index]);
+        const std::size_t n_ids = ids.size();
+        return nb::make_tuple(given(std::move(ids), {n_ids}), given(std::move(logprobs), {n_ids}), answers);
     }
 
   private:
@@ -133,53 +188,80 @@ class BoundNetwork {
         throw std::invalid_argument("no precision is called " + name);
     }
 
-    Network network_;
-    std::vector<Request*> requests_;  // of the step that is going on
-};
-
-void make_request(HeldRequest* made, std::shared_ptr<Row> row, std::shared_ptr<Window> window, int length,
-                  std::vector<std::int32_t> tokens, std::pair<int, int> within) {
-    if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second ||
-        within.second > window->n_blocks * stapes::PANEL)
-        throw std::invalid_argument("this is no part of a window");
-    new (made) HeldRequest{};
-    made->held_row = std::move(row);
-    made->held_window = std::move(window);
-    made->row = made->held_row.get();
-    made->window = made->held_window.get();
-    made->length = length;
-    made->tokens = std::move(tokens);
-    made->within = {within.first, within.second};
-}
-
-void choose(HeldRequest& request, const std::string& how, int n, double temperature, std::vector<double> uniforms,
-            const Ids& permanent, const std::vector<std::pair<int, int>>& now, int vote_from) {
-    request.chooses = true;
-    Sampling& c = request.sampling;
-    c.how = how == "best" ? Sampling::How::best : how == "draw" ? Sampling::How::draw : Sampling::How::top;
-    c.n_chosen = n;
-    c.temperature = temperature;
-    request.uniforms = std::move(uniforms);
-    request.held_permanent = nb::find(permanent);
-    c.permanent = permanent.data();
-    c.n_permanent = permanent.shape(0);
-    request.now.reserve(now.size());
-    for (const auto& [first, last] : now) request.now.push_back({first, last});
-    c.vote_from = vote_from;
-}
-
-void look(HeldRequest& request, const std::vector<std::tuple<int, std::vector<std::int32_t>, int>>& probes,
-          std::vector<int> logits_at, std::vector<std::pair<int, int>> attention, int n_audio_ctx) {
-    for (const auto& [position, ids, below] : probes) {
-        request.probe_positions.push_back(position);
-        request.probe_ids.push_back(ids);
-        request.probe_below.push_back(below);
+    void add_choices(const StepArrays& a, std::vector<std::int32_t>& ids, std::vector<float>& logprobs) {
+        const int n_vocab = network_.model().sizes.n_vocab;
+        now_.clear();
+        for (std::size_t i = 0; i < a.now.shape(0); ++i)
+            now_.push_back({std::max(a.now.data()[2 * i], 0), std::min(a.now.data()[2 * i + 1], n_vocab)});
+        std::size_t n_ids = 0, n_drawn = 0, first_now = 0;
+        for (std::size_t i = 0; i < a.n_chosen.size(); ++i) n_ids += static_cast<std::size_t>(a.n_chosen.data()[i]);
+        ids.resize(n_ids);
+        logprobs.resize(n_ids);
+        n_ids = 0;
+        for (std::size_t i = 0; i < a.choice_rows.size(); ++i) {
+            const Ids& permanent = a.permanents.at(static_cast<std::size_t>(a.permanent_of.data()[i]));
+            const auto last_now = static_cast<std::size_t>(a.now_ends.data()[i]);
+            if (last_now < first_now || last_now > now_.size()) throw std::invalid_argument("ranges end elsewhere");
+            Sampling c{};
+            c.how = static_cast<Sampling::How>(a.methods.data()[i]);
+            c.n_chosen = a.n_chosen.data()[i];
+            c.temperature = a.temperatures.data()[i];
+            c.permanent = permanent.data();
+            c.n_permanent = permanent.shape(0);
+            c.now = now_.data() + first_now;
+            c.n_now = last_now - first_now;
+            c.vote_from = a.vote_from.data()[i];
+            c.uniforms = a.uniforms.data() + n_drawn;
+            c.ids = ids.data() + n_ids;
+            c.logprobs = logprobs.data() + n_ids;
+            requests_.at(static_cast<std::size_t>(a.choice_rows.data()[i]))
+                ->choices.push_back({a.choice_positions.data()[i], c});
+            first_now = last_now;
+            n_ids += static_cast<std::size_t>(c.n_chosen);
+            if (c.how == Sampling::How::draw) n_drawn += static_cast<std::size_t>(c.n_chosen);
+        }
+        if (n_drawn > a.uniforms.size()) throw std::invalid_argument("there are too few uniform numbers");
     }
-    request.logits_at = std::move(logits_at);
-    request.attention = std::move(attention);
-    request.attention_scores.resize(request.attention.size() * request.tokens.size() *
-                                    static_cast<std::size_t>(n_audio_ctx));
-}
+
+    void look(Request& request, const Extras& wanted) const {
+        const auto& [probes, logits_at, attention, within] = wanted;
+        for (const auto& [position, ids, below] : probes) {
+            request.probe_positions.push_back(position);
+            request.probe_ids.push_back(ids);
+            request.probe_below.push_back(below);
+        }
+        request.logits_at = logits_at;
+        request.attention = attention;
+        request.attention_scores.resize(attention.size() * request.tokens.size() *
+                                        static_cast<std::size_t>(network_.model().sizes.n_audio_ctx));
+        if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second ||
+            within.second > request.window->n_blocks * stapes::PANEL)
+            throw std::invalid_argument("this is no part of a window");
+        request.within = {within.first, within.second};
+    }
+
+    nb::tuple answer_of(Request& one) const {
+        nb::list probes;
+        for (std::vector<float>& values : one.probe_logits) {
+            const std::size_t n = values.size();
+            probes.append(given(std::move(values), {n}));
+        }
+        const std::size_t n_logits = one.logits_at.size(), n_heads = one.attention.size(), n_tokens = one.tokens.size();
+        nb::object logits = nb::none(), attention = nb::none();
+        if (n_logits) logits = nb::cast(given(std::move(one.logits), {n_logits, n_of(network_.model().sizes.n_vocab)}));
+        if (n_heads)
+            attention = nb::cast(
+                given(std::move(one.attention_scores), {n_heads, n_tokens, n_of(network_.model().sizes.n_audio_ctx)}));
+        return nb::make_tuple(probes, one.probe_normalisers, logits, attention);
+    }
+
+    static std::size_t n_of(int n) { return static_cast<std::size_t>(n); }
+
+    Network network_;
+    std::vector<std::unique_ptr<Request>> requests_;  // kept, so that a step like the one before allocates nothing
+    std::vector<Request*> step_;
+    std::vector<Range> now_;
+};
 
 nb::object log_mel(const std::string& isa, const Floats& samples, const FloatTable& filters) {
     constexpr std::size_t hop = 160, frame = 400, bins = 201;
@@ -209,27 +291,6 @@ NB_MODULE(_native, m) {
 
     nb::class_<Window>(m, "Window");
     nb::class_<Row>(m, "Row").def(nb::init<>());
-    nb::class_<HeldRequest>(m, "Request")
-        .def("__init__", &make_request, "row"_a, "window"_a, "length"_a, "tokens"_a, "within"_a)
-        .def("choose", &choose)
-        .def("look", &look)
-        .def_ro("ids", &HeldRequest::ids)
-        .def_ro("logprobs", &HeldRequest::logprobs)
-        .def_ro("probe_normalisers", &HeldRequest::probe_normalisers)
-        .def("probe_logits",
-             [](HeldRequest& r, std::size_t i) {
-                 const std::size_t n = r.probe_logits.at(i).size();
-                 return given(std::move(r.probe_logits.at(i)), {n});
-             })
-        .def("logits",
-             [](HeldRequest& r) {
-                 const std::size_t n = r.logits_at.size();
-                 const std::size_t each = n ? r.logits.size() / n : 0;
-                 return given(std::move(r.logits), {n, each});
-             })
-        .def("attention", [](HeldRequest& r, std::size_t n_audio_ctx) {
-            return given(std::move(r.attention_scores), {r.attention.size(), r.tokens.size(), n_audio_ctx});
-        });
     nb::class_<BoundNetwork>(m, "Model")
         .def(nb::init<const std::vector<int>&, const std::string&, const std::string&, int>(), "sizes"_a, "precision"_a,
              "isa"_a, "n_threads"_a)
@@ -241,7 +302,7 @@ NB_MODULE(_native, m) {
         .def("set_positions", &BoundNetwork::set_positions, "of_encoder"_a, "table"_a)
         .def("encode", &BoundNetwork::encode, "mel"_a)
         .def("fork", &BoundNetwork::fork, "row"_a, "length"_a)
-        .def("step", &BoundNetwork::step, "requests"_a)
+        .def("step", &BoundNetwork::step)
         .def_prop_ro("stride", [](const BoundNetwork& one) { return one.network().model().stride; })
         .def_prop_ro("weight_bytes", [](const BoundNetwork& one) { return one.network().model().weight_bytes(); })
         .def_prop_ro("window_bytes", [](const BoundNetwork& one) { return one.network().window_bytes(); })

@@ -18,23 +18,26 @@ std::size_t size(int n) { return static_cast<std::size_t>(n); }
 bool looks(const Request& request) { return !request.logits_at.empty() || !request.probe_positions.empty(); }
 
 // Ids that may come: everything below and above the span is forbidden.
-Range allowed_span(const Request& request, int n_vocab) {
+Range allowed_span(const Sampling& sampling, int n_vocab) {
     Range span{0, n_vocab};
-    for (const Range& one : request.now) {
+    for (std::size_t i = 0; i < sampling.n_now; ++i) {
+        const Range& one = sampling.now[i];
         if (one.first == 0) span.first = std::max(span.first, one.last);
         if (one.last >= n_vocab) span.last = std::min(span.last, one.first);
     }
     return span.first < span.last ? span : Range{0, 0};
 }
 
-Range ids_of(const Request& request, int n_vocab) {
-    if (looks(request)) return {0, n_vocab};
-    return request.chooses ? allowed_span(request, n_vocab) : Range{0, 0};
-}
-
 Range joined(const Range& a, const Range& b) {
     if (a.first >= a.last) return b;
     return b.first < b.last ? Range{std::min(a.first, b.first), std::max(a.last, b.last)} : a;
+}
+
+Range ids_of(const Request& request, int n_vocab) {
+    if (looks(request)) return {0, n_vocab};
+    Range span{0, 0};
+    for (const Choice& one : request.choices) span = joined(span, allowed_span(one.sampling, n_vocab));
+    return span;
 }
 
 Range panels_of(const Range& ids) { return {ids.first / PANEL, round_up(ids.last, PANEL) / PANEL}; }
@@ -66,7 +69,7 @@ void Logits::compute(const std::vector<Request*>& requests, const std::vector<in
     if (approximate_.n()) {
         multiply(approximate_rows_->rows(model_.approximate_embedding.rows), approximate_, model_.approximate_embedding,
                  scratches, team);
-        rescore(requests, scratches, team);
+        rescore(scratches, team);
     }
     team.share(static_cast<int>(requests.size()), [&](int part, int thread) {
         write_results(*requests[size(part)], first_wanted_[size(part)], *scratches[size(thread)]);
@@ -75,7 +78,9 @@ void Logits::compute(const std::vector<Request*>& requests, const std::vector<in
 
 // A draw may fall on any id: all of its logits have to be the finer ones.
 bool Logits::only_chooses(const Request& request) const {
-    return !steps_.empty() && request.chooses && !looks(request) && request.sampling.how != Sampling::How::draw;
+    const auto draws = [](const Choice& one) { return one.sampling.how == Sampling::How::draw; };
+    return !steps_.empty() && !request.choices.empty() && !looks(request) &&
+           std::none_of(request.choices.begin(), request.choices.end(), draws);
 }
 
 // Which rows are wanted: first those that are multiplied in full, then the others.
@@ -86,12 +91,12 @@ void Logits::list(const std::vector<Request*>& requests) {
         Stretch& stretch = approximate ? approximate_ : exact_;
         stretch = {static_cast<int>(wanted_.size()), 0, {0, 0}};
         for (std::size_t i = 0; i < requests.size(); ++i) {
-            const Request& one = *requests[i];
+            Request& one = *requests[i];
             if (only_chooses(one) != approximate) continue;
             first_wanted_[i] = static_cast<int>(wanted_.size());
-            if (one.chooses) wanted_.push_back({i, static_cast<int>(one.tokens.size()) - 1});
-            for (const int position : one.probe_positions) wanted_.push_back({i, position});
-            for (const int position : one.logits_at) wanted_.push_back({i, position});
+            for (Choice& choice : one.choices) wanted_.push_back({i, choice.position, &choice});
+            for (const int position : one.probe_positions) wanted_.push_back({i, position, nullptr});
+            for (const int position : one.logits_at) wanted_.push_back({i, position, nullptr});
             stretch.ids = joined(stretch.ids, ids_of(one, model_.sizes.n_vocab));
         }
         stretch.last = static_cast<int>(wanted_.size());
@@ -149,10 +154,10 @@ void Logits::multiply(const Rows& rows, const Stretch& stretch, const Linear& vo
 
 // Exact re-scoring of what may decide each approximate row's choice. A row in which nothing stands out is multiplied as
 // a whole.
-void Logits::rescore(const std::vector<Request*>& requests, Scratches& scratches, Team& team) {
+void Logits::rescore(Scratches& scratches, Team& team) {
     team.share(approximate_.n(), [&](int part, int thread) {
         const int row = approximate_.first + part;
-        find_candidates(*requests[wanted_[size(row)].request], row, *scratches[size(thread)]);
+        find_candidates(*wanted_[size(row)].choice, row, *scratches[size(thread)]);
     });
     const int chunk = std::max(WIDE_PANELS, n_panels_ / (8 * team.size()) / WIDE_PANELS * WIDE_PANELS);
     team.share((n_panels_ + chunk - 1) / chunk, [&](int part, int thread) {
@@ -162,14 +167,14 @@ void Logits::rescore(const std::vector<Request*>& requests, Scratches& scratches
     });
 }
 
-void Logits::find_candidates(Request& request, int row, Scratch& scratch) {
+void Logits::find_candidates(Choice& choice, int row, Scratch& scratch) {
     forbid_outside(approximate_, row);
     const std::size_t at = size(row) * size(n_panels_);
     const float length = length_of(normalised_.as() + size(row) * size(model_.stride), model_.sizes.n_state);
     float* errors = errors_.as() + at;
     for (int panel = 0; panel < n_panels_; ++panel)
         errors[panel] = TIMES_TYPICAL * TYPICAL * length * steps_[size(panel)];
-    kernels_.mark_candidates(sampling_of(request, row, scratch), errors, candidates_.as<std::uint8_t>() + at);
+    kernels_.mark_candidates(sampling_of(choice, row, scratch), errors, candidates_.as<std::uint8_t>() + at);
 }
 
 // Those of some panels that are candidates, as many together as lie side by side.
@@ -198,17 +203,10 @@ void Logits::forbid_outside(const Stretch& stretch, int row) {
     std::fill(logits + panels.last * PANEL, logits + logits_stride_, never);
 }
 
-Sampling& Logits::sampling_of(Request& request, int row, Scratch& scratch) {
-    Sampling& c = request.sampling;
+Sampling& Logits::sampling_of(Choice& choice, int row, Scratch& scratch) {
+    Sampling& c = choice.sampling;
     c.logits = logits_of(row);
     c.n = model_.sizes.n_vocab;
-    c.now = request.now.data();
-    c.n_now = request.now.size();
-    c.uniforms = request.uniforms.data();
-    request.ids.resize(size(c.n_chosen));
-    request.logprobs.resize(size(c.n_chosen));
-    c.ids = request.ids.data();
-    c.logprobs = request.logprobs.data();
     const std::size_t needed = sampling_scratch(c);
     if (scratch.choice.n_bytes() < needed) scratch.choice = Memory(needed);
     c.scratch = scratch.choice.bytes();
@@ -216,8 +214,11 @@ Sampling& Logits::sampling_of(Request& request, int row, Scratch& scratch) {
 }
 
 void Logits::write_results(Request& request, int row, Scratch& scratch) {
-    const int chosen = row, n_vocab = model_.sizes.n_vocab;
-    if (request.chooses) ++row;
+    const int n_vocab = model_.sizes.n_vocab;
+    for (Choice& choice : request.choices) {
+        if (row < approximate_.first) forbid_outside(exact_, row);
+        kernels_.choose(sampling_of(choice, row++, scratch));
+    }
     request.probe_logits.reserve(request.probe_ids.size());
     request.probe_normalisers.reserve(request.probe_ids.size());
     request.logits.reserve(request.logits_at.size() * size(n_vocab));
@@ -232,9 +233,6 @@ void Logits::write_results(Request& request, int row, Scratch& scratch) {
         const float* logits = logits_of(row++);
         request.logits.insert(request.logits.end(), logits, logits + n_vocab);
     }
-    if (!request.chooses) return;
-    if (chosen < approximate_.first) forbid_outside(exact_, chosen);
-    kernels_.choose(sampling_of(request, chosen, scratch));
 }
 
 }  // namespace stapes

@@ -25,6 +25,7 @@ class Logits {
     struct Wanted {
         std::size_t request;
         int position;
+        Choice* choice;  // null: the logits are looked at
     };
     // Rows that lie side by side and are multiplied with the same weights, and the ids that may be chosen or are looked
     // at.
@@ -39,12 +40,12 @@ class Logits {
     void make_room();
     void normalise(const std::vector<int>& first_tokens, const float* x);
     void multiply(const Rows& rows, const Stretch& stretch, const Linear& vocabulary, Scratches& scratches, Team& team);
-    void rescore(const std::vector<Request*>& requests, Scratches& scratches, Team& team);
-    void find_candidates(Request& request, int row, Scratch& scratch);
+    void rescore(Scratches& scratches, Team& team);
+    void find_candidates(Choice& choice, int row, Scratch& scratch);
     void rescore_panels(int row, Range panels, Scratch& scratch);
     void forbid_outside(const Stretch& stretch, int row);
     void write_results(Request& request, int row, Scratch& scratch);
-    Sampling& sampling_of(Request& request, int row, Scratch& scratch);
+    Sampling& sampling_of(Choice& choice, int row, Scratch& scratch);
     float* logits_of(int row) { return logits_.as() + static_cast<std::size_t>(row) * logits_stride_; }
 
     const Model& model_;

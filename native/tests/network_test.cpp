@@ -58,8 +58,29 @@ std::unique_ptr<Network> made_network(const Sizes& sizes, Precision precision, c
     return made;
 }
 
-Request request_of(const Network& network, Row& row, Window& window, int length, std::vector<std::int32_t> tokens) {
-    Request made{};
+// A request that chooses after its last token, with room for what is chosen.
+struct Asked : Request {
+    std::vector<Range> now{{0, 4}};
+    double uniform = 0.5;
+    std::vector<std::int32_t> ids;
+    std::vector<float> logprobs;
+
+    Sampling& sampling() { return choices.front().sampling; }
+    Request* ready() {
+        Sampling& c = sampling();
+        ids.resize(size(c.n_chosen));
+        logprobs.resize(size(c.n_chosen));
+        c.now = now.data();
+        c.n_now = now.size();
+        c.uniforms = &uniform;
+        c.ids = ids.data();
+        c.logprobs = logprobs.data();
+        return this;
+    }
+};
+
+Asked request_of(const Network& network, Row& row, Window& window, int length, std::vector<std::int32_t> tokens) {
+    Asked made{};
     made.row = &row;
     made.window = &window;
     made.length = length;
@@ -67,12 +88,11 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
     made.logits_at = {static_cast<int>(tokens.size()) - 1};
     made.attention = {{1, 0}, {0, 1}};
     made.attention_scores.resize(2 * tokens.size() * size(network.model().sizes.n_audio_ctx));
+    made.choices.push_back({static_cast<int>(tokens.size()) - 1, {}});
     made.tokens = std::move(tokens);
-    made.chooses = true;
-    made.sampling.how = Sampling::How::top;
-    made.sampling.n_chosen = 3;
-    made.sampling.vote_from = 50;
-    made.now = {{0, 4}};
+    made.sampling().how = Sampling::How::top;
+    made.sampling().n_chosen = 3;
+    made.sampling().vote_from = 50;
     made.probe_positions = {0};
     made.probe_ids = {{1, 69}};
     made.probe_below = {70};
@@ -80,9 +100,8 @@ Request request_of(const Network& network, Row& row, Window& window, int length,
 }
 
 std::vector<float> step(Network& network, Row& row, Window& window, int length, std::vector<std::int32_t> tokens) {
-    Request request = request_of(network, row, window, length, std::move(tokens));
-    std::vector<Request*> all{&request};
-    network.step(all);
+    Asked request = request_of(network, row, window, length, std::move(tokens));
+    network.step({request.ready()});
     CHECK(request.ids.size() == 3 && request.probe_logits.size() == 1);
     std::vector<float> found = request.logits;
     found.insert(found.end(), request.attention_scores.begin(), request.attention_scores.end());
@@ -95,18 +114,48 @@ void check_choice(Network& network, const Row& row, Window& window, int length) 
         std::vector<std::int32_t> ids[2];
         for (const bool looks : {false, true}) {
             const auto fork = network.fork(row, length);
-            Request request = request_of(network, *fork, window, length, {5});
-            request.sampling.how = how;
-            request.sampling.n_chosen = how == Sampling::How::best ? 1 : 3;
+            Asked request = request_of(network, *fork, window, length, {5});
+            request.sampling().how = how;
+            request.sampling().n_chosen = how == Sampling::How::best ? 1 : 3;
             if (!looks) {
                 request.logits_at = request.probe_positions = request.probe_below = {};
                 request.probe_ids = {};
             }
-            std::vector<Request*> all{&request};
-            network.step(all);
+            network.step({request.ready()});
             ids[looks] = request.ids;
         }
         CHECK(ids[0] == ids[1]);
+    }
+}
+
+// Choices after several tokens of a step are those of as many steps of one token.
+void check_several_choices(Network& network, const Row& row, Window& window, int length) {
+    const std::vector<std::int32_t> tokens{5, 9, 2, 7};
+    const auto together = network.fork(row, length), singly = network.fork(row, length);
+    Asked request = request_of(network, *together, window, length, tokens);
+    request.logits_at = request.probe_positions = request.probe_below = {};
+    request.probe_ids = {};
+    request.attention = {};
+    request.sampling().how = Sampling::How::best;
+    request.sampling().n_chosen = 1;
+    request.ready();
+    request.choices.assign(tokens.size(), request.choices.front());
+    request.ids.resize(tokens.size());
+    request.logprobs.resize(tokens.size());
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        request.choices[i].position = static_cast<int>(i);
+        request.choices[i].sampling.ids = &request.ids[i];
+        request.choices[i].sampling.logprobs = &request.logprobs[i];
+    }
+    network.step({&request});
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        Asked one = request_of(network, *singly, window, length + static_cast<int>(i), {tokens[i]});
+        one.logits_at = one.probe_positions = one.probe_below = {};
+        one.probe_ids = {};
+        one.sampling().how = Sampling::How::best;
+        one.sampling().n_chosen = 1;
+        network.step({one.ready()});
+        CHECK(one.ids[0] == request.ids[i] && one.logprobs[0] == request.logprobs[i]);
     }
 }
 
@@ -121,20 +170,21 @@ std::vector<float> run(Network& network) {
     const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * network.model().sizes.n_audio_ctx), 77);
     const auto window = network.encode(mel.data()), other = network.encode(random_numbers(mel.size(), 78).data());
     std::vector<Row> rows(3);
-    std::vector<Request> requests;
+    std::vector<Asked> requests;
     for (int i = 0; i < 3; ++i)
         requests.push_back(
             request_of(network, rows[size(i)], i == 1 ? *other : *window, 0, tokens_of(network, 30 + i, i)));
     std::vector<Request*> all;
-    for (Request& one : requests) all.push_back(&one);
+    for (Asked& one : requests) all.push_back(one.ready());
     network.step(all);
     std::vector<float> found;
-    for (const Request& one : requests) found.insert(found.end(), one.logits.begin(), one.logits.end());
+    for (const Asked& one : requests) found.insert(found.end(), one.logits.begin(), one.logits.end());
     const auto fork = network.fork(rows[2], 32);
     const auto mine = step(network, rows[2], *window, 32, {5});
     const auto ours = step(network, *fork, *window, 32, {5});
     CHECK(mine == ours);
     check_choice(network, rows[2], *window, 33);
+    check_several_choices(network, rows[2], *window, 33);
     const auto later = network.fork(rows[2], 33);  // shares the block that both write next
     step(network, *later, *window, 33, {9, 8, 7});
     const auto again = step(network, rows[2], *window, 33, {6}), its = step(network, *fork, *window, 33, {6});
@@ -155,24 +205,23 @@ void check_allocations(Network& network) {
     CHECK(n_allocations() == before_window);
     constexpr Sampling::How HOWS[] = {Sampling::How::best, Sampling::How::top, Sampling::How::draw};
     std::vector<Row> rows(std::size(HOWS));
-    std::vector<Request> requests;
+    std::vector<Asked> requests;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        Request& made = requests.emplace_back(request_of(network, rows[i], *window, 0, {3}));
+        Asked& made = requests.emplace_back(request_of(network, rows[i], *window, 0, {3}));
         made.logits_at = made.probe_positions = made.probe_below = {};
         made.probe_ids = {};
-        made.sampling.how = HOWS[i];
-        made.sampling.n_chosen = HOWS[i] == Sampling::How::top ? 3 : 1;
-        made.sampling.temperature = 0.7;
-        made.uniforms = {0.5};
+        made.sampling().how = HOWS[i];
+        made.sampling().n_chosen = HOWS[i] == Sampling::How::top ? 3 : 1;
+        made.sampling().temperature = 0.7;
         if (i == 2) made.attention = {};
     }
     for (int step = 0; step < 60; ++step) {
         std::vector<Request*> all;
         bool begins_block = false;
-        for (Request& one : requests) {
+        for (Asked& one : requests) {
             if (step % 3 == 1 && all.size() == 2) break;  // fewer rows, and then as many again
             begins_block |= one.length % PANEL == 0;
-            all.push_back(&one);
+            all.push_back(one.ready());
         }
         const std::size_t before = n_allocations();
         network.step(all);

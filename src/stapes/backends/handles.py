@@ -118,8 +118,8 @@ class Handles(Generic[Memory, Cache]):
         if mel.ndim != 3 or mel.shape[1:] != expected:
             raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
 
-    def check(self, batch: StepBatch) -> list[Row[Cache]]:
-        """Return a step's rows. Refuses a step before any of it is done: native code would read other memory."""
+    def check(self, batch: StepBatch) -> tuple[list[Row[Cache]], list[Memory]]:
+        """Return a step's rows and their windows. Refuses all of it before any is done: native code checks nothing."""
         spec, rows = self._spec, [self.row(row) for row in batch.rows.tolist()]
         if len(set(map(id, rows))) != len(rows):
             raise BackendError("a row stands twice in one step")
@@ -134,12 +134,14 @@ class Handles(Generic[Memory, Cache]):
         self._check_choices(batch, counts)
         for index, extras in batch.extras.items():
             _check_extras(spec, int(batch.rows[index]), int(counts[index]), extras)
-        return rows
+        return rows, [self._windows[row.window] for row in rows]
 
     def _check_choices(self, batch: StepBatch, counts: IntArray) -> None:
         spec, owners, positions = self._spec, batch.choice_rows, batch.choice_positions
         if not len(owners):
             return
+        if batch.n_chosen.min() < 0 or batch.n_chosen.max() > spec.n_vocab:
+            raise BackendError(f"a row chooses more than the {spec.n_vocab} ids that there are")
         if positions.min() < 0 or (positions >= counts[owners]).any():
             raise BackendError("a row chooses after a position outside its new tokens")
         ahead = np.diff(owners)

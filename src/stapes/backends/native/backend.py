@@ -14,12 +14,12 @@ import numpy as np
 
 from stapes.backends.base import (
     BackendInfo,
-    Best,
-    Draw,
+    ExtraAnswers,
     FloatArray,
     IntArray,
     LogMelKernel,
     ProbeResult,
+    RowExtras,
     RowId,
     StepAnswers,
     StepBatch,
@@ -31,7 +31,6 @@ from stapes.backends.native.library import library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
 from stapes.backends.resources import usable_cores
-from stapes.backends.rowwise import RowResult, RowStep, answers_of, steps_of
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS
@@ -112,61 +111,38 @@ class NativeBackend(HandlesBackend[Any, Any]):
         self._model = None
 
     def step(self, batch: StepBatch) -> StepAnswers:
-        self.handles.check(batch)
-        turns = [one.turns for one in steps_of(batch)]
-        answers: list[list[RowResult]] = [[] for _ in turns]
-        for number in range(max(map(len, turns), default=0)):  # a row's choices, one after another
-            going = [i for i, one in enumerate(turns) if number < len(one)]
-            requests = [self._request(turns[i][number]) for i in going]
-            self._model.step(requests)
-            for i, request in zip(going, requests, strict=True):
-                step = turns[i][number]
-                self.handles.row(step.row).length += len(step.tokens)
-                answers[i].append(self._answer(step, request))
-        return answers_of([RowResult.joined(one) for one in answers])
+        rows, windows = self.handles.check(batch)
+        counts = np.diff(batch.token_ends, prepend=0).tolist()
+        ids, logprobs, extras = self._model.step(
+            [row.cache for row in rows], windows, np.array([row.length for row in rows], np.int32), batch.tokens,
+            batch.token_ends, batch.choice_rows, batch.choice_positions, batch.methods, batch.n_chosen,
+            batch.temperatures, batch.uniforms, [one.array for one in batch.permanents], batch.permanent_of, batch.now,
+            batch.now_ends, batch.vote_from,
+            {index: self._question(one) for index, one in batch.extras.items()},
+        )  # fmt: skip
+        for row, n in zip(rows, counts, strict=True):
+            row.length += n
+        return StepAnswers(ids, logprobs, {index: _answers(batch.extras[index], *one) for index, one in extras.items()})
 
-    def _request(self, step: RowStep) -> Any:
-        row, within = self.handles.row(step.row), step.within or (0, self.spec.n_audio_ctx)
-        window = self.handles.window(row.window)
-        request = self._native.Request(row.cache, window, row.length, list(step.tokens), within)
-        if step.choice is not None:
-            self._choose(request, step)
-        if step.probes or step.logits_at or step.attention:
-            probes = [(one.position, list(one.ids), one.below or self.spec.n_vocab) for one in step.probes]
-            request.look(probes, list(step.logits_at), _distinct(step.attention), self.spec.n_audio_ctx)
-        return request
+    def _question(self, extras: RowExtras) -> tuple[Any, ...]:
+        probes = [(one.position, list(one.ids), one.below or self.spec.n_vocab) for one in extras.probes]
+        within = extras.within or (0, self.spec.n_audio_ctx)
+        return probes, list(extras.logits_at), _distinct(extras.attention), within
 
-    def _choose(self, request: Any, step: RowStep) -> None:
-        choice, constraint, n_vocab = step.choice, step.constraint, self.spec.n_vocab
-        now = [(max(first, 0), min(last, n_vocab)) for first, last in constraint.now]
-        vote_from = -1 if constraint.vote_from is None else constraint.vote_from
-        if isinstance(choice, Best):
-            how: tuple[str, int, float, list[float]] = ("best", 1, 1.0, [])
-        elif isinstance(choice, Draw):
-            how = ("draw", len(choice.uniforms), choice.temperature, list(choice.uniforms))
-        else:
-            assert choice is not None
-            how = ("top", min(choice.n, n_vocab), 1.0, [])
-        request.choose(*how, constraint.permanent.array, now, vote_from)
 
-    def _answer(self, step: RowStep, request: Any) -> RowResult:
-        probes = tuple(
-            ProbeResult(logits=request.probe_logits(i), log_normaliser=request.probe_normalisers[i])
-            for i in range(len(step.probes))
-        )
-        return RowResult(
-            ids=tuple(request.ids),
-            logprobs=tuple(request.logprobs),
-            probes=probes,
-            logits=request.logits() if step.logits_at else None,
-            attention=self._attention(step, request) if step.attention else None,
-        )
-
-    def _attention(self, step: RowStep, request: Any) -> FloatArray:
-        """Return each head's scores in the order, and as often, as they were asked for."""
-        heads = _distinct(step.attention)
-        scores: FloatArray = request.attention(self.spec.n_audio_ctx)
-        return scores if len(heads) == len(step.attention) else scores[[heads.index(one) for one in step.attention]]
+def _answers(
+    asked: RowExtras,
+    probes: Sequence[FloatArray],
+    normalisers: Sequence[float],
+    logits: FloatArray | None,
+    attention: FloatArray | None,
+) -> ExtraAnswers:
+    """Return what a row asked for; each head's scores in the order, and as often, as they were asked for."""
+    heads = _distinct(asked.attention)
+    if attention is not None and len(heads) < len(asked.attention):
+        attention = attention[[heads.index(one) for one in asked.attention]]
+    found = (ProbeResult(logits=one, log_normaliser=total) for one, total in zip(probes, normalisers, strict=True))
+    return ExtraAnswers(probes=tuple(found), logits=logits, attention=attention)
 
 
 def _distinct(heads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
