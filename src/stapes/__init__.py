@@ -35,7 +35,18 @@ if TYPE_CHECKING:
     )
     from stapes.options import Clips, Context, Rules, Search, Speech, Thresholds, TranscribeOptions
     from stapes.recording.events import JobEvent, LanguageDetected, WindowDone
-    from stapes.results import Flag, LanguageGuess, Segment, TokenLogprob, Transcript, Try, Window, WindowResult, Word
+    from stapes.results import (
+        DecodedWindow,
+        Flag,
+        LanguageGuess,
+        Segment,
+        TokenLogprob,
+        Transcript,
+        Try,
+        Window,
+        WindowResult,
+        Word,
+    )
 
 __version__ = "0.1.0"
 
@@ -49,6 +60,7 @@ __all__ = [
     "Clips",
     "Context",
     "DeadlineError",
+    "DecodedWindow",
     "Engine",
     "EngineInfo",
     "EngineStatus",
@@ -94,7 +106,7 @@ _HOMES: Final = {
     "engine.load": "load",
     "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
     "recording.events": "JobEvent LanguageDetected WindowDone",
-    "results": "Flag LanguageGuess Segment TokenLogprob Transcript Try Window WindowResult Word",
+    "results": "DecodedWindow Flag LanguageGuess Segment TokenLogprob Transcript Try Window WindowResult Word",
     "engine.scheduled_job": "JobState Progress",
     "engine.find_speech": "SpeechSpan find_speech",
 }
@@ -109,8 +121,11 @@ _ELSEWHERE: Final = {
         "stapes.load(model) returns an engine, and its transcribe(audio) returns a transcript",
     ),
     **dict.fromkeys(
-        ("transcribe", "translate", "decode", "DecodingOptions", "stream", "submit"),
+        ("transcribe", "translate", "stream", "submit"),
         "load a model first: stapes.load(model).transcribe(audio)",
+    ),
+    **dict.fromkeys(
+        ("decode", "DecodingOptions"), "load a model first: an engine has decode_window(mel, ...) and transcribe(audio)"
     ),
     **dict.fromkeys(
         ("align", "load_align_model", "detect_language"),

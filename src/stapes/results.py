@@ -269,6 +269,22 @@ class LanguageGuess(_Brief):
         return self.probabilities[self.language]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedWindow(_Result):
+    """What decoding one window alone gave."""
+
+    _others: ClassVar[Mapping[str, str]] = {
+        "language_probs": "language_guess.probabilities",
+        **{name: f"result.{name}" for name in ("tokens", "text", "avg_logprob", "no_speech_prob", "temperature")},
+        "compression_ratio": "result.compression_ratio",
+    }
+    _parts = ".result and .language"
+
+    result: WindowResult
+    language: str  # code: as given or detected
+    language_guess: LanguageGuess | None = None  # None: given, or the model's only one
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Transcript(_Brief):
     """A whole recording's text."""

@@ -16,7 +16,16 @@ from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine.engine import Engine
 from stapes.testing import VocabularyName, noise, random_checkpoint, tiny_spec, tone
-from tests.reference.both import ENGLISH, LARGE_V3, MULTILINGUAL, their_network, whisper_transcribe
+from tests.reference.both import (
+    ENGLISH,
+    LARGE_V3,
+    MULTILINGUAL,
+    their_network,
+    torch,
+    whisper_audio,
+    whisper_decoding,
+    whisper_transcribe,
+)
 
 pytest.importorskip("whisper")
 pytestmark = [
@@ -102,3 +111,45 @@ def test_transcripts_are_equal_for_any_length(model, seconds):
 @pytest.mark.parametrize("seed", range(3, 15))
 def test_transcripts_are_equal_with_other_weights(seed):
     compare((MULTILINGUAL, 80, seed), 33.0 + seed, sample_len=60, max_initial_timestamp=None)
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beam": {"beam_size": 3, "sample_len": 16},
+    "prompt and prefix": {"prompt": [50, 60, 70] * 90, "prefix": [11, 12, 13], "language": "en"},
+    "short, with a long prefix": {"prefix": list(range(100, 300)), "sample_len": 40, "language": "en"},
+    "without timestamps": {"without_timestamps": True, "language": "en"},
+    "nothing suppressed": {"suppress_tokens": "", "suppress_blank": False},
+    "any first timestamp": {"max_initial_timestamp": None, "length_penalty": 0.5},
+}
+
+
+@ignored
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("model", [M, E, V3], ids=["multilingual", "english", "large-v3"])
+def test_a_window_alone_is_that_of_decode(model, name):
+    engine, network = both_models(*model)
+    options = {"sample_len": 40, **WINDOWS[name]}
+    if model == E:
+        options["language"] = "en"  # it would not decode without
+    samples = [sound(30.0), sound(7.3), sound(41.0)]
+    padded = [whisper_audio.pad_or_trim(one.copy()) for one in samples]
+    mels = torch.stack([whisper_audio.log_mel_spectrogram(one, n_mels=model[1]) for one in padded])
+    asked = whisper_decoding.DecodingOptions(fp16=False, **options)
+    theirs = [whisper_decoding.decode(network, mel, asked) for mel in mels]  # its batches cannot have beams
+    for ours in (engine.decode_windows(mels, **options), engine.decode_windows(samples, **options)):
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one.result.tokens, one.result.text) == (tuple(other.tokens), other.text)
+            assert one.language == other.language
+            assert one.result.avg_logprob == pytest.approx(other.avg_logprob, rel=SCORE_TOLERANCE)
+            assert one.result.no_speech_prob == pytest.approx(other.no_speech_prob, abs=SCORE_TOLERANCE)
+
+
+@pytest.mark.parametrize("model", [M, V3], ids=["multilingual", "large-v3"])
+def test_the_language_of_a_window_alone_is_theirs(model):
+    engine, network = both_models(*model)
+    mel = whisper_audio.log_mel_spectrogram(whisper_audio.pad_or_trim(sound(7.3).copy()), n_mels=model[1])
+    _, shares = whisper_decoding.detect_language(network, mel)
+    found = engine.detect_window_language(mel)
+    assert found.language == max(shares, key=shares.get)
+    assert found.probabilities == pytest.approx(shares, abs=SCORE_TOLERANCE)

@@ -154,6 +154,18 @@ class LogMel:
         return np.float32(self._kernel(np.zeros(N_FFT, np.float32), self._filters)[0, 0])
 
 
+def window_mel(samples: Samples, n_mels: int, kernel: Kernel) -> Mel:
+    """Return the log-mel (n_mels, 3000) of one window alone: up to 480,000 samples, zeros after them.
+
+    The numbers of openai/whisper's `log_mel_spectrogram(pad_or_trim(samples))`: the window is reflected at both ends.
+    """
+    signal = np.zeros(N_SAMPLES, np.float32)
+    signal[: samples.size] = samples
+    frames = np.pad(signal, _HALF_FFT, mode="reflect")[: (N_FRAMES - 1) * HOP_LENGTH + N_FFT]
+    log10_power = kernel(frames, mel_filters(n_mels))
+    return _normalised(log10_power, log10_power.max())
+
+
 def quiet_gain(log10_power: Mel, speech: Sequence[tuple[int, int]]) -> Mel:
     """Return log-mel with quiet speech lifted to 10 dB below the loudest speech.
 

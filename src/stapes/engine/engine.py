@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from stapes.audio.load import AudioSource, load_audio
-from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend
+from stapes.audio.pcm import Recording, recording_of_array
+from stapes.backends.base import Backend, FloatArray
 from stapes.backends.resources import default_max_memory
 from stapes.checkpoint.base import Checkpoint
 from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
@@ -26,6 +26,7 @@ from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, Sched
 from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
+from stapes.engine.windows import WindowSource, batch_of, mel_of, token_ids, window_languages, window_options
 from stapes.errors import BackendError, CancelledError, OptionError
 from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
@@ -35,7 +36,7 @@ from stapes.recording.events import EventSink, JobEvent, WindowDone
 from stapes.recording.language.question import candidates_of
 from stapes.recording.requests import Answer
 from stapes.recording.words.attention import AttentionScores
-from stapes.results import LanguageGuess, Segment, Transcript, Window, WindowResult
+from stapes.results import DecodedWindow, LanguageGuess, Segment, Transcript, Window, WindowResult
 from stapes.runtime.hints import Hints
 from stapes.runtime.printing import Printer
 from stapes.runtime.processes import BoundToProcess, register, unlock_cached_properties
@@ -244,14 +245,71 @@ class Engine(Hints, BoundToProcess):
         Raises OptionError if the model knows English only, AudioError if there is no audio.
         """
         speech = detection_options(keywords)
-        if not self._tokenizer.multilingual:
-            raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
+        self._check_multilingual()
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
         recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
         job = self._schedule(recording, partial(self._tasks.language, recording, speech))
         guess: LanguageGuess = _result_of(job)
         return guess
+
+    def decode_windows(
+        self,
+        windows: Sequence[WindowSource] | FloatArray,
+        *,
+        prompt: Sequence[int] = (),
+        prefix: Sequence[int] = (),
+        **keywords: Any,
+    ) -> list[DecodedWindow]:
+        """Decode windows of 30 s alone and side by side, each once: what `whisper.decode` does, without a seek loop.
+
+        windows: each a log-mel (n_mels, 3000), or sound as for `transcribe`, of which the first 30 s count; an array
+        (windows, n_mels, 3000) is a batch too.
+        prompt, prefix: ids of the text before the window, and of its own beginning.
+        keywords: task, language, languages, token_logprobs, and the options of searching and suppressing
+        (docs/options.md); `temperature` is one number, 0 by default: no window is tried again. Above 0 the draws
+        depend on `seed` alone. Raises AudioError, OptionError.
+        """
+        options = window_options(keywords)
+        self.check_speech(options.speech)
+        given = options, token_ids("prompt", prompt), token_ids("prefix", prefix)
+        mels = [self._window_mel(one) for one in batch_of(windows)]
+        return self._results_of(lambda recording, mel: self._tasks.window(recording, mel, *given), mels)
+
+    def decode_window(self, window: WindowSource, **keywords: Any) -> DecodedWindow:
+        """Decode one window alone; takes what `decode_windows` takes."""
+        return self.decode_windows([window], **keywords)[0]
+
+    def detect_window_language(self, window: WindowSource, **keywords: Any) -> LanguageGuess:
+        """Return the language of one window, a log-mel (n_mels, 3000) or sound.
+
+        keywords: `languages`, as for `transcribe`. Raises OptionError if the model knows English only.
+        """
+        speech = window_languages(keywords)
+        self._check_multilingual()
+        self.check_speech(speech)
+        make = partial(self._tasks.window_language, speech=speech)
+        guess: LanguageGuess = self._results_of(make, [self._window_mel(window)])[0]
+        return guess
+
+    def _window_mel(self, window: WindowSource) -> FloatArray:
+        return mel_of(window, self._backend.spec.n_mels, self._backend.log10_mel)
+
+    def _results_of(self, make: Callable[[Recording, FloatArray], BaseTask], mels: Sequence[FloatArray]) -> list[Any]:
+        """Run the tasks of windows side by side; return their results."""
+        jobs: list[Job] = []
+        try:
+            for mel in mels:
+                recording = recording_of_array("window", mel[0, :0])  # there is none: the log-mel is given
+                jobs.append(self._schedule(recording, partial(make, recording, mel)))
+            return [_result_of(job) for job in jobs]
+        finally:
+            for job in jobs:
+                job.cancel()
+
+    def _check_multilingual(self) -> None:
+        if not self._tokenizer.multilingual:
+            raise OptionError(f"{self._checkpoint.name} knows English only: there is nothing to detect")
 
     def read_attention(
         self, recording: Recording, window: Window, *, language: str, task: Task = "transcribe"

@@ -8,7 +8,7 @@ from typing import Any
 
 from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend
+from stapes.backends.base import Backend, FloatArray
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import Clips, Speech, Task, TranscribeOptions
@@ -17,6 +17,7 @@ from stapes.recording.chunked import ChunkedTask
 from stapes.recording.forced_alignment import ForcedAlignmentTask
 from stapes.recording.language.detect import LanguageTask
 from stapes.recording.requests import Answer
+from stapes.recording.single_window import WindowLanguageTask, WindowTask
 from stapes.recording.speech_only import speech_only
 from stapes.recording.task import RecordingTask
 from stapes.recording.time_map import TimeMap
@@ -73,6 +74,21 @@ class TaskFactory:
     def attention(self, recording: Recording, window: Window, language: str, task: Task) -> AttentionTask:
         """Make what computes a window's attention anew; the task closes the recording. Raises OptionError."""
         return AttentionTask(self.inputs(recording, word_times=True), window, language, task)
+
+    def window(
+        self,
+        recording: Recording,
+        mel: FloatArray,
+        options: TranscribeOptions,
+        prompt: Sequence[int],
+        prefix: Sequence[int],
+    ) -> WindowTask:
+        """Make the decoding of one window; the task closes the recording. Raises OptionError."""
+        return WindowTask(self.inputs(recording, word_times=False), mel, options, prompt, prefix)
+
+    def window_language(self, recording: Recording, mel: FloatArray, speech: Speech) -> WindowLanguageTask:
+        """Make the detection of one window's language; the task closes the recording. Raises OptionError."""
+        return WindowLanguageTask(self.inputs(recording, word_times=False), mel, speech)
 
     def inputs(self, recording: Recording, *, word_times: bool) -> TaskInputs:
         """Put a recording and the model's parts together.
