@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stapes
+import stapes.output
 from stapes.cli.command import temperature_ladder
 from stapes.cli.flags import build_parser, parse, read_words
 from stapes.cli.help import page_width, wrapped
@@ -281,6 +285,16 @@ def test_the_page_of_options_is_up_to_date() -> None:
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     made = runpy.run_path(str(ROOT / "tools" / "make_options_doc.py"))["render"]()
     assert page == made, "run: python tools/make_options_doc.py"
+
+
+def test_the_page_of_python_names_is_up_to_date_and_has_all_of_them() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "tools" / "make_python_doc.py"))["render"]()
+    assert page == made, "run: python tools/make_python_doc.py"
+    missing = [name for name in (*stapes.__all__, *stapes.output.__all__) if not re.search(rf"\b{name}\b", page)]
+    assert missing == ["__version__"]
+    keywords = [*inspect.signature(stapes.load).parameters, *inspect.signature(stapes.Engine.submit).parameters]
+    assert not [name for name in keywords if f"{name}: " not in page and name not in ("self", "unknown", "keywords")]
 
 
 def test_help_and_flags_load_no_heavy_library() -> None:

@@ -291,7 +291,7 @@ def test_keywords_reach_their_groups() -> None:
     ("keywords", "message"),
     [
         ({"beam_sise": 5}, "did you mean 'beam_size'"),
-        ({"zzzzzzzzz": 5}, "unknown option 'zzzzzzzzz'"),
+        ({"zzzzzzzzz": 5}, "unknown option 'zzzzzzzzz'; docs/options.md and docs/python.md list what there is$"),
         ({"prompt": [1, 2]}, "initial_prompt"),
         ({"word_timestamp": True}, "did you mean 'word_timestamps'"),
         ({"verbose": True}, "verbose"),

@@ -75,7 +75,7 @@ def test_every_way_to_transcribe_says_our_name(keywords: dict[str, Any], instead
         ({"beam_size": 5}, "it belongs to transcribe()"),
         ({"vad_filter": True}, "give vad instead, to transcribe()"),
         ({"treads": 2}, "did you mean 'threads'?"),
-        ({"zzzzz": 2}, "unknown option 'zzzzz'"),
+        ({"zzzzz": 2}, "unknown option 'zzzzz'; docs/python.md lists what there is"),
     ],
 )
 def test_load_says_our_name_before_any_work(keywords: dict[str, Any], instead: str) -> None:
