@@ -34,6 +34,7 @@ help:  ## show this list
 
 run: $(ENVIRONMENT)  ## transcribe the sample, or FILES="a.mp3 b.wav", with Whisper base and print the text
 	@.venv/bin/stapes --model base $(FILES)
+	@echo "make: the command is .venv/bin/stapes, for example: .venv/bin/stapes talk.mp3 -f srt" >&2
 
 test: .venv/.installed-dev  ## run the fast tests
 	@.venv/bin/python -m pytest -n $(CORES) $(BY_FILE)
@@ -45,7 +46,7 @@ check: .venv/.installed-dev $(if $(COMPILER),native-warnings)  ## lint, check fo
 	@.venv/bin/mypy
 
 native: has-compiler .venv/.installed-dev  ## compile what changed of the native library, or say why it cannot be
-	@STAPES_REQUIRE_NATIVE=1 $(call install,.venv,--no-deps -e .)
+	@export STAPES_REQUIRE_NATIVE=1; $(call install,.venv,--no-deps -e .)
 
 native-bench: has-compiler .venv/.installed-dev  ## time each kernel on each instruction set here, or on ISA="avx2"
 	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-bench -D STAPES_EXTENSION=OFF -D STAPES_NATIVE_BENCH=ON \
@@ -127,11 +128,16 @@ has-corpus:
 # Environments: a stamp is written when all is installed, so that an interrupted set-up is begun again. The package
 # is installed in place: a change of its Python source needs no second installation, one of pyproject.toml or of the
 # native library does, which compiles only what changed (in ENVIRONMENT/native, with the tools of the environment).
+# $(call busy,COMMAND) shows on a terminal, with a dot now and then, that a command without output is at work. The dots end
+# with the shell that began them, however it ends.
+DOT_SECONDS ?= 3
+busy = if [ -t 2 ]; then while sleep $(DOT_SECONDS) && kill -0 $$$$ 2>/dev/null; do printf . >&2; done & fi; \
+    $(1); code=$$?; [ ! -t 2 ] || { kill $$!; echo >&2; } 2>/dev/null; exit $$code
 # $(call say,WHAT); $(call tools,ENVIRONMENT); $(call install,ENVIRONMENT,WHAT); $(call look,ENVIRONMENT)
 say = echo "$(if $(wildcard $@),Installing again what changed of stapes,Installing $(1)) ..." >&2
-tools = $(1)/bin/python $(PIP_INSTALL) $(BUILD_TOOLS)
-install = PATH="$(abspath $(1)/bin):$$PATH" SKBUILD_BUILD_DIR=$(1)/native \
-    $(1)/bin/python $(PIP_INSTALL) --no-build-isolation $(2)
+tools = $(call busy,$(1)/bin/python $(PIP_INSTALL) $(BUILD_TOOLS))
+install = $(call busy,PATH="$(abspath $(1)/bin):$$PATH" SKBUILD_BUILD_DIR=$(1)/native \
+    $(1)/bin/python $(PIP_INSTALL) --no-build-isolation $(2))
 look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the native library is not here, stapes" \
     "computes with NumPy, several times slower; \`make native\` says why" >&2
 

@@ -147,3 +147,48 @@ def test_no_instruction_set_gives_its_code_to_others() -> None:
                 name = found[2]
                 leaks.append(f"{isa}: {name}")
     assert not sorted(leaks)
+
+
+def run_make(rules: str, *words: str, on_terminal: bool = False) -> tuple[int, str]:
+    """Run make with the Makefile and more rules; return the exit code, and standard error, of a terminal's if so."""
+    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    outer, inner = pty.openpty()
+    command = ["make", "-f", "-", *words]
+    done = subprocess.run(
+        command, input=f"include Makefile\n{rules}".encode(), cwd=ROOT, check=False, stdout=subprocess.DEVNULL,
+        stderr=inner if on_terminal else subprocess.PIPE,
+    )  # fmt: skip
+    os.close(inner)
+    shown = done.stderr or b""
+    while on_terminal:
+        try:
+            block = os.read(outer, 4096)
+        except OSError:
+            break
+        shown += block
+        if not block:
+            break
+    os.close(outer)
+    return done.returncode, shown.decode()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_shows_that_it_is_at_work_and_keeps_the_exit_code() -> None:
+    rules = "good:\n\t@$(call busy,sleep 0.5)\nbad:\n\t@$(call busy,sleep 0.1; (exit 3))\n"
+    code, shown = run_make(rules, "good", "DOT_SECONDS=0.1", on_terminal=True)
+    assert code == 0
+    assert 2 <= shown.count(".") <= 6
+    assert set(shown) <= set(".\r\n")
+    assert run_make(rules, "good", "DOT_SECONDS=0.1") == (0, "")
+    code, shown = run_make(rules, "bad", "DOT_SECONDS=1", on_terminal=True)
+    assert code == 2
+    assert "Error 3" in shown
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_run_ends_with_where_the_command_is() -> None:
+    done = subprocess.run(["make", "-n", "run"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-2:] == [
+        ".venv/bin/stapes --model base samples/stapes.flac",
+        'echo "make: the command is .venv/bin/stapes, for example: .venv/bin/stapes talk.mp3 -f srt" >&2',
+    ]
