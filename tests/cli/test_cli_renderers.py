@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from stapes.cli import events
 from stapes.cli.bars import Bars, download_bar, shortened
 from stapes.cli.flags import parse
 from stapes.cli.json_lines import write_json_line
+from stapes.cli.runner import Batch
 from stapes.cli.terminal import Terminal
 from stapes.cli.text import TranscriptText
 from stapes.errors import AudioError
+from stapes.output.files import InputFiles
 from stapes.results import Flag, Segment, Transcript, Window, WindowResult
 
 TALK = events.Recording(number=1, count=2, source="talk.mp3")
@@ -321,3 +323,23 @@ def test_a_download_has_a_bar_of_its_largest_file(monkeypatch: pytest.MonkeyPatc
 def test_a_long_name_keeps_both_ends() -> None:
     assert shortened("talk.mp3", 12) == "talk.mp3"
     assert shortened("a-very-long-name-1.mp3", 12) == "a-very…1.mp3"
+
+
+@pytest.mark.parametrize(("n_presses", "n_drawn"), [(0, 1), (1, 1), (2, 1), (3, 0)])
+def test_a_second_ctrl_c_does_not_break_off_what_is_drawn_and_a_third_does(n_presses: int, n_drawn: int) -> None:
+    drawn: list[events.Event] = []
+
+    def draw(event: events.Event) -> None:
+        for _ in range(n_presses):
+            batch._interrupt()
+        drawn.append(event)
+
+    batch = Batch(
+        command=parse(["talk.mp3"]), engine=None, emit=draw, concurrency=1, journal=None, inputs=InputFiles()
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt) if n_presses > 1 else nullcontext():
+        batch.emit(events.Noted("x"))
+    assert len(drawn) == n_drawn
+    if n_presses == 1:  # and between two events the second ends at once
+        with pytest.raises(KeyboardInterrupt):
+            batch._interrupt()

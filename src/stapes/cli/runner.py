@@ -7,6 +7,7 @@ journal's queue before it is in that one. A recording is done when its files are
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ class Batch:
         self._kept = (
             0  # number of the recording whose files are written: warnings are not repeated when it is read again
         )
-        self._stopping = False
+        self._presses = 0  # of Ctrl-C
+        self._is_drawing = False
+        self._draw, self.emit = self.emit, self._emit_whole
 
     def run(self, recordings: Sequence[Recording]) -> None:
         """Work until every recording has ended.
@@ -139,10 +142,24 @@ class Batch:
 
     def _interrupt(self) -> None:
         """Let the first Ctrl-C finish the windows in flight if there is a journal, and the second end at once."""
-        if self._stopping:
+        self._presses += 1
+        if self._presses > 2 or (self._presses == 2 and not self._is_drawing):
             raise KeyboardInterrupt
-        self._stopping = True  # not raised here: it could hit the screen between two lines
-        self._queue.put(Stop())
+        self._queue.put(Stop())  # not raised here: it could hit the screen between two lines
+
+    @property
+    def _stopping(self) -> bool:
+        return self._presses > 0
+
+    def _emit_whole(self, event: events.Event) -> None:
+        """Emit an event; a second Ctrl-C meanwhile waits until bars and lines are drawn, a third one does not."""
+        self._is_drawing = True
+        try:
+            self._draw(event)
+        finally:
+            self._is_drawing = False
+        if self._presses > 1 and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
 
     def _warn(self, message: str) -> None:
         """Show a warning once per recording, from any thread."""
