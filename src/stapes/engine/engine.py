@@ -145,7 +145,7 @@ class Engine(Hints, BoundToProcess):
     ) -> Job:
         """Read a recording, in the calling thread, and schedule it.
 
-        The engine works while a caller waits for any of its jobs, or after `start`.
+        This alone decodes nothing: the engine works while a caller waits for any of its jobs, or after `start`.
         audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
         options: all options at once, instead of keywords.
         priority: higher goes first; recordings of one priority share the model, short ones first.
