@@ -7,12 +7,13 @@ ENGINES ?= stapes
 SHELL := /bin/sh
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
+comma := ,
 # What the native library is compiled from, and with: the first two as in pyproject.toml's build-system.requires.
 NATIVE_CODE := $(wildcard native/*/*.cpp native/*/*.h)
 NATIVE_SOURCES := native/CMakeLists.txt $(NATIVE_CODE)
 BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
 COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
-COMPILING := $(if $(COMPILER),a minute or two to compile,no C++ compiler: without the native library)
+COMPILING := $(if $(COMPILER),about 5 minutes of one core to compile$(comma) shared by all,no C++ compiler: without the native library)
 
 # Tests of one file stay in one process: they share models that take a while to load.
 BY_FILE := --dist loadfile
