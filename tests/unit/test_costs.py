@@ -59,3 +59,12 @@ def test_a_clock_that_stands_still_makes_no_error() -> None:
     for n_rows in (1, 2, 2, 5):
         meter.note_step(n_rows, n_rows % 2, 0.0)
     assert meter.step_s(3, 9) == 0.0
+
+
+def test_where_every_step_had_a_prompt_a_row_is_taken_to_cost_a_token_s_share() -> None:
+    meter = CostMeter()
+    known = [meter.knows_steps]
+    meter.note_step(3, 17, 0.2)
+    assert [*known, meter.knows_steps] == [False, True]
+    assert meter.step_s(5, 0) == pytest.approx(0.05)
+    assert meter.step_s(0, 17) > 0.1

@@ -245,7 +245,7 @@ def test_no_more_windows_lie_in_memory_than_allowed(max_windows: int) -> None:
     jobs = [submit(engine, duration_s) for duration_s in (5.0, 40.0, 61.0, 5.0, 31.0, 40.0, 5.0)]
     engine.run()
     assert all(job.state is JobState.DONE for job in jobs)
-    assert backend.most_windows == min(max_windows, len(jobs))
+    assert backend.most_windows == min(max(1, max_windows - 1), len(jobs))  # one is kept free for interactive jobs
     assert backend.n_open == 0
 
 
@@ -273,7 +273,7 @@ def test_rows_step_together_and_wait_for_two_windows_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "expected"), [(None, [4, 4, 1]), (6, [4, 2]), (3, [3])], ids=["unbounded", "six fit", "three fit"]
+    ("most", "expected"), [(None, [4, 4, 1]), (7, [4, 2]), (4, [3])], ids=["unbounded", "six fit", "three fit"]
 )
 def test_a_backend_that_takes_four_windows_at_once_gets_those_of_several_jobs(
     most: int | None, expected: list[int]
@@ -302,9 +302,9 @@ def test_the_backend_says_how_many_windows_are_in_flight_and_encoded_in_a_row() 
         assert batch is not None
         kinds.append(type(batch))
         engine.scheduler.account(batch, batch.run(backend))
-    assert kinds == [*[EncodeBatch] * 4, DecodeBatch, EncodeBatch, DecodeBatch]
+    assert kinds == [*[EncodeBatch] * 4, *[DecodeBatch] * 3]
     engine.run()
-    assert backend.most_windows == 5
+    assert backend.most_windows == 4  # one is kept free for interactive jobs
 
 
 def test_a_window_that_cannot_be_read_leaves_the_others_of_its_batch() -> None:

@@ -34,7 +34,7 @@ class Command:
     precision: str
     device: str
     threads: int | None  # None: as many as the machine has
-    max_memory: int | None  # bytes; None: 256 MB, or five windows
+    max_memory: int | None  # bytes; None: as `load` has it
     formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
     output_dir: str
     verbose: bool | None

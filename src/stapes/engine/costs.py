@@ -55,6 +55,11 @@ class CostMeter:
         self._n_new += 1
 
     @property
+    def knows_steps(self) -> bool:
+        """Whether a step was measured."""
+        return bool(self._steps or self._prefills)
+
+    @property
     def encode_s(self) -> float:
         """Seconds of encoding one window; 0 if that is not known yet."""
         return median(self._encodes) if self._encodes else 0.0
@@ -84,6 +89,9 @@ class CostMeter:
         slopes = [(b - a) / (n_b - n_a) for (n_a, a), (n_b, b) in combinations(sizes, 2)]
         self._row_s = max(0.0, median(slopes or [seconds / n_rows for n_rows, seconds in sizes] or [0.0]))
         self._fixed_s = max(0.0, median([seconds - self._row_s * n_rows for n_rows, seconds in sizes] or [0.0]))
+        if not sizes:  # every step had a prompt so far: a row is taken to cost as much as a token
+            shares = [seconds / (n_rows + n_tokens) for n_rows, n_tokens, seconds in tuple(self._prefills)]
+            self._row_s = median(shares or [0.0])
         tokens = [
             (seconds - self._fixed_s - self._row_s * n_rows) / n_tokens
             for n_rows, n_tokens, seconds in tuple(self._prefills)

@@ -23,7 +23,7 @@ from stapes.checkpoint.base import Checkpoint
 from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
 from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
-from stapes.engine.scheduler import Batch, MemoryBound, Scheduler
+from stapes.engine.scheduler import LEAST_WINDOW, Batch, MemoryBound, Scheduler
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
 from stapes.engine.windows import WindowSource, batch_of, mel_of, token_ids, window_languages, window_options
@@ -83,7 +83,9 @@ class Engine(Hints, BoundToProcess):
         self._tasks = TaskFactory(checkpoint, backend, self._tokenizer, open_vad)
         self._closed = False
         if max_memory is None:
-            max_memory = default_max_memory(backend.info.window_bytes)
+            info = backend.info
+            kept_free = info.window_bytes + LEAST_WINDOW.rows * info.row_bytes  # for an interactive job
+            max_memory = default_max_memory(info.window_bytes) + kept_free
         self._begin(MemoryBound.of(backend, max_memory))
         register(self)
 
@@ -133,6 +135,7 @@ class Engine(Hints, BoundToProcess):
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
         options: TranscribeOptions | None = None,
+        interactive: bool = False,
         priority: int = 0,
         deadline_s: float | None = None,
         on_progress: ProgressSink | None = None,
@@ -148,7 +151,9 @@ class Engine(Hints, BoundToProcess):
         This alone decodes nothing: the engine works while a caller waits for any of its jobs, or after `start`.
         audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
         options: all options at once, instead of keywords.
-        priority: higher goes first; recordings of one priority share the model, short ones first.
+        interactive: whether a person waits for it: it goes before all jobs that are not, whose rows and windows then
+        wait, but for one unit of work in ten (docs/architecture.md).
+        priority: of the jobs of one class, higher goes first; those of one priority share the model, short ones first.
         deadline_s: the job fails with DeadlineError if it has not ended after so many seconds.
         on_progress, on_event: callbacks after every window, from the thread that works, with Progress and with events
         (recording/events.py); what they raise fails this job alone.
@@ -163,12 +168,7 @@ class Engine(Hints, BoundToProcess):
         if options is None:
             options = TranscribeOptions.from_keywords(keywords)
         require(isinstance(options, TranscribeOptions), f"options must be TranscribeOptions, got {options!r}")
-        for one in resume:
-            require(
-                isinstance(one, (LanguageGuess, WindowResult)),
-                "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
-                f"not {type(one).__name__}",
-            )
+        _check_answers(resume)
         deadline_s = plain(deadline_s)
         above_0("deadline_s", deadline_s)
         self._check_open()
@@ -176,6 +176,7 @@ class Engine(Hints, BoundToProcess):
         for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
             warn(message)
         params = JobParams(
+            interactive=plain(interactive),
             priority=plain(priority),
             deadline=None if deadline_s is None else self.scheduler.clock() + deadline_s,
             on_progress=on_progress,
@@ -198,7 +199,16 @@ class Engine(Hints, BoundToProcess):
     ) -> Job:
         """Schedule a recording that is already loaded; the engine closes it."""
         make = partial(self._tasks.transcription, recording, options, resume, check)
-        return self._schedule(recording, make, params, check)
+        return self._schedule(recording, make, params, check, warns=params is not None and params.interactive)
+
+    def _warn_of_room(self, task: BaseTask) -> None:
+        """Warn where an interactive job may have to wait until a whole window of another job is decoded."""
+        bound = self.scheduler.bound
+        if not bound.fits_beside_another(task.window_cost):
+            warn(
+                "this engine holds one window at a time, so that no room is kept for an interactive job, which waits "
+                f"until another job's present window is decoded; raise max_memory ({bound.max_bytes / 1e6:,.1f} MB)"
+            )
 
     def align(
         self,
@@ -249,7 +259,8 @@ class Engine(Hints, BoundToProcess):
         self.check_speech(speech)
         wanted = Audio(audio_track=audio_track, channel=channel, clock=clock)
         recording = load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, **asdict(wanted))
-        job = self._schedule(recording, partial(self._tasks.language, recording, speech))
+        make = partial(self._tasks.language, recording, speech)
+        job = self._schedule(recording, make, JobParams(interactive=True))
         guess: LanguageGuess = _result_of(job)
         return guess
 
@@ -320,7 +331,8 @@ class Engine(Hints, BoundToProcess):
         language, task: as it was decoded.
         """
         shared = recording.shared()
-        job = self._schedule(shared, partial(self._tasks.attention, shared, window, language, task))
+        make = partial(self._tasks.attention, shared, window, language, task)
+        job = self._schedule(shared, make, JobParams(interactive=True))
         scores: AttentionScores = _result_of(job)
         return scores
 
@@ -356,12 +368,19 @@ class Engine(Hints, BoundToProcess):
         make: Callable[[], BaseTask],
         params: JobParams | None = None,
         check: Callable[[], None] = lambda: None,
+        *,
+        warns: bool = False,
     ) -> Job:
-        """Make a task, which closes the recording, and hand it to the scheduler."""
+        """Make a task, which closes the recording, and hand it to the scheduler.
+
+        warns: whether to warn where no room can be kept for it.
+        """
         try:
             self._check_open()
             task = make()
             self.scheduler.bound.check(task.window_cost)
+            if warns:
+                self._warn_of_room(task)
             task.prepare(check)
         except BaseException:
             recording.close()
@@ -508,6 +527,16 @@ def _result_of(job: Job) -> Any:
     """Wait for a job; an interruption cancels it."""
     deque(SegmentStream(job), maxlen=0)
     return job.wait_for_result()
+
+
+def _check_answers(resume: Sequence[Answer]) -> None:
+    """Raise OptionError for what is no answer of an earlier run."""
+    for one in resume:
+        require(
+            isinstance(one, (LanguageGuess, WindowResult)),
+            "resume takes the guess of each LanguageDetected and the window.result of each WindowDone, "
+            f"not {type(one).__name__}",
+        )
 
 
 def _printing(on_event: EventSink | None) -> EventSink:

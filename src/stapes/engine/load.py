@@ -37,7 +37,7 @@ def load(
     download: whether a model that is not here may be fetched from the hub.
     backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
     max_memory: most bytes that windows and rows of the recordings at work may take, beside the weights; None: 256 MB,
-    or five windows of a large model.
+    or five windows of a large model, and one window for interactive jobs.
     model_dir: a folder of models, as openai-whisper (small.pt), faster-whisper or the hub keep them: looked through
     before openai-whisper's own and the hub's cache; what is fetched goes there. None: fetched into the hub's cache.
     Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.

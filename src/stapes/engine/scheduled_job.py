@@ -53,19 +53,22 @@ ProgressSink = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobParams:
-    """Priority, deadline, callbacks.
+    """Class, priority, deadline, callbacks.
 
-    priority: higher goes first; equals take turns.   deadline: on the scheduler's clock, in seconds; None: any.
+    interactive: goes before all jobs that are not.   priority: in its class, higher goes first; equals take turns.
+       deadline: on the scheduler's clock, in seconds; None: any.
     on_progress, on_event: called from the thread that steps, after every window; what they raise fails their job.
     Raises OptionError for what could only fail later, in the midst of other jobs.
     """
 
+    interactive: bool = False
     priority: int = 0
     deadline: float | None = None
     on_progress: ProgressSink | None = None
     on_event: EventSink | None = None
 
     def __post_init__(self) -> None:
+        require(isinstance(self.interactive, bool), f"interactive must be True or False, got {self.interactive!r}")
         require(self.priority is not None, "priority must be a number, got None")
         number("priority", self.priority)
         for name in ("on_progress", "on_event"):

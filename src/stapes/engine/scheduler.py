@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from stapes.backends.base import Backend, FloatArray, WindowId
 from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.engine.costs import CostMeter
 from stapes.engine.scheduled_job import ScheduledJob
+from stapes.engine.turns import BackgroundTurns, in_their_turn, joining
 from stapes.errors import CancelledError, OptionError
 from stapes.recording.base import WindowCost, WindowStream
 
@@ -65,6 +67,10 @@ class MemoryBound:
         """Whether so many windows have room, and beside them the answers of any one of them."""
         needed = self.held(costs) + max(cost.answer_bytes for cost in costs)
         return len(costs) <= self.max_windows and needed <= self.max_bytes
+
+    def fits_beside_another(self, cost: WindowCost) -> bool:
+        """Whether such a window has room beside a small one."""
+        return self.fits([LEAST_WINDOW, cost])
 
     def check(self, cost: WindowCost) -> None:
         """Raise OptionError if such a window can never be admitted."""
@@ -177,15 +183,18 @@ class Ready:
 
 
 Batch = VadBatch | EncodeBatch | DecodeBatch
+_Streams = list[tuple[ScheduledJob, WindowStream]]
+#: of the rows that are ready, those to step
+_Choice = Callable[[list[Ready]], list[Ready]]
 
 
 class Scheduler:
     """Holds the jobs that have not ended, and forms batches of their work.
 
     Any thread may call `submit`; everything else is for the thread that steps. A window is admitted while its memory
-    fits the bound. Waiting windows are ordered by priority, then by when their jobs are due, then by arrival. Encoding
-    comes first, so that rows share as many steps as possible, but rows that are ready wait for a few calls at most; the
-    backend's policy says how many, and how many windows one call takes.
+    fits the bound. Waiting windows are ordered by class (interactive first), then by priority, then by when their jobs
+    are due, then by arrival. Encoding comes first, so that rows share as many steps as possible, but rows that are
+    ready wait for a few calls at most; the backend's policy says how many, and how many windows one call takes.
     """
 
     def __init__(
@@ -201,7 +210,11 @@ class Scheduler:
         self.costs = CostMeter()
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
-        self._n_since_rows = 0  # calls of `next_batch` since rows were stepped
+        #: units since rows were stepped, in those of interactive jobs alone and in all others
+        self._n_since_rows = {"interactive": 0, "all": 0}
+        self._turns = BackgroundTurns(clock(), clock())
+        #: background streams whose window gave way, until it has been decoded again
+        self._gave_way: WeakSet[WindowStream] = WeakSet()
         self.jobs: list[ScheduledJob] = []
 
     def submit(self, job: ScheduledJob) -> None:
@@ -237,40 +250,73 @@ class Scheduler:
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
-        """Return the next unit of work: VAD or windows to encode, else rows to step; after some of those, rows."""
+        """Return the next unit of work: VAD or windows to encode, else rows to step; after some of those, rows.
+
+        While interactive jobs have work, it is theirs, but for one unit in ten.
+        """
         self.admit()
+        now = self.clock()
+        has_interactive = any(job.params.interactive for job in self.jobs)
+        if not has_interactive or all(job.params.interactive for job in self.jobs):
+            self._turns.restart(now, encodes=True)
+            return self._unit(self.jobs, _all, "all")
+        if self._turns.is_due(now):
+            encodes = self._turns.encode_is_due(now)
+            background = [job for job in self.jobs if not job.params.interactive]
+            batch = self._unit(background, self._in_their_turn, "all", encodes=encodes)
+            if batch is not None:
+                self._turns.restart(now, encodes=isinstance(batch, EncodeBatch))
+                return batch
+        batch = self._unit([job for job in self.jobs if job.params.interactive], self._urgent, "interactive")
+        if batch is not None:
+            self._turns.n_urgent += 1
+            return batch
+        self._turns.restart(now, encodes=True)
+        return self._unit(self.jobs, _all, "all")
+
+    def _unit(
+        self, jobs: Sequence[ScheduledJob], choose: _Choice, counted: str, *, encodes: bool = True
+    ) -> Batch | None:
+        """Return a unit for jobs.
+
+        choose: which of all rows that are ready are stepped.   counted: as what it counts.   encodes: or VAD only.
+        """
         batch: Batch | None
-        if self._n_since_rows < self._policy.encodes_before_rows:
-            batch = self._window_batch() or self._decode_batch()
+        if self._n_since_rows[counted] < self._policy.encodes_before_rows:
+            batch = self._window_batch(jobs, encodes=encodes) or self._decode_batch(choose)
         else:
-            batch = self._decode_batch() or self._window_batch()
-        self._n_since_rows = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows + 1
+            batch = self._decode_batch(choose) or self._window_batch(jobs, encodes=encodes)
+        self._n_since_rows[counted] = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows[counted] + 1
         return batch
 
-    def _window_batch(self) -> EncodeBatch | VadBatch | None:
-        """Return the most urgent windows that fit, or the stream whose next window depends on VAD.
+    # Windows.
 
+    def _window_batch(self, jobs: Sequence[ScheduledJob], *, encodes: bool) -> EncodeBatch | VadBatch | None:
+        """Return the most urgent windows of jobs that fit, or the stream whose next window depends on VAD.
+
+        encodes: whether windows are asked for, or VAD only.
         A job whose window cannot be read fails, and the next one is tried.
         """
-        streams = [(job, stream) for job in self.jobs for stream in job.streams()]
-        waiting = [one for one in streams if one[1].needs_window or one[1].needs_vad]
-        held = [stream.window_cost for _, stream in streams if stream.holds_window] if waiting else []
+        streams = sorted(((job, stream) for job in self.jobs for stream in job.streams()), key=_urgency)
+        waiting = [one for one in streams if one[0] in jobs and (one[1].needs_vad or (encodes and one[1].needs_window))]
+        held = [one for one in streams if one[1].holds_window] if waiting else []
+        starved = self._starved(streams, held) if waiting else []
         chosen: list[tuple[ScheduledJob, WindowStream, FloatArray]] = []
-        for job, stream in sorted(waiting, key=lambda one: (-one[0].params.priority, one[0].due)):
+        for job, stream in waiting:
             if job.state.ended:
                 continue
             if stream.needs_vad:
                 if chosen:
                     break
                 return VadBatch(job, stream)
-            if not self.bound.fits([*held, stream.window_cost]):
+            if not self._has_room(job, stream, held, starved):
                 break  # a smaller window does not overtake the most urgent one
             try:
                 chosen.append((job, stream, stream.mel()))
             except Exception as error:  # of one recording: the others go on
                 job.fail(error)
                 continue
-            held.append(stream.window_cost)
+            held.append((job, stream))
             if len(chosen) == self._policy.windows_per_encode:
                 break
         self._forget_ended()
@@ -281,18 +327,72 @@ class Scheduler:
         self._n_windows += len(chosen)
         return EncodeBatch(owners, of_owners, np.stack(mels))
 
-    def _decode_batch(self) -> DecodeBatch | None:
-        """Return all rows that are ready; of those whose answers take memory, as many as have room."""
+    def _has_room(self, job: ScheduledJob, stream: WindowStream, held: _Streams, starved: list[WindowCost]) -> bool:
+        """Whether a window may be encoded beside those that are held.
+
+        A background window leaves room for an interactive one; for an interactive one, background windows give way.
+        """
+        cost, costs = stream.window_cost, _costs(held)
+        if not costs:
+            return self.bound.fits([cost])
+        has_interactive = any(owner.params.interactive for owner, _ in held)
+        if job.params.interactive:
+            return self.bound.fits([*costs, cost, *starved]) or self._make_room(cost, held, starved)
+        reserve = [] if has_interactive or not self.bound.fits_beside_another(LEAST_WINDOW) else [LEAST_WINDOW]
+        return self.bound.fits([*costs, cost, *reserve])
+
+    def _starved(self, streams: _Streams, held: _Streams) -> list[WindowCost]:
+        """Return the window that interactive ones leave room for: of background jobs that had none for too long."""
+        if not self._turns.encode_is_due(self.clock()) or not all(job.params.interactive for job, _ in held):
+            return []
+        return [one.window_cost for job, one in streams if not job.params.interactive and one.needs_window][:1]
+
+    def _make_room(self, cost: WindowCost, held: _Streams, starved: list[WindowCost]) -> bool:
+        """Have background windows give way, the least urgent first; False, and none does, if that would not suffice.
+
+        One that has given way once keeps its place then, so that every job ends.
+        """
+        if not self.bound.fits_beside_another(cost):
+            return False
+        rest, leaving = list(held), _Streams()
+        for one in reversed(held):
+            job, stream = one
+            if job.params.interactive or stream in self._gave_way or not stream.holds_window:
+                continue
+            rest.remove(one)
+            leaving.append(one)
+            if self.bound.fits([*_costs(rest), cost, *starved]):
+                for _, other in leaving:
+                    other.give_way()
+                    self._gave_way.add(other)
+                held[:] = rest
+                return True
+        return False
+
+    # Rows.
+
+    def _decode_batch(self, choose: _Choice) -> DecodeBatch | None:
+        """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
         holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
-        room = self.bound.max_bytes - self.bound.held([stream.window_cost for _, stream in holding])
+        room = self.bound.max_bytes - self.bound.held(_costs(holding))
+        ready = [Ready.of(job, stream) for job, stream in holding]
         chosen: list[Ready] = []
-        for job, stream in holding:
-            one = Ready.of(job, stream)
+        for one in choose([one for one in ready if one.is_there]):
             # One always: a text that is resumed may be longer than expected.
-            if one.is_there and (one.answer_bytes <= room or not chosen):
+            if one.answer_bytes <= room or not chosen:
                 chosen.append(one)
                 room -= one.answer_bytes
         return DecodeBatch.of(chosen) if chosen else None
+
+    def _urgent(self, ready: list[Ready]) -> list[Ready]:
+        """Choose interactive rows, and others that add little to the step's cost."""
+        interactive, others = _by_class(ready)
+        return [*interactive, *joining(interactive, others, self.costs)] if interactive else []
+
+    def _in_their_turn(self, ready: list[Ready]) -> list[Ready]:
+        """Choose interactive rows, and those of one background window at least."""
+        interactive, others = _by_class(ready)
+        return [*interactive, *in_their_turn(interactive, others, self.costs)] if others else []
 
     def account(self, batch: Batch, answer: Sequence[Any], took_s: float | None = None) -> None:
         """Give each job its part of the answer of `batch.run`. took_s: how long that took, for the measured costs."""
@@ -306,6 +406,9 @@ class Scheduler:
                 self.costs.note_step(batch.n_rows, batch.n_tokens, took_s)
             shares = zip(batch.owners, batch.streams, answer, strict=True)
             _for_each(batch.owners, [partial(job.accept, stream, share) for job, stream, share in shares])
+            for stream in batch.streams:
+                if not stream.holds_window:
+                    self._gave_way.discard(stream)
         # Callbacks come last, when every job has its part: they may cancel, or step the engine.
         _for_each(batch.jobs, [job.report for job in batch.jobs])
         self._forget_ended()
@@ -348,3 +451,24 @@ def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]])
             interruption = error
     if interruption is not None:
         raise interruption
+
+
+def _urgency(one: tuple[ScheduledJob, WindowStream]) -> tuple[bool, float, int]:
+    """Return the key by which windows are sorted, the most urgent first."""
+    job = one[0]
+    return not job.params.interactive, -job.params.priority, job.due
+
+
+def _costs(held: _Streams) -> list[WindowCost]:
+    return [stream.window_cost for _, stream in held]
+
+
+def _all(ready: list[Ready]) -> list[Ready]:
+    return ready
+
+
+def _by_class(ready: list[Ready]) -> tuple[list[Ready], list[Ready]]:
+    """Return the rows of interactive jobs and all others, the most urgent first."""
+    ordered = sorted(ready, key=lambda one: _urgency((one.job, one.stream)))
+    n_interactive = sum(one.job.params.interactive for one in ordered)
+    return ordered[:n_interactive], ordered[n_interactive:]

@@ -172,6 +172,13 @@ class WindowStream(BaseTask):
     def _begin(self) -> None:
         """Start the next pass on the window."""
 
+    def give_way(self) -> None:
+        """Release the window and close its pass, in the middle of it: the same window is needed again then.
+
+        What `accept` has returned stands; the pass begins again from its start, to the same result.
+        """
+        self._slot.release()
+
     def load(self) -> StepLoad:
         """Return what the next step takes; nothing while a window is needed."""
         return self._slot.load()

@@ -49,7 +49,8 @@ class RecordingTask(WindowStream):
         # A language that is to be detected is one that the model knows: any other option can be checked now.
         self._setting = WindowSetting.make(spec, self._tokenizer, options, self._loop.language)
         self._candidates = candidates_of(self._tokenizer, options.speech)
-        self._encoded: tuple[int, int] | None = None  # which frames the window holds: first, how many
+        #: what the window that is held was encoded for, or the one that gave way; None once it was released
+        self._encoded_for: Request | None = None
         self._unreported: tuple[list[Segment], bool] | None = None  # a window's segments, and whether it was resumed
         self._n_flags_reported = 0
         self.detect_speech()
@@ -131,7 +132,7 @@ class RecordingTask(WindowStream):
 
     def mel(self) -> FloatArray:
         """Return the log-mel (n_mels, 3000) of the window that the loop asks for."""
-        request = self._loop.next()
+        request = self._encoded_for or self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
             voices = () if isinstance(request, Align) else request.voices
             return self._inputs.window_mel(request.frames, voices)
@@ -139,7 +140,7 @@ class RecordingTask(WindowStream):
 
     def attach(self, window: WindowId) -> None:
         """Take the window that was encoded from `mel`."""
-        self._encoded = _frames_of(self._loop.next())
+        self._encoded_for = self._encoded_for or self._loop.next()
         super().attach(window)
 
     def _begin(self) -> None:
@@ -157,11 +158,12 @@ class RecordingTask(WindowStream):
     def _accept(self, answer: LanguageGuess | WindowResult | Alignment) -> list[JobEvent]:
         events = self._events_of(answer)
         request = self._loop.next()
-        is_of_what_is_encoded = isinstance(answer, LanguageGuess) and _frames_of(request) == self._encoded
-        if isinstance(request, Align) or is_of_what_is_encoded:
+        is_of_the_same = _frames_of(request) == _frames_of(self._encoded_for)
+        if isinstance(request, Align) or (isinstance(answer, LanguageGuess) and is_of_the_same):
             self._begin()
         else:
             self._slot.release()
+            self._encoded_for = None
         return events
 
     def result(self) -> Transcript:
