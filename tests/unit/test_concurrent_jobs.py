@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import math
 import threading
 import weakref
@@ -22,6 +23,7 @@ from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray, LogMelKernel
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job
+from stapes.engine.preparation import preparation
 from stapes.engine.scheduled_job import JobState
 from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import AudioError, BackendError, CancelledError, DeadlineError, OptionError
@@ -259,9 +261,69 @@ def test_reading_ends_when_its_task_does() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         go_on.set()
-        await asyncio.get_running_loop().shutdown_default_executor()
+        preparation.executor(b"").submit(lambda: None).result(timeout=60)  # what came before has ended
         assert engine.status().submitted == 0
         assert backend.n_open == 0
+
+    asyncio.run(run())
+
+
+def test_recordings_are_prepared_on_one_core_in_an_executor_of_their_own() -> None:
+    at_once, most = [0], [0]
+    names: set[str] = set()
+
+    class CountingBackend(QuickBackend):
+        @property
+        def log10_mel(self) -> LogMelKernel:
+            def counting_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
+                if threading.current_thread().name.startswith("stapes "):  # a window's, in the engine's thread
+                    return quick_mel(samples, filters)
+                at_once[0] += 1
+                most[0] = max(most[0], at_once[0])
+                names.add(threading.current_thread().name)
+                found = quick_mel(samples, filters)
+                at_once[0] -= 1
+                return found
+
+            return counting_mel
+
+    async def run() -> list[Transcript]:
+        engine, _ = engine_of(CountingBackend(BABBLING))
+        loop = asyncio.get_running_loop()
+        gate = threading.Event()
+        for _ in range(64):  # asyncio's own executor is full
+            loop.run_in_executor(None, gate.wait)
+        try:
+            return await asyncio.gather(*(engine.atranscribe(noise(65.0, seed), **BABBLE) for seed in range(6)))
+        finally:
+            gate.set()
+
+    assert asyncio.run(run()) == [alone(65.0, seed) for seed in range(6)]
+    assert most[0] == 1
+    assert names == {"stapes-prepare_0"}
+
+
+def test_a_source_that_blocks_holds_no_other_up() -> None:
+    gate = threading.Event()
+
+    class Upload(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, _: Any) -> int:
+            assert gate.wait(60)
+            return 0
+
+    async def run() -> None:
+        engine, _ = engine_of()
+        uploads: list[Any] = [Upload() for _ in range(3)]
+        slow = [asyncio.create_task(engine.atranscribe(upload, **BABBLE)) for upload in uploads]
+        await asyncio.sleep(0.05)
+        assert await engine.atranscribe(noise(5.0), **BABBLE) == alone(5.0, 0)
+        gate.set()
+        for one in slow:
+            with pytest.raises(AudioError):
+                await one
 
     asyncio.run(run())
 

@@ -18,8 +18,10 @@ from stapes.audio.pcm import recording_of_array
 from stapes.backends.base import FloatArray
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.checkpoint.base import Checkpoint, ModelSpec, VocabularyData
+from stapes.engine.costs import MeasuredCosts
 from stapes.engine.engine import Engine
 from stapes.engine.scheduled_job import JobState, Progress
+from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import AudioError, AudioTooLongError, BackendError, CancelledError, OptionError, StapesWarning
 from stapes.options import TranscribeOptions
 from stapes.results import Segment, Transcript
@@ -37,6 +39,7 @@ from stapes.testing import (
 )
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
+from tests.quick_backend import QuickBackend
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 #: two windows and a bit: each of other sound
@@ -443,6 +446,30 @@ def test_status_counts_jobs_by_state() -> None:
     assert engine.status() == stapes.EngineStatus(queued=0, running=0, submitted=2)
     assert [job.state for job in jobs] == [JobState.DONE] * 2
     assert engine.step() is False
+
+
+def test_status_says_what_work_costs_what_is_free_and_who_waits() -> None:
+    engine, _ = engine_of()
+    backend = QuickBackend(reciting(TOKENIZER, LINES), window_bytes=1000, row_bytes=100)
+    engine = Engine(random_checkpoint(), backend, max_memory=10_000)
+    now = [100.0]
+    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, 10_000), clock=lambda: now[0])
+    empty = engine.status()
+    assert (empty.costs, empty.free_bytes, empty.oldest_wait_s) == (MeasuredCosts(), 10_000, 0.0)
+    job, other = engine.submit(TALK, language="en"), engine.submit(TALK, language="en")
+    for _ in range(3):
+        engine.step()
+    now[0] = 107.0
+    engine.step()
+    status = engine.status()
+    assert status.free_bytes == 10_000 - 2 * 1200
+    assert status.oldest_wait_s == 0.0
+    assert status.costs == MeasuredCosts(encode_s=0.0, prefill_s=0.0, step_s=None, row_s=None)
+    now[0] = 110.5
+    assert engine.status().oldest_wait_s == 3.5
+    engine.run()
+    assert job.state is other.state is JobState.DONE
+    assert (engine.status().free_bytes, engine.status().oldest_wait_s) == (10_000, 0.0)
 
 
 def test_load_refuses_what_is_not_in_this_version() -> None:

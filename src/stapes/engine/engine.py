@@ -492,10 +492,18 @@ class Engine(Hints, BoundToProcess):
         return Capabilities.of(self._checkpoint.spec, self._tokenizer, self._backend.info.precisions)
 
     def status(self) -> EngineStatus:
-        """How many jobs there are, and in which state."""
-        states = [job.state for job in self.scheduler.all_jobs]
+        """How many jobs there are and in which state, what work costs, what is free, and the longest wait."""
+        scheduler = self.scheduler
+        states = [job.state for job in scheduler.all_jobs]
         queued = states.count(JobState.QUEUED)
-        return EngineStatus(queued=queued, running=len(states) - queued, submitted=self._n_submitted)
+        return EngineStatus(
+            queued=queued,
+            running=len(states) - queued,
+            submitted=self._n_submitted,
+            costs=scheduler.costs.measured,
+            free_bytes=scheduler.bound.max_bytes - scheduler.held_bytes,
+            oldest_wait_s=scheduler.oldest_wait_s,
+        )
 
     def close(self) -> None:
         """Cancel what is left and give the memory back. The engine cannot be used after that."""

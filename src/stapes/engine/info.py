@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stapes.backends.base import BackendInfo
 from stapes.checkpoint.base import Checkpoint, ModelSpec
+from stapes.engine.costs import MeasuredCosts
 from stapes.languages import LANGUAGES
 from stapes.options import Task, TranscribeOptions
 from stapes.recording.prompts import Hotwords
@@ -70,11 +71,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """How many jobs there are."""
+    """How many jobs there are, what work costs, and what is free."""
 
     queued: int  # waiting for their first window
     running: int
     submitted: int  # since the engine was loaded
+    costs: MeasuredCosts = field(default_factory=MeasuredCosts, compare=False)
+    free_bytes: int = field(default=0, compare=False)  # of the memory bound, what no window with its rows takes
+    oldest_wait_s: float = field(default=0.0, compare=False)  # of the jobs with work, since one was served
 
 
 def known_languages(tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from stapes.audio.load import AudioSource
+from stapes.engine.preparation import preparation
 from stapes.engine.scheduled_job import JobState, Progress, ScheduledJob
 from stapes.errors import CancelledError
 from stapes.results import LanguageGuess, Segment, Transcript
@@ -226,6 +227,7 @@ class SegmentStream(Hints, BoundToProcess, Iterator["Segment"]):
 async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords: Any) -> Job:
     """Do what `call`, an engine's submit, does, in a thread: reading a long recording takes seconds.
 
+    The thread is one of `preparation`: asyncio's own executor neither holds it up nor is held up.
     If the task is cancelled meanwhile, reading ends, and no job is left behind.
     """
     import asyncio  # noqa: PLC0415 (as above)
@@ -236,7 +238,8 @@ async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords:
         if given_up.is_set():
             raise CancelledError("the task that waited for this recording was cancelled")
 
-    loading = asyncio.get_running_loop().run_in_executor(None, partial(call, audio, check=check, **keywords))
+    work = partial(call, audio, check=check, **keywords)
+    loading = asyncio.get_running_loop().run_in_executor(preparation.executor(audio), work)
     try:
         return await asyncio.shield(loading)
     except asyncio.CancelledError:

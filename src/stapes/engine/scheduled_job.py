@@ -86,6 +86,7 @@ class ScheduledJob:
         self.cancel_requested = False  # it ends before the next step
         self.woken = False  # its task may be done, though no batch had work of it
         self.due = 0  # on the scheduler's clock of windows
+        self.waiting_since: float | None = None  # on its clock in seconds: served last, or with work again; None: idle
         self.segments: deque[Segment] = deque()
         self.progress = Progress(0.0, work.duration_s)
         self.result: Any = None  # once done

@@ -208,6 +208,8 @@ class Scheduler:
         #: wakes the threads that wait for work; any thread may call it
         self.notify: Callable[[], None] = lambda: None
         self.costs = CostMeter()
+        self.held_bytes = 0  # of windows with all their rows, when `next_batch` was called last
+        self._streams: _Streams = []  # of all jobs, at the same time
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
         #: units since rows were stepped, in those of interactive jobs alone and in all others
@@ -238,6 +240,7 @@ class Scheduler:
         """Admit submitted jobs; end those that were cancelled or are past their deadline."""
         while self._incoming:
             job = self._incoming.popleft()
+            job.waiting_since = self.clock()
             job.due = self._n_windows + _DUE_AFTER * job.n_windows_left
             job.woken = True  # one with nothing to decode is done at once
             self.jobs.append(job)
@@ -256,6 +259,7 @@ class Scheduler:
         """
         self.admit()
         now = self.clock()
+        self._look(now)
         has_interactive = any(job.params.interactive for job in self.jobs)
         if not has_interactive or all(job.params.interactive for job in self.jobs):
             self._turns.restart(now, encodes=True)
@@ -289,6 +293,22 @@ class Scheduler:
         self._n_since_rows[counted] = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows[counted] + 1
         return batch
 
+    def _look(self, now: float) -> None:
+        """Ask each job once what it has to do; `status` may read what is noted at any time."""
+        self._streams = []
+        for job in self.jobs:
+            streams = job.streams()
+            self._streams += [(job, stream) for stream in streams]
+            has_work = any(one.holds_window or one.needs_window or one.needs_vad for one in streams)
+            job.waiting_since = (job.waiting_since or now) if has_work else None
+        self.held_bytes = self.bound.held(_costs([one for one in self._streams if one[1].holds_window]))
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """For how long the job with work has waited that was served last the longest ago; 0 if none waits."""
+        since = [one for job in self.all_jobs if (one := job.waiting_since) is not None]
+        return max(0.0, self.clock() - min(since)) if since else 0.0
+
     # Windows.
 
     def _window_batch(self, jobs: Sequence[ScheduledJob], *, encodes: bool) -> EncodeBatch | VadBatch | None:
@@ -297,7 +317,7 @@ class Scheduler:
         encodes: whether windows are asked for, or VAD only.
         A job whose window cannot be read fails, and the next one is tried.
         """
-        streams = sorted(((job, stream) for job in self.jobs for stream in job.streams()), key=_urgency)
+        streams = sorted(self._streams, key=_urgency)
         waiting = [one for one in streams if one[0] in jobs and (one[1].needs_vad or (encodes and one[1].needs_window))]
         held = [one for one in streams if one[1].holds_window] if waiting else []
         starved = self._starved(streams, held) if waiting else []
@@ -373,7 +393,7 @@ class Scheduler:
 
     def _decode_batch(self, choose: _Choice) -> DecodeBatch | None:
         """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
-        holding = [(job, stream) for job in self.jobs for stream in job.streams() if stream.holds_window]
+        holding = [one for one in self._streams if one[1].holds_window and not one[0].state.ended]
         room = self.bound.max_bytes - self.bound.held(_costs(holding))
         ready = [Ready.of(job, stream) for job, stream in holding]
         chosen: list[Ready] = []
@@ -396,6 +416,9 @@ class Scheduler:
 
     def account(self, batch: Batch, answer: Sequence[Any], took_s: float | None = None) -> None:
         """Give each job its part of the answer of `batch.run`. took_s: how long that took, for the measured costs."""
+        now = self.clock()
+        for job in batch.jobs:
+            job.waiting_since = now
         if isinstance(batch, EncodeBatch):
             if took_s is not None:
                 self.costs.note_encode(len(batch.owners), took_s)
