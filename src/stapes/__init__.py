@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from stapes.engine.engine import Engine
     from stapes.engine.find_speech import SpeechSpan, find_speech
+    from stapes.engine.host import Host
     from stapes.engine.info import Capabilities, EngineInfo, EngineStatus
     from stapes.engine.job import Job
     from stapes.engine.load import load
@@ -65,6 +66,7 @@ __all__ = [
     "EngineInfo",
     "EngineStatus",
     "Flag",
+    "Host",
     "Job",
     "JobEvent",
     "JobState",
@@ -99,6 +101,7 @@ __all__ = [
 #: The module of each name. A module is loaded when a name of it is first asked for, as the engine imports NumPy.
 _HOMES: Final = {
     "engine.engine": "Engine",
+    "engine.host": "Host",
     "engine.info": "Capabilities EngineInfo EngineStatus",
     "errors": "AudioError AudioTooLongError BackendError CancelledError CheckpointError "
     "DeadlineError ModelNotFoundError NotCopiedError OptionError OutputError StapesError StapesWarning",

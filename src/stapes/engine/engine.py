@@ -20,6 +20,7 @@ from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import Backend, FloatArray
 from stapes.backends.resources import default_max_memory
 from stapes.checkpoint.base import Checkpoint
+from stapes.engine.host import Host
 from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
 from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
@@ -68,10 +69,11 @@ class Engine(Hints, BoundToProcess):
         max_memory: int | None = None,
         open_vad: OpenVadModel | None = None,
         tokenizer: Tokenizer | None = None,
+        host: Host | None = None,
     ) -> None:
         """Take an open checkpoint and a backend that runs it; `stapes.load` does both.
 
-        max_memory: as for `load`.
+        max_memory, host: as for `load`.
         open_vad: opens a VAD model for each recording; without it, the guards that need VAD are off.
         tokenizer: the checkpoint's; None makes it.
         Raises OptionError if not one window fits, CheckpointError where the weights are not those that were published.
@@ -82,21 +84,23 @@ class Engine(Hints, BoundToProcess):
         self._tokenizer = tokenizer or tokenizer_of(checkpoint)
         self._tasks = TaskFactory(checkpoint, backend, self._tokenizer, open_vad)
         self._closed = False
+        self._has_own_host = host is None
+        self._host = host or Host(name=f"stapes {checkpoint.name}")
+        if max_memory is None:
+            max_memory = self._host.max_memory
         if max_memory is None:
             info = backend.info
             kept_free = info.window_bytes + LEAST_WINDOW.rows * info.row_bytes  # for an interactive job
             max_memory = default_max_memory(info.window_bytes) + kept_free
         self._begin(MemoryBound.of(backend, max_memory))
+        self._host.add(self)
         register(self)
 
     def _begin(self, bound: MemoryBound) -> None:
-        """Begin without jobs and threads."""
+        """Begin without jobs."""
         self._submitted = itertools.count()
         self._n_submitted = 0
-        self._lock = FairLock()
-        self._signal = WorkSignal()
         self.scheduler = Scheduler(self._backend, bound)
-        self._thread = EngineThread(self._step_on, self._signal, f"stapes {self._checkpoint.name}")
 
     def after_fork(self) -> None:
         """In a forked child: keep the weights and begin anew; jobs stay with the parent (`ScheduledJob.after_fork`).
@@ -270,13 +274,14 @@ class Engine(Hints, BoundToProcess):
         *,
         prompt: Sequence[int] = (),
         prefix: Sequence[int] = (),
+        interactive: bool = False,
         **keywords: Any,
     ) -> list[DecodedWindow]:
         """Decode windows of 30 s alone and side by side, each once: what `whisper.decode` does, without a seek loop.
 
         windows: each a log-mel (n_mels, 3000), or sound as for `transcribe`, of which the first 30 s count; an array
         (windows, n_mels, 3000) is a batch too.
-        prompt, prefix: ids of the text before the window, and of its own beginning.
+        prompt, prefix: ids of the text before the window, and of its own beginning.   interactive: as for `submit`.
         keywords: task, language, languages, token_logprobs, and the options of searching and suppressing
         (docs/options.md); `temperature` is one number, 0 by default: no window is tried again. Above 0 the draws
         depend on `seed` alone. Raises AudioError, OptionError.
@@ -285,7 +290,8 @@ class Engine(Hints, BoundToProcess):
         self.check_speech(options.speech)
         given = options, token_ids("prompt", prompt), token_ids("prefix", prefix)
         mels = [self._window_mel(one) for one in batch_of(windows)]
-        return self._results_of(lambda recording, mel: self._tasks.window(recording, mel, *given), mels)
+        params = JobParams(interactive=plain(interactive))
+        return self._results_of(lambda recording, mel: self._tasks.window(recording, mel, *given), mels, params)
 
     def decode_window(self, window: WindowSource, **keywords: Any) -> DecodedWindow:
         """Decode one window alone; takes what `decode_windows` takes."""
@@ -300,19 +306,21 @@ class Engine(Hints, BoundToProcess):
         self._check_multilingual()
         self.check_speech(speech)
         make = partial(self._tasks.window_language, speech=speech)
-        guess: LanguageGuess = self._results_of(make, [self._window_mel(window)])[0]
+        guess: LanguageGuess = self._results_of(make, [self._window_mel(window)], JobParams(interactive=True))[0]
         return guess
 
     def _window_mel(self, window: WindowSource) -> FloatArray:
         return mel_of(window, self._backend.spec.n_mels, self._backend.log10_mel)
 
-    def _results_of(self, make: Callable[[Recording, FloatArray], BaseTask], mels: Sequence[FloatArray]) -> list[Any]:
+    def _results_of(
+        self, make: Callable[[Recording, FloatArray], BaseTask], mels: Sequence[FloatArray], params: JobParams
+    ) -> list[Any]:
         """Run the tasks of windows side by side; return their results."""
         jobs: list[Job] = []
         try:
             for mel in mels:
                 recording = recording_of_array("window", mel[0, :0])  # there is none: the log-mel is given
-                jobs.append(self._schedule(recording, partial(make, recording, mel)))
+                jobs.append(self._schedule(recording, partial(make, recording, mel), params))
             return [_result_of(job) for job in jobs]
         finally:
             for job in jobs:
@@ -394,14 +402,30 @@ class Engine(Hints, BoundToProcess):
 
     # Steps of the model.
 
+    @property
+    def _lock(self) -> FairLock:
+        return self._host.lock
+
+    @property
+    def _signal(self) -> WorkSignal:
+        return self._host.signal
+
+    @property
+    def _thread(self) -> EngineThread:
+        return self._host.thread
+
     def step(self) -> bool:
         """Do one unit of model work for whichever jobs are ready; False if there is none."""
         with self._lock.held():
             self._check_open()
-            batch = self.scheduler.next_batch()
-            if batch is not None:
-                self._run(batch)
-            return batch is not None
+            return self._host.step_engine(self._host.share_of(self))
+
+    def do_unit(self) -> bool:
+        """Do what `step` does, for the host, which counts it."""
+        batch = self.scheduler.next_batch()
+        if batch is not None:
+            self._run(batch)
+        return batch is not None
 
     def _run(self, batch: Batch) -> None:
         clock = self.scheduler.clock
@@ -425,44 +449,28 @@ class Engine(Hints, BoundToProcess):
     def scheduler(self, scheduler: Scheduler) -> None:
         """Take another scheduler, which has no jobs yet."""
         scheduler.notify = self._signal.notify
+        scheduler.bytes_elsewhere = partial(self._host.bytes_elsewhere, self)
         self._scheduler = scheduler
 
     def run(self) -> None:
         """Work in this thread until no job is left; sleep while open jobs have nothing to do."""
-        while self._work(self._signal.count):
-            pass
+        while True:
+            seen = self._signal.count
+            self._check_open()
+            if not self._host.work(seen) or not self.scheduler.all_jobs:
+                break
 
     def work(self) -> None:
         """Do one unit of model work, or wait until there may be one."""
-        self._work(self._signal.count)
-
-    def _work(self, seen: int) -> bool:
-        """Do one unit of work, or wait until the signal's count is not `seen` any more; False if no job is left."""
-        if self.step():
-            return True
-        if not self.scheduler.all_jobs:
-            return False
-        self._signal.wait(seen, self.scheduler.seconds_to_deadline)
-        return True
+        self._host.work(self._signal.count)
 
     def start(self) -> None:
-        """Work in the background, in the engine's own thread, until no job is left. Waiting for a job does this too.
+        """Work in the background, in the engine's (or its host's) own thread, until no job is left.
 
-        The thread sleeps while open jobs have nothing to do.
+        Waiting for a job does this too. The thread sleeps while open jobs have nothing to do.
         """
         self._check_open()
         self._thread.start()
-
-    def _step_on(self, seen: int) -> bool:
-        """Work in the engine's thread, where no caller would see an exception."""
-        try:
-            return not self._closed and self._work(seen)
-        except Exception as error:  # our own mistake, or the engine was closed: no caller may wait for ever
-            with self._lock.held():
-                self.scheduler.end_all(error)
-            return False
-        except BaseException:  # an interruption has ended the jobs that it met; the others go on
-            return True
 
     def works_here(self) -> bool:
         """Whether the calling thread is inside a step, in a callback: it steps on instead of waiting."""
@@ -507,10 +515,12 @@ class Engine(Hints, BoundToProcess):
 
     def close(self) -> None:
         """Cancel what is left and give the memory back. The engine cannot be used after that."""
-        self._thread.stop()
+        if self._has_own_host:
+            self._thread.stop()
         with self._lock.held():
             if not self._closed:
                 self._closed = True
+                self._host.remove(self)
                 self.scheduler.end_all(CancelledError("the engine was closed"))
                 self._backend.shut_down()
 

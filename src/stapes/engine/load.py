@@ -7,10 +7,11 @@ from typing import Any
 
 from stapes.backends.select import check_names, open_backend
 from stapes.engine.engine import Engine
+from stapes.engine.host import Host
 from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import unknown_option
-from stapes.options.checks import number, plain, whole
+from stapes.options.checks import number, plain, require, whole
 from stapes.vad.open import vad_models
 
 
@@ -24,6 +25,7 @@ def load(
     backend: str = "auto",
     max_memory: int | None = None,
     model_dir: str | os.PathLike[str] | None = None,
+    host: Host | None = None,
     **unknown: Any,
 ) -> Engine:
     """Load a model.
@@ -40,6 +42,8 @@ def load(
     or five windows of a large model, and one window for interactive jobs.
     model_dir: a folder of models, as openai-whisper (small.pt), faster-whisper or the hub keep them: looked through
     before openai-whisper's own and the hub's cache; what is fetched goes there. None: fetched into the hub's cache.
+    host: engines that are loaded on one `stapes.Host` share its thread, its cores and its bound on memory, so that
+    `threads` and `max_memory` are given to it instead. None: the engine has all of these to itself.
     Raises ModelNotFoundError, CheckpointError, OptionError, or BackendError if memory does not suffice.
     """
     from stapes.checkpoint.sources.find import find_checkpoint  # noqa: PLC0415 (not needed by engines made in memory)
@@ -54,6 +58,11 @@ def load(
     threads, max_memory = plain(threads), plain(max_memory)
     whole("threads", threads)
     number("max_memory", max_memory, low=0)
+    require(isinstance(host, (Host, type(None))), f"host must be a stapes.Host or None, got {host!r}")
+    if host is not None:
+        for name, value in (("threads", threads), ("max_memory", max_memory)):
+            require(value is None, f"{name} belongs to the host: give it to stapes.Host({name}=...), not to load")
+        threads = host.threads
     checkpoint = find_checkpoint(model, download=download, model_dir=model_dir)
     try:
         tokenizer = tokenizer_of(checkpoint)  # first: packing the weights takes seconds
@@ -61,4 +70,6 @@ def load(
         checkpoint.verify()  # names the cause if the package is damaged
         raise
     opened = open_backend(checkpoint, name=backend, precision=precision, threads=threads)
-    return Engine(checkpoint, opened, max_memory=max_memory, open_vad=vad_models(backend), tokenizer=tokenizer)
+    return Engine(
+        checkpoint, opened, max_memory=max_memory, open_vad=vad_models(backend), tokenizer=tokenizer, host=host
+    )

@@ -63,9 +63,12 @@ class MemoryBound:
         """What windows take with all their rows."""
         return sum(self.window_bytes + cost.rows * self.row_bytes for cost in costs)
 
-    def fits(self, costs: Sequence[WindowCost]) -> bool:
-        """Whether so many windows have room, and beside them the answers of any one of them."""
-        needed = self.held(costs) + max(cost.answer_bytes for cost in costs)
+    def fits(self, costs: Sequence[WindowCost], elsewhere: int = 0) -> bool:
+        """Whether so many windows have room, and beside them the answers of any one of them.
+
+        elsewhere: bytes that other engines take.
+        """
+        needed = elsewhere + self.held(costs) + max(cost.answer_bytes for cost in costs)
         return len(costs) <= self.max_windows and needed <= self.max_bytes
 
     def fits_beside_another(self, cost: WindowCost) -> bool:
@@ -207,6 +210,9 @@ class Scheduler:
         self.clock = clock
         #: wakes the threads that wait for work; any thread may call it
         self.notify: Callable[[], None] = lambda: None
+        #: what other engines take of the same bound
+        self.bytes_elsewhere: Callable[[], int] = lambda: 0
+        self.audio_s = 0.0  # of the recordings, for which windows were decoded
         self.costs = CostMeter()
         self.held_bytes = 0  # of windows with all their rows, when `next_batch` was called last
         self._streams: _Streams = []  # of all jobs, at the same time
@@ -229,6 +235,19 @@ class Scheduler:
     def all_jobs(self) -> list[ScheduledJob]:
         """The jobs that have not ended, whether admitted yet or not."""
         return [job for job in (*tuple(self._incoming), *self.jobs) if not job.state.ended]
+
+    @property
+    def has_interactive(self) -> bool:
+        """Whether there are interactive jobs."""
+        return any(job.params.interactive for job in self.all_jobs)
+
+    def count_held_bytes(self) -> int:
+        """Return what windows take with all their rows, now."""
+        return self.bound.held([one.window_cost for job in self.jobs for one in job.streams() if one.holds_window])
+
+    def _fits(self, costs: Sequence[WindowCost]) -> bool:
+        """Whether so many windows of this engine have room beside those of others."""
+        return self.bound.fits(costs, self.bytes_elsewhere())
 
     @property
     def seconds_to_deadline(self) -> float | None:
@@ -354,12 +373,12 @@ class Scheduler:
         """
         cost, costs = stream.window_cost, _costs(held)
         if not costs:
-            return self.bound.fits([cost])
+            return self._fits([cost])
         has_interactive = any(owner.params.interactive for owner, _ in held)
         if job.params.interactive:
-            return self.bound.fits([*costs, cost, *starved]) or self._make_room(cost, held, starved)
+            return self._fits([*costs, cost, *starved]) or self._make_room(cost, held, starved)
         reserve = [] if has_interactive or not self.bound.fits_beside_another(LEAST_WINDOW) else [LEAST_WINDOW]
-        return self.bound.fits([*costs, cost, *reserve])
+        return self._fits([*costs, cost, *reserve])
 
     def _starved(self, streams: _Streams, held: _Streams) -> list[WindowCost]:
         """Return the window that interactive ones leave room for: of background jobs that had none for too long."""
@@ -381,7 +400,7 @@ class Scheduler:
                 continue
             rest.remove(one)
             leaving.append(one)
-            if self.bound.fits([*_costs(rest), cost, *starved]):
+            if self._fits([*_costs(rest), cost, *starved]):
                 for _, other in leaving:
                     other.give_way()
                     self._gave_way.add(other)
@@ -394,7 +413,7 @@ class Scheduler:
     def _decode_batch(self, choose: _Choice) -> DecodeBatch | None:
         """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
         holding = [one for one in self._streams if one[1].holds_window and not one[0].state.ended]
-        room = self.bound.max_bytes - self.bound.held(_costs(holding))
+        room = self.bound.max_bytes - self.bound.held(_costs(holding)) - self.bytes_elsewhere()
         ready = [Ready.of(job, stream) for job, stream in holding]
         chosen: list[Ready] = []
         for one in choose([one for one in ready if one.is_there]):
@@ -433,7 +452,10 @@ class Scheduler:
                 if not stream.holds_window:
                     self._gave_way.discard(stream)
         # Callbacks come last, when every job has its part: they may cancel, or step the engine.
+        done = [job.progress.done_s for job in batch.jobs]
         _for_each(batch.jobs, [job.report for job in batch.jobs])
+        gained = (job.progress.done_s - before for job, before in zip(batch.jobs, done, strict=True))
+        self.audio_s += sum(max(0.0, one) for one in gained)
         self._forget_ended()
 
     def _attach(self, job: ScheduledJob, stream: WindowStream, window: WindowId) -> None:
@@ -459,6 +481,8 @@ class Scheduler:
 
     def _forget_ended(self) -> None:
         self.jobs = [job for job in self.jobs if not job.state.ended]
+        if not self.jobs:
+            self.held_bytes = 0
 
 
 def _for_each(jobs: Sequence[ScheduledJob], calls: Sequence[Callable[[], None]]) -> None:

@@ -19,6 +19,11 @@ class FairLock:
     """Reentrant FIFO lock; no thread can starve the others."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Make the locks: those of a forked child's parent may be held by threads that the child does not have."""
         self._entrance = threading.Lock()  # held by the next in line
         self._turn = threading.Lock()
         self._owner: int | None = None

@@ -83,7 +83,17 @@ _ADVICE: Final[Mapping[str, str]] = {
     for name in ("txt", "srt", "vtt", "csv", "lrc", "json", "json_full")
 }  # fmt: skip
 #: the keywords of `load`
-LOAD_KEYWORDS: Final = ("model", "device", "precision", "threads", "download", "backend", "max_memory", "model_dir")
+LOAD_KEYWORDS: Final = (
+    "model",
+    "device",
+    "precision",
+    "threads",
+    "download",
+    "backend",
+    "max_memory",
+    "model_dir",
+    "host",
+)
 #: what the library has otherwise: flag -> how
 _IN_PYTHON: Final[Mapping[str, str]] = {
     "output_format": "write the transcript with stapes.output.write_files()",
