@@ -215,7 +215,9 @@ class Scheduler:
         self.audio_s = 0.0  # of the recordings, for which windows were decoded
         self.costs = CostMeter()
         self.held_bytes = 0  # of windows with all their rows, when `next_batch` was called last
-        self._streams: _Streams = []  # of all jobs, at the same time
+        #: at the same time, the streams that wait for a window or for VAD, and those that hold a window
+        self._waiting: _Streams = []
+        self._holding: _Streams = []
         self._incoming: deque[ScheduledJob] = deque()
         self._n_windows = 0  # begun for all jobs: the clock by which jobs are due
         #: units since rows were stepped, in those of interactive jobs alone and in all others
@@ -279,48 +281,54 @@ class Scheduler:
         self.admit()
         now = self.clock()
         self._look(now)
-        has_interactive = any(job.params.interactive for job in self.jobs)
-        if not has_interactive or all(job.params.interactive for job in self.jobs):
+        n_interactive = sum(job.params.interactive for job in self.jobs)
+        if n_interactive in (0, len(self.jobs)):
             self._turns.restart(now, encodes=True)
-            return self._unit(self.jobs, _all, "all")
+            return self._unit(self._waiting, _all, "all")
         if self._turns.is_due(now):
             encodes = self._turns.encode_is_due(now)
-            background = [job for job in self.jobs if not job.params.interactive]
-            batch = self._unit(background, self._in_their_turn, "all", encodes=encodes)
+            waiting = [one for one in self._waiting if not one[0].params.interactive]
+            if not encodes:
+                waiting = [one for one in waiting if one[1].needs_vad]
+            batch = self._unit(waiting, self._in_their_turn, "all")
             if batch is not None:
                 self._turns.restart(now, encodes=isinstance(batch, EncodeBatch))
                 return batch
-        batch = self._unit([job for job in self.jobs if job.params.interactive], self._urgent, "interactive")
+        waiting = [one for one in self._waiting if one[0].params.interactive]
+        batch = self._unit(waiting, self._urgent, "interactive")
         if batch is not None:
             self._turns.n_urgent += 1
             return batch
         self._turns.restart(now, encodes=True)
-        return self._unit(self.jobs, _all, "all")
+        return self._unit(self._waiting, _all, "all")
 
-    def _unit(
-        self, jobs: Sequence[ScheduledJob], choose: _Choice, counted: str, *, encodes: bool = True
-    ) -> Batch | None:
-        """Return a unit for jobs.
+    def _unit(self, waiting: _Streams, choose: _Choice, counted: str) -> Batch | None:
+        """Return a unit of work.
 
-        choose: which of all rows that are ready are stepped.   counted: as what it counts.   encodes: or VAD only.
+        waiting: whose windows or VAD may be next.   choose: which of all rows that are ready are stepped.
+        counted: as what it counts.
         """
         batch: Batch | None
         if self._n_since_rows[counted] < self._policy.encodes_before_rows:
-            batch = self._window_batch(jobs, encodes=encodes) or self._decode_batch(choose)
+            batch = self._window_batch(waiting) or self._decode_batch(choose)
         else:
-            batch = self._decode_batch(choose) or self._window_batch(jobs, encodes=encodes)
+            batch = self._decode_batch(choose) or self._window_batch(waiting)
         self._n_since_rows[counted] = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows[counted] + 1
         return batch
 
     def _look(self, now: float) -> None:
         """Ask each job once what it has to do; `status` may read what is noted at any time."""
-        self._streams = []
+        self._waiting, self._holding = [], []
         for job in self.jobs:
-            streams = job.streams()
-            self._streams += [(job, stream) for stream in streams]
-            has_work = any(one.holds_window or one.needs_window or one.needs_vad for one in streams)
+            n_before = len(self._waiting) + len(self._holding)
+            for stream in job.streams():
+                if stream.holds_window:
+                    self._holding.append((job, stream))
+                elif stream.needs_window or stream.needs_vad:
+                    self._waiting.append((job, stream))
+            has_work = len(self._waiting) + len(self._holding) > n_before
             job.waiting_since = (job.waiting_since or now) if has_work else None
-        self.held_bytes = self.bound.held(_costs([one for one in self._streams if one[1].holds_window]))
+        self.held_bytes = self.bound.held(_costs(self._holding))
 
     @property
     def oldest_wait_s(self) -> float:
@@ -330,18 +338,17 @@ class Scheduler:
 
     # Windows.
 
-    def _window_batch(self, jobs: Sequence[ScheduledJob], *, encodes: bool) -> EncodeBatch | VadBatch | None:
-        """Return the most urgent windows of jobs that fit, or the stream whose next window depends on VAD.
+    def _window_batch(self, waiting: _Streams) -> EncodeBatch | VadBatch | None:
+        """Return the most urgent windows that fit, or the stream whose next window depends on VAD.
 
-        encodes: whether windows are asked for, or VAD only.
         A job whose window cannot be read fails, and the next one is tried.
         """
-        streams = sorted(self._streams, key=_urgency)
-        waiting = [one for one in streams if one[0] in jobs and (one[1].needs_vad or (encodes and one[1].needs_window))]
-        held = [one for one in streams if one[1].holds_window] if waiting else []
-        starved = self._starved(streams, held) if waiting else []
+        if not waiting:
+            return None
+        held = [one for one in self._holding if not one[0].state.ended]
+        starved = self._starved(held)
         chosen: list[tuple[ScheduledJob, WindowStream, FloatArray]] = []
-        for job, stream in waiting:
+        for job, stream in sorted(waiting, key=_urgency):
             if job.state.ended:
                 continue
             if stream.needs_vad:
@@ -380,11 +387,12 @@ class Scheduler:
         reserve = [] if has_interactive or not self.bound.fits_beside_another(LEAST_WINDOW) else [LEAST_WINDOW]
         return self._fits([*costs, cost, *reserve])
 
-    def _starved(self, streams: _Streams, held: _Streams) -> list[WindowCost]:
+    def _starved(self, held: _Streams) -> list[WindowCost]:
         """Return the window that interactive ones leave room for: of background jobs that had none for too long."""
         if not self._turns.encode_is_due(self.clock()) or not all(job.params.interactive for job, _ in held):
             return []
-        return [one.window_cost for job, one in streams if not job.params.interactive and one.needs_window][:1]
+        waiting = [one for one in self._waiting if one[1].needs_window and not one[0].params.interactive]
+        return [one.window_cost for _, one in sorted(waiting, key=_urgency)[:1]]
 
     def _make_room(self, cost: WindowCost, held: _Streams, starved: list[WindowCost]) -> bool:
         """Have background windows give way, the least urgent first; False, and none does, if that would not suffice.
@@ -394,7 +402,7 @@ class Scheduler:
         if not self.bound.fits_beside_another(cost):
             return False
         rest, leaving = list(held), _Streams()
-        for one in reversed(held):
+        for one in sorted(held, key=_urgency)[::-1]:
             job, stream = one
             if job.params.interactive or stream in self._gave_way or not stream.holds_window:
                 continue
@@ -412,7 +420,7 @@ class Scheduler:
 
     def _decode_batch(self, choose: _Choice) -> DecodeBatch | None:
         """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
-        holding = [one for one in self._streams if one[1].holds_window and not one[0].state.ended]
+        holding = [one for one in self._holding if one[1].holds_window and not one[0].state.ended]
         room = self.bound.max_bytes - self.bound.held(_costs(holding)) - self.bytes_elsewhere()
         ready = [Ready.of(job, stream) for job, stream in holding]
         chosen: list[Ready] = []
