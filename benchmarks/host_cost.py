@@ -37,7 +37,7 @@ from stapes.tokenizer import Tokenizer
 
 _N_TEXT = 200  # tokens of a window
 _TEXT = 300  # an id of text
-_MOST_ROWS = 128
+_MOST_WINDOWS = 130
 
 
 class SilentBackend(HandlesBackend[int, None]):
@@ -121,7 +121,7 @@ def scripted_step_us(n_windows: int, beams: int) -> float:
     )  # fmt: skip
     backend = SilentBackend(Tokenizer(spec, checkpoint.vocabulary))
     engine = Engine(checkpoint, backend)
-    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows=_MOST_ROWS))
+    engine.scheduler = Scheduler(backend, MemoryBound.of(backend, None, max_windows=_MOST_WINDOWS))
     for i in range(n_windows):
         engine.submit(tone(29.0, 200 + i), language="en", beam_size=beams if beams > 1 else None)
     seconds: list[float] = []

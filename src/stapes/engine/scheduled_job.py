@@ -34,10 +34,9 @@ class JobState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+    def __init__(self, value: str) -> None:
+        #: whether nothing more will happen
+        self.ended = value in ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class ScheduledJob:
         self.state = JobState.QUEUED
         self.cancel_requested = False  # it ends before the next step
         self.woken = False  # its task may be done, though no batch had work of it
+        self.has_news = False  # since the last report
         self.due = 0  # on the scheduler's clock of windows
         self.waiting_since: float | None = None  # on its clock in seconds: served last, or with work again; None: idle
         self.segments: deque[Segment] = deque()
@@ -144,15 +144,20 @@ class ScheduledJob:
         """Run VAD for a stream."""
         if not self.state.ended:
             self._events.extend(self._work.in_order(stream, stream.detect_speech()))
+            self.has_news = True
 
     def accept(self, stream: WindowStream, share: AnswerShare) -> None:
         """Give a stream the answers to its rows."""
-        if not self.state.ended:
-            self._events.extend(self._work.in_order(stream, stream.accept(share)))
+        if self.state.ended:
+            return
+        events = stream.accept(share)
+        if events is not None:
+            self._events.extend(self._work.in_order(stream, events))
+            self.has_news = True
 
     def report(self) -> None:
         """Report windows that have ended, and progress; end the job if nothing is left of it."""
-        moved = bool(self._events)
+        self.has_news, moved = False, bool(self._events)
         while self._events and not self.state.ended and not self.cancel_requested:
             event = self._events.popleft()
             if self.params.on_event is not None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -156,8 +156,7 @@ class DecodeBatch(_StreamsBatch):
         return step.shares(backend.step(step.build()))
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The rows that a stream has ready."""
 
     job: ScheduledJob
@@ -443,8 +442,8 @@ class Scheduler:
 
     def account(self, batch: Batch, answer: Sequence[Any], took_s: float | None = None) -> None:
         """Give each job its part of the answer of `batch.run`. took_s: how long that took, for the measured costs."""
-        now = self.clock()
-        for job in batch.jobs:
+        now, jobs = self.clock(), batch.jobs
+        for job in jobs:
             job.waiting_since = now
         if isinstance(batch, EncodeBatch):
             if took_s is not None:
@@ -456,13 +455,13 @@ class Scheduler:
                 self.costs.note_step(batch.n_rows, batch.n_tokens, took_s)
             shares = zip(batch.owners, batch.streams, answer, strict=True)
             _for_each(batch.owners, [partial(job.accept, stream, share) for job, stream, share in shares])
-            for stream in batch.streams:
-                if not stream.holds_window:
-                    self._gave_way.discard(stream)
+            jobs = tuple(job for job in jobs if job.has_news)
+            if self._gave_way:
+                self._gave_way -= {stream for stream in batch.streams if not stream.holds_window}
         # Callbacks come last, when every job has its part: they may cancel, or step the engine.
-        done = [job.progress.done_s for job in batch.jobs]
-        _for_each(batch.jobs, [job.report for job in batch.jobs])
-        gained = (job.progress.done_s - before for job, before in zip(batch.jobs, done, strict=True))
+        done = [job.progress.done_s for job in jobs]
+        _for_each(jobs, [job.report for job in jobs])
+        gained = (job.progress.done_s - before for job, before in zip(jobs, done, strict=True))
         self.audio_s += sum(max(0.0, one) for one in gained)
         self._forget_ended()
 

@@ -187,10 +187,10 @@ class WindowStream(BaseTask):
         """Add the rows to step."""
         self._slot.add_to(step)
 
-    def accept(self, share: AnswerShare) -> Sequence[JobEvent]:
-        """Take the answers to what `add_to` added; return the events of windows that this ends."""
+    def accept(self, share: AnswerShare) -> Sequence[JobEvent] | None:
+        """Take the answers to what `add_to` added; return events of windows that this ends. None: the pass goes on."""
         answer = self._slot.accept(share)
-        return () if answer is None else self._accept(answer)
+        return None if answer is None else self._accept(answer)
 
     @abstractmethod
     def _accept(self, answer: Any) -> Sequence[JobEvent]:
