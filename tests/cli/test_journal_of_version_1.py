@@ -93,10 +93,15 @@ def restored(run: dict[str, Any], folder: Path) -> None:
     connection.close()
 
 
+#: fields of answers that came later, and are absent where they were not asked for
+LATER = ("token_logprobs",)
+
+
 def bits(value: Any) -> Any:
     """Turn answers into plain values, floats bit for bit."""
     if is_dataclass(value):
         values = {item.name: bits(getattr(value, item.name)) for item in fields(value)}
+        values = {name: one for name, one in values.items() if one is not None or name not in LATER}
         return {"is": type(value).__name__, **values}
     if isinstance(value, float):
         return value.hex()
