@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stapes
 from stapes.backends.base import FloatArray, StepAnswers, StepBatch, WindowId
@@ -22,6 +24,7 @@ from stapes.results import Transcript
 from stapes.testing import babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend
+from tests.random_cases import random_cases
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
@@ -247,3 +250,39 @@ def test_a_bound_that_holds_no_window_of_a_model_is_refused_and_a_host_is_not_co
     assert host.engines == ()
     with pytest.raises(NotCopiedError, match="a host cannot be pickled"):
         host.__reduce_ex__(4)
+
+
+jobs_of_engines = st.tuples(
+    st.sampled_from(SEEDS), st.sampled_from([5.0, 31.0, 65.0]), st.integers(0, 3), st.booleans(), st.integers(0, 40),
+    st.none() | st.integers(0, 60),
+)  # fmt: skip
+
+
+@random_cases(10, 500)
+@given(st.lists(jobs_of_engines, min_size=2, max_size=7), st.none() | st.sampled_from([3000, 6000]))
+def test_any_mix_of_jobs_and_engines_gives_each_its_own(wanted: list[Any], max_memory: int | None) -> None:
+    host = Host(max_memory=max_memory)
+    engines = {model: engine_on(host, model, window_bytes=1000, row_bytes=100) for model in SEEDS}
+    jobs: list[tuple[Any, Job]] = []
+    step, working = 0, True
+    while working or step <= 100:
+        for one in wanted:
+            model, duration_s, seed, interactive, arrival, _ = one
+            if arrival == step:
+                audio = noise(duration_s, seed)
+                jobs.append((one, engines[model][0].submit(audio, interactive=interactive, **BABBLE)))
+        for one, job in jobs:
+            if one[5] is not None and one[4] + one[5] == step:
+                job.cancel()
+        working = host.step()
+        held = sum(backend._held_bytes() for _, backend in engines.values())
+        assert max_memory is None or held <= max_memory
+        step += 1
+    for (model, duration_s, seed, *_), job in jobs:
+        assert job.state.ended
+        if job.error is None:
+            assert job.result() == alone(model, duration_s, seed)
+        else:
+            assert isinstance(job.error, CancelledError)
+    assert all(backend.n_open == 0 for _, backend in engines.values())
+    host.close()
