@@ -53,18 +53,21 @@ class SilentBackend(HandlesBackend[int, None]):
     @property
     def info(self) -> BackendInfo:
         """Next to nothing."""
-        return BackendInfo(
-            name="silent", device="cpu", precision="float32", threads=1, weight_bytes=0, window_bytes=0, row_bytes=0
-        )
+        return BackendInfo(name="silent", device="cpu", precision="float32", threads=1, weight_bytes=0, row_bytes=0)
 
     @property
     def log10_mel(self) -> LogMelKernel:
         """Return a kernel that takes samples for mel bins."""
         return _quick_mel
 
+    def window_bytes(self, _positions: int) -> int:
+        """Next to nothing."""
+        return 0
+
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Take windows."""
-        return [self.handles.add_window(0) for _ in mel]
+        positions = self.handles.check_mel(mel)
+        return [self.handles.add_window(0, positions) for _ in mel]
 
     def open(self, window: WindowId) -> RowId:
         """Open an empty row."""

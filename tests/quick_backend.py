@@ -20,11 +20,13 @@ class QuickBackend(ScriptedBackend):
 
     @property
     def info(self) -> BackendInfo:
-        window_bytes, row_bytes = self._bytes
         return BackendInfo(
             name="quick", device="cpu", precision="float32", threads=1, weight_bytes=0,
-            window_bytes=window_bytes, row_bytes=row_bytes,
+            row_bytes=self._bytes[1],
         )  # fmt: skip
+
+    def window_bytes(self, positions: int) -> int:
+        return self._bytes[0] * positions // self.spec.n_audio_ctx
 
     @property
     def log10_mel(self) -> LogMelKernel:
@@ -38,13 +40,17 @@ class QuickBackend(ScriptedBackend):
 
     def step(self, batch: StepBatch) -> StepAnswers:
         counts = np.diff(batch.token_ends, prepend=0).tolist()
-        answers = sum(one.answer_bytes(self.spec, counts[index]) for index, one in batch.extras.items())
+        answers = sum(
+            one.answer_bytes(self.spec, counts[index], self.positions(self.handles.row(batch.rows[index]).window))
+            for index, one in batch.extras.items()
+        )
         self.most_bytes = max(self.most_bytes, self._held_bytes() + answers)
         self.most_aligned = max(self.most_aligned, sum(bool(one.attention) for one in batch.extras.values()))
         return super().step(batch)
 
     def _held_bytes(self) -> int:
-        return self.handles.n_windows * self._bytes[0] + self.handles.n_rows * self._bytes[1]
+        windows = sum(self.window_bytes(one.positions) for one in self.handles._windows.values())
+        return windows + self.handles.n_rows * self._bytes[1]
 
 
 def quick_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:

@@ -127,11 +127,12 @@ class BoundNetwork {
 
     std::shared_ptr<Window> encode(const FloatTable& mel) {
         const auto& sizes = network_.model().sizes;
-        if (mel.shape(0) != static_cast<std::size_t>(sizes.n_mels) ||
-            mel.shape(1) != 2 * static_cast<std::size_t>(sizes.n_audio_ctx))
+        const std::size_t most = static_cast<std::size_t>(sizes.n_audio_ctx), n = mel.shape(1) / 2;
+        if (mel.shape(0) != static_cast<std::size_t>(sizes.n_mels) || mel.shape(1) % 2 || n < 1 || n > most ||
+            (n < most && n % stapes::PANEL))
             throw std::invalid_argument("mel has another shape");
         const nb::gil_scoped_release unlocked;
-        return network_.encode(mel.data());
+        return network_.encode(mel.data(), static_cast<int>(n));
     }
 
     std::shared_ptr<Row> fork(const Row& row, int length) const { return network_.fork(row, length); }
@@ -157,7 +158,7 @@ class BoundNetwork {
             one.window = nb::cast<Window*>(windows[i]);
             one.length = lengths.data()[i];
             one.tokens.assign(tokens.data() + (i ? token_ends.data()[i - 1] : 0), tokens.data() + token_ends.data()[i]);
-            one.within = {0, network_.model().sizes.n_audio_ctx};
+            one.within = {0, positions_of(*one.window)};
             step_.push_back(&one);
         }
         std::vector<std::int32_t> ids;
@@ -232,12 +233,14 @@ class BoundNetwork {
         }
         request.logits_at = logits_at;
         request.attention = attention;
+        if (within.second) {  // else all of the window
+            if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second ||
+                within.second > positions_of(*request.window))
+                throw std::invalid_argument("this is no part of a window");
+            request.within = {within.first, within.second};
+        }
         request.attention_scores.resize(attention.size() * request.tokens.size() *
-                                        static_cast<std::size_t>(network_.model().sizes.n_audio_ctx));
-        if (within.first < 0 || within.first % stapes::PANEL || within.first >= within.second ||
-            within.second > request.window->n_blocks * stapes::PANEL)
-            throw std::invalid_argument("this is no part of a window");
-        request.within = {within.first, within.second};
+                                        n_of(request.within.last - request.within.first));
     }
 
     nb::tuple answer_of(Request& one) const {
@@ -251,8 +254,13 @@ class BoundNetwork {
         if (n_logits) logits = nb::cast(given(std::move(one.logits), {n_logits, n_of(network_.model().sizes.n_vocab)}));
         if (n_heads)
             attention = nb::cast(
-                given(std::move(one.attention_scores), {n_heads, n_tokens, n_of(network_.model().sizes.n_audio_ctx)}));
+                given(std::move(one.attention_scores), {n_heads, n_tokens, n_of(one.within.last - one.within.first)}));
         return nb::make_tuple(probes, one.probe_normalisers, logits, attention);
+    }
+
+    // A full window's last block holds fewer positions.
+    int positions_of(const Window& window) const {
+        return std::min(window.n_blocks * stapes::PANEL, network_.model().sizes.n_audio_ctx);
     }
 
     static std::size_t n_of(int n) { return static_cast<std::size_t>(n); }
@@ -305,6 +313,8 @@ NB_MODULE(_native, m) {
         .def("step", &BoundNetwork::step)
         .def_prop_ro("stride", [](const BoundNetwork& one) { return one.network().model().stride; })
         .def_prop_ro("weight_bytes", [](const BoundNetwork& one) { return one.network().model().weight_bytes(); })
-        .def_prop_ro("window_bytes", [](const BoundNetwork& one) { return one.network().window_bytes(); })
+        .def(
+            "window_bytes", [](const BoundNetwork& one, int n) { return one.network().window_bytes(n); },
+            "n_positions"_a)
         .def_prop_ro("row_bytes", [](const BoundNetwork& one) { return one.network().row_bytes(); });
 }

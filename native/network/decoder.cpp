@@ -190,7 +190,7 @@ void Decoder::attend_self(int layer, Team& team) {
 }
 
 float* Decoder::raw_scores_of(Request& request, int layer, int head) {
-    const std::size_t n = request.tokens.size() * size(model_.sizes.n_audio_ctx);
+    const std::size_t n = request.tokens.size() * size(request.within.last - request.within.first);
     for (std::size_t i = 0; i < request.attention.size(); ++i)
         if (request.attention[i] == std::pair{layer, head}) return request.attention_scores.data() + i * n;
     return nullptr;

@@ -53,7 +53,10 @@ Encoder::Encoder(const Model& model, int n_threads)
     for (int i = 0; i < n_threads; ++i) workers_.push_back(std::make_unique<Worker>(model_, blocks_, widest));
 }
 
-void Encoder::run(const float* mel, Window& window, Team& team) {
+void Encoder::run(const float* mel, int n_positions, Window& window, Team& team) {
+    n_positions_ = n_positions;
+    end_with_zeros(mel_, static_cast<std::size_t>(model_.sizes.n_mels));
+    end_with_zeros(convolved_, stride_);
     const auto by_blocks = [&](int n, auto&& work) {
         const int size = blocks_.positions;
         team.share(n_parts(n, size), [&](int part, int thread) {
@@ -80,6 +83,12 @@ void Encoder::run(const float* mel, Window& window, Team& team) {
             else project_cross(first, n, worker, window);
         });
     }
+}
+
+// The row after the last frame: a longer window had frames there.
+void Encoder::end_with_zeros(Memory& rows, std::size_t stride) {
+    const std::size_t row = stride * static_cast<std::size_t>(size_of(model_.rows_type));
+    std::memset(rows.bytes() + static_cast<std::size_t>(2 * n_positions_ + 1) * row, 0, row);
 }
 
 // (n_mels, frames) -> rows of frames, behind the row of zeros.

@@ -13,8 +13,8 @@ namespace stapes {
 class Encoder {
   public:
     Encoder(const Model& model, int n_threads);
-    // mel: (n_mels, 2 * n_audio_ctx).
-    void run(const float* mel, Window& window, Team& team);
+    // mel: (n_mels, 2 * n_positions); n_positions: as Network::encode takes it.
+    void run(const float* mel, int n_positions, Window& window, Team& team);
 
   private:
     // How many positions a thread takes from one attention to the next together, and of those through a feed-forward
@@ -32,6 +32,7 @@ class Encoder {
         Memory hidden, normalised, projected;
     };
 
+    void end_with_zeros(Memory& rows, std::size_t stride);
     void take_mel(const float* mel, int first, int n);
     void convolve_first(int first, int n, Worker& worker);
     void convolve_second(int first, int n, Worker& worker);
@@ -46,7 +47,8 @@ class Encoder {
 
     const Model& model_;
     const Kernels& kernels_;
-    int n_state_, padded_state_, n_positions_;
+    int n_state_, padded_state_;
+    int n_positions_;  // of the window that is being encoded
     std::size_t stride_;
     Blocks blocks_;
     Memory mel_, convolved_;  // in the convolutions' type, a row of zeros on either side

@@ -17,26 +17,29 @@ std::size_t Network::text_bytes(BlockShape shape, int n_positions) const {
                               round_up(n_positions, PANEL) / PANEL);
 }
 
-std::size_t Network::window_bytes() const { return text_bytes(model_.window_shape(), model_.sizes.n_audio_ctx); }
+std::size_t Network::window_bytes(int n_positions) const { return text_bytes(model_.window_shape(), n_positions); }
 std::size_t Network::row_bytes() const { return text_bytes(model_.text_shape(), model_.sizes.n_text_ctx); }
 
-std::shared_ptr<Window> Network::encode(const float* mel) {
+std::shared_ptr<Window> Network::encode(const float* mel, int n_positions) {
     if (!encoding_) encoding_ = std::make_unique<Encoder>(model_, n_threads_);
     Team team(n_threads_);
-    auto window = fresh_window();
-    encoding_->run(mel, *window, team);
+    auto window = fresh_window(n_positions);
+    encoding_->run(mel, n_positions, *window, team);
     return window;
 }
 
-// Memory of a released window is used again: fresh memory costs the system as much time as a layer costs us.
-std::shared_ptr<Window> Network::fresh_window() {
+// Memory of a released window of this length is used again: fresh memory costs the system as much time as a layer costs
+// us.
+std::shared_ptr<Window> Network::fresh_window(int n_positions) {
+    const int n_blocks = round_up(n_positions, PANEL) / PANEL;
     const auto is_free = [](const auto& one) { return one.use_count() == 1; };
-    const auto found = std::find_if(windows_.begin(), windows_.end(), is_free);
+    const auto found = std::find_if(windows_.begin(), windows_.end(),
+                                    [&](const auto& one) { return is_free(one) && one->n_blocks == n_blocks; });
     auto window = found != windows_.end() ? *found : nullptr;
     std::erase_if(windows_, is_free);
     if (!window) {
         window = std::make_shared<Window>(model_.window_shape(), model_.sizes.n_text_layer, model_.sizes.n_text_head,
-                                          round_up(model_.sizes.n_audio_ctx, PANEL) / PANEL);
+                                          n_blocks);
         windows_.push_back(window);
     }
     return window;

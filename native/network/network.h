@@ -33,17 +33,17 @@ class Network {
         model_.pack(name, first, n_rows, rows, team);
     }
 
-    std::size_t window_bytes() const;
+    std::size_t window_bytes(int n_positions) const;
     std::size_t row_bytes() const;
 
-    // mel: (n_mels, 2 * n_audio_ctx).
-    std::shared_ptr<Window> encode(const float* mel);
+    // mel: (n_mels, 2 * n_positions); n_positions: n_audio_ctx, or a multiple of PANEL below it.
+    std::shared_ptr<Window> encode(const float* mel, int n_positions);
     std::shared_ptr<Row> fork(const Row& row, int length) const;
     void step(const std::vector<Request*>& requests);
 
   private:
     std::size_t text_bytes(BlockShape shape, int n_positions) const;
-    std::shared_ptr<Window> fresh_window();
+    std::shared_ptr<Window> fresh_window(int n_positions);
 
     Model model_;
     int n_threads_;

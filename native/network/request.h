@@ -32,7 +32,7 @@ struct Request {
     std::vector<std::vector<float>> probe_logits;
     std::vector<float> probe_normalisers;
     std::vector<float> logits;            // (logits_at, n_vocab)
-    std::vector<float> attention_scores;  // (attention, tokens, n_audio_ctx)
+    std::vector<float> attention_scores;  // (attention, tokens, positions attended to)
 
     // Forget what was asked and answered; memory stays for the next step.
     void clear() {

@@ -1,5 +1,6 @@
 // A whole network of odd sizes with random weights: threads change no bit, forks share and part, what is cut off is
 // gone.
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <string>
@@ -84,10 +85,11 @@ Asked request_of(const Network& network, Row& row, Window& window, int length, s
     made.row = &row;
     made.window = &window;
     made.length = length;
-    made.within = {0, network.model().sizes.n_audio_ctx};
+    const int positions = std::min(window.n_blocks * PANEL, network.model().sizes.n_audio_ctx);
+    made.within = {0, positions};
     made.logits_at = {static_cast<int>(tokens.size()) - 1};
     made.attention = {{1, 0}, {0, 1}};
-    made.attention_scores.resize(2 * tokens.size() * size(network.model().sizes.n_audio_ctx));
+    made.attention_scores.resize(2 * tokens.size() * size(positions));
     made.choices.push_back({static_cast<int>(tokens.size()) - 1, {}});
     made.tokens = std::move(tokens);
     made.sampling().how = Sampling::How::top;
@@ -165,10 +167,14 @@ std::vector<std::int32_t> tokens_of(const Network& network, int n, int seed) {
     return made;
 }
 
+std::shared_ptr<Window> full_window(Network& network, const std::vector<float>& mel) {
+    return network.encode(mel.data(), network.model().sizes.n_audio_ctx);
+}
+
 // Rows of two windows, with prompts across the border of a block, then one token each, forked and cut off on the way.
 std::vector<float> run(Network& network) {
     const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * network.model().sizes.n_audio_ctx), 77);
-    const auto window = network.encode(mel.data()), other = network.encode(random_numbers(mel.size(), 78).data());
+    const auto window = full_window(network, mel), other = full_window(network, random_numbers(mel.size(), 78));
     std::vector<Row> rows(3);
     std::vector<Asked> requests;
     for (int i = 0; i < 3; ++i)
@@ -196,12 +202,44 @@ std::vector<float> run(Network& network) {
     return found;
 }
 
+// Short windows: a longer one before leaves no trace in them, nor do they in a longer one after them or beside them.
+void check_lengths(Network& network, Network& fresh) {
+    const int whole = network.model().sizes.n_audio_ctx;
+    const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * whole), 79);
+    const auto of = [&](Network& one, int n_positions) {
+        const auto window = one.encode(mel.data(), n_positions);
+        CHECK(window->memory.n_bytes() >= one.window_bytes(n_positions));
+        CHECK(window->n_blocks == round_up(n_positions, PANEL) / PANEL);
+        Row row;
+        return step(one, row, *window, 0, {5, 6});
+    };
+    const auto full = of(network, whole);
+    for (int n_positions = PANEL; n_positions < whole; n_positions += PANEL) {
+        CHECK(network.window_bytes(n_positions) < network.window_bytes(whole));
+        const auto found = of(network, n_positions);
+        CHECK(found == of(fresh, n_positions));
+        for (const float one : found) CHECK(std::isfinite(one));
+        const auto window = full_window(network, mel), part = network.encode(mel.data(), n_positions);
+        std::vector<Row> rows(2);
+        std::vector<Request> requests;
+        for (int i = 0; i < 2; ++i)
+            requests.push_back(request_of(network, rows[size(i)], i ? *part : *window, 0, {5, 6}));
+        std::vector<Request*> all{&requests[0], &requests[1]};
+        network.step(all);
+        for (int i = 0; i < 2; ++i) {
+            std::vector<float> its = requests[size(i)].logits;
+            its.insert(its.end(), requests[size(i)].attention_scores.begin(), requests[size(i)].attention_scores.end());
+            CHECK(its == (i ? found : full));
+        }
+    }
+}
+
 // Windows and steps take no memory once there were some of their kind, but a block for every PANEL tokens of a row.
 void check_allocations(Network& network) {
     const auto mel = random_numbers(size(network.model().sizes.n_mels * 2 * network.model().sizes.n_audio_ctx), 77);
-    network.encode(mel.data());  // released: its memory is free
+    full_window(network, mel);  // released: its memory is free
     const std::size_t before_window = n_allocations();
-    const auto window = network.encode(mel.data());
+    const auto window = full_window(network, mel);
     CHECK(n_allocations() == before_window);
     constexpr Sampling::How HOWS[] = {Sampling::How::best, Sampling::How::top, Sampling::How::draw};
     std::vector<Row> rows(std::size(HOWS));
@@ -239,6 +277,7 @@ void test_network() {
                 const auto alone = made_network(sizes, precision, *kernels, 1),
                            shared = made_network(sizes, precision, *kernels, 3);
                 CHECK(run(*alone) == run(*shared));
+                check_lengths(*alone, *made_network(sizes, precision, *kernels, 1));
                 check_allocations(*alone);
             }
         }

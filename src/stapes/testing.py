@@ -24,7 +24,7 @@ from stapes.backends.base import (
     StepBatch,
     WindowId,
 )
-from stapes.backends.handles import Handles, HandlesBackend
+from stapes.backends.handles import Handles, HandlesBackend, Window
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.rowwise import RowResult, RowStep, answers_of, steps_of
 from stapes.backends.sampling import choose, constrain, probe
@@ -195,20 +195,22 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
     @property
     def info(self) -> BackendInfo:
         """Next to nothing."""
-        return BackendInfo(
-            name="scripted", device="cpu", precision="float32", threads=1, weight_bytes=0, window_bytes=0, row_bytes=0
-        )
+        return BackendInfo(name="scripted", device="cpu", precision="float32", threads=1, weight_bytes=0, row_bytes=0)
 
     @property
     def n_open(self) -> int:
         """Windows and rows that were not released."""
         return len(self.handles)
 
+    def window_bytes(self, _positions: int) -> int:
+        """Next to nothing."""
+        return 0
+
     def encode(self, mel: FloatArray) -> list[WindowId]:
         """Remember each window's sound by its checksum."""
-        self.handles.check_mel(mel)
+        positions = self.handles.check_mel(mel)
         self.n_encoded += len(mel)
-        return [self.handles.add_window(zlib.crc32(one.tobytes())) for one in mel]
+        return [self.handles.add_window(zlib.crc32(one.tobytes()), positions) for one in mel]
 
     def open(self, window: WindowId) -> RowId:
         """Open an empty row."""
@@ -231,7 +233,8 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
 
     def _step_row(self, step: RowStep) -> RowResult:
         row = self.handles.row(step.row)
-        before, sound = row.length, self.handles.window(row.window)
+        before, window = row.length, self.handles.window(row.window)
+        sound = window.memory
         if step.within is not None:
             sound = zlib.crc32(repr(step.within).encode(), sound)
         row.cache[before:] = step.tokens
@@ -251,17 +254,19 @@ class ScriptedBackend(HandlesBackend[int, list[int]]):
             logprobs=logprobs,
             probes=tuple(probe(logits(one.position), one) for one in step.probes),
             logits=whole,
-            attention=self._attention(sound, row.cache, before, step) if step.attention else None,
+            attention=self._attention(window, row.cache, before, step) if step.attention else None,
         )
 
-    def _attention(self, sound: int, tokens: list[int], before: int, step: RowStep) -> FloatArray:
+    @staticmethod
+    def _attention(window: Window[int], tokens: list[int], before: int, step: RowStep) -> FloatArray:
         """Attend about half a second later with each token; the same for the same sound and tokens."""
-        scores = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
+        sound = window.memory
+        scores = np.empty((len(step.attention), len(step.tokens), window.positions), np.float32)
         for i in range(len(step.tokens)):
             key = zlib.crc32(np.array((sound & 0x7FFFFFFF, *tokens[: before + i + 1]), dtype=np.int64).tobytes())
             random = np.random.default_rng(key)
             scores[:, i] = random.standard_normal(scores[:, i].shape, dtype=np.float32)
-            centre = min(25 * (before + i) + int(random.integers(0, 40)), self.spec.n_audio_ctx - 1)
+            centre = min(25 * (before + i) + int(random.integers(0, 40)), window.positions - 1)
             scores[:, i, centre : centre + 20] += 4.0
         return scores
 

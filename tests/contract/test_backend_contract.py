@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -57,20 +57,31 @@ def large_v3_checkpoint() -> Checkpoint:
     return random_checkpoint("multilingual", spec=tiny_spec("multilingual", n_mels=128, n_vocab=51866), seed=6)
 
 
-def numpy_backend(threads: int = 1) -> Backend:
-    return NumpyBackend(small_checkpoint(), threads=threads)
+def numpy_backend(threads: int = 1, positions: int | None = None) -> Backend:
+    return NumpyBackend(cut_to(positions, small_checkpoint()), threads=threads)
 
 
-def numpy_large_v3(threads: int = 1) -> Backend:
-    return NumpyBackend(large_v3_checkpoint(), threads=threads)
+def cut_to(positions: int | None, checkpoint: Checkpoint) -> Checkpoint:
+    """Return a model whose full windows are shorter: its positional embedding is cut."""
+    if positions is None:
+        return checkpoint
+    spec = replace(checkpoint.spec, n_audio_ctx=positions)
+    name = "encoder.positional_embedding"
+    return replace(checkpoint, spec=spec, tensors={**checkpoint.tensors, name: checkpoint.tensors[name][:positions]})
 
 
-def native_backend(precision: str = "float32", isa: str | None = None, threads: int = 1) -> Backend:
-    return NativeBackend(small_checkpoint(), threads=threads, precision=precision, isa=isa)
+def numpy_large_v3(threads: int = 1, positions: int | None = None) -> Backend:
+    return NumpyBackend(cut_to(positions, large_v3_checkpoint()), threads=threads)
 
 
-def native_large_v3(threads: int = 1) -> Backend:
-    return NativeBackend(large_v3_checkpoint(), threads=threads, precision="bfloat16")
+def native_backend(
+    precision: str = "float32", isa: str | None = None, threads: int = 1, positions: int | None = None
+) -> Backend:
+    return NativeBackend(cut_to(positions, small_checkpoint()), threads=threads, precision=precision, isa=isa)
+
+
+def native_large_v3(threads: int = 1, positions: int | None = None) -> Backend:
+    return NativeBackend(cut_to(positions, large_v3_checkpoint()), threads=threads, precision="bfloat16")
 
 
 def scripted() -> Backend:
@@ -78,16 +89,16 @@ def scripted() -> Backend:
     return ScriptedBackend(spec, babbling(1, Tokenizer(spec, small_vocabulary())))
 
 
-NATIVE: dict[str, Callable[[], Backend]] = {
+NATIVE: dict[str, Callable[..., Backend]] = {
     **{f"native-{isa}": partial(native_backend, isa=isa) for isa in (library().isa_names() if is_built() else ())},
     "native-bfloat16": partial(native_backend, "bfloat16"),
     "native-int8": partial(native_backend, "int8"),
     "native-2-threads": partial(native_backend, threads=2),
     "native-large-v3": native_large_v3,
 }
-BACKENDS: dict[str, Callable[[], Backend]] = {
+BACKENDS: dict[str, Callable[..., Backend]] = {
     "numpy": numpy_backend,
-    "numpy-2-threads": lambda: numpy_backend(2),
+    "numpy-2-threads": partial(numpy_backend, 2),
     "numpy-large-v3": numpy_large_v3,
     **NATIVE,
     "scripted": scripted,
@@ -123,13 +134,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     made.shut_down()
 
 
-def mels(spec: ModelSpec, n: int, seed: int = 0) -> FloatArray:
-    shape = (n, spec.n_mels, 2 * spec.n_audio_ctx)
+#: positions of short windows, and of a full one
+LENGTHS = (32, 96, 1472, 1500)
+
+
+def mels(spec: ModelSpec, n: int, seed: int = 0, positions: int | None = None) -> FloatArray:
+    shape = (n, spec.n_mels, 2 * (positions or spec.n_audio_ctx))
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(0.5)
 
 
-def window_of(backend: Backend, seed: int = 0) -> WindowId:
-    return backend.encode(mels(backend.spec, 1, seed))[0]
+def window_of(backend: Backend, seed: int = 0, positions: int | None = None) -> WindowId:
+    return backend.encode(mels(backend.spec, 1, seed, positions))[0]
 
 
 def tokens_of(backend: Backend, n: int, seed: int = 0) -> tuple[int, ...]:
@@ -176,7 +191,7 @@ def test_info_and_mel(backend: Backend, request: pytest.FixtureRequest) -> None:
     assert info.precision == PRECISION.get(request.node.callspec.params["backend"], "float32")
     assert info.precision in info.precisions
     assert info.threads >= 1
-    assert min(info.weight_bytes, info.window_bytes, info.row_bytes) >= 0
+    assert min(info.weight_bytes, backend.window_bytes(backend.spec.n_audio_ctx), info.row_bytes) >= 0
     samples = np.random.default_rng(0).standard_normal(160 * 20 + 400).astype(np.float32)
     filters = mel_filters(backend.spec.n_mels)
     assert np.abs(backend.log10_mel(samples, filters) - log10_mel(samples, filters)).max() <= 1e-5
@@ -185,12 +200,13 @@ def test_info_and_mel(backend: Backend, request: pytest.FixtureRequest) -> None:
 @every_network
 def test_memory_is_what_the_sizes_say(backend: Backend) -> None:
     spec, info = backend.spec, backend.info
-    for n_positions, n_bytes in ((spec.n_audio_ctx, info.window_bytes), (spec.n_text_ctx, info.row_bytes)):
+    windows = [(n, backend.window_bytes(n)) for n in LENGTHS]
+    for n_positions, n_bytes in (*windows, (spec.n_text_ctx, info.row_bytes)):
         if isinstance(backend, NumpyBackend):
             assert n_bytes == 2 * spec.n_text_layer * n_positions * spec.n_text_state * 4
         else:
             # Positions and the width of a head's values in whole blocks of 32; of 8 bits, a scale for each of them.
-            in_bytes = info.precision == "int8" and n_bytes == info.window_bytes
+            in_bytes = info.precision == "int8" and n_bytes != info.row_bytes
             value, width = 4 if info.precision == "float32" else 2, spec.n_text_state // spec.n_text_head
             values = width + -(-width // 32) * 32
             position = spec.n_text_head * (values + 2 * 4 if in_bytes else value * values)
@@ -249,7 +265,7 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     found: list[list[RowResult]] = []
     for threads in (1, 2):
         backend = THREADED[name](threads)
-        windows = backend.encode(mels(backend.spec, 2))
+        windows = [*backend.encode(mels(backend.spec, 2)), *backend.encode(mels(backend.spec, 2, positions=96))]
         rows = [backend.open(window) for window in windows for _ in range(3)]
         found.append([])
         for n in (9, 1, 1, 1):
@@ -616,6 +632,82 @@ def test_what_is_no_part_of_a_window_is_refused(backend: Backend) -> None:
     for within in ((16, 100), (0, 0), (64, 32), (-32, 10), (0, 1501), (1504, 1505)):
         with pytest.raises(BackendError, match="cannot attend to positions"):
             part_logits(backend, window, (1,), within)
+
+
+# Windows of any length.
+
+
+@every_network
+@pytest.mark.parametrize("positions", LENGTHS[:-1])
+def test_a_short_window_is_a_full_one_of_a_model_with_so_many_positions(
+    backend: Backend, request: pytest.FixtureRequest, positions: int
+) -> None:
+    mel, tokens = mels(backend.spec, 2, 3, positions), tokens_of(backend, 4)
+    window_of(backend)  # a longer one leaves no trace
+    windows = backend.encode(mel)
+    assert [backend.positions(one) for one in windows] == [positions] * 2
+    shorter = BACKENDS[request.node.callspec.params["backend"]](positions=positions)
+    for window, its in zip(windows, shorter.encode(mel), strict=True):
+        (found,) = step_rows(backend, [ask(backend.open(window), tokens)])
+        (expected,) = step_rows(shorter, [ask(shorter.open(its), tokens)])
+        assert found.attention is not None
+        assert found.attention.shape == (2, len(tokens), positions)
+        assert_same(found, expected)
+    assert backend.window_bytes(positions) == shorter.window_bytes(positions)
+    shorter.shut_down()
+
+
+@pytest.mark.parametrize("backend", parameters(name for name in NATIVE if name not in PRECISION), indirect=True)
+def test_a_short_window_gives_what_the_twin_gives(backend: Backend) -> None:
+    twin, tokens = numpy_backend(), tokens_of(backend, 4)
+    for positions in LENGTHS:
+        window, its = window_of(backend, 1, positions), window_of(twin, 1, positions)
+        for part in (None, (0, 7), (0, positions), ((positions - 1) // 32 * 32, positions)):
+            expected = part_logits(twin, its, tokens, part)
+            assert np.abs(part_logits(backend, window, tokens, part) - expected).max() <= TOLERANCE, (positions, part)
+
+
+@every_backend
+def test_windows_of_several_lengths_in_a_step_equal_each_alone(backend: Backend) -> None:
+    windows = [window_of(backend, 2, positions) for positions in (*LENGTHS, *reversed(LENGTHS))]
+    tokens = tokens_of(backend, 5)
+    alone = [step_rows(backend, [ask(backend.open(window), tokens)])[0] for window in windows]
+    together = step_rows(backend, [ask(backend.open(window), tokens) for window in windows])
+    for one, other in zip(together, alone, strict=True):
+        assert_same(one, other)
+    n = len(LENGTHS)
+    for one, again in zip(together[:n], reversed(together[n:]), strict=True):
+        assert_same(one, again)  # encoded after shorter ones, or after longer ones
+    assert len({one.logits.tobytes() for one in together if one.logits is not None}) == n
+
+
+@every_backend
+def test_a_part_of_a_short_window_is_in_it(backend: Backend) -> None:
+    window, tokens = window_of(backend, positions=96), tokens_of(backend, 2)
+    whole = part_logits(backend, window, tokens, (0, 96) if backend.info.name != "scripted" else None)
+    assert whole.tobytes() == part_logits(backend, window, tokens, None).tobytes()
+    assert not np.array_equal(part_logits(backend, window, tokens, (64, 96)), whole)
+    for within in ((0, 97), (64, 128), (96, 128), (0, 1500)):
+        with pytest.raises(BackendError, match="cannot attend to positions"):
+            part_logits(backend, window, tokens, within)
+
+
+@every_backend
+@pytest.mark.parametrize("positions", [0, 1, 31, 33, 1499, 1501, 1504, 3000])
+def test_a_window_of_another_length_is_refused(backend: Backend, positions: int) -> None:
+    with pytest.raises(BackendError, match=f"mel has {positions} positions a window; expected 1500, or a multiple"):
+        backend.encode(np.zeros((1, backend.spec.n_mels, 2 * positions), np.float32))
+    assert isinstance(backend, HandlesBackend)
+    assert backend.handles.n_windows == 0
+
+
+@every_backend
+def test_windows_of_two_lengths_in_a_call_are_refused(backend: Backend) -> None:
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [mels(backend.spec, 1, positions=positions)[0] for positions in (32, 64)]
+    for mel in (ragged, np.zeros((1, backend.spec.n_mels, 63), np.float32)):
+        with pytest.raises(BackendError, match="expected"):
+            backend.encode(mel)
 
 
 # Choosing: the NumPy form against a plain reimplementation, and each backend against its own logits.

@@ -165,8 +165,7 @@ class Batch:
     def __init__(self, name: str, max_windows: int, memory: float | None) -> None:
         """memory: in windows with all their rows, beside one alignment; None: only their number is bounded."""
         self.name, self.backend, self.step = name, BACKENDS[name](), 0
-        info = self.backend.info
-        whole = info.window_bytes + MOST_ROWS * info.row_bytes
+        whole = self._full_window_bytes + MOST_ROWS * self.backend.info.row_bytes
         aligned = alignment_bytes(self.backend.spec, CHECKPOINT.alignment_heads, 30)  # no text here is longer
         self.max_bytes = None if memory is None else int(memory * whole) + aligned
         self.engine = Engine(CHECKPOINT, self.backend)
@@ -212,9 +211,14 @@ class Batch:
         job = followed.submit(self.engine, one.wanted, fails_at, **keywords)
         return followed, job
 
+    @property
+    def _full_window_bytes(self) -> int:
+        n_bytes: int = self.backend.window_bytes(self.backend.spec.n_audio_ctx)
+        return n_bytes
+
     def _check_memory(self) -> None:
-        handles, info = self.backend.handles, self.backend.info
-        held = handles.n_windows * info.window_bytes + handles.n_rows * info.row_bytes
+        handles = self.backend.handles
+        held = handles.n_windows * self._full_window_bytes + handles.n_rows * self.backend.info.row_bytes
         assert self.max_bytes is None or held <= self.max_bytes
         assert handles.n_windows <= self.engine.scheduler.bound.max_windows
 

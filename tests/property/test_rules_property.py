@@ -111,7 +111,7 @@ class RememberingBackend(ScriptedBackend):
     def open_window(self, seed: int) -> WindowId:
         mel = np.random.default_rng(seed).standard_normal((1, 80, 3000), dtype=np.float32)
         (window,) = self.encode(mel)
-        self.sound = self.handles.window(window)
+        self.sound = self.handles.window(window).memory
         return window
 
     def step(self, batch: StepBatch) -> StepAnswers:

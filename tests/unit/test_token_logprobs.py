@@ -74,7 +74,7 @@ class Remembering(ScriptedBackend):
 
     def encode(self, mel: Any) -> Any:
         found = super().encode(mel)
-        self.sounds = [*getattr(self, "sounds", []), *(self.handles.window(one) for one in found)]
+        self.sounds = [*getattr(self, "sounds", []), *(self.handles.window(one).memory for one in found)]
         return found
 
 

@@ -27,11 +27,11 @@ WindowId = NewType("WindowId", int)
 RowId = NewType("RowId", int)
 #: half-open: (first forbidden id, first allowed id after it)
 IdRange = tuple[int, int]
-#: parts of a window begin at multiples of so many encoder positions, of 20 ms each: keys are in blocks of so many
+#: encoder positions, of 20 ms each, in a block of keys: short windows are of whole blocks, and parts begin with one
 PART_POSITIONS = 32
 #: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
 LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
-#: (attention scores (heads, tokens, n_audio_ctx), n_columns of them with sound, n_before) -> for each token from
+#: (attention scores (heads, tokens, positions), n_columns of them with sound, n_before) -> for each token from
 #: n_before to the last but one, the column at which speech comes to it: (tokens - n_before - 1,), never falling
 TokenColumnsKernel = Callable[[FloatArray, int, int], IntArray]
 
@@ -140,24 +140,25 @@ class RowExtras:
     attention: tuple[tuple[int, int], ...] = ()
     within: tuple[int, int] | None = None
 
-    def answer_bytes(self, spec: ModelSpec, n_tokens: int) -> int:
+    def answer_bytes(self, spec: ModelSpec, n_tokens: int, window_positions: int) -> int:
         """Return what the answers to a row with `n_tokens` new tokens take in memory while the step lasts."""
-        return answer_bytes(spec, len(self.probes) + len(self.logits_at), len(self.attention) * n_tokens)
+        n_scores = len(self.attention) * n_tokens * window_positions
+        return answer_bytes(spec, len(self.probes) + len(self.logits_at), n_scores)
 
 
 def answer_bytes(spec: ModelSpec, n_positions: int, n_scores: int) -> int:
-    """Return what a row's answers take: logits after some positions, and scores of a head for a token (all float32).
+    """Return what a row's answers take: logits after some of its positions, and attention scores (all float32).
     The logits of one position, which every row has, count as the row's own.
     """
-    return 4 * (max(0, n_positions - 1) * spec.n_vocab + n_scores * spec.n_audio_ctx)
+    return 4 * (max(0, n_positions - 1) * spec.n_vocab + n_scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraAnswers:
     """The answers to a row's extras.
 
-    logits: (positions, n_vocab) float32, or None.   attention: (pairs, tokens, n_audio_ctx) float32: scaled scores
-    before the softmax, or None.
+    logits: (positions, n_vocab) float32, or None.   attention: (pairs, tokens, positions of the window) float32: scaled
+    scores before the softmax, or None.
     """
 
     probes: tuple[ProbeResult, ...] = ()
@@ -237,7 +238,6 @@ class BackendInfo:
     precision: str  # "float32", ...
     threads: int
     weight_bytes: int  # memory of the weights as the backend holds them
-    window_bytes: int  # memory of one encoded window
     row_bytes: int  # memory of one decoder row at full length
     precisions: tuple[str, ...] = ("float32",)  # that it could compute in
     isa: str | None = None  # the instruction set of its kernels, where it has its own
@@ -263,8 +263,18 @@ class Backend(Protocol):
     def token_columns(self) -> TokenColumnsKernel:
         """The backend's own alignment, the same path as `stapes.backends.numerics.token_columns` but for ties."""
 
+    def window_bytes(self, positions: int) -> int:
+        """Return the memory of an encoded window of so many positions."""
+
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        """Encode windows: mel (windows, n_mels, 2 * n_audio_ctx) -> one id per window."""
+        """Encode windows of one length: mel (windows, n_mels, 2 * positions) -> one id per window.
+
+        positions: n_audio_ctx, or a multiple of PART_POSITIONS below it. A shorter window has the first positional
+        embeddings, and nothing after its frames is attended to: its numbers are not those of a full one.
+        """
+
+    def positions(self, window: WindowId) -> int:
+        """Return how many positions a window has."""
 
     def release(self, window: WindowId) -> None:
         """Give back a window's memory."""

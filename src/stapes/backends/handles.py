@@ -32,6 +32,14 @@ Cache = TypeVar("Cache")
 
 
 @dataclass(slots=True)
+class Window(Generic[Memory]):
+    """One encoded window."""
+
+    memory: Memory
+    positions: int
+
+
+@dataclass(slots=True)
 class Row(Generic[Cache]):
     """One open decoder row."""
 
@@ -46,7 +54,7 @@ class Handles(Generic[Memory, Cache]):
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._ids = itertools.count()
-        self._windows: dict[WindowId, Memory] = {}
+        self._windows: dict[WindowId, Window[Memory]] = {}
         self._rows: dict[RowId, Row[Cache]] = {}
 
     def __len__(self) -> int:
@@ -63,14 +71,14 @@ class Handles(Generic[Memory, Cache]):
         """How many rows are open."""
         return len(self._rows)
 
-    def add_window(self, memory: Memory) -> WindowId:
+    def add_window(self, memory: Memory, positions: int) -> WindowId:
         """Keep a window's memory."""
         window = WindowId(next(self._ids))
-        self._windows[window] = memory
+        self._windows[window] = Window(memory, positions)
         return window
 
-    def window(self, window: WindowId) -> Memory:
-        """Return a window's memory."""
+    def window(self, window: WindowId) -> Window[Memory]:
+        """Return a window."""
         if window not in self._windows:
             raise BackendError(f"window {window} is not here")
         return self._windows[window]
@@ -112,11 +120,17 @@ class Handles(Generic[Memory, Cache]):
         self._rows.clear()
         self._windows.clear()
 
-    def check_mel(self, mel: FloatArray) -> None:
-        """Refuse log-mels that are not (windows, n_mels, 2 * n_audio_ctx)."""
-        expected = (self._spec.n_mels, 2 * self._spec.n_audio_ctx)
-        if mel.ndim != 3 or mel.shape[1:] != expected:
-            raise BackendError(f"mel has shape {mel.shape}; expected (windows, {expected[0]}, {expected[1]})")
+    def check_mel(self, mel: FloatArray) -> int:
+        """Return how many positions the windows of a log-mel have. Refuses any other shape than `encode` takes."""
+        n_mels, most = self._spec.n_mels, self._spec.n_audio_ctx
+        if mel.ndim != 3 or mel.shape[1] != n_mels or mel.shape[2] % 2:
+            raise BackendError(f"mel has shape {mel.shape}; expected (windows, {n_mels}, 2 * positions)")
+        positions: int = mel.shape[2] // 2
+        if positions != most and not (0 < positions < most and positions % PART_POSITIONS == 0):
+            raise BackendError(
+                f"mel has {positions} positions a window; expected {most}, or a multiple of {PART_POSITIONS} below"
+            )
+        return positions
 
     def check(self, batch: StepBatch) -> tuple[list[Row[Cache]], list[Memory]]:
         """Return a step's rows and their windows. Refuses all of it before any is done: native code checks nothing."""
@@ -133,8 +147,9 @@ class Handles(Generic[Memory, Cache]):
             raise BackendError(f"a row brings an id outside 0 to {spec.n_vocab - 1}")
         self._check_choices(batch, counts)
         for index, extras in batch.extras.items():
-            _check_extras(spec, int(batch.rows[index]), int(counts[index]), extras)
-        return rows, [self._windows[row.window] for row in rows]
+            positions = self.window(rows[index].window).positions
+            _check_extras(spec, int(batch.rows[index]), int(counts[index]), positions, extras)
+        return rows, [self._windows[row.window].memory for row in rows]
 
     def _check_choices(self, batch: StepBatch, counts: IntArray) -> None:
         spec, owners, positions = self._spec, batch.choice_rows, batch.choice_positions
@@ -166,7 +181,7 @@ class Handles(Generic[Memory, Cache]):
                 raise BackendError("a row that chooses after several positions can be asked for nothing else")
 
 
-def _check_extras(spec: ModelSpec, row: int, n_tokens: int, extras: RowExtras) -> None:
+def _check_extras(spec: ModelSpec, row: int, n_tokens: int, window_positions: int, extras: RowExtras) -> None:
     """Refuse positions, ids and heads that do not exist."""
     positions = (*extras.logits_at, *(probe.position for probe in extras.probes))
     if any(not 0 <= position < n_tokens for position in positions):
@@ -176,8 +191,8 @@ def _check_extras(spec: ModelSpec, row: int, n_tokens: int, extras: RowExtras) -
         raise BackendError(f"row {row} measures against ids below none of 1 to {spec.n_vocab}")
     if ids and not 0 <= min(ids) <= max(ids) < spec.n_vocab:
         raise BackendError(f"row {row} asks for an id outside 0 to {spec.n_vocab - 1}")
-    first, end = extras.within or (0, spec.n_audio_ctx)
-    if not 0 <= first < end <= spec.n_audio_ctx or first % PART_POSITIONS or (extras.within and extras.attention):
+    first, end = extras.within or (0, window_positions)
+    if not 0 <= first < end <= window_positions or first % PART_POSITIONS or (extras.within and extras.attention):
         raise BackendError(f"row {row} cannot attend to positions {first} to {end} of its window alone")
     if any(not (0 <= layer < spec.n_text_layer and 0 <= head < spec.n_text_head) for layer, head in extras.attention):
         raise BackendError(f"row {row} asks for a head that is not there")
@@ -196,6 +211,9 @@ class HandlesBackend(Generic[Memory, Cache]):
     @property
     def token_columns(self) -> TokenColumnsKernel:
         return token_columns
+
+    def positions(self, window: WindowId) -> int:
+        return self.handles.window(window).positions
 
     def release(self, window: WindowId) -> None:
         self.handles.release(window)

@@ -58,7 +58,7 @@ def token_columns(scores: FloatArray, n_columns: int, n_before: int) -> IntArray
 
 
 def alignment_cost(scores: FloatArray, n_columns: int, n_before: int) -> FloatArray:
-    """Turn scores before the softmax (heads, tokens, n_audio_ctx) into costs (tokens - n_before - 1, n_columns).
+    """Turn scores before the softmax (heads, tokens, positions) into costs (tokens - n_before - 1, n_columns).
 
     Each head's attention is normalised over the tokens, smoothed over the columns, and the heads' mean is taken. The
     first `n_before` tokens and the last one are not on the path. NaN costs nothing (where all tokens look alike, the

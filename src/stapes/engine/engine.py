@@ -89,9 +89,9 @@ class Engine(Hints, BoundToProcess):
         if max_memory is None:
             max_memory = self._host.max_memory
         if max_memory is None:
-            info = backend.info
-            kept_free = info.window_bytes + LEAST_WINDOW.rows * info.row_bytes  # for an interactive job
-            max_memory = default_max_memory(info.window_bytes) + kept_free
+            window_bytes = backend.window_bytes(backend.spec.n_audio_ctx)
+            kept_free = window_bytes + LEAST_WINDOW.rows * backend.info.row_bytes  # for an interactive job
+            max_memory = default_max_memory(window_bytes) + kept_free
         self._begin(MemoryBound.of(backend, max_memory))
         self._host.add(self)
         register(self)
@@ -492,7 +492,7 @@ class Engine(Hints, BoundToProcess):
     @property
     def info(self) -> EngineInfo:
         """The model, its sizes, where it came from, and what it costs in memory."""
-        return describe(self._checkpoint, self._backend.info, self._tokenizer)
+        return describe(self._checkpoint, self._backend, self._tokenizer)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stapes.backends.base import BackendInfo
+from stapes.backends.base import Backend
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.engine.costs import MeasuredCosts
 from stapes.languages import LANGUAGES
@@ -34,7 +34,7 @@ class EngineInfo:
     isa: str | None  # the instruction set of the backend's kernels, where it has its own
     threads: int
     weight_bytes: int
-    window_bytes: int  # for each window being decoded
+    window_bytes: int  # for each full window being decoded
     row_bytes: int  # for each decoder row at full length
 
 
@@ -86,8 +86,9 @@ def known_languages(tokenizer: Tokenizer) -> tuple[str, ...]:
     return tuple(tokenizer.special.languages) if tokenizer.multilingual else ("en",)
 
 
-def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer) -> EngineInfo:
+def describe(checkpoint: Checkpoint, backend: Backend, tokenizer: Tokenizer) -> EngineInfo:
     """Describe a model and the backend that runs it."""
+    info = backend.info
     return EngineInfo(
         model=checkpoint.name,
         path=checkpoint.path,
@@ -98,14 +99,14 @@ def describe(checkpoint: Checkpoint, backend: BackendInfo, tokenizer: Tokenizer)
         n_vocab=checkpoint.spec.n_vocab,
         multilingual=tokenizer.multilingual,
         languages=known_languages(tokenizer),
-        backend=backend.name,
-        device=backend.device,
-        precision=backend.precision,
-        isa=backend.isa,
-        threads=backend.threads,
-        weight_bytes=backend.weight_bytes,
-        window_bytes=backend.window_bytes,
-        row_bytes=backend.row_bytes,
+        backend=info.name,
+        device=info.device,
+        precision=info.precision,
+        isa=info.isa,
+        threads=info.threads,
+        weight_bytes=info.weight_bytes,
+        window_bytes=backend.window_bytes(checkpoint.spec.n_audio_ctx),
+        row_bytes=info.row_bytes,
     )
 
 

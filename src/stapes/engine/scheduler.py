@@ -52,7 +52,7 @@ class MemoryBound:
         info = backend.info
         bound = cls(
             max_bytes=(1 << 62) if max_bytes is None else max_bytes,
-            window_bytes=info.window_bytes,
+            window_bytes=backend.window_bytes(backend.spec.n_audio_ctx),
             row_bytes=info.row_bytes,
             max_windows=info.policy.windows_in_flight if max_windows is None else max_windows,
         )

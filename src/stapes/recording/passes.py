@@ -41,6 +41,7 @@ class ForcedPass(ABC, Generic[Result]):
 
     def __init__(self, backend: Backend, window: WindowId) -> None:
         self._backend = backend
+        self._positions = backend.positions(window)
         self._row: RowId | None = backend.open(window)
         self.result: Result | None = None
 
@@ -57,7 +58,7 @@ class ForcedPass(ABC, Generic[Result]):
         if self._row is None:
             return StepLoad()
         tokens, extras = self._question()
-        return StepLoad(1, len(tokens), extras.answer_bytes(self._backend.spec, len(tokens)))
+        return StepLoad(1, len(tokens), extras.answer_bytes(self._backend.spec, len(tokens), self._positions))
 
     def add_to(self, step: StepBuilder) -> None:
         """Add the step."""

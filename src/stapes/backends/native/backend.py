@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stapes.backends.base import (
+    PART_POSITIONS,
     BackendInfo,
     ExtraAnswers,
     FloatArray,
@@ -68,11 +69,11 @@ class NativeBackend(HandlesBackend[Any, Any]):
             precision=precision,
             threads=self._threads,
             weight_bytes=self._model.weight_bytes,
-            window_bytes=self._model.window_bytes,
             row_bytes=self._model.row_bytes,
             precisions=PRECISIONS,
             isa=self._isa,
         )
+        self._block_bytes: int = self._model.window_bytes(PART_POSITIONS)
         self.handles = Handles(spec)
 
     @property
@@ -95,9 +96,12 @@ class NativeBackend(HandlesBackend[Any, Any]):
 
         return token_columns
 
+    def window_bytes(self, positions: int) -> int:
+        return -(-positions // PART_POSITIONS) * self._block_bytes
+
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        self.handles.check_mel(mel)
-        return [self.handles.add_window(self._model.encode(_contiguous(one))) for one in mel]
+        positions = self.handles.check_mel(mel)
+        return [self.handles.add_window(self._model.encode(_contiguous(one)), positions) for one in mel]
 
     def open(self, window: WindowId) -> RowId:
         return self.handles.add_row(window, self._native.Row())
@@ -126,8 +130,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
 
     def _question(self, extras: RowExtras) -> tuple[Any, ...]:
         probes = [(one.position, list(one.ids), one.below or self.spec.n_vocab) for one in extras.probes]
-        within = extras.within or (0, self.spec.n_audio_ctx)
-        return probes, list(extras.logits_at), _distinct(extras.attention), within
+        return probes, list(extras.logits_at), _distinct(extras.attention), extras.within or (0, 0)
 
 
 def _answers(

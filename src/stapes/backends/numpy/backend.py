@@ -46,8 +46,8 @@ class _Cache:
 class _Memory:
     """The cross-attention keys and values of one window."""
 
-    keys: FloatArray  # (layers, heads, width, n_audio_ctx)
-    values: FloatArray  # (layers, heads, n_audio_ctx, width)
+    keys: FloatArray  # (layers, heads, width, positions)
+    values: FloatArray  # (layers, heads, positions, width)
 
     def part(self, within: tuple[int, int] | None) -> _Memory:
         """Return a view of some positions; None: of all."""
@@ -75,33 +75,37 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     @property
     def info(self) -> BackendInfo:
-        spec = self.spec
-        position_bytes = 2 * spec.n_text_layer * spec.n_text_state * 4  # of keys and values, float32
         return BackendInfo(
             name="numpy",
             device="cpu",
             precision="float32",
             threads=self._threads,
             weight_bytes=self._weights.n_bytes,
-            window_bytes=spec.n_audio_ctx * position_bytes,
-            row_bytes=spec.n_text_ctx * position_bytes,
+            row_bytes=self.spec.n_text_ctx * self._position_bytes,
         )
+
+    @property
+    def _position_bytes(self) -> int:
+        return 2 * self.spec.n_text_layer * self.spec.n_text_state * 4  # of keys and values, float32
 
     # Windows.
 
+    def window_bytes(self, positions: int) -> int:
+        return positions * self._position_bytes
+
     def encode(self, mel: FloatArray) -> list[WindowId]:
-        self.handles.check_mel(mel)
+        positions = self.handles.check_mel(mel)
         with self._blas_threads(1):
             memories = [self._cross_memory(encode(one, self._weights, self.spec, self._share)) for one in mel]
-        return [self.handles.add_window(memory) for memory in memories]
+        return [self.handles.add_window(memory, positions) for memory in memories]
 
     def _cross_memory(self, encoded: FloatArray) -> _Memory:
         w, spec = self._weights, self.spec
         width = spec.n_text_state // spec.n_text_head
         shape = (spec.n_text_layer, spec.n_text_head)
         memory = _Memory(
-            keys=np.empty((*shape, width, spec.n_audio_ctx), dtype=np.float32),
-            values=np.empty((*shape, spec.n_audio_ctx, width), dtype=np.float32),
+            keys=np.empty((*shape, width, len(encoded)), dtype=np.float32),
+            values=np.empty((*shape, len(encoded), width), dtype=np.float32),
         )
 
         def project(layer: int) -> None:
@@ -168,14 +172,15 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
 
     def _advance(self, step: RowStep) -> tuple[FloatArray, FloatArray | None]:
         """Run a row's new tokens through all layers.
-        Returns the last layer's output (n, d), and the attention scores (pairs, n, n_audio_ctx) if they are wanted.
+        Returns the last layer's output (n, d), and the attention scores (pairs, n, positions) if they are wanted.
         """
         row, w = self.handles.row(step.row), self._weights
         start, stop = row.length, row.length + len(step.tokens)
         x = w["decoder.token_embedding.weight"][list(step.tokens)]
         x += w["decoder.positional_embedding"][start:stop]
-        part = self.handles.window(row.window).part(step.within)
-        seen = np.empty((len(step.attention), len(step.tokens), self.spec.n_audio_ctx), np.float32)
+        window = self.handles.window(row.window)
+        part = window.memory.part(step.within)
+        seen = np.empty((len(step.attention), len(step.tokens), window.positions), np.float32)
         for layer in range(self.spec.n_text_layer):
             block = f"decoder.blocks.{layer}"
             x += self._attend_self(x, block, row, layer)
@@ -202,7 +207,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     def _attend_cross(
         self, x: FloatArray, block: str, memory: _Memory, layer: int, wanted: Sequence[tuple[int, FloatArray]]
     ) -> FloatArray:
-        """Attend to the window. wanted: heads, and where their scores before the softmax go: (n, n_audio_ctx) each."""
+        """Attend to the window. wanted: heads, and where their scores before the softmax go: (n, positions) each."""
         w = self._weights
         (query,) = self._heads(w.linear(w.norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query"), 1)
         scores = query @ memory.keys[layer]

@@ -16,10 +16,10 @@ _PART = 375
 
 
 def encode(mel: FloatArray, w: Weights, spec: ModelSpec, share: Share) -> FloatArray:
-    """Encode one window: log-mel (n_mels, 2 * n_audio_ctx) -> (n_audio_ctx, n_audio_state)."""
+    """Encode one window: log-mel (n_mels, 2 * positions) -> (positions, n_audio_state)."""
     x = _convolve(np.ascontiguousarray(mel.T), "encoder.conv1", 1, w, share)
     x = _convolve(x, "encoder.conv2", 2, w, share)
-    x += w["encoder.positional_embedding"]
+    x += w["encoder.positional_embedding"][: len(x)]
     for layer in range(spec.n_audio_layer):
         _block(x, f"encoder.blocks.{layer}", w, spec, share)
     return w.norm(x, "encoder.ln_post")

@@ -22,9 +22,9 @@ _MOST_AROUND = 5
 
 
 def alignment_bytes(spec: ModelSpec, heads: Heads, n_tokens: int) -> int:
-    """Return the most bytes that an alignment of so many tokens of text takes."""
+    """Return the most bytes that an alignment of so many tokens of text takes: over a full window."""
     n_read = min(n_tokens + _MOST_AROUND, spec.n_text_ctx)
-    return answer_bytes(spec, n_read, len(heads) * n_read)
+    return answer_bytes(spec, n_read, len(heads) * n_read * spec.n_audio_ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
