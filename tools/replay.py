@@ -168,7 +168,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in dataclasses.fields(kind) if one.name != "reason")
+    return tuple(one.name for one in dataclasses.fields(kind) if one.name not in ("reason", "encoded_frames"))
 
 
 @dataclasses.dataclass

@@ -231,6 +231,7 @@ class Window(_Brief):
     left_out: tuple[tuple[int, int], ...] = ()  # frames of pauses inside it that were not decoded, half-open
     #: frames of what was decoded, from its first one on, with speech: quiet speech was amplified
     voices: tuple[tuple[int, int], ...] = ()  # none: no gain (docs/languages.md, docs/guards.md)
+    encoded_frames: int | None = None  # with what follows the content; None: 3000
 
     @property
     def decoded_again(self) -> bool:

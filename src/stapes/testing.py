@@ -140,7 +140,7 @@ class LoudnessVad:
 def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
     """Make a script that says texts[i] in the i-th window that it gets (equal sounds count as one window).
 
-    Each window is one segment from 0.00 to 29.98 s.
+    Each window is one segment from 0.00 to 29.98 s, or to the end of a shorter one.
     """
     special, known = tokenizer.special, {}  # type: ignore[var-annotated]
 
@@ -153,8 +153,12 @@ def reciting(tokenizer: Tokenizer, texts: Sequence[str]) -> Script:
             return logits
         number = known.setdefault(sound, len(known))
         line = tokenizer.encode(texts[min(number, len(texts) - 1)])
-        recital = [special.timestamp_begin, *line, special.timestamp_begin + 1499, special.eot]
-        logits[recital[min(len(sampled), len(recital) - 1)]] = 0.0
+        end = special.timestamp_begin + 1499
+        recital = [special.timestamp_begin, *line, end, special.eot]
+        token = recital[min(len(sampled), len(recital) - 1)]
+        if token == end:  # in a shorter window, the latest that it has
+            logits[special.timestamp_begin : end] += np.arange(1499, dtype=np.float32) * np.float32(1e-5)
+        logits[token] = 0.0
         return logits
 
     return script

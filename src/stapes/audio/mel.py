@@ -81,16 +81,18 @@ class LogMel:
         """Return n_frames (at most 3000) normalised frames from start_frame on, then 0.0: float32 (n_mels, 3000)."""
         return self.joined([(start_frame, start_frame + n_frames)])
 
-    def joined(self, stretches: Iterable[tuple[int, int]]) -> Mel:
-        """Return normalised frames of half-open stretches, one after the other, as `window` does."""
-        return _padded(self._normalise(self._log10_stretches(stretches)))
+    def joined(self, stretches: Iterable[tuple[int, int]], length: int = N_FRAMES) -> Mel:
+        """Return normalised frames of half-open stretches, one after the other, then 0.0: (n_mels, length)."""
+        return _padded(self._normalise(self._log10_stretches(stretches)), length)
 
-    def with_quiet_gain(self, stretches: Iterable[tuple[int, int]], speech: Sequence[tuple[int, int]]) -> Mel:
+    def with_quiet_gain(
+        self, stretches: Iterable[tuple[int, int]], speech: Sequence[tuple[int, int]], length: int = N_FRAMES
+    ) -> Mel:
         """Return `joined` with quiet speech lifted, and the floor 80 dB below the loudest of these frames.
         speech: half-open spans, in order, counted from the first of these frames.
         """
         log10_power = quiet_gain(self._log10_stretches(stretches), speech)
-        return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())))
+        return _padded(_normalised(log10_power, log10_power.max(initial=self._silence())), length)
 
     def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
         found = [np.empty((self.n_mels, 0), np.float32)]
@@ -191,10 +193,10 @@ def _normalised(log10_power: Mel, maximum: np.float32) -> Mel:
     return (np.maximum(log10_power, floor) + np.float32(4.0)) / np.float32(4.0)
 
 
-def _padded(frames: Mel) -> Mel:
+def _padded(frames: Mel, length: int) -> Mel:
     n_mels, n_frames = frames.shape
-    assert n_frames <= N_FRAMES, n_frames
-    window = np.zeros((n_mels, N_FRAMES), np.float32)
+    assert n_frames <= length, (n_frames, length)
+    window = np.zeros((n_mels, length), np.float32)
     window[:, :n_frames] = frames
     return window
 

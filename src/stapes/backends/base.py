@@ -29,6 +29,8 @@ RowId = NewType("RowId", int)
 IdRange = tuple[int, int]
 #: encoder positions, of 20 ms each, in a block of keys: short windows are of whole blocks, and parts begin with one
 PART_POSITIONS = 32
+#: frames of 10 ms in an encoder position: its second convolution has a stride of 2
+FRAMES_PER_POSITION = 2
 #: (samples ((n_frames - 1) * 160 + 400,), filters (n_mels, 201)) -> log10 mel power (n_mels, n_frames)
 LogMelKernel = Callable[[FloatArray, FloatArray], FloatArray]
 #: (attention scores (heads, tokens, positions), n_columns of them with sound, n_before) -> for each token from

@@ -5,7 +5,7 @@ Source: openai/whisper decoding.py at c0d2f62 (SuppressBlank, SuppressTokens, Ap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stapes.backends.base import Constraint, IdRange, IdRanges
 from stapes.options import Rules
@@ -24,6 +24,8 @@ class DecodingRules:
     timestamp_begin: int
     latest_start: int | None  # last id allowed as the first timestamp
     n_vocab: int
+    last_timestamp: int | None = None  # None: any
+    _shorter: dict[int, DecodingRules] = field(default_factory=dict, compare=False, repr=False)
     _constraints: dict[tuple[str, int | None], Constraint] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -48,6 +50,14 @@ class DecodingRules:
             latest_start=latest,
             n_vocab=tokenizer.n_vocab,
         )
+
+    def up_to(self, positions: int) -> DecodingRules:
+        """Return the rules of a window of so many encoder positions: no timestamp is after its end."""
+        found = self._shorter.get(positions)
+        if found is None:
+            found = replace(self, last_timestamp=self.timestamp_begin + positions, _constraints={})
+            self._shorter[positions] = found
+        return found
 
     def constraint(self, sampled: Sequence[int]) -> Constraint:
         """Return what may follow the tokens sampled so far (prompt and prefix not among them)."""
@@ -75,6 +85,8 @@ class DecodingRules:
             vote_from = self.timestamp_begin if self.timestamps else None
             if self.timestamps:
                 now = (*now, *self._timestamp_ranges(state, latest))
+            if self.last_timestamp is not None:
+                now = (*now, (self.last_timestamp + 1, self.n_vocab))
             found = self._constraints[state, latest] = Constraint(self.permanent, now, vote_from)
         return found
 

@@ -124,6 +124,8 @@ class WindowDecoder:
         """
         self._backend = backend
         self._setting = setting
+        positions = backend.positions(window)
+        self._rules = setting.rules if positions == backend.spec.n_audio_ctx else setting.rules.up_to(positions)
         self._initial = setting.initial_tokens(prompt)
         # The first one: with nothing suppressed, the text before may hold that id too, and the reference looks there.
         self._sot_position = self._initial.index(setting.tokenizer.special.sot)
@@ -143,7 +145,7 @@ class WindowDecoder:
     def _new_rows(self) -> SearchRows:
         setting = SearchSetting(
             self._backend,
-            self._setting.rules,
+            self._rules,
             self._setting.max_tokens(len(self._initial)),
             self._setting.token_logprobs,
         )
@@ -175,7 +177,7 @@ class WindowDecoder:
             probe = Probe(self._sot_position, (tokenizer.special.no_speech,), below=tokenizer.measured_below)
             extras = RowExtras(probes=(probe,))
         step.add(self._prompt_row, tokens, extras)
-        return step.choose(len(tokens) - 1, self._rows.first_choice, self._setting.rules.constraint(()))
+        return step.choose(len(tokens) - 1, self._rows.first_choice, self._rules.constraint(()))
 
     def accept(self, share: AnswerShare) -> None:
         """Take the answers to what `add_to` added."""

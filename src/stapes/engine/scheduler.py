@@ -38,7 +38,7 @@ class MemoryBound:
     """How much memory windows and rows may take, and what each takes."""
 
     max_bytes: int
-    window_bytes: int
+    window_bytes: Callable[[int | None], int]  # of encoder positions; None: of a full window
     row_bytes: int  # of a row at full length
     max_windows: int
 
@@ -49,10 +49,10 @@ class MemoryBound:
         max_bytes: None bounds the number of windows alone.   max_windows: None takes the backend's policy.
         Raises OptionError if not even one window with one row would fit.
         """
-        info = backend.info
+        info, full = backend.info, backend.spec.n_audio_ctx
         bound = cls(
             max_bytes=(1 << 62) if max_bytes is None else max_bytes,
-            window_bytes=backend.window_bytes(backend.spec.n_audio_ctx),
+            window_bytes=lambda positions: backend.window_bytes(positions or full),
             row_bytes=info.row_bytes,
             max_windows=info.policy.windows_in_flight if max_windows is None else max_windows,
         )
@@ -61,7 +61,7 @@ class MemoryBound:
 
     def held(self, costs: Sequence[WindowCost]) -> int:
         """What windows take with all their rows."""
-        return sum(self.window_bytes + cost.rows * self.row_bytes for cost in costs)
+        return sum(self.window_bytes(cost.positions) + cost.rows * self.row_bytes for cost in costs)
 
     def fits(self, costs: Sequence[WindowCost], elsewhere: int = 0) -> bool:
         """Whether so many windows have room, and beside them the answers of any one of them.
@@ -123,7 +123,7 @@ class _StreamsBatch:
 class EncodeBatch(_StreamsBatch):
     """Windows to encode, one of each stream."""
 
-    mel: FloatArray  # (windows, n_mels, 3000)
+    mel: FloatArray  # (windows, n_mels, frames)
 
     def run(self, backend: Backend) -> list[WindowId]:
         """Encode them."""
@@ -244,7 +244,7 @@ class Scheduler:
 
     def count_held_bytes(self) -> int:
         """Return what windows take with all their rows, now."""
-        return self.bound.held([one.window_cost for job in self.jobs for one in job.streams() if one.holds_window])
+        return self.bound.held([one.cost for job in self.jobs for one in job.streams() if one.holds_window])
 
     def _fits(self, costs: Sequence[WindowCost]) -> bool:
         """Whether so many windows of this engine have room beside those of others."""
@@ -356,6 +356,8 @@ class Scheduler:
                 return VadBatch(job, stream)
             if not self._has_room(job, stream, held, starved):
                 break  # a smaller window does not overtake the most urgent one
+            if chosen and stream.cost.positions != chosen[-1][1].cost.positions:
+                break  # a call takes windows of one length
             try:
                 chosen.append((job, stream, stream.mel()))
             except Exception as error:  # of one recording: the others go on
@@ -377,7 +379,7 @@ class Scheduler:
 
         A background window leaves room for an interactive one; for an interactive one, background windows give way.
         """
-        cost, costs = stream.window_cost, _costs(held)
+        cost, costs = stream.cost, _costs(held)
         if not costs:
             return self._fits([cost])
         has_interactive = any(owner.params.interactive for owner, _ in held)
@@ -391,7 +393,7 @@ class Scheduler:
         if not self._turns.encode_is_due(self.clock()) or not all(job.params.interactive for job, _ in held):
             return []
         waiting = [one for one in self._waiting if one[1].needs_window and not one[0].params.interactive]
-        return [one.window_cost for _, one in sorted(waiting, key=_urgency)[:1]]
+        return [one.cost for _, one in sorted(waiting, key=_urgency)[:1]]
 
     def _make_room(self, cost: WindowCost, held: _Streams, starved: list[WindowCost]) -> bool:
         """Have background windows give way, the least urgent first; False, and none does, if that would not suffice.
@@ -514,7 +516,7 @@ def _urgency(one: tuple[ScheduledJob, WindowStream]) -> tuple[bool, float, int]:
 
 
 def _costs(held: _Streams) -> list[WindowCost]:
-    return [stream.window_cost for _, stream in held]
+    return [stream.cost for _, stream in held]
 
 
 def _all(ready: list[Ready]) -> list[Ready]:

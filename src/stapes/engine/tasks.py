@@ -8,7 +8,7 @@ from typing import Any
 
 from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend, FloatArray
+from stapes.backends.base import FRAMES_PER_POSITION, Backend, FloatArray
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import Clips, Speech, Task, TranscribeOptions
@@ -27,7 +27,6 @@ from stapes.runtime.warn import warn
 from stapes.tokenizer import Tokenizer
 from stapes.vad.detector import OpenVadModel
 
-_FRAMES_PER_POSITION = 2  # of the encoder, whose second convolution has a stride of 2
 _OF_DETECTION = ("languages", "language_detection_segments", "language_detection_threshold")
 
 
@@ -124,9 +123,9 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
     Raises CheckpointError where its ids are not known, or its windows are not of 30 s.
     """
     source = str(checkpoint.path or checkpoint.name)
-    positions = N_FRAMES // _FRAMES_PER_POSITION
+    positions = N_FRAMES // FRAMES_PER_POSITION
     if checkpoint.spec.n_audio_ctx != positions:
-        seconds = checkpoint.spec.n_audio_ctx * _FRAMES_PER_POSITION / FRAMES_PER_SECOND
+        seconds = checkpoint.spec.n_audio_ctx * FRAMES_PER_POSITION / FRAMES_PER_SECOND
         raise CheckpointError(
             f"{source}: max_source_positions (n_audio_ctx) is {checkpoint.spec.n_audio_ctx}, for windows of "
             f"{seconds:g} s; stapes decodes windows of 30 s, {positions} positions: use a model with those"

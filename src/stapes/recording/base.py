@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stapes.audio.mel import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from stapes.audio.pcm import Recording
-from stapes.backends.base import Backend, FloatArray, WindowId
+from stapes.backends.base import FRAMES_PER_POSITION, Backend, FloatArray, WindowId
 from stapes.backends.batch import AnswerShare, StepBuilder, StepLoad
 from stapes.options import Task
 from stapes.recording.events import JobEvent
@@ -46,13 +46,15 @@ class TaskInputs:
         """Return what aligning each window takes. Raises OptionError for a language that the model does not know."""
         return AlignmentSetting.make(self.backend.spec, self.tokenizer, self.heads, language, task, N_FRAMES)
 
-    def window_mel(self, frames: Sequence[tuple[int, int]], voices: Sequence[tuple[int, int]]) -> FloatArray:
-        """Return the log-mel (n_mels, 3000) of a window.
+    def window_mel(
+        self, frames: Sequence[tuple[int, int]], voices: Sequence[tuple[int, int]], length: int
+    ) -> FloatArray:
+        """Return the log-mel (n_mels, length) of a window.
 
         frames: stretches of the recording.   voices: speech in them whose level is raised if it is low, counted from
         the first frame; none: the window is normalised like the whole recording.
         """
-        return self.mel.with_quiet_gain(frames, voices) if voices else self.mel.joined(frames)
+        return self.mel.with_quiet_gain(frames, voices, length) if voices else self.mel.joined(frames, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class WindowCost:
 
     rows: int  # decoder rows that are open at once
     answer_bytes: int = 0  # of one step, while that lasts; see `RowExtras.answer_bytes`
+    positions: int | None = None  # of the window; None: as many as a full one has
 
 
 class BaseTask(ABC):
@@ -72,7 +75,7 @@ class BaseTask(ABC):
     wake: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, inputs: TaskInputs, window_cost: WindowCost) -> None:
-        self.window_cost = window_cost
+        self.window_cost = window_cost  # of a full window
         self._inputs = inputs
         self._recording = inputs.recording
         self._backend = inputs.backend
@@ -131,6 +134,7 @@ class WindowStream(BaseTask):
         super().__init__(inputs, window_cost)
         self._vad = None if inputs.open_vad is None else SpeechDetector(inputs.recording, inputs.open_vad)
         self._slot = WindowSlot[Any](inputs.backend)
+        self._held_frames = N_FRAMES
 
     def streams(self) -> Sequence[WindowStream]:
         """Return the task itself: where a window begins is known once the one before it is done."""
@@ -159,12 +163,26 @@ class WindowStream(BaseTask):
         """Run VAD for about as long as a step takes; return the events of windows that this settles."""
         return ()
 
+    @property
+    def window_frames(self) -> int:
+        """How many frames the window to encode has: 3000, or a multiple of 64 below."""
+        return N_FRAMES
+
+    @property
+    def cost(self) -> WindowCost:
+        """What the window takes that is held, or else the one to encode."""
+        frames = self._held_frames if self._slot.is_there else self.window_frames
+        if frames == N_FRAMES:
+            return self.window_cost
+        return replace(self.window_cost, positions=frames // FRAMES_PER_POSITION)
+
     @abstractmethod
     def mel(self) -> FloatArray:
-        """Return the log-mel (n_mels, 3000) of the window to encode."""
+        """Return the log-mel (n_mels, window_frames) of the window to encode."""
 
     def attach(self, window: WindowId) -> None:
         """Take the window that was encoded from `mel`."""
+        self._held_frames = self._backend.positions(window) * FRAMES_PER_POSITION
         self._slot.take(window)
         self._begin()
 

@@ -190,7 +190,9 @@ class SeekLoop:
         if self._options.words.word_timestamps and not is_silence(result, self._options.thresholds):
             tokens = self._text_of(*guarded.found.pieces)
             if tokens and result.timings is None:  # a resumed result has its timings, and is not aligned again
-                alignment = yield Align(asked.seek, asked.n_frames, tokens, asked.language, asked.frames)
+                alignment = yield Align(
+                    asked.seek, asked.n_frames, tokens, asked.language, asked.frames, asked.encoded_frames
+                )
                 result = replace(result, timings=alignment.words)
             if tokens:
                 guarded = yield from self._guards.check_words(asked, result, found, guarded)
@@ -218,7 +220,7 @@ class SeekLoop:
         settled = Settled(guarded.found.pieces, window.seek + guarded.found.advance)
         if with_words:
             result = replace(result, timings=result.timings or ())  # no text has no words
-            settled = self._with_words(window, guarded.found, result.timings or ())
+            settled = self._with_words(asked, guarded.found, result.timings or ())
         self._guards.keep(guarded, window)
         next_seek = settled.next_seek
         if settled.pieces is None:
@@ -260,6 +262,7 @@ class SeekLoop:
             skipped=segments is None,
             result=result,
             voices=asked.voices,
+            encoded_frames=asked.encoded_frames,
         )
         self._guards.end_window()
         self._spoken.end_window(with_text=any(one.text for one in segments or ()))
@@ -326,9 +329,9 @@ class SeekLoop:
     def _text_of(self, *pieces: Piece) -> tuple[int, ...]:
         return text_of((token for piece in pieces for token in piece.tokens), self._tokenizer.special.eot)
 
-    def _with_words(self, window: WindowSpan, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
+    def _with_words(self, asked: Decode, found: Cut, timings: tuple[WordTiming, ...]) -> Settled:
         """Return a window's pieces with their words; words may drop pieces and change where the loop goes on."""
-        options, last_word_end_s = self._options.words, self._last_word_end_s
+        window, options, last_word_end_s = asked.span, self._options.words, self._last_word_end_s
         pieces = place_words(
             found.pieces,
             timings,
@@ -341,7 +344,7 @@ class SeekLoop:
             replace(found, pieces=pieces),
             window,
             options.hallucination_silence_threshold,
-            window_frames=self._window_frames,
+            window_frames=asked.encoded_frames or self._window_frames,
             content_frames=self._timeline.n_frames,
             last_speech_s=last_word_end_s,
         )

@@ -26,6 +26,7 @@ class Decode:
     language: str | None  # code
     frames: tuple[Interval, ...]
     voices: tuple[Interval, ...] = ()  # speech in it, counted from its first frame, for quiet-speech gain; (): no gain
+    encoded_frames: int | None = None  # of the window with what follows the sound; None: a full one's
 
     @property
     def span(self) -> WindowSpan:
@@ -42,6 +43,7 @@ class Align:
     tokens: tuple[int, ...]  # of text
     language: str | None
     frames: tuple[Interval, ...]
+    encoded_frames: int | None = None  # as in `Decode`
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Detect:
     part: Interval | None = None
     frames: tuple[Interval, ...] = ()
     voices: tuple[Interval, ...] = ()
+    encoded_frames: int | None = None  # as in `Decode`
 
 
 @dataclass(frozen=True, slots=True)

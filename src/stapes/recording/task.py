@@ -130,12 +130,18 @@ class RecordingTask(WindowStream):
         """Whether the whole recording is done."""
         return self._loop.next() is None
 
+    @property
+    def window_frames(self) -> int:
+        """How many frames of a window the loop asks for."""
+        request = self._encoded_for or self._loop.next()
+        return N_FRAMES if request is None or isinstance(request, DetectSpeech) else request.encoded_frames or N_FRAMES
+
     def mel(self) -> FloatArray:
-        """Return the log-mel (n_mels, 3000) of the window that the loop asks for."""
+        """Return the log-mel (n_mels, window_frames) of the window that the loop asks for."""
         request = self._encoded_for or self._loop.next()
         if isinstance(request, Decode | Align | Detect) and request.n_frames is not None:
             voices = () if isinstance(request, Align) else request.voices
-            return self._inputs.window_mel(request.frames, voices)
+            return self._inputs.window_mel(request.frames, voices, self.window_frames)
         return self._inputs.mel.opening()
 
     def attach(self, window: WindowId) -> None:
@@ -180,11 +186,13 @@ def window_cost(inputs: TaskInputs, options: TranscribeOptions) -> WindowCost:
     return WindowCost(options.search.most_rows + 1, aligned)
 
 
-def _frames_of(request: Request | None) -> tuple[int, int] | None:
-    """Return which window a request is about: its first frame, and how many it has.
+def _frames_of(request: Request | None) -> tuple[int, ...] | None:
+    """Return which window a request is about: its first frame, how many have sound, and how many are encoded.
 
     The recording's opening is a separate window, except for a recording that fills it.
     """
-    if isinstance(request, Detect) and request.n_frames is None:
-        return 0, N_FRAMES
-    return None if request is None or isinstance(request, DetectSpeech) else (request.seek, request.n_frames or 0)
+    if request is None or isinstance(request, DetectSpeech):
+        return None
+    if request.n_frames is None:
+        return 0, N_FRAMES, N_FRAMES
+    return request.seek, request.n_frames, request.encoded_frames or N_FRAMES

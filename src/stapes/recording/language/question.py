@@ -9,16 +9,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stapes.backends.base import PART_POSITIONS, Backend, ExtraAnswers, Probe, ProbeResult, RowExtras, WindowId
+from stapes.backends.base import (
+    FRAMES_PER_POSITION,
+    PART_POSITIONS,
+    Backend,
+    ExtraAnswers,
+    Probe,
+    ProbeResult,
+    RowExtras,
+    WindowId,
+)
 from stapes.decoding.quality import check_answer
 from stapes.errors import OptionError
 from stapes.options import Speech
 from stapes.recording.passes import ForcedPass
 from stapes.results import LanguageGuess
 from stapes.tokenizer import Tokenizer
-
-#: frames of 10 ms in an encoder position
-_FRAMES_PER_POSITION = 2
 
 
 def candidates_of(tokenizer: Tokenizer, speech: Speech) -> tuple[str, ...]:
@@ -64,8 +70,8 @@ class LanguageQuestion(ForcedPass[LanguageGuess]):
 
 def positions_of(first: int, end: int) -> tuple[int, int]:
     """Return the encoder positions of frames first..end; the first one is rounded to where a part may begin."""
-    last = max(1, end // _FRAMES_PER_POSITION)
-    begin = round(first / _FRAMES_PER_POSITION / PART_POSITIONS) * PART_POSITIONS
+    last = max(1, end // FRAMES_PER_POSITION)
+    begin = round(first / FRAMES_PER_POSITION / PART_POSITIONS) * PART_POSITIONS
     return (begin if begin < last else (last - 1) // PART_POSITIONS * PART_POSITIONS), last
 
 

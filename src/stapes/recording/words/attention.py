@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.audio.mel import N_FRAMES
 from stapes.backends.base import ExtraAnswers, FloatArray
 from stapes.options import Task
 from stapes.recording.base import TaskInputs, WindowCost, WindowStream
@@ -57,9 +58,14 @@ class AttentionTask(WindowStream):
         """Whether the scores are there."""
         return self._found is not None
 
+    @property
+    def window_frames(self) -> int:
+        """How many frames of the window were encoded."""
+        return self._window.encoded_frames or N_FRAMES
+
     def mel(self) -> FloatArray:
-        """Return the log-mel (n_mels, 3000) of the window."""
-        return self._inputs.window_mel(self._window.frames, self._window.voices)
+        """Return the log-mel (n_mels, window_frames) of the window."""
+        return self._inputs.window_mel(self._window.frames, self._window.voices, self.window_frames)
 
     def _begin(self) -> None:
         window, n_frames = self._slot.window, self._window.n_frames

@@ -38,7 +38,7 @@ def settle(
 ) -> Settled:
     """Decide where the loop goes on, and drop what seems invented around silences longer than `threshold_s`.
 
-    found: its pieces with their words.   threshold_s: None drops nothing.   window_frames: of a full window (3000).
+    found: its pieces with their words.   threshold_s: None drops nothing.   window_frames: that were encoded (3000).
     content_frames: of the recording.   last_speech_s: where speech ended before the window.
     The loop always moves on by a frame or more (in the reference, rounding may stop it, without end).
     """
