@@ -235,7 +235,7 @@ class Window(_Brief):
 
     @property
     def decoded_again(self) -> bool:
-        """Whether it was decoded again, as the next window: without its long pauses, or without its prompt."""
+        """Whether it was decoded again, as the next window: without its long pauses, without its prompt, or in full."""
         return self.skipped and self.next_seek == self.seek
 
     @property

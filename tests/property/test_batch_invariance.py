@@ -64,6 +64,8 @@ POOL: tuple[dict[str, Any], ...] = (
     {"multilingual": True, "languages": "en,de", "word_timestamps": True, "language_detection_threshold": 0.6},
     {"languages": ("en", "de", "ja"), "language_detection_segments": 3, "language_detection_threshold": 0.5},
     {"suppress_numerals": True, "suppress_regex": "[a-f]", "language_detection_segments": 2, "temperature": 0.0},
+    {"mode": "sequential", "audio_context": "fit", "word_timestamps": True, "temperature": (0.0, 0.6), "best_of": 2},
+    {"mode": "chunked", "audio_context": "fit", "multilingual": True, "no_speech_threshold": None},
 )
 
 
@@ -165,7 +167,8 @@ class Batch:
     def __init__(self, name: str, max_windows: int, memory: float | None) -> None:
         """memory: in windows with all their rows, beside one alignment; None: only their number is bounded."""
         self.name, self.backend, self.step = name, BACKENDS[name](), 0
-        whole = self._full_window_bytes + MOST_ROWS * self.backend.info.row_bytes
+        window_bytes = self.backend.window_bytes(self.backend.spec.n_audio_ctx)
+        whole = window_bytes + MOST_ROWS * self.backend.info.row_bytes
         aligned = alignment_bytes(self.backend.spec, CHECKPOINT.alignment_heads, 30)  # no text here is longer
         self.max_bytes = None if memory is None else int(memory * whole) + aligned
         self.engine = Engine(CHECKPOINT, self.backend)
@@ -211,14 +214,10 @@ class Batch:
         job = followed.submit(self.engine, one.wanted, fails_at, **keywords)
         return followed, job
 
-    @property
-    def _full_window_bytes(self) -> int:
-        n_bytes: int = self.backend.window_bytes(self.backend.spec.n_audio_ctx)
-        return n_bytes
-
     def _check_memory(self) -> None:
         handles = self.backend.handles
-        held = handles.n_windows * self._full_window_bytes + handles.n_rows * self.backend.info.row_bytes
+        windows = sum(self.backend.window_bytes(one.positions) for one in handles._windows.values())
+        held = windows + handles.n_rows * self.backend.info.row_bytes
         assert self.max_bytes is None or held <= self.max_bytes
         assert handles.n_windows <= self.engine.scheduler.bound.max_windows
 

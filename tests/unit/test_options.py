@@ -65,7 +65,8 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
 #: beside the guards and the settings of the VAD
 OWN = (
     "token_logprobs",
-    "seed", "mode", "languages", "language_detection_segments", "language_detection_threshold", "multilingual",
+    "seed", "mode", "audio_context", "multilingual",
+    "languages", "language_detection_segments", "language_detection_threshold",
     "suppress_text", "suppress_regex", "suppress_numerals", "hotwords",
 )  # fmt: skip
 NAMES = [item.name for _, item in option_fields()]

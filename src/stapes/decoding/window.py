@@ -125,7 +125,8 @@ class WindowDecoder:
         self._backend = backend
         self._setting = setting
         positions = backend.positions(window)
-        self._rules = setting.rules if positions == backend.spec.n_audio_ctx else setting.rules.up_to(positions)
+        self._is_short = positions < backend.spec.n_audio_ctx
+        self._rules = setting.rules.up_to(positions) if self._is_short else setting.rules
         self._initial = setting.initial_tokens(prompt)
         # The first one: with nothing suppressed, the text before may hold that id too, and the reference looks there.
         self._sot_position = self._initial.index(setting.tokenizer.special.sot)
@@ -215,7 +216,8 @@ class WindowDecoder:
         refused = setting.refusal(result, self._initial)
         self._tries.append(Try(temperature=temperature, avg_logprob=result.avg_logprob,
                                compression_ratio=result.compression_ratio, refused=refused))  # fmt: skip
-        if refused is None or len(self._tries) == len(setting.search.temperature):
+        # What a short window's text is refused for is no reason to try hotter: the caller encodes a full one.
+        if refused is None or self._is_short or len(self._tries) == len(setting.search.temperature):
             self._finish(result)
         else:
             self._retry()

@@ -14,15 +14,15 @@ from stapes.errors import OptionError
 from stapes.options.audio import Audio, Channel, Clock
 from stapes.options.checks import option
 from stapes.options.guards import NO_GUARDS, Guards, Voice
-from stapes.options.method import Clips, Method, Mode, Words
+from stapes.options.method import AudioContext, Clips, Method, Mode, Words
 from stapes.options.other_programs import LOAD_KEYWORDS, Face, advice
 from stapes.options.rules import Context, Rules
 from stapes.options.search import LADDER, Beam, Greedy, Sample, Search, Strategy, Thresholds
 from stapes.options.speech import Speech, Task
 
-__all__ = ["COMMAND_PRESET", "DEVICES", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "Beam", "Channel",
-           "Clips", "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search", "Speech",
-           "Strategy", "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
+__all__ = ["COMMAND_PRESET", "DEVICES", "GROUPS", "LADDER", "NO_GUARDS", "PRECISIONS", "Audio", "AudioContext", "Beam",
+           "Channel", "Clips", "Clock", "Context", "Greedy", "Guards", "Method", "Mode", "Rules", "Sample", "Search",
+           "Speech", "Strategy", "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
            "option_fields", "unknown_option"]  # fmt: skip
 
 DEVICES = ("cpu",)

@@ -10,6 +10,7 @@ from stapes.errors import OptionError
 from stapes.options.checks import flag, make_plain, number, one_of, option, plain_items, require
 
 Mode = Literal["sequential", "reference", "chunked"]
+AudioContext = Literal["full", "fit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,22 @@ class Method:
         "reference: the same without guards, as openai/whisper does it; chunked: cut at pauses into chunks that are "
         "decoded side by side, without each other's text",
     )
+    audio_context: AudioContext = option(
+        "full",
+        "full: 30 s are encoded of every window, as the model was trained; fit: of a shorter one, as in short "
+        "recordings, its sound and 2 s, 8 s at least: faster, but another algorithm, whose text may differ; where the "
+        "text is refused, all 30 s are encoded after all",
+    )
 
     def __post_init__(self) -> None:
         make_plain(self)
         one_of("mode", self.mode, get_args(Mode))
+        one_of("audio_context", self.audio_context, get_args(AudioContext))
+        if self.mode == "reference" and self.audio_context != "full":
+            raise OptionError(
+                f"audio_context {self.audio_context!r} does not go with mode 'reference', in which every window is "
+                "encoded as openai/whisper does it; leave one of them out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("repetition_penalty no_repeat_ngram_size", _PENALTY),
         ("offset_t offset_n duration clip start_time end_time", _CLIPS),
         ("chunk_length chunk_length_s chunk_size stride_length_s", _CHUNKS),
+        ("audio_ctx", "give {audio_context} fit instead: it encodes as much as the sound of a window needs"),
         ("local_files_only", "give {download} False instead"),
         ("in_memory", "weights are always in memory; leave it out"),
         ("prompt_reset_on_temperature", "the prompt is reset above 0.5, as in openai/whisper; leave it out"),
@@ -113,7 +114,7 @@ SHORT_FLAGS: Final[Mapping[str, str]] = {
     **{"-et": "--compression_ratio_threshold", "-lpt": "--logprob_threshold", "-nth": "--no_speech_threshold"},
     **{"-tpi": "--temperature_increment_on_fallback", "-nf": "--temperature_increment_on_fallback None"},
     **{"-ot": "--clip_timestamps", "-d": "--clip_timestamps", "-pp": "--progress bar", "-vt": "--vad_threshold"},
-    **{"-v": "--verbose True", "-V": "--version"},
+    **{"-v": "--verbose True", "-V": "--version", "-ac": "--audio_context fit"},
 }
 
 

@@ -7,7 +7,7 @@ The order of requests:
 
     DetectSpeech?   after a silent window, in the last one, without pauses    guards/order.py: before_window
     DetectSpeech?, Detect*   the window's language, with `multilingual`       language/per_window.py: detect
-    Decode
+    Decode          again if a short window's text is refused: all 30 s are encoded then (audio_context.py)
     DetectSpeech?   where its scores are doubtful                             guards/order.py: check_text
     Align?          where words are asked for, and there is text that is not taken for silence
     DetectSpeech?   where the words' times are doubtful                       guards/order.py: check_words
@@ -31,6 +31,7 @@ from stapes.audio.mel import FRAMES_PER_SECOND
 from stapes.decoding.quality import is_silence
 from stapes.languages import LANGUAGES
 from stapes.options import TranscribeOptions
+from stapes.recording.audio_context import encoded_frames
 from stapes.recording.guards.order import Guards
 from stapes.recording.guards.rules import ChooseAnew, Guarded, Skip
 from stapes.recording.language.per_window import LanguagePerWindow, most_spoken
@@ -87,6 +88,7 @@ class SeekLoop:
             content_frames=content_frames,
             only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
             has_vad=has_vad,
+            audio_context=options.method.audio_context,
         )
         self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
         self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them
@@ -185,6 +187,11 @@ class SeekLoop:
         """Decode one window: yield its requests in order, and its segments."""
         asked = yield from self._request(window)
         result: WindowResult = yield asked
+        if asked.encoded_frames is not None and result.tries and result.tries[-1].refused is not None:
+            self._keep_window(asked, result, asked.seek, skipped=True)
+            yield []
+            asked = replace(asked, encoded_frames=None)
+            result = yield asked
         found = self._cut(asked, result)
         guarded = yield from self._guards.check_text(asked, result, found)
         if self._options.words.word_timestamps and not is_silence(result, self._options.thresholds):
@@ -255,21 +262,24 @@ class SeekLoop:
     ) -> list[Segment]:
         """Keep a window and its segments, and go on at `next_seek`; None: it is skipped, or decoded again."""
         self._seek = next_seek
+        self._guards.end_window()
+        self._spoken.end_window(with_text=any(one.text for one in segments or ()))
+        self._keep_window(asked, result, next_seek, skipped=segments is None)
+        given = self._timeline.segments(segments or ())
+        self._segments.extend(given)
+        return given
+
+    def _keep_window(self, asked: Decode, result: WindowResult, next_seek: int, *, skipped: bool) -> None:
         window = Window(
             seek=asked.seek,
             n_frames=asked.n_frames,
             next_seek=next_seek,
-            skipped=segments is None,
+            skipped=skipped,
             result=result,
             voices=asked.voices,
             encoded_frames=asked.encoded_frames,
         )
-        self._guards.end_window()
-        self._spoken.end_window(with_text=any(one.text for one in segments or ()))
         self._windows.append(self._timeline.window(window))
-        given = self._timeline.segments(segments or ())
-        self._segments.extend(given)
-        return given
 
     # Requests.
 
@@ -291,6 +301,7 @@ class SeekLoop:
             language=self.language,
             frames=self._timeline.frames(window.seek, end),
             voices=self._spoken.voices(window.seek, end) or self._guards.voices(window.seek, end),
+            encoded_frames=encoded_frames(n_frames, self._options.method.audio_context),
         )
 
     def _prompt(self) -> list[int]:

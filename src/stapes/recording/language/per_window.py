@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from stapes.audio.intervals import Interval
 from stapes.audio.mel import N_FRAMES
-from stapes.options import Speech
+from stapes.options import AudioContext, Speech
+from stapes.recording.audio_context import encoded_frames
 from stapes.recording.language.question import mean_guess
 from stapes.recording.requests import Asking, Detect, DetectSpeech
 from stapes.recording.segments import WindowSpan
@@ -49,7 +50,15 @@ class Run:
 class LanguagePerWindow:
     """State of one recording: the languages of its windows."""
 
-    def __init__(self, speech: Speech, *, content_frames: int, only: str | None = None, has_vad: bool = False) -> None:
+    def __init__(
+        self,
+        speech: Speech,
+        *,
+        content_frames: int,
+        only: str | None = None,
+        has_vad: bool = False,
+        audio_context: AudioContext = "full",
+    ) -> None:
         """Take the options.
 
         only: the one language that the model knows.
@@ -58,6 +67,7 @@ class LanguagePerWindow:
         self._speech = speech
         self._content_frames = content_frames
         self._has_vad = has_vad
+        self._audio_context = audio_context
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
         self.guess: LanguageGuess | None = None  # of the whole recording
@@ -90,7 +100,10 @@ class LanguagePerWindow:
 
     def _opening(self, seek: int) -> Detect:
         n_frames = min(N_FRAMES, self._content_frames - seek)
-        return Detect(seek, n_frames, frames=((seek, seek + n_frames),)) if seek else Detect()
+        encoded = encoded_frames(n_frames, self._audio_context)
+        if not seek and encoded is None:
+            return Detect()
+        return Detect(seek, n_frames, frames=((seek, seek + n_frames),), encoded_frames=encoded)
 
     def detect(
         self, window: WindowSpan, frames: tuple[Interval, ...], voices: tuple[Interval, ...]
@@ -108,12 +121,13 @@ class LanguagePerWindow:
             self._pieces = pieces_of(speech.within(window.seek, window.end))
         guesses: list[LanguageGuess] = []
         voices = self.voices(window.seek, window.end) or voices
+        encoded = encoded_frames(window.n_frames, self._audio_context)
         if not self._pieces and (self._before is None or not self._has_vad):
-            guesses.append((yield Detect(window.seek, window.n_frames, None, frames, voices)))
+            guesses.append((yield Detect(window.seek, window.n_frames, None, frames, voices, encoded)))
         for i in range(len(self._pieces)):
             first, end = with_pauses(self._pieces, i, window.seek, window.end)
             part = first - window.seek, end - window.seek
-            guesses.append((yield Detect(window.seek, window.n_frames, part, frames, voices)))
+            guesses.append((yield Detect(window.seek, window.n_frames, part, frames, voices, encoded)))
         self._decide(window, guesses, changes_here=changes_here)
 
     def _decide(self, window: WindowSpan, own_guesses: Sequence[LanguageGuess], *, changes_here: bool) -> None:
