@@ -21,6 +21,7 @@ from stapes.recording.audio_context import encoded_frames
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.requests import Answer
 from stapes.report.attention import window_attention
+from stapes.report.tables import window_parts
 from stapes.results import Transcript
 from stapes.testing import LoudnessVad, Script, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
@@ -177,6 +178,8 @@ def test_a_report_reads_the_attention_of_the_window_as_it_was_encoded() -> None:
     assert backend.frames == [832, 832]
     assert seen.matrix.shape[1] == 150
     assert seen.words == found.windows[0].result.timings
+    assert "tokens; 8.3 s were encoded; the next window" in "".join(window_parts(found))
+    assert "encoded" not in "".join(window_parts(engine.transcribe(noise(3.0), **EN)))
 
 
 # The option.

@@ -64,10 +64,11 @@ def _inside(window: Window, place: int, languages: Sequence[str]) -> str:
         else ""
     )
     text, next_s = result.text.strip(), seconds_of(window.next_seek)
+    encoded = f"{seconds_of(window.encoded_frames):.1f} s were encoded; " if window.encoded_frames else ""
     said = f'<p dir="auto" lang="{language_tag(languages[0])}">{escaped(text)}</p>' if text else "<p>No text.</p>"
     return (
         f'<div class="inside">{table}<p class="quiet">No-speech probability {number(result.no_speech_prob, 4)}; '
-        f"{len(result.tokens)} tokens; the next window begins at "
+        f"{len(result.tokens)} tokens; {encoded}the next window begins at "
         f'<a class="time" href="#w{place}" data-s="{next_s:.2f}">{clock(next_s)}</a>.</p>'
         f"{said}</div>"
     )
