@@ -55,8 +55,7 @@ Encoder::Encoder(const Model& model, int n_threads)
 
 void Encoder::run(const float* mel, int n_positions, Window& window, Team& team) {
     n_positions_ = n_positions;
-    end_with_zeros(mel_, static_cast<std::size_t>(model_.sizes.n_mels));
-    end_with_zeros(convolved_, stride_);
+    end_mel();
     const auto by_blocks = [&](int n, auto&& work) {
         const int size = blocks_.positions;
         team.share(n_parts(n, size), [&](int part, int thread) {
@@ -85,10 +84,12 @@ void Encoder::run(const float* mel, int n_positions, Window& window, Team& team)
     }
 }
 
-// The row after the last frame: a longer window had frames there.
-void Encoder::end_with_zeros(Memory& rows, std::size_t stride) {
-    const std::size_t row = stride * static_cast<std::size_t>(size_of(model_.rows_type));
-    std::memset(rows.bytes() + static_cast<std::size_t>(2 * n_positions_ + 1) * row, 0, row);
+// A row of zeros after the last frame, where a longer window had a frame. (Of the convolved frames, the second
+// convolution's steps of two do not reach that row.)
+void Encoder::end_mel() {
+    const std::size_t row =
+        static_cast<std::size_t>(model_.sizes.n_mels) * static_cast<std::size_t>(size_of(model_.rows_type));
+    std::memset(mel_.bytes() + static_cast<std::size_t>(2 * n_positions_ + 1) * row, 0, row);
 }
 
 // (n_mels, frames) -> rows of frames, behind the row of zeros.

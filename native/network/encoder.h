@@ -32,7 +32,7 @@ class Encoder {
         Memory hidden, normalised, projected;
     };
 
-    void end_with_zeros(Memory& rows, std::size_t stride);
+    void end_mel();
     void take_mel(const float* mel, int first, int n);
     void convolve_first(int first, int n, Worker& worker);
     void convolve_second(int first, int n, Worker& worker);
