@@ -83,7 +83,7 @@ class SilentBackend(HandlesBackend[int, None]):
 
     def step(self, batch: StepBatch) -> StepAnswers:
         """Answer."""
-        rows, _ = self.handles.check(batch)
+        rows, _, _ = self.handles.check(batch)
         started = time.perf_counter()
         self.n_rows = len(rows) if len(batch.tokens) == len(rows) else 0
         ids: list[int] = []

@@ -115,8 +115,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
         self._model = None
 
     def step(self, batch: StepBatch) -> StepAnswers:
-        rows, windows = self.handles.check(batch)
-        counts = np.diff(batch.token_ends, prepend=0).tolist()
+        rows, windows, counts = self.handles.check(batch)
         ids, logprobs, extras = self._model.step(
             [row.cache for row in rows], windows, np.array([row.length for row in rows], np.int32), batch.tokens,
             batch.token_ends, batch.choice_rows, batch.choice_positions, batch.methods, batch.n_chosen,
