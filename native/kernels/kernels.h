@@ -1,12 +1,10 @@
 // The kernels as the rest of the library calls them: one table of functions for each instruction set, chosen once.
 //
 // Kernels know arrays, shapes and types. Conventions, the same for all:
-// - Activations are rows; a row's stride is a whole number of panels (PANEL values), and what lies behind its last
-// value
-//   is zero, so that no kernel needs a special case for a remainder. Every kernel keeps it so.
-// - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: a
-// row's
-//   numbers do not depend on the rows beside it.
+// - Activations are rows; a row's stride is a whole number of panels (PANEL values), and the values after its last one
+//   are zero, so that no kernel needs a special case for a remainder. Every kernel keeps it so.
+// - Sums run in an order that depends on the inner dimension alone, never on how many rows or columns there are: the
+//   numbers of a row do not depend on the rows beside it.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Samples -> log10 of their mel power; the twin of `log10_mel` in stapes/audio/mel.py.
+// Samples -> log10 of their mel power; the twin of `log10_mel` in stapes/backends/numerics.py.
 //
 // W frames at a time, a frame in each lane: no number of a frame ever meets another frame's.
 #include <memory>
