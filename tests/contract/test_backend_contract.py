@@ -999,3 +999,26 @@ def test_a_step_as_arrays_says_what_its_rows_say(data: st.DataObject, n: int) ->
 
 def _n_ids(choice: Choice) -> int:
     return choice.n if isinstance(choice, Top) else len(choice.uniforms) if isinstance(choice, Draw) else 1
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_ends": np.array([5], np.int32)},
+        {"token_ends": np.array([2], np.int32)},
+        {"token_ends": np.array([], np.int32)},
+        {"methods": np.array([3], np.int32)},
+        {"methods": np.array([-1], np.int32)},
+        {"n_chosen": np.array([0], np.int32)},
+        {"n_chosen": np.array([2], np.int32)},
+        {"n_chosen": np.array([-1], np.int32)},
+    ],
+    ids=str,
+)
+def test_a_step_whose_arrays_do_not_fit_is_refused(backend: Backend, change: dict[str, Any]) -> None:
+    row = backend.open(window_of(backend))
+    step = batch_of([RowStep(row=row, tokens=(1, 2, 3), choice=Best())])
+    with pytest.raises(BackendError):
+        backend.step(replace(step, **change))
+    assert backend.length(row) == 0

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from stapes.backends.base import (
     BEST,
     PART_POSITIONS,
+    TOP,
     FloatArray,
     LogMelKernel,
     RowExtras,
@@ -137,7 +138,9 @@ class Handles(Generic[Memory, Cache]):
         they take a fifth of the time of NumPy's calls, and for 128 no more.
         """
         spec, ids, ends = self._spec, batch.rows.tolist(), batch.token_ends.tolist()
-        rows = [self.row(one) for one in ids]
+        tokens, rows = batch.tokens.tolist(), [self.row(one) for one in ids]
+        if len(ids) != len(ends) or len(tokens) != (ends[-1] if ends else 0):
+            raise BackendError("a step's tokens end elsewhere than its rows")
         if len(set(ids)) != len(ids):
             raise BackendError("a row stands twice in one step")
         counts = [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=False)]
@@ -146,7 +149,6 @@ class Handles(Generic[Memory, Cache]):
                 raise BackendError(f"row {one} brings no token")
             if row.length + n > spec.n_text_ctx:
                 raise BackendError(f"row {one} would exceed {spec.n_text_ctx} tokens")
-        tokens = batch.tokens.tolist()
         if tokens and not 0 <= min(tokens) <= max(tokens) < spec.n_vocab:
             raise BackendError(f"a row brings an id outside 0 to {spec.n_vocab - 1}")
         self._check_choices(batch, counts)
@@ -159,6 +161,9 @@ class Handles(Generic[Memory, Cache]):
         n_vocab, n_chosen, votes = self._spec.n_vocab, batch.n_chosen.tolist(), batch.vote_from.tolist()
         if n_chosen and not 0 <= min(n_chosen) <= max(n_chosen) <= n_vocab:
             raise BackendError(f"a row chooses more than the {n_vocab} ids that there are")
+        for method, n in zip(batch.methods.tolist(), n_chosen, strict=True):
+            if not BEST <= method <= TOP or (method == BEST and n != 1):
+                raise BackendError("a row chooses in no known way")
         if votes and not -1 <= min(votes) <= max(votes) <= n_vocab:
             raise BackendError(f"a row votes from an id outside 0 to {n_vocab}")
         last, several = (-1, -1), set[int]()
