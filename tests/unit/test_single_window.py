@@ -146,3 +146,18 @@ def test_a_batch_is_a_list_or_one_array() -> None:
         for wrong in (np.zeros((80, 3000), np.float32), "talk.mp3", None):
             with pytest.raises(OptionError, match="windows must be a list"):
                 engine.decode_windows(wrong)  # type: ignore[arg-type]
+
+
+class OnTheGpu:
+    """A tensor that NumPy cannot read."""
+
+    shape, ndim = (80, 3000), 2
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize("window", [OnTheGpu(), np.full((80, 3000), "a")], ids=["gpu", "text"])
+def test_what_is_no_array_of_numbers_is_an_option_error(window: Any) -> None:
+    with scripted_engine() as engine, pytest.raises(OptionError, match="cannot become an array"):
+        engine.decode_window(window)

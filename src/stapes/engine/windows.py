@@ -60,7 +60,10 @@ def mel_of(window: WindowSource, n_mels: int, kernel: Kernel) -> FloatArray:
     if getattr(window, "ndim", 1) < 2:
         with load_audio(window) as recording:
             return window_mel(recording.read(0, min(N_SAMPLES, recording.n_samples)), n_mels, kernel)
-    mel = np.ascontiguousarray(window, np.float32)
+    try:
+        mel = np.ascontiguousarray(window, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor that is on a GPU, or has gradients
+        raise OptionError(f"a window's log-mel cannot become an array of numbers: {error}") from error
     if mel.shape != (n_mels, N_FRAMES):
         raise OptionError(f"a window's log-mel has the shape ({n_mels}, {N_FRAMES}) for this model, got {mel.shape}")
     if not np.isfinite(mel).all():
@@ -70,6 +73,8 @@ def mel_of(window: WindowSource, n_mels: int, kernel: Kernel) -> FloatArray:
 
 def batch_of(windows: Sequence[WindowSource] | FloatArray) -> list[WindowSource]:
     """Return the windows of a batch: a list, or an array (windows, n_mels, 3000)."""
-    if isinstance(windows, (list, tuple)) or getattr(windows, "ndim", 0) == 3:
+    if isinstance(windows, (list, tuple)):
         return list(windows)
+    if getattr(windows, "ndim", 0) == 3:
+        return [windows[i] for i in range(len(windows))]
     raise OptionError("windows must be a list of windows, or an array (windows, n_mels, 3000)")
