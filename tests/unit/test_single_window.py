@@ -11,7 +11,7 @@ from stapes.audio.mel import LogMel, window_mel
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.numerics import log10_mel
 from stapes.engine.engine import Engine
-from stapes.errors import AudioError, OptionError
+from stapes.errors import AudioError, BackendError, OptionError, StapesWarning
 from stapes.testing import (
     ScriptedBackend,
     babbling,
@@ -161,3 +161,10 @@ class OnTheGpu:
 def test_what_is_no_array_of_numbers_is_an_option_error(window: Any) -> None:
     with scripted_engine() as engine, pytest.raises(OptionError, match="cannot become an array"):
         engine.decode_window(window)
+
+
+def test_a_language_that_has_no_effect_is_warned_of_and_a_closed_engine_refuses() -> None:
+    with random_engine("english") as engine, pytest.warns(StapesWarning, match="English only"):
+        engine.decode_window(mel_of(3.0), language="de", sample_len=3)
+    with pytest.raises(BackendError, match="closed"):
+        engine.decode_windows([])

@@ -287,7 +287,10 @@ class Engine(Hints, BoundToProcess):
         depend on `seed` alone. Raises AudioError, OptionError.
         """
         options = window_options(keywords)
+        self._check_open()
         self.check_speech(options.speech)
+        for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
+            warn(message)
         given = options, token_ids("prompt", prompt), token_ids("prefix", prefix)
         mels = [self._window_mel(one) for one in batch_of(windows)]
         params = JobParams(interactive=plain(interactive))

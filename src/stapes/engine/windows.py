@@ -29,7 +29,9 @@ _OPTIONS = (
 def window_options(keywords: Mapping[str, Any]) -> TranscribeOptions:
     """Return the options of one decoding at one temperature, 0 by default. Raises OptionError for any other keyword."""
     if wrong := [name for name in keywords if name not in _OPTIONS]:
-        raise OptionError(f"decode_window does not take {wrong[0]}; it takes prompt, prefix, {', '.join(_OPTIONS)}")
+        raise OptionError(
+            f"decode_window does not take {wrong[0]}; it takes prompt, prefix, interactive, {', '.join(_OPTIONS)}"
+        )
     temperature = plain(keywords.get("temperature", 0.0))
     number("temperature", temperature, low=0)
     nothing = dict.fromkeys(("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"))
