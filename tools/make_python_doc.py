@@ -34,7 +34,8 @@ All names are those of `stapes`; `output` and `report` are modules of it. Every 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Load a model": ("load",),
     "Engine": (
-        "Engine: transcribe stream submit align detect_language atranscribe astream asubmit start run close "
+        "Engine: transcribe stream submit align detect_language decode_windows decode_window "
+        "detect_window_language atranscribe astream asubmit start run close "
         "info capabilities status",
         "EngineInfo",
         "Capabilities",
@@ -57,6 +58,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
         "Flag: to_dict",
         "Window: end frames decoded_again",
         "WindowResult",
+        "DecodedWindow",
         "Try",
     ),
     "Speech without a model": ("find_speech", "SpeechSpan"),

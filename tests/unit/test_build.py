@@ -187,7 +187,8 @@ def test_make_shows_that_it_is_at_work_and_keeps_the_exit_code() -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_run_ends_with_where_the_command_is() -> None:
-    done = subprocess.run(["make", "-n", "run"], cwd=ROOT, check=True, capture_output=True, text=True)
+    command = ["make", "-n", "--no-print-directory", "run"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-2:] == [
         ".venv/bin/stapes --model base samples/stapes.flac",
         'echo "make: the command is .venv/bin/stapes, for example: .venv/bin/stapes talk.mp3 -f srt" >&2',
