@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stapes.cli import main as command
+from tests.cli.scripted_engine import ScriptedEngine
+
 
 @pytest.fixture(autouse=True)
 def ctrl_c_interrupts() -> Iterator[None]:
@@ -14,3 +17,16 @@ def ctrl_c_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
+    """Return the engines that the command loads, one for each run."""
+    made: list[ScriptedEngine] = []
+
+    def load(_: object) -> ScriptedEngine:
+        made.append(ScriptedEngine())
+        return made[-1]
+
+    monkeypatch.setattr(command, "load_engine", load)
+    return made

@@ -27,19 +27,6 @@ LONG = "\n".join(f"line {number}" for number in range(40))
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
-    """Return the engines that the command loads, one for each run."""
-    made: list[ScriptedEngine] = []
-
-    def load(_: object) -> ScriptedEngine:
-        made.append(ScriptedEngine())
-        return made[-1]
-
-    monkeypatch.setattr(command, "load_engine", load)
-    return made
-
-
-@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in a folder of recordings."""
     recordings = {

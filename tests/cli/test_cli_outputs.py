@@ -24,18 +24,6 @@ from tests.cli.scripted_engine import ScriptedEngine
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
-    made: list[ScriptedEngine] = []
-
-    def load(_: object) -> ScriptedEngine:
-        made.append(ScriptedEngine())
-        return made[-1]
-
-    monkeypatch.setattr(command, "load_engine", load)
-    return made
-
-
-@pytest.fixture
 def run(
     engines: list[ScriptedEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:

@@ -25,18 +25,6 @@ Run = Callable[..., tuple[int, Reported]]
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
-    made: list[ScriptedEngine] = []
-
-    def load(_: object) -> ScriptedEngine:
-        made.append(ScriptedEngine())
-        return made[-1]
-
-    monkeypatch.setattr(command, "load_engine", load)
-    return made
-
-
-@pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
     slow = SlowDisk(monkeypatch)
     yield slow
