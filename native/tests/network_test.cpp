@@ -59,7 +59,7 @@ std::unique_ptr<Network> made_network(const Sizes& sizes, Precision precision, c
     return made;
 }
 
-// A request that chooses after its last token, with room for what is chosen.
+// A request that chooses after its last token, with room for what is chosen: `ready()` points the choice at that room.
 struct Asked : Request {
     std::vector<Range> now{{0, 4}};
     double uniform = 0.5;
@@ -101,13 +101,17 @@ Asked request_of(const Network& network, Row& row, Window& window, int length, s
     return made;
 }
 
+std::vector<float> looked_at(const Request& request) {
+    std::vector<float> found = request.logits;
+    found.insert(found.end(), request.attention_scores.begin(), request.attention_scores.end());
+    return found;
+}
+
 std::vector<float> step(Network& network, Row& row, Window& window, int length, std::vector<std::int32_t> tokens) {
     Asked request = request_of(network, row, window, length, std::move(tokens));
     network.step({request.ready()});
     CHECK(request.ids.size() == 3 && request.probe_logits.size() == 1);
-    std::vector<float> found = request.logits;
-    found.insert(found.end(), request.attention_scores.begin(), request.attention_scores.end());
-    return found;
+    return looked_at(request);
 }
 
 // A row that only chooses chooses what it chooses when it is looked at.
@@ -221,16 +225,10 @@ void check_lengths(Network& network, Network& fresh) {
         for (const float one : found) CHECK(std::isfinite(one));
         const auto window = full_window(network, mel), part = network.encode(mel.data(), n_positions);
         std::vector<Row> rows(2);
-        std::vector<Request> requests;
-        for (int i = 0; i < 2; ++i)
-            requests.push_back(request_of(network, rows[size(i)], i ? *part : *window, 0, {5, 6}));
-        std::vector<Request*> all{&requests[0], &requests[1]};
-        network.step(all);
-        for (int i = 0; i < 2; ++i) {
-            std::vector<float> its = requests[size(i)].logits;
-            its.insert(its.end(), requests[size(i)].attention_scores.begin(), requests[size(i)].attention_scores.end());
-            CHECK(its == (i ? found : full));
-        }
+        Asked requests[] = {request_of(network, rows[0], *window, 0, {5, 6}),
+                            request_of(network, rows[1], *part, 0, {5, 6})};
+        network.step({requests[0].ready(), requests[1].ready()});
+        CHECK(looked_at(requests[0]) == full && looked_at(requests[1]) == found);
     }
 }
 
