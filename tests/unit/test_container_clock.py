@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import stapes
 from stapes.audio.load import load_audio
-from stapes.errors import AudioError, OptionError, StapesWarning
+from stapes.errors import AudioError, AudioTooLongError, OptionError, StapesWarning
 from stapes.journal.keys import settings_key
 from stapes.options import Audio, TranscribeOptions
 from stapes.recording.events import JobEvent, WindowDone
@@ -261,11 +261,23 @@ def test_a_loaded_recording_is_what_it_was_loaded_as(choice: dict[str, Any], tal
             lambda: write_report(transcript, recording, tmp_path / "page.html", **choice),
             lambda: write_plot(transcript, recording, tmp_path / "page.svg", **choice),
             lambda: window_attention(engine, recording, transcript, 1, **choice),
+            lambda: engine.transcribe(recording, **choice),
+            lambda: engine.transcribe(recording, sample_rate=8000),
         ):
             with pytest.raises(OptionError, match="a loaded recording was loaded with its own"):
                 call()
         with pytest.raises(AudioError, match=r"talk\.mkv: a recording that is loaded already; pass what"):
-            engine.transcribe(cast(Any, recording))
+            load_audio(cast(Any, recording))
+
+
+def test_a_loaded_recording_can_be_transcribed_again_and_again(talk: Path) -> None:
+    engine = random_engine()
+    with load_audio(talk) as recording:
+        first, second = (engine.transcribe(recording, **QUICK) for _ in range(2))
+        with pytest.raises(AudioTooLongError):
+            engine.transcribe(recording, max_duration_s=0.1)
+    assert first == second
+    assert (first.text, first.segments) == ((whole := engine.transcribe(talk, **QUICK)).text, whole.segments)
 
 
 # The map.

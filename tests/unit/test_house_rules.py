@@ -30,7 +30,8 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("stapes.decoding",),
     ("stapes.recording",),
     ("stapes.engine", "stapes.testing", "stapes"),
-    ("stapes.cli", "stapes.report", "stapes.__main__"),
+    ("stapes.report", "stapes.server"),
+    ("stapes.cli", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.
 FOREIGN = (

@@ -149,15 +149,30 @@ def _refuse_if_unusable(label: str, report: DecodeReport) -> None:
         raise AudioError(f"{label}: {report.n_damaged} of {n_seen} frames cannot be decoded; the file is damaged")
 
 
+def shared(
+    recording: Recording,
+    wanted: Audio,
+    *,
+    sample_rate: int | None = None,
+    max_duration_s: float | None = None,
+) -> Recording:
+    """Return the samples of a recording that is loaded already; closing them does not close it.
+
+    Raises OptionError for what had to be said when it was loaded, AudioTooLongError, as `load_audio`.
+    """
+    if wanted != Audio() or sample_rate is not None:
+        raise OptionError(
+            "audio_track, channel, clock and sample_rate are for files and arrays; a loaded recording was loaded with "
+            "its own: leave them out"
+        )
+    if max_duration_s is not None and recording.duration_s > max_duration_s:
+        raise _too_long(recording.name, max_duration_s)
+    return recording.shared()
+
+
 @contextmanager
 def loaded(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
     """Load a recording that is not loaded yet, and close what was loaded here."""
-    if not isinstance(audio, Recording):
-        with load_audio(audio, **asdict(wanted)) as recording:
-            yield recording
-    elif wanted == Audio():
-        yield audio
-    else:
-        raise OptionError(
-            "audio_track, channel and clock are for files; a loaded recording was loaded with its own: leave them out"
-        )
+    recording = shared(audio, wanted) if isinstance(audio, Recording) else load_audio(audio, **asdict(wanted))
+    with recording:
+        yield recording

@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar
 
-from stapes.audio.load import AudioSource, load_audio
+from stapes.audio.load import AudioSource, load_audio, shared
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import Backend, FloatArray
 from stapes.backends.resources import default_max_memory
@@ -113,7 +113,7 @@ class Engine(Hints, BoundToProcess):
 
     # Public calls.
 
-    def transcribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
+    def transcribe(self, audio: AudioSource | Recording, **keywords: Any) -> Transcript:
         """Transcribe a recording.
 
         audio: a path, "-" (standard input), a file's bytes, a binary file object, or a NumPy array (samples,), or what
@@ -125,7 +125,7 @@ class Engine(Hints, BoundToProcess):
         transcript: Transcript = _result_of(self.submit(audio, **keywords))
         return transcript
 
-    def stream(self, audio: AudioSource, **keywords: Any) -> SegmentStream:
+    def stream(self, audio: AudioSource | Recording, **keywords: Any) -> SegmentStream:
         """Return an iterator over segments as they are decoded: a window's come before the next window is encoded.
 
         Takes what `submit` takes, and checks it at once. Dropping the iterator cancels the rest.
@@ -134,7 +134,7 @@ class Engine(Hints, BoundToProcess):
 
     def submit(
         self,
-        audio: AudioSource,
+        audio: AudioSource | Recording,
         *,
         sample_rate: int | None = None,
         max_duration_s: float | None = None,
@@ -153,7 +153,8 @@ class Engine(Hints, BoundToProcess):
         """Read a recording, in the calling thread, and schedule it.
 
         This alone decodes nothing: the engine works while a caller waits for any of its jobs, or after `start`.
-        audio: as for `transcribe`.   sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
+        audio: as for `transcribe`; or a Recording that was loaded already, which stays the caller's to close.
+        sample_rate: of an array, in Hz.   max_duration_s: refuse longer recordings.
         options: all options at once, instead of keywords.
         interactive: whether a person waits for it: it goes before all jobs that are not, whose rows and windows then
         wait, but for one unit of work in ten (docs/architecture.md).
@@ -187,9 +188,12 @@ class Engine(Hints, BoundToProcess):
             on_event=on_event,
         )
         params = replace(params, on_event=_printing(on_event)) if verbose else params
-        recording = load_audio(
-            audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
-        )
+        if isinstance(audio, Recording):
+            recording = shared(audio, options.audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
+        else:
+            recording = load_audio(
+                audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
+            )
         return self.submit_recording(recording, options, params, resume=resume, check=check)
 
     def submit_recording(
@@ -354,11 +358,11 @@ class Engine(Hints, BoundToProcess):
 
     # The same for asyncio.
 
-    async def asubmit(self, audio: AudioSource, **keywords: Any) -> Job:
+    async def asubmit(self, audio: AudioSource | Recording, **keywords: Any) -> Job:
         """Do what `submit` does, without blocking the event loop while the audio is read."""
         return await submit_async(warning_here(self.submit), audio, **keywords)
 
-    async def atranscribe(self, audio: AudioSource, **keywords: Any) -> Transcript:
+    async def atranscribe(self, audio: AudioSource | Recording, **keywords: Any) -> Transcript:
         """Transcribe a recording; a task that is cancelled cancels its job. Takes what `submit` takes."""
         job = await self.asubmit(audio, **keywords)
         try:
@@ -366,7 +370,7 @@ class Engine(Hints, BoundToProcess):
         finally:
             job.cancel()
 
-    async def astream(self, audio: AudioSource, **keywords: Any) -> AsyncIterator[Segment]:
+    async def astream(self, audio: AudioSource | Recording, **keywords: Any) -> AsyncIterator[Segment]:
         """Yield segments as they are decoded; closing the iterator cancels the rest."""
         async for segment in stream_async(await self.asubmit(audio, **keywords)):
             yield segment

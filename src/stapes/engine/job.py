@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from stapes.audio.load import AudioSource
+from stapes.audio.pcm import Recording
 from stapes.engine.preparation import preparation
 from stapes.engine.scheduled_job import JobState, Progress, ScheduledJob
 from stapes.errors import CancelledError
@@ -224,7 +225,7 @@ class SegmentStream(Hints, BoundToProcess, Iterator["Segment"]):
 # asyncio: submit, iterate and wait without blocking an event loop. It is imported when it is first used: 50 ms.
 
 
-async def submit_async(call: Callable[..., Job], audio: AudioSource, **keywords: Any) -> Job:
+async def submit_async(call: Callable[..., Job], audio: AudioSource | Recording, **keywords: Any) -> Job:
     """Do what `call`, an engine's submit, does, in a thread: reading a long recording takes seconds.
 
     The thread is one of `preparation`: asyncio's own executor neither holds it up nor is held up.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stapes.audio.pcm import Recording
 from stapes.runtime.processes import register
 
 #: sources that may block, and are read at the same time
@@ -34,9 +35,9 @@ class Preparation:
     def executor(self, audio: Any) -> ThreadPoolExecutor:
         """Return where to prepare a recording, in the thread of an event loop.
 
-        audio: as for `Engine.transcribe`.
+        audio: as for `Engine.submit`.
         """
-        if isinstance(audio, (bytes, bytearray, memoryview, np.ndarray)) or _is_file(audio):
+        if isinstance(audio, (Recording, bytes, bytearray, memoryview, np.ndarray)) or _is_file(audio):
             if self._computing is None:
                 self._computing = ThreadPoolExecutor(1, thread_name_prefix="stapes-prepare")
             return self._computing
