@@ -20,6 +20,7 @@ from stapes.cli.models import refuse_misplaced, run_models
 from stapes.cli.output import Around, ReaderGoneError, StoppedError, warnings_caught
 from stapes.cli.progress import bar_is_possible, bar_is_welcome, is_terminal
 from stapes.cli.report import PAGES, page_command
+from stapes.cli.serve import run_serve
 from stapes.cli.targets import Plan, plan_outputs
 from stapes.cli.terminal import Terminal
 from stapes.cli.text import TranscriptText
@@ -67,6 +68,8 @@ def _ended_by(error: BaseException, emit: events.Emit, *, to_files: bool = False
 def _run(words: Sequence[str], load_engine: LoadEngine) -> int:
     if words[:1] == ["models"]:
         return run_models(words[1:])
+    if words[:1] == ["serve"]:
+        return run_serve(words[1:])
     if words and words[0] in PAGES:
         with page_command(words[0], words[1:]) as (command, inputs, keep):
             return _transcribe(command, inputs, load_engine, keep)

@@ -58,6 +58,10 @@ class ServerConfig:
     aliases: Mapping[str, str] = field(default_factory=dict)  # name in a request -> one of `models`
     allowed_models: tuple[str, ...] = ()  # that are loaded when they are first asked for
     unload_after_s: float | None = None  # an idle model that was loaded so; None: never
+    precision: str = "auto"
+    threads: int | None = None  # cores of the engines, which take turns; None: all
+    max_memory: int = 1024 * MIB  # of windows and rows of all models, beside their weights
+    model_dir: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     uds: str | None = None  # path of a Unix socket, instead of host and port

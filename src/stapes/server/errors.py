@@ -58,20 +58,22 @@ def invalid_value(name: str, message: str) -> ApiError:
     return ApiError(400, message, param=name, code="invalid_value")
 
 
+#: errors about input -> the field that was wrong, and OpenAI's code
+_OF_INPUT: tuple[tuple[type[StapesError], str | None, str], ...] = (
+    (AudioTooLongError, "file", "audio_too_long"),
+    (AudioError, "file", "invalid_audio"),
+    (OptionError, None, "invalid_value"),
+    (ModelNotFoundError, "model", "model_not_found"),
+)
+
+
 def api_error_of(error: BaseException) -> ApiError:
     """Return what a client is told of an error: errors about its input as they are, all others as a fault of ours."""
-    match error:
-        case ApiError():
-            return error
-        case AudioTooLongError():
-            return ApiError(413, str(error), param="file", code="audio_too_long")
-        case AudioError():
-            return ApiError(400, str(error), param="file", code="invalid_audio")
-        case OptionError():
-            return ApiError(400, str(error), code="invalid_value")
-        case ModelNotFoundError():
-            return ApiError(404, str(error), param="model", code="model_not_found")
-        case StapesError():
-            return ApiError(type(error).http_status, str(error))
-        case _:
-            return ApiError(500, _OUR_FAULT)
+    if isinstance(error, ApiError):
+        return error
+    for kind, param, code in _OF_INPUT:
+        if isinstance(error, kind):
+            return ApiError(kind.http_status, str(error), param=param, code=code)
+    if isinstance(error, StapesError):
+        return ApiError(type(error).http_status, str(error))
+    return ApiError(500, _OUR_FAULT)

@@ -1,0 +1,100 @@
+"""Runs the server: uvicorn, signals, and what is printed at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+import uvicorn
+
+from stapes.errors import StapesError
+from stapes.server import logs
+from stapes.server.app import create_app
+from stapes.server.config import MIB, ServerConfig
+from stapes.server.models import LoadModel
+from stapes.server.protocol import check_descriptors, protocol_class
+from stapes.server.service import Service
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that says when it listens, and where."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and print what is served."""
+        await super().startup(sockets)
+        listening = self.servers[0].sockets[0].getsockname()
+        sys.stderr.write(greeting(self._service.config, listening, [one.id for one in self._service.models.all]))
+        sys.stderr.flush()
+
+
+async def serve(config: ServerConfig, *, load: LoadModel | None = None) -> None:
+    """Serve until a signal: SIGTERM or Ctrl-C ends requests in work first, a second one does not wait; SIGHUP reads
+    the keys again. Raises StapesError where it cannot begin.
+    """
+    logs.set_up(as_json=config.json_logs)
+    check_descriptors(config.bounds.max_connections)
+    async with Service.opened(config, load=load) as service:
+        server = Server(uvicorn_config(config, service), service)
+        _reload_keys_on_hangup(service)
+        await server.serve()
+
+
+def uvicorn_config(config: ServerConfig, service: Service) -> uvicorn.Config:
+    """Return the settings of uvicorn."""
+    return uvicorn.Config(
+        create_app(service),
+        host=config.host,
+        port=config.port,
+        uds=config.uds,
+        root_path=config.root_path,
+        http=protocol_class(config.bounds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(config.trusted_proxies),
+        forwarded_allow_ips=list(config.trusted_proxies),
+        timeout_keep_alive=int(config.bounds.keep_alive_s),
+    )
+
+
+def greeting(config: ServerConfig, listening: object, models: list[str]) -> str:
+    """Return what is printed when the server listens."""
+    bounds = config.bounds
+    if config.uds is not None:
+        where, call = config.uds, f"curl --unix-socket {config.uds} http://localhost"
+    else:
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        port = listening[1] if isinstance(listening, tuple) else config.port
+        where = call = f"http://{host}:{port}"
+        call = f"curl {call}"
+    key = " -H 'Authorization: Bearer KEY'" if config.key_file else ""
+    return (
+        f"stapes serves {', '.join(models)} at {where}\n"
+        f"  requests at once: {bounds.max_active}, waiting: {bounds.max_queue}; body at most "
+        f"{bounds.max_body_bytes // MIB} MiB, audio at most {bounds.max_audio_s / 3600:g} h\n"
+        f"  keys: {config.key_file or 'none needed'}\n"
+        f"  try: {call}/v1/audio/transcriptions{key} -F model={models[0]} -F file=@talk.mp3\n"
+    )
+
+
+def _reload_keys_on_hangup(service: Service) -> None:
+    def reload() -> None:
+        assert service.keys is not None
+        try:
+            service.keys.reload()
+            logs.LOGGER.info("keys were read again")
+        except StapesError as error:
+            logs.LOGGER.error("keys could not be read again, the old ones stay: %s", error)
+
+    if service.keys is not None and hasattr(signal, "SIGHUP"):
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)

@@ -1,0 +1,60 @@
+"""The parts of a running server, made and closed together: `Service`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from stapes.server.admission import Admission
+from stapes.server.config import ServerConfig
+from stapes.server.keys import KeyFile
+from stapes.server.media.pool import MediaPool
+from stapes.server.metrics import Metrics
+from stapes.server.models import LoadModel, Models
+from stapes.server.spool import Spool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """What handlers work with."""
+
+    config: ServerConfig
+    keys: KeyFile | None
+    admission: Admission
+    spool: Spool
+    media: MediaPool
+    models: Models
+    metrics: Metrics
+    began: float
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, config: ServerConfig, *, load: LoadModel | None = None) -> AsyncIterator[Service]:
+        """Load the models, start the media processes, and end all of it.
+
+        Raises StapesError where a model, the key file or a folder cannot be used.
+        """
+        metrics = Metrics()
+        service = cls(
+            config=config,
+            keys=None if config.key_file is None else KeyFile.load(config.key_file),
+            admission=Admission(config.bounds, state_dir=config.state_dir),
+            spool=Spool.open(config.spool_dir or config.state_dir, max_bytes=config.bounds.max_spool_bytes),
+            media=MediaPool(processes=config.media_processes),
+            models=Models(config, load=load),
+            metrics=metrics,
+            began=time.monotonic(),
+        )
+        metrics.watch(service.models)
+        closers: list[Callable[[], object]] = [service.spool.close, service.admission.close]
+        try:
+            await service.media.start()
+            await service.models.start()
+            yield service
+        finally:
+            await service.models.close()
+            await service.media.close()
+            for close in closers:
+                close()
