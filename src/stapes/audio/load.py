@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -112,24 +111,40 @@ def _load_array(
 def _load_file(
     source: ByteSource, wanted: Audio, max_duration_s: float | None, memory_limit_bytes: int, check: Callable[[], None]
 ) -> Recording:
-    from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (as above)
-
-    report = DecodeReport()
     writer = SampleWriter("i2", memory_limit_bytes=memory_limit_bytes)
     limit = math.inf if max_duration_s is None else max_duration_s * SAMPLE_RATE
+
+    def write(block: memoryview) -> None:
+        check()
+        writer.write(block)
+        if writer.n_samples > limit:
+            raise _too_long(source.label, max_duration_s)
+
     try:
-        for block in decode(source, report, wanted):
-            check()
-            writer.write(block)
-            if writer.n_samples > limit:
-                raise _too_long(source.label, max_duration_s)
-        _refuse_if_unusable(source.label, report)
-        notes = tuple(report.notes(source.label, writer.n_samples / SAMPLE_RATE, wanted))
-        spans = report.timestamps.spans(writer.n_samples) if wanted.clock == "container" else ()
+        notes, spans = decode_into(source, wanted, write)
         return writer.finish(source.label, warnings=notes, spans=spans)
     except BaseException:
         writer.discard()
         raise
+
+
+def decode_into(
+    source: ByteSource, wanted: Audio, write: Callable[[memoryview], None]
+) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Decode a file to samples, int16 at 16 kHz, and hand them to `write` block by block.
+
+    Returns what was odd, one sentence each, and the recording's spans (`Recording`). Raises AudioError, and what
+    `write` raises.
+    """
+    from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (PyAV takes a tenth of a second to import)
+
+    report, n_samples = DecodeReport(), 0
+    for block in decode(source, report, wanted):
+        write(block)
+        n_samples += len(block) // 2
+    _refuse_if_unusable(source.label, report)
+    notes = tuple(report.notes(source.label, n_samples / SAMPLE_RATE, wanted))
+    return notes, tuple(report.timestamps.spans(n_samples)) if wanted.clock == "container" else ()
 
 
 def _warned(recording: Recording) -> Recording:
@@ -149,30 +164,25 @@ def _refuse_if_unusable(label: str, report: DecodeReport) -> None:
         raise AudioError(f"{label}: {report.n_damaged} of {n_seen} frames cannot be decoded; the file is damaged")
 
 
-def shared(
-    recording: Recording,
+def as_recording(
+    audio: AudioSource | Recording,
     wanted: Audio,
     *,
     sample_rate: int | None = None,
     max_duration_s: float | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Recording:
-    """Return the samples of a recording that is loaded already; closing them does not close it.
+    """Load audio as `load_audio` does; or return the samples of a loaded recording, whose owner closes it.
 
-    Raises OptionError for what had to be said when it was loaded, AudioTooLongError, as `load_audio`.
+    Raises OptionError for what had to be said when it was loaded.
     """
+    if not isinstance(audio, Recording):
+        return load_audio(audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(wanted))
     if wanted != Audio() or sample_rate is not None:
         raise OptionError(
             "audio_track, channel, clock and sample_rate are for files and arrays; a loaded recording was loaded with "
             "its own: leave them out"
         )
-    if max_duration_s is not None and recording.duration_s > max_duration_s:
-        raise _too_long(recording.name, max_duration_s)
-    return recording.shared()
-
-
-@contextmanager
-def loaded(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
-    """Load a recording that is not loaded yet, and close what was loaded here."""
-    recording = shared(audio, wanted) if isinstance(audio, Recording) else load_audio(audio, **asdict(wanted))
-    with recording:
-        yield recording
+    if max_duration_s is not None and audio.duration_s > max_duration_s:
+        raise _too_long(audio.name, max_duration_s)
+    return audio.shared()

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
-from typing import Any, Final, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Final, NoReturn, get_type_hints
 
 from stapes.cli.command import DEVICES, Command, command_of
 from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog, version
 from stapes.cli.output import send
 from stapes.errors import OptionError
-from stapes.options import COMMAND_PRESET, GROUPS
+from stapes.options import COMMAND_PRESET, GROUPS, texts
 from stapes.options.other_programs import SHORT_FLAGS, advice
+from stapes.options.texts import NotReadError
 from stapes.output.subtitles import Layout
 from stapes.output.writers import ALL_FORMATS, REFERENCE_FORMATS, WRITERS
 
@@ -184,12 +185,18 @@ def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
 
 
 def _add_option(section: argparse._ArgumentGroup, item: Field[Any], kind: object, default: object) -> None:
-    choices = get_args(kind) if get_origin(kind) is Literal else None
-    read, metavar = (str, "|".join(choices)) if choices else _BY_NAME.get(item.name) or _KINDS[kind]
+    read, metavar = texts.reader_of(item.name, kind)
     metavar = {"s": "SECONDS", "ids": "IDS"}.get(item.metadata["unit"], metavar)
     text = "sampling temperature of the first try" if item.name == "temperature" else item.metadata["help"]
     text = f"{text} (default: {'empty' if default == '' else default})".replace("%", "%%")
-    section.add_argument(f"--{item.name}", type=read, choices=choices, default=default, metavar=metavar, help=text)
+    section.add_argument(
+        f"--{item.name}",
+        type=_flag_reader(read),
+        choices=texts.choices_of(kind),
+        default=default,
+        metavar=metavar,
+        help=text,
+    )
 
 
 def command_default(item: Field[Any]) -> object:
@@ -202,54 +209,18 @@ def command_default(item: Field[Any]) -> object:
     return ",".join(one if isinstance(one, str) else f"{one:g}" for one in default)
 
 
-def boolean(text: str) -> bool:
-    """Read True or False as `whisper` does, and in other usual spellings."""
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"give True or False, got {text!r}")
-    return known[text.lower()]
+def _flag_reader(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make a reader's error one that argparse shows."""
 
-
-def _reader(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:
-    """Make what reads a value, or None where `what` says so."""
-
-    def read(text: str) -> Any:
-        if text == "None" and what.endswith("None"):
-            return None
+    def called(text: str) -> Any:
         try:
-            return convert(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"give {what}, got {text!r}") from None
+            return read(text)
+        except NotReadError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-    return read
-
-
-whole: Final = _reader(int, "a whole number or None")
-number: Final = _reader(float, "a number or None")
+    return called
 
 
-def optional_text(text: str) -> str | None:
-    """Read a text that may be None."""
-    return None if text == "None" else text
-
-
-#: an option's type -> how its flag is read, and what stands for its value on the help page
-_KINDS: Final[Mapping[Any, tuple[Callable[[str], Any], str]]] = {
-    bool: (boolean, "True|False"),
-    int: (whole, "N"),
-    int | None: (whole, "N"),
-    float: (number, "X"),
-    float | None: (number, "X"),
-    str: (str, "TEXT"),
-    str | None: (str, "TEXT"),  # "None" is a word here, as in the reference
-    tuple[int, ...]: (str, "IDS"),
-    tuple[float, ...]: (str, "SECONDS"),
-    tuple[str, ...]: (str, "TEXTS"),
-    tuple[str, ...] | None: (optional_text, "TEXTS"),
-}
-#: the same for options whose type does not say it
-_BY_NAME: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
-    "temperature": (_reader(float, "one number"), "X"),
-    "language": (optional_text, "LANGUAGE"),
-    "languages": (optional_text, "LANGUAGES"),
-}
+boolean: Final = _flag_reader(texts.boolean)
+whole: Final = _flag_reader(texts.whole)
+number: Final = _flag_reader(texts.number)

@@ -112,7 +112,7 @@ def _check(config: ServerConfig) -> int:
         pool = MediaPool(processes=1)
         try:
             await pool.start()
-            return pool.describe()
+            return await pool.describe()
         finally:
             await pool.close()
 

@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar
 
-from stapes.audio.load import AudioSource, load_audio, shared
+from stapes.audio.load import AudioSource, as_recording, load_audio
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import Backend, FloatArray
 from stapes.backends.resources import default_max_memory
@@ -188,12 +188,9 @@ class Engine(Hints, BoundToProcess):
             on_event=on_event,
         )
         params = replace(params, on_event=_printing(on_event)) if verbose else params
-        if isinstance(audio, Recording):
-            recording = shared(audio, options.audio, sample_rate=sample_rate, max_duration_s=max_duration_s)
-        else:
-            recording = load_audio(
-                audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check, **asdict(options.audio)
-            )
+        recording = as_recording(
+            audio, options.audio, sample_rate=sample_rate, max_duration_s=max_duration_s, check=check
+        )
         return self.submit_recording(recording, options, params, resume=resume, check=check)
 
     def submit_recording(

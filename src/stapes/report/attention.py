@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stapes.audio.load import AudioSource, loaded
+from stapes.audio.load import AudioSource, as_recording
 from stapes.audio.mel import seconds_of
 from stapes.audio.pcm import Recording
 from stapes.backends.base import FloatArray, IntArray
@@ -62,7 +62,7 @@ def window_attention(
     language = next(
         (one.language for one in transcript.segments if one.seek == window.seek and one.language), transcript.language
     )
-    with loaded(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
+    with as_recording(audio, Audio(audio_track=audio_track, channel=channel, clock=clock)) as recording:
         read = engine.read_attention(recording, window, language=language, task=task)
     cost = alignment_cost(read.scores, read.n_columns, read.n_start)
     return WindowAttention(

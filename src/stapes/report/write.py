@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote
 
-from stapes.audio.load import AudioSource, loaded
+from stapes.audio.load import AudioSource, as_recording
 from stapes.audio.pcm import Recording
 from stapes.errors import OptionError
 from stapes.options import Audio, Channel, Clock
@@ -86,7 +86,7 @@ def _checked(
 @contextmanager
 def _opened(audio: AudioSource | Recording, wanted: Audio) -> Iterator[Recording]:
     """Load a recording, laid out in the time of its transcript, and close what was loaded here."""
-    with loaded(audio, wanted) as recording:
+    with as_recording(audio, wanted) as recording:
         yield recording.laid_out()
 
 

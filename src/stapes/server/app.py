@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stapes.server import document, health, metrics
+from stapes.server import health, metrics
 from stapes.server.audio import AudioEndpoint
+from stapes.server.document import document
 from stapes.server.errors import ApiError
 from stapes.server.gate import Gate
 from stapes.server.schema import Model, ModelList
@@ -43,7 +44,7 @@ def create_app(service: Service) -> ASGIApp:
         return Response(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
     async def openapi(_: Request) -> Response:
-        return Response(msgspec.json.encode(document.document()), media_type=_JSON)
+        return Response(msgspec.json.encode(document()), media_type=_JSON)
 
     routes = [
         Route("/v1/audio/transcriptions", AudioEndpoint(service, "transcriptions"), methods=["POST"]),

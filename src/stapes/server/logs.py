@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the object."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        values = {"time": f"{when}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
+        values: dict[str, object] = {"time": f"{when}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
         values |= {"logger": record.name, "message": record.getMessage()} | _values(record)
         if record.exc_info:
             values["traceback"] = self.formatException(record.exc_info)

@@ -1,0 +1,250 @@
+"""The media processes of a server: started, fed one file at a time each, replaced after a fault or many files.
+
+The server trusts nothing that comes from them: frames are bounded, samples counted, notes checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import stapes
+from stapes.audio import SAMPLE_RATE, Recording, SampleWriter
+from stapes.errors import AudioError, AudioTooLongError, OptionError
+from stapes.options import Audio
+from stapes.server.media import frames
+from stapes.server.media.frames import FrameError, MediaFaultError
+
+_CHILD: Final = "stapes.server.media.child"
+_MEMORY_LIMIT_BYTES: Final = 32 << 20  # of samples; the rest of a longer recording is in a temporary file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """The bounds of a media process."""
+
+    max_files: int = 200  # until it is replaced
+    start_timeout_s: float = 60.0
+    silence_timeout_s: float = 60.0  # without a frame
+    file_timeout_s: float = 900.0
+    cpu_s: int = 600  # of one file
+    memory_bytes: int = 512 << 20  # beyond what it takes when it begins
+
+
+class Child:
+    """One media process. Its methods block; one thread at a time."""
+
+    def __init__(self, limits: MediaLimits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._n_files = 0
+        self.held: dict[str, bool] = {}
+
+    def start(self) -> None:
+        """Start the process, and wait until it is ready. Raises MediaFaultError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", _CHILD, str(theirs.fileno()), str(self._limits.memory_bytes)]
+            self._process = subprocess.Popen(  # noqa: S603 (our own module)
+                command, pass_fds=[theirs.fileno()], env=_environment(), cwd="/", stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, close_fds=True,
+            )  # fmt: skip
+        self._connection, self._n_files = ours, 0
+        ours.settimeout(self._limits.start_timeout_s)
+        try:
+            kind, body = frames.receive(ours)
+            if kind != frames.READY:
+                raise FrameError("not ready")
+            self.held = json.loads(body)
+        except (FrameError, EOFError, OSError, ValueError) as error:
+            self.kill()
+            raise MediaFaultError(f"a media process did not start ({type(error).__name__} {error})") from error
+        ours.settimeout(self._limits.silence_timeout_s)
+
+    def decode(
+        self, file: int, label: str, suffix: str, audio: Audio, max_duration_s: float, check: Callable[[], None]
+    ) -> Recording:
+        """Decode an open file. check: called now and then; what it raises ends that. Raises AudioError."""
+        if self._process is None or self._process.poll() is not None or self._n_files >= self._limits.max_files:
+            self.kill()
+            self.start()
+        self._n_files += 1
+        writer = SampleWriter("i2", memory_limit_bytes=_MEMORY_LIMIT_BYTES)
+        try:
+            self._limit_cpu()
+            self._request(file, {"label": label, "suffix": suffix, "audio": asdict(audio)})
+            return self._collect(writer, label, max_duration_s, check)
+        except frames_end as error:
+            self.kill()
+            writer.discard()
+            what = "took too long" if isinstance(error, TimeoutError) else "stopped"
+            raise MediaFaultError(f"{label}: could not be decoded: the decoder {what}; the file is damaged") from error
+        except RefusedError as refused:
+            writer.discard()
+            raise AudioError(str(refused)) from None
+        except BaseException:  # too long, cancelled, no room on the disk: what it still sends belongs to nothing
+            self.kill()
+            writer.discard()
+            raise
+
+    def _collect(self, writer: SampleWriter, label: str, max_duration_s: float, check: Callable[[], None]) -> Recording:
+        assert self._connection is not None
+        ends_at = time.monotonic() + self._limits.file_timeout_s
+        while True:
+            check()
+            if time.monotonic() > ends_at:
+                raise TimeoutError
+            kind, body = frames.receive(self._connection)
+            if kind == frames.SAMPLES and len(body) % 2 == 0:
+                writer.write(body)
+                if writer.n_samples > max_duration_s * SAMPLE_RATE:
+                    raise AudioTooLongError(f"{label}: longer than the {max_duration_s:g} s that are allowed")
+            elif kind == frames.DONE:
+                notes = frames.Notes.of(body, writer.n_samples)
+                return writer.finish(label, warnings=notes.warnings, spans=notes.spans)
+            elif kind == frames.REFUSED:
+                raise RefusedError(body.decode("utf-8", "replace")[: frames.MAX_NOTE_LENGTH])
+            else:
+                raise FrameError(f"a frame of kind {kind!r}")
+
+    def test(self) -> dict[str, bool]:
+        """Have the process try what it may not; return what was refused. Raises MediaFaultError."""
+        try:
+            assert self._connection is not None
+            self._connection.sendall(b'{"test": true}')
+            return dict(json.loads(frames.receive(self._connection)[1]))
+        except (FrameError, EOFError, OSError, ValueError) as error:
+            raise MediaFaultError(f"a media process ended in its own test ({type(error).__name__})") from error
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def interrupt(self) -> None:
+        """End the process from another thread, so that `decode` there ends."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _request(self, file: int, values: dict[str, object]) -> None:
+        assert self._connection is not None
+        socket.send_fds(self._connection, [json.dumps(values).encode()], [file])
+
+    def _limit_cpu(self) -> None:
+        """Allow so much CPU time for a file, from here on: the process cannot change it."""
+        import resource  # noqa: PLC0415 (not on Windows)
+
+        if hasattr(resource, "prlimit") and self._process is not None:
+            with suppress(OSError, ValueError):
+                used_s = _cpu_seconds(self._process.pid)
+                resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (used_s + self._limits.cpu_s, -1))
+
+
+class RefusedError(Exception):
+    """The file was refused, with a message."""
+
+
+#: what a process that stopped or misbehaves looks like
+frames_end: Final = (FrameError, EOFError, TimeoutError, ConnectionError, BrokenPipeError)
+
+
+class MediaPool:
+    """Media processes for one event loop."""
+
+    def __init__(self, *, processes: int, limits: MediaLimits | None = None) -> None:
+        if sys.platform == "win32":
+            raise OptionError("stapes serve needs Linux or macOS: its media processes are given open files")
+        self._children = [Child(limits or MediaLimits()) for _ in range(processes)]
+        self._executor = ThreadPoolExecutor(processes, thread_name_prefix="stapes-media")
+        self._idle: asyncio.Queue[Child] = asyncio.Queue()
+
+    async def start(self) -> None:
+        """Start all processes, side by side. Raises MediaFaultError."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._executor, one.start) for one in self._children))
+        for child in self._children:
+            self._idle.put_nowait(child)
+
+    async def close(self) -> None:
+        """End all processes."""
+        for child in self._children:
+            child.interrupt()
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        for child in self._children:
+            child.kill()
+
+    async def decode(
+        self, file: int, *, label: str, suffix: str = "", audio: Audio | None = None, max_duration_s: float
+    ) -> Recording:
+        """Decode an open file, whose descriptor is only read.
+
+        label: its name in messages.   suffix: of its name, such as ".mp3".   audio: which track and channel.
+        Raises AudioError, AudioTooLongError; MediaFaultError where the decoder ended. If the task is cancelled, the
+        process that decodes is ended.
+        """
+        child = await self._idle.get()
+        try:
+            return await self._decoded(child, file, label, suffix, audio or Audio(), max_duration_s)
+        finally:
+            self._idle.put_nowait(child)
+
+    async def _decoded(
+        self, child: Child, file: int, label: str, suffix: str, audio: Audio, max_duration_s: float
+    ) -> Recording:
+        is_given_up = False
+
+        def check() -> None:
+            if is_given_up:
+                raise asyncio.CancelledError
+
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._executor, child.decode, file, label, suffix, audio, max_duration_s, check)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            is_given_up = True
+            child.interrupt()
+            with suppress(BaseException):  # it has ended, one way or another
+                (await work).close()
+            raise
+
+    async def describe(self) -> list[str]:
+        """Return a line for each protection: whether it holds here. One process is used up for it."""
+        child = await self._idle.get()
+        found = await asyncio.get_running_loop().run_in_executor(self._executor, child.test)
+        self._idle.put_nowait(child)
+        return [f"media process: {name}: {'yes' if holds else 'NO'}" for name, holds in found.items()]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a media process: what Python needs to start, and one thread for arithmetic."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    home = str(Path(stapes.__file__).parents[1])
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **threads, "PYTHONPATH": home, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+
+
+def _cpu_seconds(process: int) -> int:
+    """Return the CPU time that a process has taken. Raises OSError, ValueError where the system does not say."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(int(fields[11]) + int(fields[12])) // os.sysconf("SC_CLK_TCK")
