@@ -52,8 +52,10 @@ def run_serve(words: Sequence[str]) -> int:
         return _check(config)
     import asyncio  # noqa: PLC0415 (not for the help page)
 
+    from stapes.server import logs  # noqa: PLC0415 (as above)
     from stapes.server.serve import serve  # noqa: PLC0415 (as above)
 
+    logs.set_up(as_json=config.json_logs)
     asyncio.run(serve(config))
     return 0
 

@@ -273,13 +273,12 @@ def _vad_options(given: _Given) -> dict[str, Any]:
 
 
 def _options(keywords: Mapping[str, Any]) -> TranscribeOptions:
-    """Check the options. Raises ApiError 400, with the option's name where the message begins with it."""
+    """Check the options. Raises ApiError 400, with the option's name where it is wrong by itself."""
     try:
         options = TranscribeOptions.from_keywords(keywords)
     except OptionError as error:
-        message = str(error)
-        names = [name for name in OPTIONS if message.partition(":")[0].partition(" ")[0] == name]
-        raise ApiError(400, message, param=names[0] if names else None, code="invalid_value") from None
+        names = (name for name, value in keywords.items() if _is_wrong({name: value}))
+        raise ApiError(400, str(error), param=next(names, None), code="invalid_value") from None
     search = options.search
     for name, value, most in (
         ("beam_size", search.beam_size, MAX_ROWS),
@@ -290,6 +289,14 @@ def _options(keywords: Mapping[str, Any]) -> TranscribeOptions:
         if value is not None and value > most:
             raise invalid_value(name, f"{name}: at most {most:g} on this server.")
     return options
+
+
+def _is_wrong(keywords: Mapping[str, Any]) -> bool:
+    try:
+        TranscribeOptions.from_keywords(keywords)
+    except OptionError:
+        return True
+    return False
 
 
 def _for_admins(given: _Given, *, is_admin: bool) -> tuple[int, float | None]:

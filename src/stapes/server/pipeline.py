@@ -11,9 +11,10 @@ from pathlib import PurePath
 
 from stapes import Engine, Job
 from stapes.audio import Recording
+from stapes.errors import OptionError
 from stapes.options import Audio
 from stapes.server.admission import Ticket
-from stapes.server.errors import ApiError
+from stapes.server.errors import ApiError, invalid_value
 from stapes.server.fields import AudioRequest
 from stapes.server.form import Upload
 from stapes.server.service import Service
@@ -33,7 +34,7 @@ async def submitted(service: Service, upload: Upload, wanted: AudioRequest, tick
     await ticket.active()
     metrics.queue_s.observe(time.monotonic() - began)
     async with service.models.use(wanted.model) as engine:
-        _check_task(engine, wanted)
+        _check_model(engine, wanted)
         with await decoded(service, upload, wanted, bounds.max_audio_s) as recording:
             ticket.count_audio(recording.duration_s)
             began = time.monotonic()
@@ -72,8 +73,12 @@ async def decoded(service: Service, upload: Upload, wanted: AudioRequest, max_au
         service.metrics.media_s.observe(time.monotonic() - began)
 
 
-def _check_task(engine: Engine, wanted: AudioRequest) -> None:
-    """Raise ApiError where a translation is asked of a model that would write down what is spoken."""
+def _check_model(engine: Engine, wanted: AudioRequest) -> None:
+    """Raise ApiError for a language that the model does not know, and for a translation that it cannot make."""
+    try:
+        engine.check_speech(wanted.options.speech)
+    except OptionError as error:
+        raise invalid_value("language", str(error)) from None
     if wanted.endpoint == "translations" and "translate" not in engine.capabilities.tasks:
         raise ApiError(
             400,

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
@@ -20,30 +21,44 @@ from stapes.server.service import Service
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that says when it listens, and where."""
+    """A uvicorn server that says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, on_ready: Callable[[Server], None]) -> None:
         super().__init__(config)
-        self._service = service
+        self.service = service
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and print what is served."""
+        """Begin to listen."""
         await super().startup(sockets)
-        listening = self.servers[0].sockets[0].getsockname()
-        sys.stderr.write(greeting(self._service.config, listening, [one.id for one in self._service.models.all]))
-        sys.stderr.flush()
+        if self.started:
+            self._on_ready(self)
+
+    @property
+    def address(self) -> object:
+        """Where it listens: (host, port, ...), or the path of a Unix socket."""
+        return self.servers[0].sockets[0].getsockname()
 
 
-async def serve(config: ServerConfig, *, load: LoadModel | None = None) -> None:
+async def serve(
+    config: ServerConfig, *, load: LoadModel | None = None, on_ready: Callable[[Server], None] | None = None
+) -> None:
     """Serve until a signal: SIGTERM or Ctrl-C ends requests in work first, a second one does not wait; SIGHUP reads
-    the keys again. Raises StapesError where it cannot begin.
+    the keys again.
+
+    load: loads a model; None: `stapes.load`.   on_ready: called when it listens; None prints what is served.
+    Raises StapesError where it cannot begin.
     """
-    logs.set_up(as_json=config.json_logs)
     check_descriptors(config.bounds.max_connections)
     async with Service.opened(config, load=load) as service:
-        server = Server(uvicorn_config(config, service), service)
+        server = Server(uvicorn_config(config, service), service, on_ready or _greet)
         _reload_keys_on_hangup(service)
         await server.serve()
+
+
+def _greet(server: Server) -> None:
+    sys.stderr.write(greeting(server.service.config, server.address, [one.id for one in server.service.models.all]))
+    sys.stderr.flush()
 
 
 def uvicorn_config(config: ServerConfig, service: Service) -> uvicorn.Config:
