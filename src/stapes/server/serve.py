@@ -111,5 +111,5 @@ def _reload_keys_on_hangup(service: Service) -> None:
             logs.LOGGER.error("keys could not be read again, the old ones stay: %s", error)
 
     if service.keys is not None and hasattr(signal, "SIGHUP"):
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError, RuntimeError):  # Windows; a thread that gets no signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)

@@ -1,0 +1,252 @@
+"""Media processes: the samples of `load_audio`; hostile files, crashes and limits stay there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stapes.audio import Recording, load_audio
+from stapes.errors import AudioError, AudioTooLongError
+from stapes.options import Audio
+from stapes.server.media import frames
+from stapes.server.media.frames import FrameError, MediaFaultError, Notes
+from stapes.server.media.pool import MediaLimits, MediaPool
+from tests.audio_files import EVERYDAY, encoded
+from tests.random_cases import cases
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="media processes need Linux or macOS")
+
+
+def with_pool(work: Callable[[MediaPool], Awaitable[Any]], **limits: Any) -> Any:
+    async def run() -> Any:
+        pool = MediaPool(processes=1, limits=MediaLimits(**limits))
+        await pool.start()
+        try:
+            return await work(pool)
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+async def decode(pool: MediaPool, path: Path, *, max_duration_s: float = 60.0, audio: Audio | None = None) -> Recording:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return await pool.decode(file, label=str(path), suffix=path.suffix, max_duration_s=max_duration_s, audio=audio)
+    finally:
+        os.close(file)
+
+
+def samples(recording: Recording) -> Any:
+    with recording:
+        return recording.read(0, recording.n_samples)
+
+
+def test_samples_and_notes_are_those_of_load_audio(tmp_path: Path) -> None:
+    async def work(pool: MediaPool) -> None:
+        for kind in EVERYDAY:
+            path = tmp_path / f"a.{kind}"
+            path.write_bytes(encoded(kind))
+            found, wanted = await decode(pool, path), load_audio(path)
+            assert (found.warnings, found.spans) == (wanted.warnings, wanted.spans)
+            assert np.array_equal(samples(found), samples(wanted)), kind
+        clock = Audio(clock="container")
+        found = await decode(pool, tmp_path / "a.mkv", audio=clock)
+        with load_audio(tmp_path / "a.mkv", clock="container") as wanted:
+            assert found.spans == wanted.spans
+
+    with_pool(work)
+
+
+def test_a_file_that_is_no_audio_is_refused_and_costs_no_process(tmp_path: Path) -> None:
+    texts = {
+        "list.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+        "list.txt": b"ffconcat version 1.0\nfile /etc/passwd\n",
+        "page.wav": b"https://example.org/a.wav\n",
+        "zeros.mp3": bytes(5000),
+    }
+
+    async def work(pool: MediaPool) -> None:
+        before = pool._children[0]._process
+        for name, text in texts.items():
+            (tmp_path / name).write_bytes(text)
+            with pytest.raises(AudioError) as caught:
+                await decode(pool, tmp_path / name)
+            assert not isinstance(caught.value, MediaFaultError)
+        assert pool._children[0]._process is before
+
+    with_pool(work)
+
+
+def test_what_is_too_long_is_stopped_by_counting(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encoded("mp3", 20.0))
+
+    async def work(pool: MediaPool) -> None:
+        with pytest.raises(AudioTooLongError, match="longer than the 2 s"):
+            await decode(pool, path, max_duration_s=2.0)
+        assert (await decode(pool, path)).duration_s > 19.0
+
+    with_pool(work)
+
+
+def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> None:
+        for _ in range(2):
+            process = pool._children[0]._process
+            assert process is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            (await decode(pool, path)).close()
+
+    with_pool(work)
+
+
+def test_a_process_is_replaced_after_many_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> set[int]:
+        found = set()
+        for _ in range(4):
+            (await decode(pool, path)).close()
+            process = pool._children[0]._process
+            assert process is not None
+            found.add(process.pid)
+        return found
+
+    assert len(with_pool(work, max_files=2)) == 2
+
+
+def test_a_decoder_that_is_silent_is_a_fault_and_a_cancelled_one_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> None:
+        process = pool._children[0]._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(MediaFaultError, match="took too long"):
+            await decode(pool, path)
+        (await decode(pool, path)).close()
+        process = pool._children[0]._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        task = asyncio.create_task(decode(pool, path))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (await decode(pool, path)).close()
+
+    with_pool(work, silence_timeout_s=0.5)
+
+
+def test_no_descriptors_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> tuple[int, int]:
+        (await decode(pool, path)).close()
+        before = len(os.listdir("/dev/fd"))  # noqa: PTH208 (numbers)
+        for _ in range(20):
+            (await decode(pool, path)).close()
+        return before, len(os.listdir("/dev/fd"))  # noqa: PTH208
+
+    before, after = with_pool(work)
+    assert before == after
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have fewer protections")
+def test_a_process_can_reach_nothing_here() -> None:
+    async def work(pool: MediaPool) -> list[str]:
+        return await pool.describe()
+
+    lines = with_pool(work)
+    assert {line.rpartition(": ")[2] for line in lines} == {"yes"}, lines
+    assert len(lines) == 11
+
+
+def test_a_process_imports_no_engine_and_no_server() -> None:
+    program = (
+        "import sys; import stapes.server.media.child; "
+        "print([one for one in sys.modules if one.startswith(('stapes.engine', 'stapes.server.app', 'starlette', "
+        "'uvicorn', 'stapes.backends.n'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_processes_end_with_their_server() -> None:
+    program = (
+        "import asyncio, time\n"
+        "from stapes.server.media.pool import MediaPool\n"
+        "async def main():\n"
+        "    pool = MediaPool(processes=1)\n"
+        "    await pool.start()\n"
+        "    print(pool._children[0]._process.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    child = int(server.stdout.readline())
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or ") Z" in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError("the media process lives on")
+
+
+def test_what_a_process_sends_is_checked() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"S\xff\xff\xff\xff")
+        with pytest.raises(FrameError):
+            frames.receive(ours)
+    for body in (b"{", b"{}", b'{"warnings": [1], "spans": []}', b'{"warnings": [], "spans": [[0, 9]]}'):
+        with pytest.raises(FrameError):
+            Notes.of(body, 4)
+    assert Notes.of(json.dumps({"warnings": ["a"], "spans": [[2, 6]]}).encode(), 4) == Notes(("a",), ((2, 6),))
+
+
+def test_mutated_files_are_decoded_or_refused(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    kinds = ("wav", "mp3", "flac", "ogg", "m4a", "webm", "aac")
+    path = tmp_path / "a.bin"
+
+    async def work(pool: MediaPool) -> int:
+        n_decoded = 0
+        for number in range(cases(70, 2000)):
+            data = bytearray(encoded(kinds[number % len(kinds)]))
+            for _ in range(chance.choice((1, 3, 30))):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            path.write_bytes(data[: chance.choice((len(data), chance.randrange(1, len(data))))])
+            try:
+                (await decode(pool, path)).close()
+                n_decoded += 1
+            except AudioError as error:
+                assert not isinstance(error, MediaFaultError), error  # noqa: PT017 (either is right)
+        return n_decoded
+
+    assert with_pool(work) > 10
