@@ -54,6 +54,10 @@ async def serve(
         server = Server(uvicorn_config(config, service), service, on_ready or _greet)
         _reload_keys_on_hangup(service)
         await server.serve()
+        left = tuple(server.server_state.tasks)  # after a second signal
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _greet(server: Server) -> None:
