@@ -67,7 +67,7 @@ def test_the_readme_has_its_parts_in_order() -> None:
     parts = ("Install", "What you get", "Thirty seconds of command line", "Thirty seconds of Python")
     assert headings[:6] == [*parts, "Coming from another Whisper", "What it reads and writes"]
     assert "Limits" in headings
-    assert len(re.findall(r"^\* \*\*", section("What you get"), re.MULTILINE)) == 5
+    assert len(re.findall(r"^\* \*\*", section("What you get"), re.MULTILINE)) == 6
     pictures = re.findall(r"<picture>", README)
     assert len(pictures) == 1
     assert README.index("<picture>") < README.index("## Install")

@@ -42,7 +42,7 @@ _NEEDED: Final = ("starlette", "uvicorn", "h11", "python_multipart", "msgspec", 
 
 def run_serve(words: Sequence[str]) -> int:
     """Run `stapes serve ...` until a signal, and return the exit code. Raises OptionError, StapesError."""
-    arguments = _parser().parse_args(join_spellings(words))
+    arguments = parser().parse_args(join_spellings(words))
     if any(find_spec(name) is None for name in _NEEDED):
         raise OptionError(_MISSING)
     if arguments.new_key is not None:
@@ -124,18 +124,19 @@ def _check(config: ServerConfig) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """Make the parser and its help page."""
+    made = Parser(
         prog="stapes serve", usage=_USAGE, description=_DESCRIPTION, formatter_class=PageFormatter, add_help=False
     )
-    _add_served(parser.add_argument_group("What is served, and where").add_argument)
-    _add_access(parser.add_argument_group("Who may use it").add_argument)
-    _add_bounds(parser.add_argument_group("Limits").add_argument)
-    add = parser.add_argument_group("Others").add_argument
+    _add_served(made.add_argument_group("What is served, and where").add_argument)
+    _add_access(made.add_argument_group("Who may use it").add_argument)
+    _add_bounds(made.add_argument_group("Limits").add_argument)
+    add = made.add_argument_group("Others").add_argument
     add("--json_logs", type=boolean, metavar="True|False", help="logs as one JSON object a line (default: False)")
     add("--check", action="store_true", help="print which protections hold on this machine, and end")
     add("--help", "-h", action="help", help="show this page")
-    return parser
+    return made
 
 
 # fmt: off

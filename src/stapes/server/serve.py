@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 
@@ -33,6 +34,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready(self)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End after the requests in work; a second signal, of either kind, does not wait for them."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
     @property
     def address(self) -> object:
