@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
@@ -92,7 +93,7 @@ class TokenLogprob(_Result):
 
     id: int
     logprob: float  # natural logarithm, under the decoding rules; not divided by a temperature
-    bytes: bytes  # UTF-8; a token may hold part of a character
+    bytes: builtins.bytes  # UTF-8; a token may hold part of a character
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -66,7 +66,7 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
 
     values = {name: value for name, value in vars(arguments).items() if value is not None}
     bounds = {item.name: values.pop(item.name) for item in fields(Bounds) if item.name in values}
-    for name in ("max_body", "max_spool"):
+    for name in ("max_body", "max_spool", "max_state"):
         if name in values:
             bounds[f"{name}_bytes"] = int(values.pop(name) * MIB)
     if "max_memory" in values:
@@ -186,5 +186,11 @@ def _add_bounds(add: Any) -> None:
         help="most audio in a job (default: 86400)")
     add("--request_timeout", dest="request_timeout_s", type=number, metavar="SECONDS",
         help="most time for a request (default: 3600)")
+    add("--max_jobs", type=whole, metavar="N", help="jobs of one key that have not ended (default: 100)")
+    add("--max_running_jobs", type=whole, metavar="N", help="jobs in the engine at once (default: 2)")
+    add("--max_state", type=number, metavar="MB",
+        help="most bytes of jobs on the disk; the oldest results go first (default: 20480)")
+    add("--job_retention", dest="job_retention_s", type=number, metavar="SECONDS",
+        help="how long an ended job is kept (default: 604800, a week)")
     add("--media_processes", type=whole, metavar="N", help="processes that decode audio (default: 2)")
 # fmt: on

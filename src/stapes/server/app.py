@@ -14,14 +14,16 @@ from stapes.server.audio import AudioEndpoint
 from stapes.server.document import document
 from stapes.server.errors import ApiError
 from stapes.server.gate import Gate
+from stapes.server.jobs.routes import job_routes
+from stapes.server.jobs.runner import JobRunner
 from stapes.server.schema import Model, ModelList
 from stapes.server.service import Service
 
 _JSON = "application/json"
 
 
-def create_app(service: Service) -> ASGIApp:
-    """Return the application of a service that is open."""
+def create_app(service: Service, jobs: JobRunner | None) -> ASGIApp:
+    """Return the application of a service that is open. jobs: None where no folder is there to keep them."""
 
     async def models(_: Request) -> Response:
         found = [_model(one.id, one.created) for one in service.models.all]
@@ -51,6 +53,7 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/audio/translations", AudioEndpoint(service, "translations"), methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
+        *job_routes(service, jobs),
         Route("/health/live", live),
         Route("/health/ready", ready),
         Route("/metrics", measured),

@@ -39,9 +39,14 @@ class Bounds:
     request_timeout_s: float = 3600.0  # from the headers to the end of the answer
     interactive_s: float = 30.0  # requests with at most so much audio go first
     keep_alive_s: float = 5.0  # an idle connection
+    max_jobs: int = 100  # of one key, that have not ended
+    max_running_jobs: int = 2
+    max_state_bytes: int = 20 * 1024 * MIB  # uploads and results of jobs
+    job_retention_s: float = 7 * 24 * 3600.0  # after a job's end
 
     def __post_init__(self) -> None:
-        for name in ("max_connections", "max_active", "max_body_bytes", "max_spool_bytes"):
+        for name in ("max_connections", "max_active", "max_body_bytes", "max_spool_bytes", "max_jobs",
+                     "max_running_jobs", "max_state_bytes"):  # fmt: skip
             whole(name, getattr(self, name))
         whole("max_queue", self.max_queue, low=0)
         for name in ("max_audio_s", "max_job_audio_s", "header_timeout_s", "body_timeout_s", "request_timeout_s"):

@@ -20,8 +20,9 @@ _ERRORS: Final[Mapping[int, str]] = {
     400: "The request cannot be: the error's param names the field.",
     401: "A key is needed, or is not known.",
     403: "Not allowed for this page, name or key.",
-    404: "There is no such path or model.",
+    404: "There is no such path, model or job.",
     405: "The path has other methods.",
+    409: "The job has no result, or the idempotency key was used for another request.",
     408: "The body came too slowly.",
     413: "The body, or its audio, is too long.",
     429: "The server is busy, or a limit of the key is reached; Retry-After says when to try again.",
@@ -31,7 +32,7 @@ _ERRORS: Final[Mapping[int, str]] = {
 }
 _ANSWERS: Final = (
     schema.Error, schema.Transcription, schema.VerboseTranscription, schema.Delta, schema.Done, schema.Model,
-    schema.ModelList,
+    schema.ModelList, schema.Job, schema.JobList,
 )  # fmt: skip
 _JSON: Final = "application/json"
 
@@ -55,6 +56,7 @@ def document() -> dict[str, Any]:
                 "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
                 "get": _get("One of them.", schema.Model),
             },
+            **_jobs(),
             "/health/live": {"get": _plain("Whether the process lives.")},
             "/health/ready": {"get": _plain("Whether its steps keep up.")},
             "/metrics": {"get": _plain("Counts and times for Prometheus.", "text/plain")},
@@ -68,21 +70,50 @@ def document() -> dict[str, Any]:
     }
 
 
+def _jobs() -> dict[str, Any]:
+    """Return the paths of jobs."""
+    form = {"multipart/form-data": {"schema": form_schema("transcriptions")}}
+    made = _get("The job: 202, or 200 for one that this Idempotency-Key has made already.", schema.Job)
+    made["responses"]["202"] = made["responses"]["200"]
+    one = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
+
+    def query(name: str, kind: str) -> list[dict[str, Any]]:
+        return [{"name": name, "in": "query", "schema": {"type": kind}}]
+
+    listed = _get("Jobs of this key, the newest first.", schema.JobList)
+    shown = _get("One job; wait=SECONDS holds the answer until its state changes.", schema.Job)
+    events = _plain("Its events, as they come; Last-Event-ID goes on after one.", EVENTS.partition(";")[0])
+    result = _audio_answers("Its text.", None)
+    result["parameters"] = query("response_format", "string")
+    return {
+        "/v1/jobs": {
+            "get": listed | {"parameters": query("limit", "number") + query("before", "number")},
+            "post": made | {"requestBody": {"required": True, "content": form}},
+        },
+        "/v1/jobs/{id}": {"parameters": one, "get": shown | {"parameters": query("wait", "number")}},
+        "/v1/jobs/{id}/events": {"parameters": one, "get": events},
+        "/v1/jobs/{id}/result": {"parameters": one, "get": result},
+        "/v1/jobs/{id}/cancel": {"parameters": one, "post": _get("The job, ended.", schema.Job)},
+    }
+
+
 def _audio(endpoint: Endpoint, text: str) -> dict[str, Any]:
     """Return the operation of an endpoint: its form, and its answers."""
+    return {
+        "operationId": endpoint,
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form_schema(endpoint)}}},
+        **_audio_answers(text, EVENTS if endpoint == "transcriptions" else None),
+    }
+
+
+def _audio_answers(text: str, streamed: str | None) -> dict[str, Any]:
     answers: dict[str, Any] = {
         _JSON: {"schema": {"anyOf": [_reference(schema.Transcription), _reference(schema.VerboseTranscription)]}}
     }
-    streamed = EVENTS if endpoint == "transcriptions" else None
     for content_type in (*CONTENT_TYPES.values(), streamed):
         if content_type is not None:
             answers.setdefault(content_type.partition(";")[0], {"schema": {"type": "string"}})
-    return {
-        "operationId": endpoint,
-        "summary": text,
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form_schema(endpoint)}}},
-        "responses": {"200": {"description": "The text.", "content": answers}} | _errors(),
-    }
+    return {"summary": text, "responses": {"200": {"description": "The text.", "content": answers}} | _errors()}
 
 
 def form_schema(endpoint: Endpoint) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.types import Receive
 
+from stapes.output.files import sync_folder
 from stapes.server.config import Bounds
 from stapes.server.errors import ApiError, invalid_value
 from stapes.server.spool import Spool
@@ -49,6 +50,16 @@ class Upload:
     def open(self) -> int:
         """Return a descriptor that reads it."""
         return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def keep_as(self, place: Path) -> None:
+        """Move it, so that it stays when its request ends; returns when it is on the disk."""
+        file = self.open()
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+        self.path.replace(place)
+        sync_folder(place.parent)
 
 
 @dataclass(slots=True, eq=False)

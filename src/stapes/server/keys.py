@@ -60,6 +60,10 @@ class KeyFile:
                 found = key
         return found if len(token) <= _LONGEST_TOKEN else None
 
+    def named(self, name: str) -> Key | None:
+        """Return the key of this name, if it is still there."""
+        return next((key for _, key in self._entries if key.name == name), None)
+
 
 def new_key(path: Path, name: str, limits: str) -> str:
     """Make a key, add its hash to a file, and return the key. Raises OptionError, OutputError."""

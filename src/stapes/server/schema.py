@@ -116,3 +116,26 @@ class ModelList(Struct, frozen=True):
 
     data: list[Model]
     object: Literal["list"] = "list"
+
+
+class Job(Struct, frozen=True):
+    """A job. Times in seconds since 1970; `done_s` of `duration_s` seconds of audio are done."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    created: float
+    filename: str
+    size: int
+    done_s: float
+    started: float | None = None
+    ended: float | None = None
+    duration_s: float | None = None
+    error: ErrorBody | None = None
+    object: Literal["job"] = "job"
+
+
+class JobList(Struct, frozen=True):
+    """Jobs of the key that asks, the newest first."""
+
+    data: list[Job]
+    object: Literal["list"] = "list"

@@ -11,11 +11,13 @@ from contextlib import suppress
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from stapes.errors import StapesError
 from stapes.server import logs
 from stapes.server.app import create_app
 from stapes.server.config import MIB, ServerConfig
+from stapes.server.jobs.runner import jobs_of
 from stapes.server.models import LoadModel
 from stapes.server.protocol import check_descriptors, protocol_class
 from stapes.server.service import Service
@@ -56,8 +58,8 @@ async def serve(
     Raises StapesError where it cannot begin.
     """
     check_descriptors(config.bounds.max_connections)
-    async with Service.opened(config, load=load) as service:
-        server = Server(uvicorn_config(config, service), service, on_ready or _greet)
+    async with Service.opened(config, load=load) as service, jobs_of(service) as jobs:
+        server = Server(uvicorn_config(config, create_app(service, jobs)), service, on_ready or _greet)
         _reload_keys_on_hangup(service)
         await server.serve()
         left = tuple(server.server_state.tasks)  # after a second signal
@@ -71,10 +73,10 @@ def _greet(server: Server) -> None:
     sys.stderr.flush()
 
 
-def uvicorn_config(config: ServerConfig, service: Service) -> uvicorn.Config:
+def uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
     """Return the settings of uvicorn."""
     return uvicorn.Config(
-        create_app(service),
+        app,
         host=config.host,
         port=config.port,
         uds=config.uds,

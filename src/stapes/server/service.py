@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ class Service:
     media: MediaPool
     models: Models
     metrics: Metrics
-    began: float
 
     @classmethod
     @asynccontextmanager
@@ -45,7 +43,6 @@ class Service:
             media=MediaPool(processes=config.media_processes),
             models=Models(config, load=load),
             metrics=metrics,
-            began=time.monotonic(),
         )
         metrics.watch(service.models)
         closers: list[Callable[[], object]] = [service.spool.close, service.admission.close]

@@ -1,0 +1,188 @@
+"""`/v1/jobs`: the HTTP side of jobs. A job belongs to the key that made it; another's is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from stapes.server import answers, events
+from stapes.server.errors import ApiError, invalid_value
+from stapes.server.fields import FORMATS, audio_request
+from stapes.server.form import read_form
+from stapes.server.jobs.runner import JobRunner, fingerprint
+from stapes.server.jobs.store import StoredJob
+from stapes.server.schema import ErrorBody, Job, JobList
+from stapes.server.service import Service
+
+_MOST_WAIT_S, _MOST_LISTED = 60.0, 100
+_IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def job_routes(service: Service, runner: JobRunner | None) -> list[BaseRoute]:
+    """Return the routes of jobs; without a folder for them, each says what is missing."""
+    handlers = _Handlers(runner)
+    return [
+        Route("/v1/jobs", handlers.listed),
+        Route("/v1/jobs", _Made(service, runner), methods=["POST"]),
+        Route("/v1/jobs/{id}", handlers.shown),
+        Route("/v1/jobs/{id}/events", handlers.events),
+        Route("/v1/jobs/{id}/result", handlers.result),
+        Route("/v1/jobs/{id}/cancel", handlers.cancelled, methods=["POST"]),
+    ]
+
+
+class _Made:
+    """`POST /v1/jobs`, as an ASGI application: the same form as for a transcription."""
+
+    def __init__(self, service: Service, runner: JobRunner | None) -> None:
+        self._service = service
+        self._jobs = runner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, service, runner = Request(scope, receive), self._service, _there(self._jobs)
+        key = scope["state"]["key"]
+        idempotency = request.headers.get("idempotency-key")
+        if idempotency is not None and not _IDEMPOTENCY.fullmatch(idempotency):
+            raise ApiError(400, "Idempotency-Key must have 1 to 200 printable ASCII characters, without spaces.")
+        async with (
+            service.admission.admit(key),
+            read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form,
+        ):
+            wanted = audio_request(form.fields, "transcriptions", is_admin=key is None or key.is_admin)
+            service.models.find(wanted.model)
+            if form.upload is None:
+                raise ApiError(
+                    400, "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
+                )
+            if wanted.stream:
+                raise invalid_value("stream", "A job has no stream in its answer; read /v1/jobs/{id}/events.")
+            job = StoredJob(
+                id=f"job_{secrets.token_hex(16)}",
+                owner="" if key is None else key.name,
+                fields=tuple(form.fields),
+                filename=form.upload.filename,
+                sha256=form.upload.sha256,
+                size=form.upload.size,
+                fingerprint=fingerprint(form.fields, form.upload.sha256),
+                idempotency=idempotency,
+                priority=wanted.priority,
+            )
+            kept = await runner.add(job, form.upload)
+        status = 202 if kept.id == job.id else 200
+        await Response(_body(kept), status, media_type="application/json")(scope, receive, send)
+
+
+class _Handlers:
+    def __init__(self, runner: JobRunner | None) -> None:
+        self._jobs = runner
+
+    async def listed(self, request: Request) -> Response:
+        limit = _number(request, "limit", 20, _MOST_LISTED)
+        before = _number(request, "before", math.inf, math.inf)
+        runner = _there(self._jobs)
+        found = await runner.on_disk(runner.store.listed, _owner(request), int(limit), before)
+        return Response(
+            msgspec.json.encode(JobList(data=[_shown(one) for one in found])), media_type="application/json"
+        )
+
+    async def shown(self, request: Request) -> Response:
+        job = await self._job(request)
+        wait_s = _number(request, "wait", 0.0, _MOST_WAIT_S)
+        runner, state = _there(self._jobs), job.state
+        ends = _now() + wait_s
+        while not job.has_ended and job.state == state and (left_s := ends - _now()) > 0:
+            await runner.changes(left_s)
+            job = await self._job(request)
+        return Response(_body(job), media_type="application/json")
+
+    async def cancelled(self, request: Request) -> Response:
+        await _there(self._jobs).cancel(await self._job(request))
+        return Response(_body(await self._job(request)), media_type="application/json")
+
+    async def result(self, request: Request) -> Response:
+        job = await self._job(request)
+        if job.state != "done":
+            raise ApiError(409, f"The job is {job.state}; it has no result.", code="job_not_done")
+        wanted = audio_request(job.fields, "transcriptions", is_admin=True)
+        name = request.query_params.get("response_format", wanted.response_format)
+        if name not in FORMATS:
+            raise invalid_value("response_format", f"response_format must be one of {', '.join(FORMATS)}.")
+        transcript = await _there(self._jobs).transcript(job.id)
+        body, content_type = answers.answer(transcript, replace(wanted, response_format=name))
+        return Response(body, headers={"content-type": content_type})
+
+    async def events(self, request: Request) -> Response:
+        job = await self._job(request)
+        given = request.headers.get("last-event-id", "0")
+        if not given.isdigit() or len(given) > 15:
+            raise ApiError(400, "Last-Event-ID must be the id of an event.", param="last-event-id")
+
+        async def stream() -> AsyncIterator[bytes]:
+            async for found in _there(self._jobs).events(job.id, int(given)):
+                if not found:
+                    yield events.PING
+                for number, body in found:
+                    yield f"id: {number}\n".encode() + b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+        return StreamingResponse(stream(), headers={"content-type": events.CONTENT_TYPE, "cache-control": "no-store"})
+
+    async def _job(self, request: Request) -> StoredJob:
+        """Return the job of a path. Raises ApiError 404, also for another owner's."""
+        runner, name = _there(self._jobs), request.path_params["id"]
+        job: StoredJob | None = await runner.on_disk(runner.store.get, name, _owner(request))
+        if job is None:
+            raise ApiError(404, f"There is no job {name[:100]!r}.", code="job_not_found")
+        return job
+
+
+def _there(runner: JobRunner | None) -> JobRunner:
+    if runner is None:
+        raise ApiError(404, "This server keeps no jobs; --state_dir FOLDER switches them on.", code="jobs_off")
+    return runner
+
+
+def _owner(request: Request) -> str:
+    key = request.scope["state"]["key"]
+    return "" if key is None else str(key.name)
+
+
+def _number(request: Request, name: str, default: float, most: float) -> float:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise invalid_value(name, f"{name} must be a number that is not negative.")
+    return min(value, most)
+
+
+def _body(job: StoredJob) -> bytes:
+    return msgspec.json.encode(_shown(job))
+
+
+def _shown(job: StoredJob) -> Job:
+    """Return what clients see of a job."""
+    error = None if job.error is None else ErrorBody(**job.error)
+    return Job(
+        id=job.id, state=job.state, created=job.created, started=job.started, ended=job.ended,
+        filename=job.filename, size=job.size, duration_s=job.duration_s, done_s=job.done_s, error=error,
+    )  # fmt: skip
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

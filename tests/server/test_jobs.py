@@ -1,0 +1,309 @@
+"""Jobs: kept on the disk, gone on with after a restart, each event once; owners, idempotency, bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stapes.errors import OutputError
+from stapes.server.jobs.store import JobStore, StoredJob
+from stapes.server.keys import new_key
+from stapes.testing import tone
+from tests.audio_files import wav_bytes
+from tests.random_cases import cases
+from tests.server.running import Running, bounds, running
+from tests.server.test_defence import held_server
+
+SOUND = wav_bytes(tone(40.0) * 32_000)
+TEXT = "Hello, world. How are you?"
+
+
+@contextmanager
+def job_server(folder: Path, **config: Any) -> Iterator[tuple[Running, httpx.Client]]:
+    with running(state_dir=folder, **config) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        yield server, client
+
+
+def post(client: httpx.Client, sound: bytes = SOUND, headers: dict[str, str] | None = None, **fields: str) -> Any:
+    data = {"model": "base", **fields}
+    return client.post("/v1/jobs", data=data, files={"file": ("talk.wav", sound)}, headers=headers or {})
+
+
+def waited(client: httpx.Client, job: str) -> dict[str, Any]:
+    for _ in range(10):
+        found: dict[str, Any] = client.get(f"/v1/jobs/{job}", params={"wait": 10}).json()
+        if found["state"] not in ("queued", "running"):
+            return found
+    raise AssertionError(found)
+
+
+def events(client: httpx.Client, job: str, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+    body = client.get(f"/v1/jobs/{job}/events", headers={"last-event-id": str(after)}).text
+    blocks = [block.splitlines() for block in body.split("\n\n") if block.startswith("id: ")]
+    return [(int(block[0][4:]), json.loads(block[1][6:])) for block in blocks]
+
+
+def test_a_job_from_its_upload_to_its_result(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (_, client):
+        made = post(client)
+        assert made.status_code == 202
+        job = made.json()["id"]
+        found = waited(client, job)
+        assert (found["state"], found["duration_s"], found["filename"]) == ("done", 40.0, "talk.wav")
+        assert client.get(f"/v1/jobs/{job}/result").json()["text"] == TEXT
+        assert client.get(f"/v1/jobs/{job}/result", params={"response_format": "srt"}).text.startswith(
+            "1\n00:00:00,000"
+        )
+        noted = events(client, job)
+        assert "".join(one["text"] for _, one in noted[:-1]).strip() == TEXT
+        assert [number for number, _ in noted[:-1]] == [1, 2]
+        assert noted[-1][1] == {"type": "job.done"}
+        assert events(client, job, after=1) == noted[1:]
+        assert [one["id"] for one in client.get("/v1/jobs").json()["data"]] == [job]
+        assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_file_that_is_no_audio_fails_its_job_with_the_reason(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (_, client):
+        job = post(client, b"no sound").json()["id"]
+        found = waited(client, job)
+        assert (found["state"], found["error"]["code"], found["error"]["param"]) == ("failed", "invalid_audio", "file")
+        assert client.get(f"/v1/jobs/{job}/result").json()["error"]["code"] == "job_not_done"
+        assert [one["type"] for _, one in events(client, job)] == ["job.failed"]
+
+
+def test_one_idempotency_key_is_one_job(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (_, client):
+        header = {"idempotency-key": "abc"}
+        first, second = (post(client, headers=header) for _ in range(2))
+        assert (first.status_code, second.status_code) == (202, 200)
+        assert first.json()["id"] == second.json()["id"]
+        other = post(client, headers=header, language="en")
+        assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+        assert post(client, headers={"idempotency-key": "a b"}).status_code == 400
+
+
+def test_a_job_is_its_owners_alone(tmp_path: Path) -> None:
+    anna, ben = (new_key(tmp_path / "keys.txt", name, "") for name in ("anna", "ben"))
+    with job_server(tmp_path / "state", key_file=tmp_path / "keys.txt") as (_, client):
+        client.headers["authorization"] = f"Bearer {anna}"
+        job = post(client).json()["id"]
+        waited(client, job)
+        client.headers["authorization"] = f"Bearer {ben}"
+        paths = (f"/v1/jobs/{job}", f"/v1/jobs/{job}/events", f"/v1/jobs/{job}/result")
+        assert {client.get(path).status_code for path in paths} == {404}
+        assert client.post(f"/v1/jobs/{job}/cancel").status_code == 404
+        assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_jobs_are_cancelled_while_they_wait_and_while_they_run(tmp_path: Path) -> None:
+    limits = bounds(max_running_jobs=1)
+    with held_server(state_dir=tmp_path, bounds=limits) as (server, held), httpx.Client(base_url=server.url) as client:
+        ids = [post(client).json()["id"] for _ in range(2)]
+        while not held.n_steps:
+            time.sleep(0.01)
+        for job in reversed(ids):
+            assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+        assert not list((tmp_path / "uploads").iterdir())
+        held.go.set()
+
+
+def test_there_is_a_bound_on_jobs_and_on_the_disk(tmp_path: Path) -> None:
+    limits = bounds(max_jobs=1, max_running_jobs=1)
+    with (
+        held_server(state_dir=tmp_path / "a", bounds=limits) as (server, held),
+        httpx.Client(base_url=server.url) as client,
+    ):
+        post(client)
+        assert post(client).json()["error"]["code"] == "too_many_jobs"
+        held.go.set()
+    limits = bounds(max_state_bytes=len(SOUND) + 10_000)
+    with job_server(tmp_path / "b", bounds=limits) as (_, client):
+        first = post(client).json()["id"]
+        waited(client, first)
+        assert post(client, SOUND + bytes(20_000)).json()["error"]["code"] == "jobs_full"
+        waited(client, post(client, SOUND + bytes(9_000)).json()["id"])
+        assert client.get(f"/v1/jobs/{first}").status_code == 404  # the oldest result made room
+
+
+def test_ended_jobs_are_kept_for_a_while(tmp_path: Path) -> None:
+    with job_server(tmp_path, bounds=bounds(job_retention_s=1000.0)) as (_, client):
+        job = post(client).json()["id"]
+        ended = waited(client, job)["ended"]
+    store = JobStore(tmp_path / "jobs.sqlite")
+    assert [one.id for one in store.ended()] == [job]
+    store.update(job, ended=ended - 2000.0)
+    store.close()
+    with job_server(tmp_path, bounds=bounds(job_retention_s=1000.0)) as (_, client):
+        for _ in range(100):
+            if client.get(f"/v1/jobs/{job}").status_code == 404:
+                break
+            time.sleep(0.02)
+        assert client.get(f"/v1/jobs/{job}").status_code == 404
+        assert not list((tmp_path / "results").iterdir())
+
+
+def test_without_a_folder_there_are_no_jobs() -> None:
+    with running() as server:
+        found = httpx.get(f"{server.url}/v1/jobs")
+        assert (found.status_code, found.json()["error"]["code"]) == (404, "jobs_off")
+
+
+def test_a_stopped_server_goes_on_with_its_jobs(tmp_path: Path) -> None:
+    with held_server(state_dir=tmp_path) as (server, held), httpx.Client(base_url=server.url) as client:
+        job = post(client).json()["id"]
+        while not held.n_steps:
+            time.sleep(0.01)
+        held.go.set()
+        server.server.should_exit = True
+    with job_server(tmp_path) as (_, client):
+        assert waited(client, job)["state"] == "done"
+        assert client.get(f"/v1/jobs/{job}/result").json()["text"] == TEXT
+
+
+PROGRAM = """
+import asyncio, sys, time
+from pathlib import Path
+from stapes.server.config import ServerConfig
+from stapes.server.serve import serve
+from stapes.testing import reciting, scripted_engine, small_vocabulary, tiny_spec
+from stapes.tokenizer import Tokenizer
+recite = reciting(Tokenizer(tiny_spec(), small_vocabulary()), [f" Number {n}." for n in range(20)])
+def script(sound, tokens):
+    time.sleep(0.004)
+    return recite(sound, tokens)
+asyncio.run(serve(
+    ServerConfig(port=0, media_processes=1, state_dir=Path(sys.argv[1])), load=lambda *_: scripted_engine(script),
+    on_ready=lambda server: print(server.address[1], flush=True),
+))
+"""
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "src")])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    return process, f"http://127.0.0.1:{int(line)}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
+def test_a_killed_server_goes_on_and_doubles_no_event(tmp_path: Path) -> None:
+    """Kill it at several moments of one job; every event comes once, and the text is whole."""
+    n_kills = cases(2, 20)
+    sound = wav_bytes(tone(300.0) * 32_000)
+    seen: dict[int, dict[str, Any]] = {}
+    process, url = started(tmp_path)
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            job = post(client, sound).json()["id"]
+        for number in range(n_kills):
+            time.sleep(0.3 + 0.1 * (number % 5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            _forgive(tmp_path, job)
+            process, url = started(tmp_path)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            assert waited(client, job)["state"] == "done"
+            for event_id, body in events(client, job):
+                assert event_id not in seen
+                seen[event_id] = body
+            text = client.get(f"/v1/jobs/{job}/result").json()["text"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    *segments, last = (seen[one] for one in sorted(seen))
+    assert last == {"type": "job.done"}
+    assert "".join(one["text"] for one in segments).strip() == text
+    assert [one["id"] for one in segments] == list(range(len(segments)))
+    assert "Number 0." in text
+
+
+def _forgive(folder: Path, job: str) -> None:
+    """A job is given up after three crashes; this test makes more."""
+    store = JobStore(folder / "jobs.sqlite")
+    store.update(job, attempts=0)
+    store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
+def test_a_job_that_ends_the_server_three_times_is_given_up(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (_, client):
+        job = post(client).json()["id"]
+        waited(client, job)
+    store = JobStore(tmp_path / "jobs.sqlite")
+    store.update(job, state="running", ended=None, attempts=3)
+    store.close()
+    (tmp_path / "uploads" / job).write_bytes(SOUND)
+    with job_server(tmp_path) as (_, client):
+        found = waited(client, job)
+        assert (found["state"], found["error"]["code"]) == ("failed", "crashed")
+
+
+# The store.
+
+
+def stored(number: int, **values: Any) -> StoredJob:
+    return StoredJob(
+        id=f"job_{number}", owner="anna", fields=(("model", "base"),), filename="a", sha256="0", size=1,
+        fingerprint="f", created=float(number), **values,
+    )  # fmt: skip
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "run", "end", "event", "remove", "open"]), st.integers(0, 4)), max_size=12
+    )
+)
+def test_the_store_is_what_was_told_to_it(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "jobs.sqlite"
+    store, model, noted = JobStore(path), dict[str, StoredJob](), dict[str, set[int]]()
+    for what, number in steps:
+        name = f"job_{number}"
+        if what == "add" and name not in model:
+            model[name], noted[name] = store.add(stored(number)), set()
+        elif what == "open":
+            store.close()
+            store = JobStore(path)
+        elif name in model:
+            if what == "remove":
+                store.remove(name)
+                del model[name], noted[name]
+            elif what == "event":
+                store.update(name, [(number, {"n": number})], done_s=2.0)
+                noted[name].add(number)
+            elif what != "add":
+                store.update(name, state={"run": "running", "end": "done"}[what], ended=9.0 if what == "end" else None)
+    assert {one.id for one in store.listed("anna", 100, 1e9)} == model.keys()
+    assert {name: {number for number, _ in store.events(name, -1)} for name in model} == noted
+    assert not store.listed("ben", 100, 1e9)
+    store.close()
+
+
+def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(OutputError):
+        JobStore(path)
+    assert path.read_bytes().startswith(b"not a database")
