@@ -23,7 +23,7 @@ from stapes.errors import AudioError, AudioTooLongError
 from stapes.options import Audio
 from stapes.server.media import frames
 from stapes.server.media.frames import FrameError, MediaFaultError, Notes
-from stapes.server.media.pool import MediaLimits, MediaPool
+from stapes.server.media.pool import Child, MediaLimits, MediaPool
 from tests.audio_files import EVERYDAY, encoded
 from tests.random_cases import cases
 
@@ -77,6 +77,7 @@ def test_a_file_that_is_no_audio_is_refused_and_costs_no_process(tmp_path: Path)
         "list.txt": b"ffconcat version 1.0\nfile /etc/passwd\n",
         "page.wav": b"https://example.org/a.wav\n",
         "zeros.mp3": bytes(5000),
+        "empty.wav": b"",
     }
 
     async def work(pool: MediaPool) -> None:
@@ -154,8 +155,39 @@ def test_a_decoder_that_is_silent_is_a_fault_and_a_cancelled_one_is_ended(tmp_pa
         with pytest.raises(asyncio.CancelledError):
             await task
         (await decode(pool, path)).close()
+        assert len(await pool.describe()) > 5
+        assert len(await pool.describe()) > 5  # a process that was used up is started again
 
     with_pool(work, silence_timeout_s=0.5)
+
+
+def test_a_task_that_is_cancelled_twice_frees_its_process_once_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+    decode_slowly, at_work = Child.decode, list[int]()
+
+    def slow(self: Child, *arguments: Any) -> Any:
+        at_work.append(1)
+        time.sleep(0.2)
+        try:
+            return decode_slowly(self, *arguments)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr(Child, "decode", slow)
+
+    async def work(pool: MediaPool) -> None:
+        task = asyncio.create_task(decode(pool, path))
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not at_work
+
+    with_pool(work)
 
 
 def test_no_descriptors_are_left(tmp_path: Path) -> None:
@@ -224,7 +256,9 @@ def test_what_a_process_sends_is_checked() -> None:
         theirs.sendall(b"S\xff\xff\xff\xff")
         with pytest.raises(FrameError):
             frames.receive(ours)
-    for body in (b"{", b"{}", b'{"warnings": [1], "spans": []}', b'{"warnings": [], "spans": [[0, 9]]}'):
+    for body in (b"{", b"{}", b'{"warnings": [1], "spans": []}', b'{"warnings": [], "spans": [[0, 9]]}',
+                 b'{"warnings": [], "spans": [[0, Infinity]]}', b"[" * 100_000,
+                 b'{"warnings": [], "spans": [[2, 4], [0, 2]]}'):  # fmt: skip
         with pytest.raises(FrameError):
             Notes.of(body, 4)
     assert Notes.of(json.dumps({"warnings": ["a"], "spans": [[2, 6]]}).encode(), 4) == Notes(("a",), ((2, 6),))

@@ -70,12 +70,13 @@ class ByteSource:
         if failure is not None:
             raise failure
 
-    def is_empty(self) -> bool:
-        """True if there is not a single byte; the position is then, as after opening, the start."""
+    def refuse_empty(self) -> None:
+        """Raise AudioError if there is not a single byte; the position is then, as after opening, the start."""
         self._file.seek(0)
-        empty = not self._file.read(1)
+        is_empty = not self._file.read(1)
         self._file.seek(0)
-        return empty
+        if is_empty:
+            raise AudioError(f"{self.label}: the file is empty (0 bytes); nothing was recorded or copied into it")
 
     def close(self) -> None:
         """Close what we opened; a caller's file object stays open."""
@@ -99,8 +100,7 @@ def open_source(source: object) -> ByteSource:
     """
     opened = _open_any(source)
     try:
-        if opened.is_empty():
-            raise AudioError(f"{opened.label}: the file is empty (0 bytes); nothing was recorded or copied into it")
+        opened.refuse_empty()
     except OSError as failure:
         opened.close()
         raise AudioError(f"{opened.label}: reading failed: {failure}") from failure

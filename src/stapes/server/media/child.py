@@ -74,6 +74,7 @@ def _serve(connection: socket.socket, held: dict[str, bool]) -> None:
     with os.fdopen(files[0], "rb") as file:
         source = ByteSource(file, request["label"], suffix=request["suffix"])
         try:
+            source.refuse_empty()
             warnings, spans = decode_into(source, Audio(**request["audio"]), write)
         except StapesError as error:
             frames.send(connection, frames.REFUSED, str(error)[: frames.MAX_NOTE_LENGTH].encode("utf-8", "replace"))

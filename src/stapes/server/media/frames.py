@@ -65,11 +65,12 @@ class Notes:
             values: Any = json.loads(body)
             warnings = tuple(values["warnings"])
             spans = tuple((int(start), int(end)) for start, end in values["spans"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise FrameError("notes that cannot be read") from error
         are_texts = len(warnings) <= MAX_NOTES and all(isinstance(one, str) for one in warnings)
-        lengths = [end - start for start, end in spans]
-        if not are_texts or (spans and (min(lengths) <= 0 or sum(lengths) != n_samples or spans[0][0] < 0)):
+        edges = [0, *(edge for span in spans for edge in span)]
+        are_in_order = edges == sorted(edges) and all(start < end for start, end in spans)
+        if not (are_texts and are_in_order) or (spans and sum(end - start for start, end in spans) != n_samples):
             raise FrameError("notes that do not fit the samples")
         return cls(warnings, spans)
 

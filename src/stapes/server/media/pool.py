@@ -27,6 +27,7 @@ from stapes.server.media import frames
 from stapes.server.media.frames import FrameError, MediaFaultError
 
 _CHILD: Final = "stapes.server.media.child"
+_LONGEST_LABEL, _LONGEST_SUFFIX = 1000, 20
 _MEMORY_LIMIT_BYTES: Final = 32 << 20  # of samples; the rest of a longer recording is in a temporary file
 
 
@@ -84,7 +85,8 @@ class Child:
         writer = SampleWriter("i2", memory_limit_bytes=_MEMORY_LIMIT_BYTES)
         try:
             self._limit_cpu()
-            self._request(file, {"label": label, "suffix": suffix, "audio": asdict(audio)})
+            request = {"label": label[:_LONGEST_LABEL], "suffix": suffix[:_LONGEST_SUFFIX], "audio": asdict(audio)}
+            self._request(file, request)
             return self._collect(writer, label, max_duration_s, check)
         except frames_end as error:
             self.kill()
@@ -121,6 +123,8 @@ class Child:
 
     def test(self) -> dict[str, bool]:
         """Have the process try what it may not; return what was refused. Raises MediaFaultError."""
+        if self._connection is None:
+            self.start()
         try:
             assert self._connection is not None
             self._connection.sendall(b'{"test": true}')
@@ -224,15 +228,20 @@ class MediaPool:
         except asyncio.CancelledError:
             is_given_up = True
             child.interrupt()
-            with suppress(BaseException):  # it has ended, one way or another
-                (await work).close()
+            while not work.done():  # until then the child is not free, however often this task is cancelled
+                with suppress(asyncio.CancelledError, Exception):
+                    await asyncio.shield(work)
+            with suppress(asyncio.CancelledError, Exception):
+                work.result().close()
             raise
 
     async def describe(self) -> list[str]:
         """Return a line for each protection: whether it holds here. One process is used up for it."""
         child = await self._idle.get()
-        found = await asyncio.get_running_loop().run_in_executor(self._executor, child.test)
-        self._idle.put_nowait(child)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._executor, child.test)
+        finally:
+            self._idle.put_nowait(child)
         return [f"media process: {name}: {'yes' if holds else 'NO'}" for name, holds in found.items()]
 
 
