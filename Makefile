@@ -26,7 +26,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native native-bench sanitize golden golden-tenth random reference bench chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random reference bench chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -74,6 +74,9 @@ golden: has-corpus .venv/.installed-dev  ## compare every recorded transcript of
 
 golden-tenth: has-corpus .venv/.installed-dev  ## compare a fixed tenth of them
 	@.venv/bin/python -m pytest -m "golden and tenth"
+
+soak: .venv/.installed-dev  ## load the server for 30 minutes, with faults, and let a thousand clients go away
+	@.venv/bin/python -m benchmarks.server --parts soak,gone,overload $(OPTIONS)
 
 random: .venv/.installed-dev  ## try thousands of random cases where the fast tests try some (an hour)
 	@STAPES_RANDOM=thorough .venv/bin/python -m pytest -m "random or slow"

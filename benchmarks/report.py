@@ -1,4 +1,4 @@
-"""Make docs/benchmarks.md, benchmarks/TARGETS.md and benchmarks/RUNS.md of the JSON files in benchmarks/results.
+"""Make docs/benchmarks.md, docs/trust.md and benchmarks/{TARGETS,RUNS}.md of the JSON files in benchmarks/results.
 
 python -m benchmarks.report [--check]      (--check: exit 1 if a page is not up to date)
 """
@@ -17,6 +17,7 @@ from benchmarks.precision_table import HEAD as PRECISION_HEAD
 from benchmarks.precision_table import precision_rows
 from benchmarks.results import read_results
 from benchmarks.targets import TARGETS
+from benchmarks.trust_page import trust
 
 ROOT = Path(__file__).parents[1]
 _MADE = "<!-- Made by `python -m benchmarks.report` from benchmarks/results/*.json: change those, not this page. -->\n"
@@ -79,6 +80,7 @@ def pages(results: Sequence[dict[str, Any]]) -> dict[Path, str]:
     newest_first = sorted(results, key=lambda result: str(result["machine"]["date"]), reverse=True)
     return {
         ROOT / "docs" / "benchmarks.md": _overview(newest_first),
+        ROOT / "docs" / "trust.md": trust(newest_first),
         ROOT / "benchmarks" / "TARGETS.md": _targets(newest_first),
         ROOT / "benchmarks" / "RUNS.md": _runs(newest_first),
     }

@@ -85,7 +85,11 @@ class Child:
         writer = SampleWriter("i2", memory_limit_bytes=_MEMORY_LIMIT_BYTES)
         try:
             self._limit_cpu()
-            request = {"label": label[:_LONGEST_LABEL], "suffix": suffix[:_LONGEST_SUFFIX], "audio": asdict(audio)}
+            request: dict[str, object] = {
+                "label": label[:_LONGEST_LABEL],
+                "suffix": suffix[:_LONGEST_SUFFIX],
+                "audio": asdict(audio),
+            }
             self._request(file, request)
             return self._collect(writer, label, max_duration_s, check)
         except frames_end as error:
