@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -153,11 +154,12 @@ def test_a_body_below_the_least_rate_is_ended(spool: Spool) -> None:
 
 def test_files_of_processes_that_have_ended_are_removed(tmp_path: Path) -> None:
     folder = next(iter({Spool.open(tmp_path, max_bytes=1)._folder}))
-    left, ours = folder / f"upload-{2**22 + 1}-{'0' * 32}", folder / "notes.txt"
-    left.touch()
-    ours.touch()
+    left = [folder / f"upload-{number}-{'0' * 32}" for number in (2**22 + 1, os.getpid())]
+    others = [folder / f"upload-{os.getppid()}-{'0' * 32}", folder / "notes.txt"]
+    for one in (*left, *others):
+        one.touch()
     Spool.open(tmp_path, max_bytes=1)
-    assert (left.exists(), ours.exists()) == (False, True)
+    assert [one.exists() for one in (*left, *others)] == [False, False, True, True]
 
 
 @random_cases(100, 2000, suppress_health_check=[HealthCheck.function_scoped_fixture])

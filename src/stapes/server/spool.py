@@ -41,7 +41,8 @@ class Spool:
                 raise OutputError(f"{folder}: belongs to another user, or is open to others; remove it")
             for path in folder.iterdir():
                 match = _NAME.fullmatch(path.name)
-                if match and not _lives(int(match[1])):
+                # In a container each server has the number of the one before it.
+                if match and (int(match[1]) == os.getpid() or not _lives(int(match[1]))):
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: uploads cannot be kept here: {error.strerror or error}") from error
