@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stapes.backends.base import FloatArray
 from stapes.errors import OutputError
 from stapes.server.jobs.store import JobStore, StoredJob
 from stapes.server.keys import new_key
-from stapes.testing import tone
+from stapes.testing import reciting, scripted_engine, small_vocabulary, tiny_spec, tone
+from stapes.tokenizer import Tokenizer
 from tests.audio_files import wav_bytes
 from tests.random_cases import cases
-from tests.server.running import Running, bounds, running
+from tests.server.running import HELLO, Running, bounds, running
 from tests.server.test_defence import held_server
 
 SOUND = wav_bytes(tone(40.0) * 32_000)
@@ -172,6 +175,30 @@ def test_a_stopped_server_goes_on_with_its_jobs(tmp_path: Path) -> None:
     with job_server(tmp_path) as (_, client):
         assert waited(client, job)["state"] == "done"
         assert client.get(f"/v1/jobs/{job}/result").json()["text"] == TEXT
+
+
+def test_windows_that_were_decoded_are_not_decoded_again(tmp_path: Path) -> None:
+    """The second server's model would say something else."""
+    go, sounds = threading.Event(), list[int]()
+    recite = reciting(Tokenizer(tiny_spec(), small_vocabulary()), HELLO)
+
+    def script(sound: int, tokens: tuple[int, ...]) -> FloatArray:
+        if sound not in sounds:
+            sounds.append(sound)
+        if sound != sounds[0]:
+            go.wait(60)
+        return recite(sound, tokens)
+
+    with job_server(tmp_path, load=lambda: scripted_engine(script)) as (server, client):
+        job = post(client).json()["id"]
+        while not client.get(f"/v1/jobs/{job}").json()["done_s"]:
+            time.sleep(0.01)
+        server.server.should_exit = True
+        threading.Timer(0.5, go.set).start()
+    with job_server(tmp_path, load=lambda: scripted_engine(" Something else.")) as (_, client):
+        assert waited(client, job)["state"] == "done"
+        assert client.get(f"/v1/jobs/{job}/result").json()["text"] == "Hello, world. Something else."
+        assert [number for number, _ in events(client, job)][:2] == [1, 2]
 
 
 PROGRAM = """

@@ -169,8 +169,17 @@ class JobRunner:
 
     async def _run(self, job: StoredJob) -> None:
         try:
+            await self._outcome(job)
+        except Exception as error:  # the disk: the job is run again by the next server
+            LOGGER.error("job %s could not be kept", job.id, exc_info=error)
+        finally:
+            self._running.pop(job.id, None)
+            self._cancelled.discard(job.id)
+        await self._fill()
+
+    async def _outcome(self, job: StoredJob) -> None:
+        try:
             await self._work(job)
-            await self._end(job.id, "done")
         except asyncio.CancelledError:
             if job.id in self._cancelled:
                 await self._end(job.id, "cancelled")
@@ -180,10 +189,8 @@ class JobRunner:
             if not isinstance(error, StapesError | ApiError):
                 LOGGER.error("job %s failed", job.id, exc_info=error)
             await self._end(job.id, "failed", api_error_of(error).to_dict()["error"])
-        finally:
-            self._running.pop(job.id, None)
-            self._cancelled.discard(job.id)
-        await self._fill()
+        else:
+            await self._end(job.id, "done")
 
     async def _work(self, job: StoredJob) -> None:
         if job.attempts >= MAX_ATTEMPTS:
