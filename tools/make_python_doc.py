@@ -244,7 +244,8 @@ def _fields(found: Any) -> str:
         above = lines[node.lineno - 2].strip()
         comment = lines[node.lineno - 1].partition("  # ")[2] or above.removeprefix("#: ") * above.startswith("#: ")
         if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
-            rows.append((f"`{ast.unparse(node.target)}`", f"`{ast.unparse(node.annotation)}`", comment or _help(node)))
+            kind = ast.unparse(node.annotation).replace("builtins.", "")  # of a field that is named as its type
+            rows.append((f"`{ast.unparse(node.target)}`", f"`{kind}`", comment or _help(node)))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper():
             rows.append((f"`{ast.unparse(node.targets[0])}`", f"`{ast.unparse(node.value)}`", comment))
     cells = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)

@@ -131,12 +131,14 @@ def served(work: Callable[[subprocess.Popen[str], socket.socket], None]) -> int:
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
-    with process.stdin, process.stdout:
+    with process.stdout:
         port = int(process.stdout.readline())
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(request(form(), connection="close"))
             threading.Event().wait(0.5)
             work(process, connection)
+        with suppress(BrokenPipeError):  # what was written when the process had ended
+            process.stdin.close()
         return process.wait(20)
 
 
