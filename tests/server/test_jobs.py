@@ -201,6 +201,19 @@ def test_windows_that_were_decoded_are_not_decoded_again(tmp_path: Path) -> None
         assert [number for number, _ in events(client, job)][:2] == [1, 2]
 
 
+def test_a_server_ends_while_clients_wait_for_its_jobs(tmp_path: Path) -> None:
+    with held_server(state_dir=tmp_path) as (server, held), httpx.Client(base_url=server.url, timeout=30) as client:
+        job = post(client).json()["id"]
+        while not held.n_steps:
+            time.sleep(0.01)
+        with client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+            threading.Timer(0.2, setattr, (server.server, "should_exit", True)).start()
+            threading.Timer(1.0, held.go.set).start()
+            started = time.monotonic()
+            assert [line for line in stream.iter_lines() if line.startswith("id:")] == []
+            assert time.monotonic() - started < 10.0
+
+
 PROGRAM = """
 import asyncio, sys, time
 from pathlib import Path

@@ -17,7 +17,7 @@ from stapes.errors import StapesError
 from stapes.server import logs
 from stapes.server.app import create_app
 from stapes.server.config import MIB, ServerConfig
-from stapes.server.jobs.runner import jobs_of
+from stapes.server.jobs.runner import JobRunner, jobs_of
 from stapes.server.models import LoadModel
 from stapes.server.protocol import check_descriptors, protocol_class
 from stapes.server.service import Service
@@ -26,9 +26,12 @@ from stapes.server.service import Service
 class Server(uvicorn.Server):
     """A uvicorn server that says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, on_ready: Callable[[Server], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, jobs: JobRunner | None, on_ready: Callable[[Server], None]
+    ) -> None:
         super().__init__(config)
         self.service = service
+        self._jobs = jobs
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -36,6 +39,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: requests are answered; who waits for a job is not kept until it has ended."""
+        if self._jobs is not None:
+            await self._jobs.stop()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End after the requests in work; a second signal, of either kind, does not wait for them."""
@@ -59,7 +68,7 @@ async def serve(
     """
     check_descriptors(config.bounds.max_connections)
     async with Service.opened(config, load=load) as service, jobs_of(service) as jobs:
-        server = Server(uvicorn_config(config, create_app(service, jobs)), service, on_ready or _greet)
+        server = Server(uvicorn_config(config, create_app(service, jobs)), service, jobs, on_ready or _greet)
         _reload_keys_on_hangup(service)
         await server.serve()
         left = tuple(server.server_state.tasks)  # after a second signal

@@ -102,7 +102,7 @@ class _Handlers:
         wait_s = _number(request, "wait", 0.0, _MOST_WAIT_S)
         runner, state = _there(self._jobs), job.state
         ends = _now() + wait_s
-        while not job.has_ended and job.state == state and (left_s := ends - _now()) > 0:
+        while not job.has_ended and job.state == state and not runner.is_closing and (left_s := ends - _now()) > 0:
             await runner.changes(left_s)
             job = await self._job(request)
         return Response(_body(job), media_type="application/json")

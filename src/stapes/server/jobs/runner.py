@@ -67,9 +67,14 @@ class JobRunner:
         self._sweeper = asyncio.create_task(self._sweep())
         await self._fill()
 
+    async def stop(self) -> None:
+        """Begin no job any more, and end the answers that wait for one."""
+        self._is_closing = True
+        await self._tell()
+
     async def close(self) -> None:
         """Stop; jobs in work go on when the server starts again."""
-        self._is_closing = True
+        await self.stop()
         self._sweeper.cancel()
         for task in self._running.values():
             task.cancel()
@@ -127,6 +132,11 @@ class JobRunner:
         elif not job.has_ended:
             await self._end(job.id, "cancelled")
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server ends."""
+        return self._is_closing
+
     async def changes(self, timeout_s: float) -> None:
         """Wait until something has changed for any job, or the time is over."""
         with suppress(TimeoutError):
@@ -142,7 +152,7 @@ class JobRunner:
                 yield found
                 continue
             now = await self.on_disk(self.store.get, job)
-            if now is None or now.has_ended:
+            if now is None or now.has_ended or self._is_closing:
                 return
             yield []
             await self.changes(3.0)
@@ -247,7 +257,9 @@ class JobRunner:
                 found = [(number + place, _segment_event(one)) for place, one in enumerate(event.segments, 1)]
                 number += len(found)
                 done_s = max((one.end_s for one in event.segments), default=event.window.next_seek / 100)
-                await self.change(job, found, done_s=done_s)
+                # A job that gets on is not given up, however often its server ends.
+                progress: dict[str, Any] = {} if event.resumed else {"attempts": 0}
+                await self.change(job, found, done_s=done_s, **progress)
 
     def _entry(self, job: StoredJob, wanted: AudioRequest, engine: Engine) -> JournalEntry | None:
         """Return a job's journal entry: under its id, with a key of the settings and the upload."""
