@@ -150,16 +150,17 @@ def test_ctrl_c_ends_although_a_recording_waits_for_a_disk_that_hangs(
 ) -> None:
     """Its files are written, the journal's line that they are is not."""
     monkeypatch.setattr(journal_module, "_PATIENCE_S", 0.5)
-    hangs = threading.Event()
+    hangs, begun = threading.Event(), list[str]()
 
     def pause() -> None:
-        if Path("short.srt").exists() and not hangs.is_set():
+        if Path("short.srt").exists() and len(begun) >= len(names) and not hangs.is_set():
             hangs.set()
             disk.works.clear()
 
     disk.pause = pause
+    disk.committed = lambda _, statements: begun.extend(one for one in statements if "INTO recordings" in one)
     names = [record("short.mp3", 2, then=then)]
-    if not then:  # the other one is interrupted
+    if not then:  # the other one is interrupted, once it has begun
         names.append(record("talk.mp3", 2, then="\n!sleep\n!interrupt\nlast"))
     began_s = time.monotonic()
     code, reported = run(*names, "-f", "srt", "--concurrency", "2")
