@@ -164,6 +164,38 @@ def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     assert not wrong, f"{own} knows a concrete backend: {wrong}"
 
 
+#: What the server may use: the public API, and of other packages what is listed here.
+OPEN_TO_THE_SERVER = (
+    "stapes.server",
+    "stapes.errors",
+    "stapes.options",
+    "stapes.results",
+    "stapes.languages",
+    "stapes.output",
+    "stapes.journal",
+)
+PARTS_OPEN_TO_THE_SERVER = {
+    "stapes",
+    "stapes.audio",
+    "stapes.audio.load",  # of the media processes, which decode into a pipe
+    "stapes.audio.source",
+    "stapes.engine.info",
+    "stapes.recording.events",
+}
+
+
+@each_file
+def test_the_server_uses_the_public_api(path: Path) -> None:
+    if not inside(module_name(path), "stapes.server"):
+        return
+    wrong = [
+        f"line {line}: {other}"
+        for line, other in imported(path)
+        if other not in PARTS_OPEN_TO_THE_SERVER and not any(inside(other, one) for one in OPEN_TO_THE_SERVER)
+    ]
+    assert not wrong, f"{module_name(path)} knows more than the public API: {wrong}"
+
+
 def test_no_module_reaches_into_an_engine() -> None:
     wrong = [
         f"{module_name(path)}, line {node.lineno}: engine.{node.attr}"
