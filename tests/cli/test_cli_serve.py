@@ -151,7 +151,7 @@ def test_a_first_signal_drains() -> None:
         process.stdin.flush()
         assert read_all(connection).startswith(b"HTTP/1.1 200")
 
-    served(work)
+    assert served(work) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
@@ -166,7 +166,7 @@ def test_a_second_signal_does_not_wait() -> None:
             process.stdin.write("\n")
             process.stdin.flush()
 
-    served(work)
+    assert served(work) == 0
 
 
 def test_config_errors_are_option_errors() -> None:
