@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import signal
@@ -21,7 +22,8 @@ from stapes.cli.serve import config_of
 from stapes.errors import OptionError
 from stapes.server.config import MIB, ServerConfig
 from stapes.server.keys import KeyFile
-from stapes.server.serve import greeting
+from stapes.server.serve import greeting, serve
+from stapes.testing import scripted_engine
 from tests.cli.running import runner
 from tests.server.test_defence import form, read_all, request
 
@@ -167,6 +169,15 @@ def test_a_second_signal_does_not_wait() -> None:
             process.stdin.flush()
 
     assert served(work) == 0
+
+
+def test_a_port_that_is_in_use_is_said_so() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config_of_it = ServerConfig(port=taken.getsockname()[1], media_processes=1)
+        with pytest.raises(OptionError, match="is it in use"):
+            asyncio.run(serve(config_of_it, load=lambda *_: scripted_engine()))
 
 
 def test_config_errors_are_option_errors() -> None:

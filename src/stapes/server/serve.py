@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import HANDLED_SIGNALS
 
-from stapes.errors import StapesError
+from stapes.errors import OptionError, StapesError
 from stapes.server import logs
 from stapes.server.app import create_app
 from stapes.server.config import MIB, ServerConfig
@@ -37,8 +37,12 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
+        """Begin to listen. Raises OptionError where that is not possible."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn has logged why
+            where = self.config.uds or f"{self.config.host}, port {self.config.port}"
+            raise OptionError(f"cannot listen on {where}; is it in use? --port takes another, 0 a free one") from None
         if self.started:
             self._on_ready(self)
 
