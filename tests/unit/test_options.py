@@ -460,3 +460,9 @@ def test_a_layouts_values_become_pythons_too() -> None:
     assert repr(Layout(highlight_words=np.bool_(True))) == repr(Layout(highlight_words=True))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="highlight_words"):
         Layout(highlight_words="False")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"beam_size": 10**400}, {"best_of": 10**400}, {"clip_timestamps": "0,1e308"}])
+def test_numbers_that_no_machine_counts_to_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(values))):
+        TranscribeOptions.from_keywords(values)

@@ -11,6 +11,8 @@ from stapes.options.checks import flag, make_plain, number, one_of, option, plai
 
 Mode = Literal["sequential", "reference", "chunked"]
 AudioContext = Literal["full", "fit"]
+#: the latest time of a clip: 30 years
+_LATEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ def _times(value: Any) -> tuple[float, ...]:
         all(math.isfinite(time) and time >= 0 for time in times),
         f"clip_timestamps must be finite and not negative, got {value!r}",
     )
+    require(all(time <= _LATEST_S for time in times), f"clip_timestamps must be {_LATEST_S:g} s at most, got {value!r}")
     return times
 
 

@@ -9,7 +9,7 @@ from stapes.errors import OptionError
 from stapes.options.checks import make_plain, number, option, plain_items, require, whole
 
 #: far beyond what makes sense; above them numbers overflow
-_HOTTEST, _MOST_PATIENCE = 1e6, 1e6
+_HOTTEST, _MOST_PATIENCE, _MOST_ROWS = 1e6, 1e6, 10**6
 #: the ladder of temperatures: each is tried when the one before it failed
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -71,6 +71,8 @@ class Search:
         object.__setattr__(self, "temperature", _temperatures(self.temperature))
         whole("beam_size", self.beam_size)
         whole("best_of", self.best_of)
+        number("beam_size", self.beam_size, low=1, high=_MOST_ROWS)
+        number("best_of", self.best_of, low=1, high=_MOST_ROWS)
         whole("seed", self.seed, low=0)
         number("patience", self.patience, low=0, high=_MOST_PATIENCE)
         number("length_penalty", self.length_penalty, low=0, high=1)
