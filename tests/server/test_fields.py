@@ -114,6 +114,15 @@ def test_translations_translate() -> None:
         ([("prompt", "a\0b")], "prompt", "invalid_value"),
         ([("chunking_strategy", "{")], "chunking_strategy", "invalid_value"),
         ([("chunking_strategy", '{"type":"other"}')], "chunking_strategy", "invalid_value"),
+        ([("chunking_strategy", '{"a":' + "[" * 4000)], "chunking_strategy", "invalid_value"),
+        ([("chunking_strategy", '{"type":"server_vad","threshold":2}')], "chunking_strategy", "invalid_value"),
+        ([("chunking_strategy[type]", "server_vad"), ("vad", "false")], "chunking_strategy", "invalid_value"),
+        ([("response_format", "verbose_json"), ("timestamp_granularities[]", "word"), ("word_timestamps", "false")],
+         "timestamp_granularities", "invalid_value"),
+        ([("include[]", "logprobs"), ("token_logprobs", "false")], "include", "invalid_value"),
+        ([("known_speaker_references[]", "data:")], "known_speaker_references", "invalid_value"),
+        ([("beam_size", "9" * 4000)], "beam_size", "invalid_value"),
+        ([("clip_timestamps", "0,1e308")], "clip_timestamps", "invalid_value"),
         ([("chunking_strategy[type]", "server_vad"), ("chunking_strategy[x]", "1")],
          "chunking_strategy.x", "unknown_parameter"),
     ],
@@ -141,12 +150,52 @@ def test_priority_and_deadline_are_for_administrators() -> None:
     assert (wanted.priority, wanted.deadline_s) == (1, 5.0)
 
 
+@pytest.mark.parametrize("value", ["1" + "0" * 30, "-1" + "0" * 4000])
+def test_a_priority_fits_the_file_of_jobs(value: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(("priority", value), is_admin=True)
+    assert (caught.value.status, caught.value.param) == (400, "priority")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("response_fromat", "Did you mean 'response_format'?"),
+        ("timestamp_granularity[]", "Did you mean 'timestamp_granularities'?"),
+        ("beamsize", "Did you mean 'beam_size'?"),
+        ("vad_filter", "Give vad instead."),
+        ("format", "Give response_format instead."),
+        ("compute_type", "Requests cannot set it; leave it out."),
+        ("colour", "/openapi.json lists what there is."),
+    ],
+)
+def test_an_unknown_field_is_told_what_to_send_instead(name: str, hint: str) -> None:
+    assert refused((name, "x")).message == f"Unknown parameter: '{name}'. {hint}"
+
+
 def test_every_option_but_one_can_be_set() -> None:
     assert {item.name for _, item in option_fields()} - OPTIONS.keys() == {"suppress_regex", "temperature"}
 
 
 NAMES = st.sampled_from([*FIELDS, *OPTIONS, "include[]", "chunking_strategy[type]"]) | st.text(max_size=12)
-VALUES = st.sampled_from(["true", "0", "1", "0.5", "en", "None", "auto", "json", "word", "-1"]) | st.text(max_size=20)
+VALUES = st.sampled_from(
+    [
+        "true",
+        "0",
+        "1",
+        "0.5",
+        "en",
+        "None",
+        "auto",
+        "json",
+        "word",
+        "-1",
+        "inf",
+        "1e308",
+        "9" * 400,
+        '{"a":' + "[" * 3000,
+    ]
+) | st.text(max_size=20)
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.sampled_from(["transcriptions", "translations"]))

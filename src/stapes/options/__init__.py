@@ -99,7 +99,9 @@ def unknown_option(name: str, face: Face = "transcribe") -> str:
     if (instead := advice(name, face, options)) is not None:
         return f"unknown option {name!r}; {instead}"
     close = get_close_matches(name, LOAD_KEYWORDS if face == "load" else options, n=1)
-    page = "docs/python.md lists" if face == "load" else "docs/options.md and docs/python.md list"
+    page = {"load": "docs/python.md lists", "request": "/openapi.json lists"}.get(
+        face, "docs/options.md and docs/python.md list"
+    )
     return f"unknown option {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"{page} what there is")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Final, Literal
 
-#: who is asked: `transcribe` and its like, `load`, or the command line
-Face = Literal["transcribe", "load", "command"]
+#: who is asked: `transcribe` and its like, `load`, the command line, or the HTTP server
+Face = Literal["transcribe", "load", "command", "request"]
 
 #: their name -> ours, where an option means the same
 _RENAMED: Final[Mapping[str, str]] = {
@@ -129,6 +129,8 @@ def advice(name: str, face: Face, options: Container[str]) -> str | None:
     ours = _RENAMED.get(name)
     if face == "command":
         return ours and f"give --{ours} instead"
+    if face == "request":
+        return _advice_in_requests(ours or name, options)
     return _advice_in_python(name, ours or name, face, options)
 
 
@@ -141,6 +143,14 @@ def _advice_in_python(name: str, ours: str, face: Face, options: Container[str])
     if ours == name:
         return f"it belongs to {home}()"
     return f"give {ours} instead" + ("" if home == face else f", to {home}()")
+
+
+def _advice_in_requests(ours: str, options: Container[str]) -> str | None:
+    if ours == "output_format":
+        return "give response_format instead"
+    if ours in _IN_PYTHON or ours in LOAD_KEYWORDS:
+        return "requests cannot set it; leave it out"
+    return f"give {ours} instead" if ours in options else None
 
 
 def _named(text: str, face: Face) -> str:

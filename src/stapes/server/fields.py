@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final, Literal, get_type_hints
 
 import msgspec
@@ -25,6 +26,7 @@ GRANULARITIES: Final = ("word", "segment")
 
 #: bounds on options: each multiplies the work of a window, or what is kept of a recording
 MAX_ROWS, MAX_TEMPERATURES, MAX_CLIPS, MAX_PATIENCE = 8, 6, 1000, 8.0
+MAX_PRIORITY: Final = 1_000_000  # and as much below 0; the file of jobs takes 64 bits
 MAX_TEXT_BYTES: Final = 4096
 #: options that no request may set: an expression of a client's runs over every token
 _WITHHELD: Final = frozenset({"suppress_regex"})
@@ -79,7 +81,8 @@ FIELDS: Final[Mapping[str, Field]] = {
         text="Not supported: there are no speaker labels.", is_list=True, endpoints=_TRANSCRIPTIONS, schema=_STRINGS
     ),
     "priority": Field(
-        text="Keys of administrators: higher goes first among requests of one class.", schema={"type": "integer"}
+        text="Keys of administrators: higher goes first among requests of one class.",
+        schema={"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY},
     ),
     "deadline_s": Field(text="Keys of administrators: fail after so many seconds.", schema={"type": "number"}),
 }
@@ -121,8 +124,9 @@ def audio_request(fields: Sequence[tuple[str, str]], endpoint: Endpoint, *, is_a
     Raises ApiError 400 or 403.
     """
     given = _Given(fields, endpoint)
-    if given.values.keys() & {"known_speaker_names", "known_speaker_references"}:
-        raise invalid_value("known_speaker_names", "This server has no speaker labels; leave it out.")
+    for name in ("known_speaker_names", "known_speaker_references"):
+        if name in given.values:
+            raise invalid_value(name, "This server has no speaker labels; leave it out.")
     model = given.one("model")
     if not model:
         raise ApiError(400, "Missing required parameter: 'model'.", param="model", code="missing_required_parameter")
@@ -136,9 +140,9 @@ def audio_request(fields: Sequence[tuple[str, str]], endpoint: Endpoint, *, is_a
     if endpoint == "translations":
         keywords["task"] = "translate"
     if "word" in granularities:
-        keywords["word_timestamps"] = True
+        _set(keywords, "word_timestamps", True, "timestamp_granularities")
     if logprobs:
-        keywords["token_logprobs"] = True
+        _set(keywords, "token_logprobs", True, "include")
     priority, deadline_s = _for_admins(given, is_admin=is_admin)
     return AudioRequest(
         endpoint=endpoint,
@@ -223,7 +227,15 @@ def _keywords(given: _Given) -> dict[str, Any]:
     temperatures = _temperatures(given.one("temperature") or "0")
     if temperatures != (0.0,):
         found["temperature"] = temperatures
-    return found | _vad_options(given)
+    for name, value in _vad_options(given).items():
+        _set(found, name, value, "chunking_strategy")
+    return found
+
+
+def _set(keywords: dict[str, Any], name: str, value: Any, field_name: str) -> None:
+    """Set the option that a field of OpenAI's stands for. Raises ApiError if the form sets it to another value."""
+    if keywords.setdefault(name, value) != value:
+        raise invalid_value(field_name, f"{field_name} and {name} contradict each other; give one of them.")
 
 
 def _keyword(word: str) -> str:
@@ -252,7 +264,7 @@ def _vad_options(given: _Given) -> dict[str, Any]:
     if text is not None and text not in ("auto", "null", ""):
         try:
             nested = msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):  # RecursionError: thousands of brackets, one in another
             raise invalid_value("chunking_strategy", 'chunking_strategy must be "auto" or an object.') from None
     if not nested:
         return {}
@@ -269,6 +281,10 @@ def _vad_options(given: _Given) -> dict[str, Any]:
             found[_VAD[key]] = value if isinstance(value, int | float) else float(value)
         except (TypeError, ValueError):
             raise invalid_value("chunking_strategy", f"chunking_strategy: {key} must be a number.") from None
+    try:
+        TranscribeOptions.from_keywords(found)
+    except OptionError as error:
+        raise invalid_value("chunking_strategy", f"chunking_strategy: {error}") from None
     return found
 
 
@@ -306,7 +322,10 @@ def _for_admins(given: _Given, *, is_admin: bool) -> tuple[int, float | None]:
     deadline_s = given.read("deadline_s", number)
     if deadline_s is not None and not 0.0 < deadline_s < math.inf:
         raise invalid_value("deadline_s", "deadline_s must be a number above 0.")
-    return given.read("priority", whole) or 0, deadline_s
+    priority = given.read("priority", whole) or 0
+    if abs(priority) > MAX_PRIORITY:
+        raise invalid_value("priority", f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
+    return priority, deadline_s
 
 
 def _response_format(text: str) -> str:
@@ -355,7 +374,9 @@ def _hint(name: str) -> str:
         return "Requests cannot set it on a server."
     if name in FIELDS:
         return "This path does not have it."
-    hint = unknown_option(name[:100]).partition("; ")[2]
+    if close := get_close_matches(name[:100], FIELDS, n=1, cutoff=0.8):
+        return f"Did you mean '{close[0]}'?"
+    hint = unknown_option(name[:100], "request").partition("; ")[2]
     return f"{hint[:1].upper()}{hint[1:]}{'' if hint.endswith('?') else '.'}"
 
 
