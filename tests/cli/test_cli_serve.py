@@ -171,6 +171,20 @@ def test_a_second_signal_does_not_wait() -> None:
     assert served(work) == 0
 
 
+def test_what_clients_sent_is_not_in_the_log() -> None:
+    program = (
+        "import warnings\n"
+        "from stapes.server import logs\n"
+        "from stapes.testing import scripted_engine, tone\n"
+        "logs.set_up(as_json=False)\n"
+        "scripted_engine().transcribe(tone(1.0), hotwords='secret ' * 500)\n"
+        "warnings.warn('shown')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "secret" not in done.stderr
+    assert "shown" in done.stderr
+
+
 def test_a_port_that_is_in_use_is_said_so() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

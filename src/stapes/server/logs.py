@@ -6,7 +6,10 @@ import json
 import logging
 import sys
 import time
+import warnings
 from typing import Final
+
+from stapes.errors import StapesWarning
 
 LOGGER: Final = logging.getLogger("stapes.server")
 #: attributes of a record that are shown beside its message
@@ -41,7 +44,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(*, as_json: bool) -> None:
-    """Send the logs of the server, of uvicorn's errors and of Python's warnings to standard error."""
+    """Send the logs of the server, of uvicorn's errors and of Python's warnings to standard error.
+
+    Warnings on requests are left out: they quote what clients sent, and Python remembers each text that it has shown.
+    """
+    warnings.filterwarnings("ignore", category=StapesWarning)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     logging.captureWarnings(True)
