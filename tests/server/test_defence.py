@@ -242,6 +242,9 @@ def test_of_a_hundred_at_once_exactly_as_many_are_let_in_as_there_is_room_for() 
         assert get(server) == 200
         until(lambda: bool(server.service.admission.n_active == 2))
         assert server.service.admission.n_inside == 10
+        metrics = server.service.metrics.text().decode()
+        assert "stapes_active 2.0" in metrics
+        assert "stapes_waiting 8.0" in metrics
         held.go.set()
         answers = [read_all(one) for one in connections]
     statuses = [int(data.split()[1]) for data in answers]

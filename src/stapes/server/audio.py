@@ -64,9 +64,7 @@ class AudioEndpoint:
         key = scope["state"]["key"]
         wanted = audio_request(form.fields, self._endpoint, is_admin=key is None or key.is_admin)
         self._service.models.find(wanted.model)
-        if form.upload is None:
-            raise ApiError(400, "Missing required parameter: 'file'.", param="file", code="missing_required_parameter")
-        return Work(form.upload, wanted, ticket, began)
+        return Work(form.file(), wanted, ticket, began)
 
     async def _answer(self, work: Work, scope: Scope, send: Send) -> None:
         """Send the whole answer at once."""

@@ -69,6 +69,12 @@ class Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
     upload: Upload | None = None
 
+    def file(self) -> Upload:
+        """Return the file. Raises ApiError 400 where none was sent."""
+        if self.upload is None:
+            raise ApiError(400, "Missing required parameter: 'file'.", param=FILE, code="missing_required_parameter")
+        return self.upload
+
 
 @asynccontextmanager
 async def read_form(

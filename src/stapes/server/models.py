@@ -144,11 +144,6 @@ class Models:
             assert engine is not None
             await asyncio.to_thread(engine.close)
 
-    @property
-    def oldest_wait_s(self) -> float:
-        """How long work of any model has waited without one being served."""
-        return max((one.engine.status().oldest_wait_s for one in self.all if one.engine is not None), default=0.0)
-
 
 def model_id(source: str) -> str:
     """Return how requests name a model: a path by its last part, so that no folder of this machine is shown."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -45,7 +45,8 @@ class Service:
             metrics=metrics,
         )
         metrics.watch(service.models)
-        closers: list[Callable[[], object]] = [service.spool.close, service.admission.close]
+        metrics.active.set_function(lambda: service.admission.n_active)
+        metrics.waiting.set_function(lambda: service.admission.n_waiting)
         try:
             await service.media.start()
             await service.models.start()
@@ -53,5 +54,5 @@ class Service:
         finally:
             await service.models.close()
             await service.media.close()
-            for close in closers:
-                close()
+            service.spool.close()
+            service.admission.close()

@@ -62,24 +62,21 @@ class _Made:
         ):
             wanted = audio_request(form.fields, "transcriptions", is_admin=key is None or key.is_admin)
             service.models.find(wanted.model)
-            if form.upload is None:
-                raise ApiError(
-                    400, "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
-                )
+            upload = form.file()
             if wanted.stream:
                 raise invalid_value("stream", "A job has no stream in its answer; read /v1/jobs/{id}/events.")
             job = StoredJob(
                 id=f"job_{secrets.token_hex(16)}",
                 owner="" if key is None else key.name,
                 fields=tuple(form.fields),
-                filename=form.upload.filename,
-                sha256=form.upload.sha256,
-                size=form.upload.size,
-                fingerprint=fingerprint(form.fields, form.upload.sha256),
+                filename=upload.filename,
+                sha256=upload.sha256,
+                size=upload.size,
+                fingerprint=fingerprint(form.fields, upload.sha256),
                 idempotency=idempotency,
                 priority=wanted.priority,
             )
-            kept = await runner.add(job, form.upload)
+            kept = await runner.add(job, upload)
         status = 202 if kept.id == job.id else 200
         await Response(_body(kept), status, media_type="application/json")(scope, receive, send)
 
