@@ -629,6 +629,16 @@ def test_cancelling_what_is_done_changes_nothing() -> None:
     assert job.result() == result
 
 
+def test_cancelling_a_job_calls_nothing_of_another_in_the_cancelling_thread() -> None:
+    engine, _ = engine_of()
+    told: list[Progress] = []
+    empty = engine.submit(np.zeros(0, np.float32), on_progress=told.append)  # has nothing to decode: would be done
+    engine.submit(TALK).cancel()
+    assert not told
+    assert empty.state is JobState.QUEUED
+    assert not empty.result().segments
+
+
 # Closing.
 
 

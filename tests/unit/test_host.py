@@ -18,6 +18,7 @@ from stapes.backends.base import FloatArray, StepAnswers, StepBatch, WindowId
 from stapes.engine.engine import Engine
 from stapes.engine.host import Host
 from stapes.engine.job import Job
+from stapes.engine.scheduled_job import JobState
 from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import BackendError, CancelledError, NotCopiedError, OptionError
 from stapes.results import Transcript
@@ -36,8 +37,8 @@ GREEDY: dict[str, Any] = {"language": "en", "temperature": 0.0}
 class SlowBackend(QuickBackend):
     """Each call moves a common clock on, by so much."""
 
-    def __init__(self, clock: list[float], cost: float) -> None:
-        super().__init__(reciting(TOKENIZER, [" One, two, three."]))
+    def __init__(self, clock: list[float], cost: float, **sizes: int) -> None:
+        super().__init__(reciting(TOKENIZER, [" One, two, three."]), **sizes)
         self._clock, self._cost = clock, cost
 
     def encode(self, mel: FloatArray) -> list[WindowId]:
@@ -108,6 +109,46 @@ def test_engines_of_a_host_keep_within_its_bound_together() -> None:
     assert [job.result() for job in jobs] == [alone(*one) for one in wanted]
     assert 2600 < most <= 6000
     host.close()
+
+
+def test_a_window_of_another_engine_gives_way_to_an_interactive_job() -> None:
+    with Host(max_memory=3800) as host:
+        of_files, small = engine_on(host, 5, window_bytes=1000, row_bytes=100)
+        of_clips, big = engine_on(host, 6, window_bytes=1500)
+        files = [of_files.submit(noise(65.0, seed), **BABBLE) for seed in range(2)]
+        while small.handles.n_windows < 2:
+            assert host.step()
+        clip = of_clips.submit(noise(5.0, 2), interactive=True, **BABBLE)
+        while not big.handles.n_windows:
+            assert host.step()
+        assert small.handles.n_windows == 1
+        assert [file.progress.done_s for file in files] == [0.0, 0.0]
+        while host.step():
+            assert small._held_bytes() + big._held_bytes() <= 3800
+        assert clip.result() == alone(6, 5.0, 2)
+        assert [file.result() for file in files] == [alone(5, 65.0, seed) for seed in range(2)]
+
+
+def test_endless_interactive_load_of_one_engine_ends_a_background_job_of_another() -> None:
+    with Host(max_memory=2600) as host:
+        clock, engines = [0.0], []
+        for _ in range(2):
+            backend = SlowBackend(clock, 0.05, window_bytes=1000, row_bytes=100)
+            engine = Engine(CHECKPOINT, backend, host=host)
+            engine.scheduler = Scheduler(backend, MemoryBound.of(backend, 2600), clock=lambda: clock[0])
+            engines.append(engine)
+        background = engines[0].submit(noise(65.0, 1), **GREEDY)
+        clips: list[Job] = []
+        n_clips = 0
+        while not background.state.ended:
+            clips = [clip for clip in clips if not clip.state.ended]
+            while len(clips) < 4:
+                clips.append(engines[1].submit(noise(3.0, n_clips % 7), interactive=True, **GREEDY))
+                n_clips += 1
+            assert host.step()
+            assert clock[0] < 600.0
+        assert background.state is JobState.DONE
+        assert n_clips > 10
 
 
 def test_engines_get_the_same_seconds_of_audio_whatever_their_models_cost(host: Host) -> None:

@@ -157,7 +157,9 @@ class OnTheGpu:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
-@pytest.mark.parametrize("window", [OnTheGpu(), np.full((80, 3000), "a")], ids=["gpu", "text"])
+@pytest.mark.parametrize(
+    "window", [OnTheGpu(), np.full((80, 3000), "a"), np.zeros((80, 3000), np.complex64)], ids=["gpu", "text", "complex"]
+)
 def test_what_is_no_array_of_numbers_is_an_option_error(window: Any) -> None:
     with scripted_engine() as engine, pytest.raises(OptionError, match="cannot become an array"):
         engine.decode_window(window)
@@ -168,3 +170,17 @@ def test_a_language_that_has_no_effect_is_warned_of_and_a_closed_engine_refuses(
         engine.decode_window(mel_of(3.0), language="de", sample_len=3)
     with pytest.raises(BackendError, match="closed"):
         engine.decode_windows([])
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, np.nan, np.inf], ids=str)
+def test_a_log_mel_that_would_overflow_is_an_option_error(value: float) -> None:
+    mel = np.zeros((80, 3000), np.float32)
+    mel[7, 5] = value
+    with scripted_engine() as engine, pytest.raises(OptionError, match="NaN, infinity, or numbers beyond"):
+        engine.decode_window(mel)
+
+
+@pytest.mark.parametrize("prompt", [{1, 2}, {1: 2}, "12", b"12"])
+def test_a_prompt_that_has_no_order_or_is_no_list_is_an_option_error(prompt: Any) -> None:
+    with scripted_engine() as engine, pytest.raises(OptionError, match="prompt must be ids of tokens"):
+        engine.decode_window(mel_of(1.0), prompt=prompt)

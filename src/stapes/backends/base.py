@@ -273,6 +273,7 @@ class Backend(Protocol):
 
         positions: n_audio_ctx, or a multiple of PART_POSITIONS below it. A shorter window has the first positional
         embeddings, and nothing after its frames is attended to: its numbers are not those of a full one.
+        It may return before the device is done; steps over the window wait for it then.
         """
 
     def positions(self, window: WindowId) -> int:
@@ -297,7 +298,7 @@ class Backend(Protocol):
         """Give back a row's memory."""
 
     def shut_down(self) -> None:
-        """End threads and give all memory back; no call may follow."""
+        """Give all memory back; no call may follow."""
 
     def step(self, batch: StepBatch) -> StepAnswers:
         """Advance rows by their new tokens, and answer.

@@ -453,7 +453,7 @@ class Engine(Hints, BoundToProcess):
     def scheduler(self, scheduler: Scheduler) -> None:
         """Take another scheduler, which has no jobs yet."""
         scheduler.notify = self._signal.notify
-        scheduler.bytes_elsewhere = partial(self._host.bytes_elsewhere, self)
+        scheduler.neighbours = partial(self._host.neighbours, self)
         self._scheduler = scheduler
 
     def run(self) -> None:
@@ -488,7 +488,7 @@ class Engine(Hints, BoundToProcess):
         job.cancel_requested = True
         with self._lock.try_hold() as free:
             if free:
-                self.scheduler.admit()
+                self.scheduler.end_cancelled(job)
         job.wake()
 
     # State.

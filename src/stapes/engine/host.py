@@ -108,11 +108,9 @@ class Host(BoundToProcess):
         self._shares = tuple(share for share in self._shares if share.engine is not engine)
         self.signal.notify()
 
-    def bytes_elsewhere(self, engine: HostedEngine) -> int:
-        """Return what windows of the other engines take of the shared bound; for the thread that has the lock."""
-        if self.max_memory is None:
-            return 0
-        return sum(other.scheduler.count_held_bytes() for other in self.engines if other is not engine)
+    def neighbours(self, engine: HostedEngine) -> list[Scheduler]:
+        """Return the schedulers of the other engines that share a bound on memory with one."""
+        return [one.scheduler for one in self.engines if one is not engine] if self.max_memory is not None else []
 
     # Work.
 

@@ -20,7 +20,7 @@ from stapes.backends.base import Backend, FloatArray, WindowId
 from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.engine.costs import CostMeter
 from stapes.engine.scheduled_job import ScheduledJob
-from stapes.engine.turns import BackgroundTurns, in_their_turn, joining
+from stapes.engine.turns import EVERY_S, BackgroundTurns, in_their_turn, joining
 from stapes.errors import CancelledError, OptionError
 from stapes.recording.base import WindowCost, WindowStream
 
@@ -209,8 +209,8 @@ class Scheduler:
         self.clock = clock
         #: wakes the threads that wait for work; any thread may call it
         self.notify: Callable[[], None] = lambda: None
-        #: what other engines take of the same bound
-        self.bytes_elsewhere: Callable[[], int] = lambda: 0
+        #: schedulers of other engines with the same bound on memory
+        self.neighbours: Callable[[], Sequence[Scheduler]] = tuple
         self.audio_s = 0.0  # of the recordings, for which windows were decoded
         self.costs = CostMeter()
         self.held_bytes = 0  # of windows with all their rows, when `next_batch` was called last
@@ -246,9 +246,21 @@ class Scheduler:
         """Return what windows take with all their rows, now."""
         return self.bound.held([one.cost for job in self.jobs for one in job.streams() if one.holds_window])
 
-    def _fits(self, costs: Sequence[WindowCost]) -> bool:
+    @property
+    def starved_bytes(self) -> int:
+        """What other engines leave free: the next window of a background job that has waited too long for its first."""
+        waiting = [one for one in self._waiting if not one[0].params.interactive and not one[0].state.ended]
+        if self._holding or not waiting or self.oldest_wait_s < EVERY_S:
+            return 0
+        return self.bound.held([min(waiting, key=_urgency)[1].cost])
+
+    def _bytes_elsewhere(self) -> int:
+        """Return what windows of other engines take of the same bound."""
+        return sum(one.count_held_bytes() for one in self.neighbours())
+
+    def _fits(self, costs: Sequence[WindowCost], kept_free: int = 0) -> bool:
         """Whether so many windows of this engine have room beside those of others."""
-        return self.bound.fits(costs, self.bytes_elsewhere())
+        return self.bound.fits(costs, self._bytes_elsewhere() + kept_free)
 
     @property
     def seconds_to_deadline(self) -> float | None:
@@ -270,6 +282,13 @@ class Scheduler:
             if job.woken:
                 job.woken = False
                 _for_each((job,), (job.report,))
+        self._forget_ended()
+
+    def end_cancelled(self, job: ScheduledJob) -> None:
+        """End a cancelled job now; nothing of any other job is done."""
+        job.end_if_cancelled(self.clock())
+        while self._incoming and self._incoming[0].state.ended:
+            self._incoming.popleft()
         self._forget_ended()
 
     def next_batch(self) -> Batch | None:
@@ -380,11 +399,12 @@ class Scheduler:
         A background window leaves room for an interactive one; for an interactive one, background windows give way.
         """
         cost, costs = stream.cost, _costs(held)
+        if job.params.interactive:
+            kept_free = sum(one.starved_bytes for one in self.neighbours()) if costs else 0
+            return self._fits([*costs, cost, *starved], kept_free) or self._make_room(cost, held, starved, kept_free)
         if not costs:
             return self._fits([cost])
         has_interactive = any(owner.params.interactive for owner, _ in held)
-        if job.params.interactive:
-            return self._fits([*costs, cost, *starved]) or self._make_room(cost, held, starved)
         reserve = [] if has_interactive or not self.bound.fits_beside_another(LEAST_WINDOW) else [LEAST_WINDOW]
         return self._fits([*costs, cost, *reserve])
 
@@ -395,34 +415,49 @@ class Scheduler:
         waiting = [one for one in self._waiting if one[1].needs_window and not one[0].params.interactive]
         return [one.cost for _, one in sorted(waiting, key=_urgency)[:1]]
 
-    def _make_room(self, cost: WindowCost, held: _Streams, starved: list[WindowCost]) -> bool:
+    def _make_room(self, cost: WindowCost, held: _Streams, starved: list[WindowCost], kept_free: int) -> bool:
         """Have background windows give way, the least urgent first; False, and none does, if that would not suffice.
 
-        One that has given way once keeps its place then, so that every job ends.
+        Those of other engines with the same bound come last.
         """
         if not self.bound.fits_beside_another(cost):
             return False
-        rest, leaving = list(held), _Streams()
-        for one in sorted(held, key=_urgency)[::-1]:
-            job, stream = one
-            if job.params.interactive or stream in self._gave_way or not stream.holds_window:
-                continue
-            rest.remove(one)
-            leaving.append(one)
-            if self._fits([*_costs(rest), cost, *starved]):
-                for _, other in leaving:
-                    other.give_way()
-                    self._gave_way.add(other)
-                held[:] = rest
-                return True
+        rest, elsewhere = list(held), self._bytes_elsewhere() + kept_free
+        leaving: list[tuple[Scheduler, WindowStream]] = []
+        for owner in (self, *self.neighbours()):
+            for one in owner.yielding():
+                leaving.append((owner, one[1]))
+                if owner is self:
+                    rest.remove(one)
+                else:
+                    elsewhere -= owner.bound.held([one[1].cost])
+                if self.bound.fits([*_costs(rest), cost, *starved], elsewhere):
+                    for whose, stream in leaving:
+                        whose.release(stream)
+                    held[:] = rest
+                    return True
         return False
+
+    def yielding(self) -> _Streams:
+        """Return background streams whose windows may give way, the least urgent first.
+
+        One that has given way once keeps its place then, so that every job ends.
+        """
+        windows = [(job, one) for job in self.jobs if not job.params.interactive for one in job.streams()]
+        may = [one for one in windows if one[1].holds_window and one[1] not in self._gave_way]
+        return sorted(may, key=_urgency, reverse=True)
+
+    def release(self, stream: WindowStream) -> None:
+        """Have a stream's window give way: it is decoded again from its start."""
+        stream.give_way()
+        self._gave_way.add(stream)
 
     # Rows.
 
     def _decode_batch(self, choose: _Choice) -> DecodeBatch | None:
         """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
         holding = [one for one in self._holding if one[1].holds_window and not one[0].state.ended]
-        room = self.bound.max_bytes - self.bound.held(_costs(holding)) - self.bytes_elsewhere()
+        room = self.bound.max_bytes - self.bound.held(_costs(holding)) - self._bytes_elsewhere()
         ready = [Ready.of(job, stream) for job, stream in holding]
         chosen: list[Ready] = []
         for one in choose([one for one in ready if one.is_there]):

@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 from stapes.engine.costs import CostMeter
 
 #: background jobs get one unit in ten, and at least one every 2 s; a window is encoded for them every 2 s
-_ONE_IN, _EVERY_S = 10, 2.0
+_ONE_IN, EVERY_S = 10, 2.0
 #: what rows of background jobs may add to the cost of a step that interactive rows wait for: a quarter
 _MOST_ADDED: Final = 1.25
 
@@ -48,11 +48,11 @@ class BackgroundTurns:
 
     def is_due(self, now_s: float) -> bool:
         """Whether the next unit is theirs."""
-        return self.n_urgent >= _ONE_IN - 1 or now_s - self.last_s >= _EVERY_S or self.encode_is_due(now_s)
+        return self.n_urgent >= _ONE_IN - 1 or now_s - self.last_s >= EVERY_S or self.encode_is_due(now_s)
 
     def encode_is_due(self, now_s: float) -> bool:
         """Whether it may encode a window."""
-        return now_s - self.last_encode_s >= _EVERY_S
+        return now_s - self.last_encode_s >= EVERY_S
 
 
 def joining(urgent: Sequence[Kind], others: Sequence[Kind], costs: CostMeter) -> list[Kind]:

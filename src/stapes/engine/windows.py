@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +17,8 @@ from stapes.options.checks import number, plain, plain_items
 
 #: a log-mel (n_mels, 3000), or sound as `Engine.transcribe` takes it, of which the first 30 s count
 WindowSource = AudioSource | FloatArray
+#: beyond it, the network's own sums might overflow
+_LARGEST_LOG_MEL = 1e6
 _LANGUAGES = ("language", "languages")
 _OPTIONS = (
     *_LANGUAGES,
@@ -48,11 +50,12 @@ def window_languages(keywords: Mapping[str, Any]) -> Speech:
 
 def token_ids(name: str, value: Any) -> tuple[int, ...]:
     """Return ids of tokens. Raises OptionError for a text or anything else."""
+    unordered = isinstance(value, (str, bytes, Set, Mapping))
     try:
-        ids = () if isinstance(value, (str, bytes)) else tuple(plain_items(value))
+        ids = () if unordered else tuple(plain_items(value))
     except TypeError:
         ids = (value,)
-    if isinstance(value, (str, bytes)) or any(type(one) is not int for one in ids):
+    if unordered or any(type(one) is not int for one in ids):
         raise OptionError(f"{name} must be ids of tokens, such as a list of numbers, got {value!r:.60}")
     return ids
 
@@ -63,13 +66,19 @@ def mel_of(window: WindowSource, n_mels: int, kernel: Kernel) -> FloatArray:
         with load_audio(window) as recording:
             return window_mel(recording.read(0, min(N_SAMPLES, recording.n_samples)), n_mels, kernel)
     try:
-        mel = np.ascontiguousarray(window, np.float32)
+        numbers = np.asarray(window)
+        if np.iscomplexobj(numbers):
+            raise TypeError("they are complex")
+        mel = np.ascontiguousarray(numbers, np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor that is on a GPU, or has gradients
         raise OptionError(f"a window's log-mel cannot become an array of numbers: {error}") from error
     if mel.shape != (n_mels, N_FRAMES):
         raise OptionError(f"a window's log-mel has the shape ({n_mels}, {N_FRAMES}) for this model, got {mel.shape}")
-    if not np.isfinite(mel).all():
-        raise OptionError("a window's log-mel holds NaN or infinity")
+    if not np.abs(mel).max() <= _LARGEST_LOG_MEL:  # NaN is not
+        raise OptionError(
+            f"a window's log-mel holds NaN, infinity, or numbers beyond {_LARGEST_LOG_MEL:g}; normalised as Whisper "
+            "has it, they are from about -1 to 2"
+        )
     return mel
 
 

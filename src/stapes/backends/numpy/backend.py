@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -55,6 +55,26 @@ class _Memory:
         return _Memory(self.keys[..., chosen], self.values[:, :, chosen])
 
 
+class _Pools:
+    """For each number of threads one pool, which all NumPy backends of the process share."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Have no threads yet; a forked child has none of the parent's."""
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def of(self, n_threads: int) -> ThreadPoolExecutor:
+        """Return the pool of so many threads, which start when they are needed."""
+        found = self._pools.get(n_threads)
+        return found or self._pools.setdefault(n_threads, ThreadPoolExecutor(n_threads, "stapes-numpy"))
+
+
+_pools: Final = _Pools()
+
+
 class NumpyBackend(HandlesBackend[_Memory, _Cache]):
     """Satisfies `stapes.backends.base.Backend`."""
 
@@ -67,11 +87,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         self._adaptive = AdaptiveThreads(self._threads)
         self._blas = _blas_controller()
         self._gate = ForkGate()  # OpenBLAS sometimes holds a lock, which would stay locked in the child
-        self.after_fork()
-        register(self)
-
-    def after_fork(self) -> None:
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="stapes-numpy")
 
     @property
     def info(self) -> BackendInfo:
@@ -125,7 +140,7 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
             for part in left:
                 work(part)
 
-        helpers = [self._pool.submit(take) for _ in range(min(self._threads, len(parts)) - 1)]
+        helpers = [_pools.of(self._threads).submit(take) for _ in range(min(self._threads, len(parts)) - 1)]
         try:
             take()
         finally:
@@ -150,7 +165,6 @@ class NumpyBackend(HandlesBackend[_Memory, _Cache]):
         return self.handles.add_row(source.window, cache, source.length)
 
     def shut_down(self) -> None:
-        self._pool.shutdown()
         self.handles.clear()
         self._weights.clear()
 
