@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def test_an_hour_of_audio_is_a_sliding_hour_and_outlasts_a_restart(tmp_path: Pat
 
 
 # Keys.
+
+
+def test_keys_that_are_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    names = [f"client{i}" for i in range(24)]
+    with ThreadPoolExecutor(8) as threads:
+        tokens = list(threads.map(lambda name: new_key(path, name, ""), names))
+    keys = KeyFile.load(path)
+    assert [found and found.name for found in map(keys.match, tokens)] == names
 
 
 def test_a_new_key_is_matched_and_its_text_is_nowhere(tmp_path: Path) -> None:

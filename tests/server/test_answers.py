@@ -81,6 +81,8 @@ def test_a_translation_is_english() -> None:
     values = answered(transcript(" Hello.", language="de"), request)
     assert (values["task"], values["language"]) == ("translate", "english")
     TranslationVerbose.model_validate(values, strict=True)
+    assert values.keys() == {"task", "language", "duration", "text", "segments"}
+    assert answered(transcript(" Hello."), replace(request, response_format="json")) == {"text": "Hello."}
 
 
 def replace_task(task: Any) -> Any:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,6 +337,19 @@ def test_a_queued_client_that_goes_away_leaves_its_place() -> None:
             until(lambda: server.service.admission.n_inside == 2)
         until(lambda: server.service.admission.n_inside == 1)
         held.go.set()
+
+
+def test_a_method_that_a_path_lacks_is_told_which_it_has(server: Running) -> None:
+    found = httpx.get(f"{server.url}/v1/audio/transcriptions")
+    assert (found.status_code, found.headers["allow"]) == (405, "POST")
+
+
+def test_a_long_value_is_not_sent_back_whole(server: Running) -> None:
+    found = httpx.post(
+        f"{server.url}/v1/audio/transcriptions", data={"model": "base", "beam_size": "9" * 4000}, files={"file": SOUND}
+    )
+    assert found.status_code == 400
+    assert len(found.text) < 1000
 
 
 @pytest.mark.parametrize(

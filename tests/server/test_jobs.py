@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray
 from stapes.errors import OutputError
+from stapes.server.jobs import runner
 from stapes.server.jobs.store import JobStore, StoredJob
 from stapes.server.keys import new_key
 from stapes.testing import reciting, scripted_engine, small_vocabulary, tiny_spec, tone
@@ -347,3 +349,75 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         JobStore(path)
     assert path.read_bytes().startswith(b"not a database")
+
+
+def test_a_damaged_file_is_named_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    store = JobStore(path)
+    for number in range(200):
+        store.add(stored(number))
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[8192:16384] = bytes(8192)
+    path.write_bytes(data)
+    with pytest.raises(OutputError, match=r"damaged|malformed"):
+        JobStore(path)
+
+
+def test_a_full_disk_keeps_nothing_half_and_the_store_goes_on_with_room(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    store.add(stored(1, state="running"))
+    ((pages,),) = store._connection.execute("PRAGMA page_count")
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+
+    def fill() -> None:
+        for number in range(2, 2000):
+            store.update("job_1", [(number, {"text": "x" * 1000})], done_s=float(number))
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        fill()
+    kept = store.get("job_1")
+    assert kept is not None
+    assert len(store.events("job_1", 0)) == max(0.0, kept.done_s - 1)
+    store._connection.execute("PRAGMA max_page_count=1000000")
+    store.add(stored(2))
+    store.close()
+
+
+def test_a_job_whose_end_could_not_be_kept_is_queued_again(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    for number in range(3):
+        store.add(stored(number, state="running", attempts=number))
+    store.queue_again({"job_2"})
+    assert [(one.id, one.attempts) for one in store.waiting()] == [("job_0", 0), ("job_1", 0)]
+    assert store.get("job_2") == stored(2, state="running", attempts=2)
+    store.close()
+
+
+def test_a_full_disk_is_told_and_its_jobs_end_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_SWEEP_S", 0.2)
+    is_full = True
+
+    def update(self: JobStore, *arguments: Any, **values: Any) -> None:
+        if is_full and values.get("state") == "done":
+            raise sqlite3.OperationalError("database or disk is full")
+        plain_update(self, *arguments, **values)
+
+    def add(self: JobStore, job: StoredJob) -> StoredJob:
+        if is_full and job.filename == "refused.wav":
+            raise sqlite3.OperationalError("database or disk is full")
+        return plain_add(self, job)
+
+    plain_update, plain_add = JobStore.update, JobStore.add
+    monkeypatch.setattr(JobStore, "update", update)
+    monkeypatch.setattr(JobStore, "add", add)
+    with job_server(tmp_path) as (_, client):
+        refused = client.post("/v1/jobs", data={"model": "base"}, files={"file": ("refused.wav", SOUND)})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "jobs_unavailable")
+        assert not list((tmp_path / "uploads").iterdir())
+        job = post(client).json()["id"]
+        time.sleep(1.0)
+        assert client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")
+        is_full = False
+        assert waited(client, job)["state"] == "done"
+        assert client.get(f"/v1/jobs/{job}/result").json()["text"] == TEXT

@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,13 +258,51 @@ def test_what_a_process_sends_is_checked() -> None:
     with ours, theirs:
         theirs.sendall(b"S\xff\xff\xff\xff")
         with pytest.raises(FrameError):
-            frames.receive(ours)
+            frames.receive(ours, 5.0)
     for body in (b"{", b"{}", b'{"warnings": [1], "spans": []}', b'{"warnings": [], "spans": [[0, 9]]}',
                  b'{"warnings": [], "spans": [[0, Infinity]]}', b"[" * 100_000,
                  b'{"warnings": [], "spans": [[2, 4], [0, 2]]}'):  # fmt: skip
         with pytest.raises(FrameError):
             Notes.of(body, 4)
     assert Notes.of(json.dumps({"warnings": ["a"], "spans": [[2, 6]]}).encode(), 4) == Notes(("a",), ((2, 6),))
+
+
+def test_a_process_that_sends_a_byte_now_and_then_is_not_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+
+    def trickle() -> None:
+        with suppress(OSError):
+            while True:
+                theirs.sendall(b"S")
+                time.sleep(0.02)
+
+    sender = threading.Thread(target=trickle)
+    with theirs:
+        theirs.sendall(b"S\x00\x00\xff\xff")
+        sender.start()
+        began = time.monotonic()
+        with ours, pytest.raises(TimeoutError):
+            frames.receive(ours, 0.2)
+        assert time.monotonic() - began < 2.0
+        sender.join()
+
+
+def test_a_process_with_too_much_memory_is_ended_where_the_server_has_to_watch(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> None:
+        (child,) = pool._children
+        for most, ends in ((1 << 40, False), (1 << 20, True)):
+            samples(await decode(pool, path))
+            assert child._process is not None
+            child._limits = replace(child._limits, resident_bytes=most)
+            watch = asyncio.create_task(pool.watch_memory())
+            await asyncio.sleep(1.3)
+            watch.cancel()
+            assert (child._process.poll() is not None) == ends
+
+    with_pool(work)
 
 
 def test_mutated_files_are_decoded_or_refused(tmp_path: Path) -> None:

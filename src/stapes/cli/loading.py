@@ -170,8 +170,7 @@ class Loader:
 
     @cached_property
     def _bounds(self) -> AnswerBounds:
-        info = self.engine.info
-        return AnswerBounds(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
+        return AnswerBounds.of(self.engine.info)
 
     def _entry(self, recording: Recording) -> JournalEntry | None:
         """Return the journal's entry. Standard input and pipes are not journaled, as they can be read only once."""

@@ -24,7 +24,7 @@ from stapes.engine.host import Host
 from stapes.engine.info import Capabilities, EngineInfo, EngineStatus, describe, mismatches
 from stapes.engine.job import Job, SegmentStream, stream_async, submit_async
 from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, ScheduledJob
-from stapes.engine.scheduler import LEAST_WINDOW, Batch, MemoryBound, Scheduler
+from stapes.engine.scheduler import LEAST_WINDOW, Batch, MemoryBound, Scheduler, UnitKind
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
 from stapes.engine.windows import WindowSource, batch_of, mel_of, token_ids, window_languages, window_options
@@ -424,12 +424,13 @@ class Engine(Hints, BoundToProcess):
             self._check_open()
             return self._host.step_engine(self._host.share_of(self))
 
-    def do_unit(self) -> bool:
+    def do_unit(self) -> UnitKind | None:
         """Do what `step` does, for the host, which counts it."""
         batch = self.scheduler.next_batch()
-        if batch is not None:
-            self._run(batch)
-        return batch is not None
+        if batch is None:
+            return None
+        self._run(batch)
+        return batch.kind
 
     def _run(self, batch: Batch) -> None:
         clock = self.scheduler.clock

@@ -6,11 +6,12 @@ An engine that is loaded without a host has one of its own. Knows nothing of mod
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from stapes.engine.scheduler import Scheduler
+from stapes.engine.scheduler import Scheduler, UnitKind
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
 from stapes.engine.turns import BackgroundTurns
 from stapes.errors import BackendError
@@ -28,8 +29,8 @@ class HostedEngine(Protocol):
     def scheduler(self) -> Scheduler:
         """The engine's jobs."""
 
-    def do_unit(self) -> bool:
-        """Do one unit of work, with the host's lock held; False if there is none."""
+    def do_unit(self) -> UnitKind | None:
+        """Do one unit of work, with the host's lock held; return what it was, None if there is none."""
 
     def close(self) -> None:
         """Cancel what is left and give the memory back."""
@@ -71,11 +72,20 @@ class Host(BoundToProcess):
         "the models there"
     )
 
-    def __init__(self, *, threads: int | None = None, max_memory: int | None = None, name: str = "stapes host") -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        max_memory: int | None = None,
+        name: str = "stapes host",
+        on_unit: Callable[[UnitKind, float], None] | None = None,
+    ) -> None:
         """threads: cores for each of its engines, which take turns; None uses those that the process may use.
 
         max_memory: most bytes that windows and rows of all its engines may take together, beside their weights; None:
         each engine has its own bound, as `load` describes it.   name: of the thread.
+        on_unit: called after each unit of work, from the thread that works, with its kind ("encode", "step", "vad") and
+        its seconds; for measurements, and must not raise.
         Raises OptionError.
         """
         threads, max_memory = plain(threads), plain(max_memory)
@@ -83,6 +93,7 @@ class Host(BoundToProcess):
         number("max_memory", max_memory, low=0)
         self.threads = threads
         self.max_memory = max_memory
+        self._on_unit = on_unit
         self.lock = FairLock()
         self.signal = WorkSignal()
         self.thread = EngineThread(self._work_on, self.signal, name)
@@ -124,14 +135,18 @@ class Host(BoundToProcess):
         scheduler = share.engine.scheduler
         before_s, audio_s = scheduler.clock(), scheduler.audio_s
         self._at_work = share
-        if not share.engine.do_unit():
+        kind = share.engine.do_unit()
+        if kind is None:
             share.idle = True
             return False
         if share.idle:  # what it did not ask for while it had nothing to do is not made up for
             share.idle = False
             others = [one.served_s for one in self._shares if not one.idle and one is not share]
             share.audio_s += max(0.0, min(others, default=0.0) - share.served_s)
-        share.note(scheduler.clock() - before_s, scheduler.audio_s - audio_s)
+        took_s = scheduler.clock() - before_s
+        share.note(took_s, scheduler.audio_s - audio_s)
+        if self._on_unit is not None:
+            self._on_unit(kind, took_s)
         return True
 
     def share_of(self, engine: HostedEngine) -> Share:

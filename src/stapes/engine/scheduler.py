@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -29,6 +29,8 @@ from stapes.recording.base import WindowCost, WindowStream
 _DUE_AFTER = 3
 
 
+#: what a unit of work is
+UnitKind = Literal["vad", "encode", "step"]
 #: the smallest window that is decoded: a row that keeps the prompt, and one that grows
 LEAST_WINDOW: Final = WindowCost(rows=2)
 
@@ -92,6 +94,8 @@ class MemoryBound:
 class VadBatch:
     """A stream that needs more VAD: it runs without the backend, in a turn like any other."""
 
+    kind: ClassVar[UnitKind] = "vad"
+
     job: ScheduledJob
     stream: WindowStream
 
@@ -123,6 +127,8 @@ class _StreamsBatch:
 class EncodeBatch(_StreamsBatch):
     """Windows to encode, one of each stream."""
 
+    kind: ClassVar[UnitKind] = "encode"
+
     mel: FloatArray  # (windows, n_mels, frames)
 
     def run(self, backend: Backend) -> list[WindowId]:
@@ -133,6 +139,8 @@ class EncodeBatch(_StreamsBatch):
 @dataclass(frozen=True, slots=True)
 class DecodeBatch(_StreamsBatch):
     """Rows to step together, prompts (prefill) beside single tokens."""
+
+    kind: ClassVar[UnitKind] = "step"
 
     n_rows: int  # of streams whose rows bring one token each
     n_tokens: int  # of all other rows

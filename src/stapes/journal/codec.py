@@ -30,6 +30,11 @@ class AnswerBounds:
     n_text_ctx: int
     languages: frozenset[str]  # codes
 
+    @classmethod
+    def of(cls, info: Any) -> AnswerBounds:
+        """Return the bounds of a model. info: the engine's `EngineInfo`."""
+        return cls(n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages))
+
 
 def answer_to_bytes(answer: Answer) -> bytes:
     """Write an answer as JSON, whose floats come back bit for bit."""

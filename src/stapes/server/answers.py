@@ -50,6 +50,8 @@ def text_of(transcript: Transcript) -> str:
 
 def transcription(transcript: Transcript, request: AudioRequest) -> schema.Transcription:
     """Return the answer of `json`."""
+    if request.endpoint == "translations":
+        return schema.Transcription(text_of(transcript))
     return schema.Transcription(
         text=text_of(transcript),
         languages=languages_of(transcript),
@@ -71,7 +73,7 @@ def verbose(transcript: Transcript, request: AudioRequest) -> schema.VerboseTran
         if request.words
         else UNSET,
         segments=[_segment(one) for one in transcript.segments] if request.segments else UNSET,
-        usage=_usage(transcript),
+        usage=UNSET if request.endpoint == "translations" else _usage(transcript),
     )
 
 

@@ -79,7 +79,8 @@ def _of_http(error: HTTPException, scope: Scope) -> ApiError:
     if error.status_code == 404:
         return ApiError(404, f"There is nothing at {scope['method']} {scope['path'][:200]}.", code="unknown_url")
     allowed = (error.headers or {}).get("Allow", "")
-    return ApiError(error.status_code, f"{error.detail}. Allowed: {allowed}." if allowed else str(error.detail))
+    message = f"{error.detail}. Allowed: {allowed}." if allowed else str(error.detail)
+    return ApiError(error.status_code, message, allowed=allowed)
 
 
 def _model(name: str, created: int) -> Model:

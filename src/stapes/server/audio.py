@@ -17,8 +17,8 @@ from stapes import Job
 from stapes.server import answers, events
 from stapes.server.admission import Ticket
 from stapes.server.errors import ApiError, api_error_of
-from stapes.server.fields import AudioRequest, Endpoint, audio_request
-from stapes.server.form import Form, Upload, disconnected, read_form
+from stapes.server.fields import AudioRequest, Endpoint
+from stapes.server.form import Upload, disconnected, read_form
 from stapes.server.pipeline import submitted
 from stapes.server.service import Service
 
@@ -49,7 +49,7 @@ class AudioEndpoint:
         async with service.admission.admit(scope["state"]["key"]) as ticket:
             try:
                 async with read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form:
-                    work = self._checked(form, ticket, scope, began)
+                    work = Work(*service.checked(form, self._endpoint, scope["state"]["key"]), ticket, began)
                     answer = self._stream(work, send) if work.wanted.stream else self._answer(work, scope, send)
                     limit_s = service.config.bounds.request_timeout_s - (time.monotonic() - began)
                     await within(limit_s, unless_disconnected(receive, answer))
@@ -58,13 +58,6 @@ class AudioEndpoint:
                 raise
             finally:
                 service.metrics.total_s.observe(time.monotonic() - began)
-
-    def _checked(self, form: Form, ticket: Ticket, scope: Scope, began: float) -> Work:
-        """Read the fields. Raises ApiError."""
-        key = scope["state"]["key"]
-        wanted = audio_request(form.fields, self._endpoint, is_admin=key is None or key.is_admin)
-        self._service.models.find(wanted.model)
-        return Work(form.file(), wanted, ticket, began)
 
     async def _answer(self, work: Work, scope: Scope, send: Send) -> None:
         """Send the whole answer at once."""
@@ -115,7 +108,7 @@ class EventStream:
             self._sent_at = time.monotonic()
             if not self.has_begun:
                 self.has_begun = True
-                headers = [(b"content-type", events.CONTENT_TYPE.encode()), (b"cache-control", b"no-store")]
+                headers = [(name.encode(), value.encode()) for name, value in events.HEADERS.items()]
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
 

@@ -13,7 +13,7 @@ from stapes.options import option_fields
 from stapes.options.texts import choices_of
 from stapes.server import schema
 from stapes.server.answers import CONTENT_TYPES
-from stapes.server.events import CONTENT_TYPE as EVENTS
+from stapes.server.events import HEADERS
 from stapes.server.fields import FIELDS, MAX_TEXT_BYTES, OPTIONS, Endpoint
 
 _ERRORS: Final[Mapping[int, str]] = {
@@ -35,6 +35,7 @@ _ANSWERS: Final = (
     schema.ModelList, schema.Job, schema.JobList,
 )  # fmt: skip
 _JSON: Final = "application/json"
+_EVENTS: Final = HEADERS["content-type"].partition(";")[0]
 
 
 @cache
@@ -82,7 +83,7 @@ def _jobs() -> dict[str, Any]:
 
     listed = _get("Jobs of this key, the newest first.", schema.JobList)
     shown = _get("One job; wait=SECONDS holds the answer until its state changes.", schema.Job)
-    events = _plain("Its events, as they come; Last-Event-ID goes on after one.", EVENTS.partition(";")[0])
+    events = _plain("Its events, as they come; Last-Event-ID goes on after one.", _EVENTS)
     result = _audio_answers("Its text.", None)
     result["parameters"] = query("response_format", "string")
     return {
@@ -102,7 +103,7 @@ def _audio(endpoint: Endpoint, text: str) -> dict[str, Any]:
     return {
         "operationId": endpoint,
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form_schema(endpoint)}}},
-        **_audio_answers(text, EVENTS if endpoint == "transcriptions" else None),
+        **_audio_answers(text, _EVENTS if endpoint == "transcriptions" else None),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from stapes.errors import AudioError, AudioTooLongError, ModelNotFoundError, OptionError, StapesError
 
@@ -10,10 +10,15 @@ from stapes.errors import AudioError, AudioTooLongError, ModelNotFoundError, Opt
 _OUR_FAULT = "The server failed on this request. The log has the cause, under the request id of this answer."
 
 
+#: of a message
+_LONGEST: Final = 600
+
+
 class ApiError(Exception):
     """A request that is refused, or that failed: what the client gets.
 
     status: of HTTP.   param: the field that is wrong.   code: OpenAI's, where it has one.
+    allowed: the methods that a path has, for 405.
     retry_after_s: when to try again, for 429 and 503. OpenAI's clients do not retry above 120 s.
     """
 
@@ -26,14 +31,16 @@ class ApiError(Exception):
         code: str | None = None,
         kind: str | None = None,
         retry_after_s: int | None = None,
+        allowed: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
         self.param = param
         self.code = code
         self.kind = kind or _kind_of(status)
         self.retry_after_s = retry_after_s
+        self.allowed = allowed
 
     def to_dict(self) -> dict[str, Any]:
         """Return OpenAI's error object; all four keys are required, and `param` and `code` may be None."""

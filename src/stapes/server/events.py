@@ -16,7 +16,7 @@ from stapes.server.answers import languages_of, logprobs_of, text_of
 from stapes.server.errors import ApiError
 from stapes.server.fields import AudioRequest
 
-CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+HEADERS: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
 PING: Final = b": ping\n\n"
 END: Final = b"data: [DONE]\n\n"
 

@@ -218,6 +218,8 @@ class _Exchange:
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
         if error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if error.allowed:
+            headers.append((b"allow", error.allowed.encode()))
         await self.respond(error.status, msgspec.json.encode(error.to_dict()), headers)
 
     async def _drain(self) -> None:

@@ -10,11 +10,13 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stapes.errors import OptionError
+from stapes.errors import OptionError, OutputError
 from stapes.output.files import write_whole
 
 _PREFIX: Final = "sk-stapes-"
@@ -68,18 +70,35 @@ class KeyFile:
 def new_key(path: Path, name: str, limits: str) -> str:
     """Make a key, add its hash to a file, and return the key. Raises OptionError, OutputError."""
     key = key_of(name, limits, "--key_limits")
-    text = ""
-    if path.exists():
-        if any(entry.name == key.name for _, entry in _read(path)):
-            raise OptionError(f"{path}: there is a key of the name {name}; remove its line first, or choose another")
-        text = path.read_text("utf-8")
-        text += "\n" if text and not text.endswith("\n") else ""
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # written with this mode below
     token = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:{hashlib.sha256(token.encode()).hexdigest()}:{limits}\n"
-    write_whole({path: [(text + line).encode()]})
+    with _only_writer(path):
+        text = ""
+        if path.exists():
+            if any(entry.name == key.name for _, entry in _read(path)):
+                raise OptionError(f"{path}: there is a key of the name {name}; remove its line, or choose another name")
+            text = path.read_text("utf-8")
+            text += "\n" if text and not text.endswith("\n") else ""
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # written with this mode below
+        write_whole({path: [(text + line).encode()]})
     return token
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes from adding a key at the same time: all wait for a lock on the folder."""
+    import fcntl  # noqa: PLC0415 (not on Windows)
+
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def key_of(name: str, limits: str, where: str) -> Key:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stapes.server.models import Models
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_UNIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -32,6 +33,10 @@ class Metrics:
         self.first_s = histogram("first_segment", "From the request's headers to the first segment.")
         self.total_s = histogram("request", "From the request's headers to the answer's end.")
         self.model_s = histogram("transcription", "From the samples to the transcript.")
+        self._unit_s = Histogram(
+            "stapes_model_unit_seconds", "Units of model work: encode (a window), step (tokens of rows), vad.",
+            ["kind"], registry=self.registry, buckets=_UNIT_SECONDS,
+        )  # fmt: skip
         self.audio_s = counter("audio_seconds", "Audio that was transcribed.")
         self.requests = counter("requests", "Answers by status.", "status")
         self.rejects = counter("rejects", "Requests refused before their work, by reason.", "reason")
@@ -41,6 +46,10 @@ class Metrics:
         self.real_time = Gauge(
             "stapes_times_real_time", "Audio seconds per second of the latest transcription.", registry=self.registry
         )
+
+    def note_unit(self, kind: str, seconds: float) -> None:
+        """Count a unit of model work."""
+        self._unit_s.labels(kind).observe(seconds)
 
     def watch(self, models: Models) -> None:
         """Add the state of the models' engines, read when the metrics are."""

@@ -39,12 +39,18 @@ class Models:
     """Which models there are, and their engines. For one event loop."""
 
     def __init__(
-        self, config: ServerConfig, *, load: LoadModel | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: ServerConfig,
+        *,
+        load: LoadModel | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_unit: Callable[[str, float], None] | None = None,
     ) -> None:
+        """on_unit: as for `stapes.Host`."""
         self._config = config
         self._clock = clock
         self._load = load or partial(_load, config)
-        self._host = Host(threads=config.threads, max_memory=config.max_memory, name="stapes server")
+        self._host = Host(threads=config.threads, max_memory=config.max_memory, name="stapes server", on_unit=on_unit)
         now = int(time.time())
         named = [*((name, True) for name in config.models), *((name, False) for name in config.allowed_models)]
         self._models: dict[str, ServedModel] = {}

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from stapes.server.admission import Admission
 from stapes.server.config import ServerConfig
-from stapes.server.keys import KeyFile
+from stapes.server.fields import AudioRequest, Endpoint, audio_request
+from stapes.server.form import Form, Upload
+from stapes.server.keys import Key, KeyFile
 from stapes.server.media.pool import MediaPool
 from stapes.server.metrics import Metrics
 from stapes.server.models import LoadModel, Models
@@ -27,6 +29,12 @@ class Service:
     models: Models
     metrics: Metrics
 
+    def checked(self, form: Form, endpoint: Endpoint, key: Key | None) -> tuple[Upload, AudioRequest]:
+        """Return a form's file, and what it asks for, of a model that is served. Raises ApiError."""
+        wanted = audio_request(form.fields, endpoint, is_admin=key is None or key.is_admin)
+        self.models.find(wanted.model)
+        return form.file(), wanted
+
     @classmethod
     @asynccontextmanager
     async def opened(cls, config: ServerConfig, *, load: LoadModel | None = None) -> AsyncIterator[Service]:
@@ -41,7 +49,7 @@ class Service:
             admission=Admission(config.bounds, state_dir=config.state_dir),
             spool=Spool.open(config.spool_dir or config.state_dir, max_bytes=config.bounds.max_spool_bytes),
             media=MediaPool(processes=config.media_processes),
-            models=Models(config, load=load),
+            models=Models(config, load=load, on_unit=metrics.note_unit),
             metrics=metrics,
         )
         metrics.watch(service.models)

@@ -60,9 +60,7 @@ class _Made:
             service.admission.admit(key),
             read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form,
         ):
-            wanted = audio_request(form.fields, "transcriptions", is_admin=key is None or key.is_admin)
-            service.models.find(wanted.model)
-            upload = form.file()
+            upload, wanted = service.checked(form, "transcriptions", key)
             if wanted.stream:
                 raise invalid_value("stream", "A job has no stream in its answer; read /v1/jobs/{id}/events.")
             job = StoredJob(
@@ -133,7 +131,7 @@ class _Handlers:
                 for number, body in found:
                     yield f"id: {number}\n".encode() + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
-        return StreamingResponse(stream(), headers={"content-type": events.CONTENT_TYPE, "cache-control": "no-store"})
+        return StreamingResponse(stream(), headers=events.HEADERS)
 
     async def _job(self, request: Request) -> StoredJob:
         """Return the job of a path. Raises ApiError 404, also for another owner's."""

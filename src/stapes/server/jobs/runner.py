@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,12 @@ class JobRunner:
         self._disk.shutdown()
 
     async def on_disk(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call something that waits for the disk, in its thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk, call, *arguments)
+        """Call something that waits for the disk, in its thread. Raises ApiError 503 where the disk fails."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._disk, call, *arguments)
+        except (sqlite3.Error, OSError) as error:
+            what = "The disk for jobs is full, or fails; the server's log has the cause."
+            raise ApiError(503, what, code="jobs_unavailable", retry_after_s=60) from error
 
     async def change(self, job: str, events: Sequence[tuple[int, dict[str, Any]]] = (), **values: Any) -> None:
         """Change a job on the disk, and tell those who wait for a change."""
@@ -159,11 +164,17 @@ class JobRunner:
 
     async def transcript(self, job: str) -> Transcript:
         """Return the result of a job that is done. Raises ApiError 404 where it is gone."""
-        try:
-            body: bytes = await self.on_disk(self.result_path(job).read_bytes)
-            return msgspec.json.decode(body, type=Transcript)
-        except (OSError, msgspec.DecodeError):
-            raise ApiError(404, "The result of this job is not kept any more.", code="result_gone") from None
+
+        def read() -> Transcript | None:
+            try:
+                return msgspec.json.decode(self.result_path(job).read_bytes(), type=Transcript)
+            except (FileNotFoundError, msgspec.DecodeError):
+                return None
+
+        transcript: Transcript | None = await self.on_disk(read)
+        if transcript is None:
+            raise ApiError(404, "The result of this job is not kept any more.", code="result_gone")
+        return transcript
 
     # From queued to ended.
 
@@ -180,7 +191,7 @@ class JobRunner:
     async def _run(self, job: StoredJob) -> None:
         try:
             await self._outcome(job)
-        except Exception as error:  # the disk: the job is run again by the next server
+        except Exception as error:  # the disk: the job is run again later
             LOGGER.error("job %s could not be kept", job.id, exc_info=error)
         finally:
             self._running.pop(job.id, None)
@@ -216,6 +227,7 @@ class JobRunner:
                 await self.change(job.id, duration_s=recording.duration_s)
                 transcript = await self._transcribe(job, wanted, engine, recording)
         body = msgspec.json.encode(transcript)
+        await self.on_disk(self._make_room, len(body))
         await self.on_disk(write_whole, {self.result_path(job.id): [body]})
 
     async def _transcribe(self, job: StoredJob, wanted: AudioRequest, engine: Engine, recording: Any) -> Transcript:
@@ -268,10 +280,7 @@ class JobRunner:
         info = engine.info
         settings = settings_key(info, wanted.options)
         key = hashlib.sha256(json.dumps([settings, job.sha256]).encode()).hexdigest()
-        bounds = AnswerBounds(
-            n_vocab=info.n_vocab, n_text_ctx=info.spec.n_text_ctx, languages=frozenset(info.languages)
-        )
-        return self._journal.entry(job.id, key, bounds)
+        return self._journal.entry(job.id, key, AnswerBounds.of(info))
 
     def _count_audio(self, job: StoredJob, seconds: float) -> None:
         keys = self._service.keys
@@ -298,7 +307,12 @@ class JobRunner:
 
     async def _sweep(self) -> None:
         while True:
-            await self.on_disk(self.remove_old, time.time())
+            try:
+                await self.on_disk(self.remove_old, time.time())
+                await self.on_disk(self.store.queue_again, self._running.keys())
+                await self._fill()
+            except ApiError as error:  # a disk that is full now may have room later
+                LOGGER.error("jobs could not be tidied up", exc_info=error)
             await asyncio.sleep(_SWEEP_S)
 
     def remove_old(self, now: float) -> None:

@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +78,16 @@ class JobStore:
             ((application,),) = self._connection.execute("PRAGMA application_id")
             ((version,),) = self._connection.execute("PRAGMA user_version")
             ((tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master")
+            ((damage,),) = self._connection.execute("PRAGMA quick_check(1)")
+            if damage != "ok":
+                raise OutputError(f"{path}: damaged ({damage}); move it away, or restore it")
             if not tables:
                 self._make_tables()
             elif (application, version) != (_APPLICATION, _VERSION):
                 raise OutputError(f"{path}: not a file of jobs of this version of stapes; move it away")
         except (sqlite3.Error, OSError) as error:
-            raise OutputError(f"{path}: jobs cannot be kept here: {error}; is another server using it?") from error
+            why = "another server uses it" if "locked" in str(error) else str(error)
+            raise OutputError(f"{path}: jobs cannot be kept here: {why}") from error
 
     def _make_tables(self) -> None:
         with self._transaction() as connection:
@@ -98,10 +102,11 @@ class JobStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite has ended it itself where the disk is full
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def add(self, job: StoredJob) -> StoredJob:
         """Add a job; of an idempotency key that its owner has used, return the earlier one instead."""
@@ -166,6 +171,14 @@ class JobStore:
         with self._transaction() as connection:
             connection.execute("UPDATE jobs SET state='queued' WHERE state='running'")
             return self._jobs("WHERE state='queued'", ())
+
+    def queue_again(self, running: Collection[str]) -> None:
+        """Queue the jobs again whose end could not be kept; running: those that are at work."""
+        with self._transaction() as connection:
+            for job in self._jobs("WHERE state='running'", ()):
+                if job.id not in running:
+                    values = max(0, job.attempts - 1), job.id
+                    connection.execute("UPDATE jobs SET state='queued', attempts=? WHERE id=?", values)
 
     def ended(self) -> list[StoredJob]:
         """Return the jobs that have ended, those that ended first first."""

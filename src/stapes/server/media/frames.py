@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,17 +30,24 @@ def send(connection: socket.socket, kind: bytes, body: bytes | bytearray = b"") 
         connection.sendall(_HEAD.pack(kind, len(part)) + part)
 
 
-def receive(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Receive a frame: its kind and its body. Raises FrameError, EOFError, TimeoutError, OSError."""
-    kind, length = _HEAD.unpack(_exactly(connection, _HEAD.size))
+def receive(connection: socket.socket, timeout_s: float) -> tuple[bytes, bytes]:
+    """Receive a whole frame within so many seconds: its kind and its body.
+
+    Raises FrameError, EOFError, TimeoutError, OSError.
+    """
+    ends_at = time.monotonic() + timeout_s
+    kind, length = _HEAD.unpack(_exactly(connection, _HEAD.size, ends_at))
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame of {length} bytes")
-    return kind, _exactly(connection, length)
+    return kind, _exactly(connection, length, ends_at)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket, size: int, ends_at: float) -> bytes:
     data = bytearray()
     while len(data) < size:
+        connection.settimeout(
+            max(ends_at - time.monotonic(), 0.001)
+        )  # 0 would not wait at all, and raise another error
         if not (part := connection.recv(min(size - len(data), 1 << 18))):
             raise EOFError
         data += part

@@ -28,6 +28,8 @@ from stapes.server.media.frames import FrameError, MediaFaultError
 
 _CHILD: Final = "stapes.server.media.child"
 _LONGEST_LABEL, _LONGEST_SUFFIX = 1000, 20
+#: whether limits on memory do not hold here
+_WATCHES_MEMORY: Final = sys.platform == "darwin"
 _MEMORY_LIMIT_BYTES: Final = 32 << 20  # of samples; the rest of a longer recording is in a temporary file
 
 
@@ -37,10 +39,11 @@ class MediaLimits:
 
     max_files: int = 200  # until it is replaced
     start_timeout_s: float = 60.0
-    silence_timeout_s: float = 60.0  # without a frame
+    silence_timeout_s: float = 60.0  # without a whole frame
     file_timeout_s: float = 900.0
     cpu_s: int = 600  # of one file
     memory_bytes: int = 512 << 20  # beyond what it takes when it begins
+    resident_bytes: int = 768 << 20  # in all, where the server has to watch it
 
 
 class Child:
@@ -63,16 +66,14 @@ class Child:
                 stdout=subprocess.DEVNULL, close_fds=True,
             )  # fmt: skip
         self._connection, self._n_files = ours, 0
-        ours.settimeout(self._limits.start_timeout_s)
         try:
-            kind, body = frames.receive(ours)
+            kind, body = frames.receive(ours, self._limits.start_timeout_s)
             if kind != frames.READY:
                 raise FrameError("not ready")
             self.held = json.loads(body)
         except (FrameError, EOFError, OSError, ValueError) as error:
             self.kill()
             raise MediaFaultError(f"a media process did not start ({type(error).__name__} {error})") from error
-        ours.settimeout(self._limits.silence_timeout_s)
 
     def decode(
         self, file: int, label: str, suffix: str, audio: Audio, max_duration_s: float, check: Callable[[], None]
@@ -112,7 +113,7 @@ class Child:
             check()
             if time.monotonic() > ends_at:
                 raise TimeoutError
-            kind, body = frames.receive(self._connection)
+            kind, body = frames.receive(self._connection, self._limits.silence_timeout_s)
             if kind == frames.SAMPLES and len(body) % 2 == 0:
                 writer.write(body)
                 if writer.n_samples > max_duration_s * SAMPLE_RATE:
@@ -132,7 +133,7 @@ class Child:
         try:
             assert self._connection is not None
             self._connection.sendall(b'{"test": true}')
-            return dict(json.loads(frames.receive(self._connection)[1]))
+            return dict(json.loads(frames.receive(self._connection, self._limits.silence_timeout_s)[1]))
         except (FrameError, EOFError, OSError, ValueError) as error:
             raise MediaFaultError(f"a media process ended in its own test ({type(error).__name__})") from error
         finally:
@@ -148,6 +149,12 @@ class Child:
             self._connection.close()
             self._connection = None
 
+    def check_memory(self) -> None:
+        """End the process if it has taken more than it may: for systems whose limits do not hold (macOS)."""
+        process = self._process
+        if process is not None and self._n_files and _resident_bytes(process.pid) > self._limits.resident_bytes:
+            process.kill()
+
     def interrupt(self) -> None:
         """End the process from another thread, so that `decode` there ends."""
         process = self._process
@@ -156,6 +163,7 @@ class Child:
 
     def _request(self, file: int, values: dict[str, object]) -> None:
         assert self._connection is not None
+        self._connection.settimeout(self._limits.silence_timeout_s)
         socket.send_fds(self._connection, [json.dumps(values).encode()], [file])
 
     def _limit_cpu(self) -> None:
@@ -185,6 +193,7 @@ class MediaPool:
         self._children = [Child(limits or MediaLimits()) for _ in range(processes)]
         self._executor = ThreadPoolExecutor(processes, thread_name_prefix="stapes-media")
         self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start all processes, side by side. Raises MediaFaultError."""
@@ -192,9 +201,20 @@ class MediaPool:
         await asyncio.gather(*(loop.run_in_executor(self._executor, one.start) for one in self._children))
         for child in self._children:
             self._idle.put_nowait(child)
+        if _WATCHES_MEMORY:
+            self._watch = asyncio.create_task(self.watch_memory())
+
+    async def watch_memory(self) -> None:
+        """Look at the memory of all processes every second."""
+        while True:
+            await asyncio.sleep(1.0)
+            for child in self._children:
+                await asyncio.to_thread(child.check_memory)
 
     async def close(self) -> None:
         """End all processes."""
+        if self._watch is not None:
+            self._watch.cancel()
         for child in self._children:
             child.interrupt()
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
@@ -255,6 +275,12 @@ def _environment() -> dict[str, str]:
     home = str(Path(stapes.__file__).parents[1])
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {**kept, **threads, "PYTHONPATH": home, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+
+
+def _resident_bytes(process: int) -> int:
+    """Return the memory of a process, as `ps` tells it; 0 where it does not."""
+    found = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return int(found.stdout or 0) << 10 if found.returncode == 0 else 0
 
 
 def _cpu_seconds(process: int) -> int:
