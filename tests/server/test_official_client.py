@@ -133,6 +133,7 @@ def test_models(client: OpenAI) -> None:
         ({"extra_body": {"vad_filter": True}}, openai.BadRequestError, "vad_filter", "unknown_parameter"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")  # in the client's version 2
 def test_errors_are_those_that_the_client_knows(
     client: OpenAI, keywords: dict[str, Any], kind: type[openai.APIStatusError], param: str, code: str
 ) -> None:
