@@ -1,9 +1,11 @@
-"""The server under load: overload, latency, a clip beside an hour, throughput, clients that go away, a soak.
+"""The server under load: overload, hostile bodies, latency, throughput, sizing, clients that go away, a soak.
 
-python -m benchmarks.server [--parts overload,latency,beside,throughput,gone,soak] [--model base] [--minutes 30]
+python -m benchmarks.server [--parts overload,refused,bomb,latency,beside,throughput,sizing,gone,soak] [--model base]
+        [--minutes 30] [--others PYTHON --checkpoints FOLDER]     (others: has faster-whisper; its folder ct2-base)
 
-Servers run as processes of their own on the loopback, clients in this one; both share the cores. `overload`, `gone` and
-`soak` use scripted models (benchmarks/scripted_server.py), the others a real one. docs/trust.md is made of the results.
+Servers run as processes of their own on the loopback, clients in this one; both share the cores. Overload, refused,
+bomb, gone and soak use scripted models (benchmarks/scripted_server.py), the others a real one. docs/trust.md is made of
+the results.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -24,18 +27,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
+import av
 import httpx
+import numpy as np
 
 import stapes
 from benchmarks.corpus import corpus_folder
 from benchmarks.joined import write_joined
 from benchmarks.running import keep, parser_of, result_of, run
 from stapes.audio import SAMPLE_RATE, load_audio
+from stapes.server.keys import new_key
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 SEED = 22
@@ -103,11 +110,13 @@ def main() -> int:
     add("--parts", default=",".join(_PARTS), help="which, with commas between them")
     add("--model", default="base")
     add("--minutes", type=float, default=30.0, help="of the soak")
+    add("--others", help="a Python that has faster-whisper, for the part `others`")
+    add("--checkpoints", help="the folder of its ct2-base")
     add("--hour", type=float, default=60.0, help="minutes of the recording that clips come beside")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     for name in arguments.parts.split(","):
-        found[name] = _PARTS[name](arguments)
+        found[name] = (_PARTS | _COMPARED)[name](arguments)
         sys.stdout.write(f"{name}: {json.dumps(found[name])}\n")
         sys.stdout.flush()
     settings = {"model": arguments.model, "minutes": arguments.minutes, "hour": arguments.hour}
@@ -133,7 +142,7 @@ def _overload(_: Any) -> dict[str, Any]:
         health = []
         while sum(one["status"] == 429 for one in server.logged()) < 90 and time.perf_counter() - started < 60:
             before = time.perf_counter()
-            httpx.get(f"{server.url}/health/live").raise_for_status()
+            _CLIENT.get(f"{server.url}/health/live", headers={"connection": "close"}).raise_for_status()
             health.append(time.perf_counter() - before)
         elapsed, used = time.perf_counter() - started, time.process_time() - used
         server.process.send_signal(signal.SIGUSR1)
@@ -156,6 +165,72 @@ def _request(sound: bytes) -> bytes:
         f"content-type: multipart/form-data; boundary=x\r\ncontent-length: {len(fields + file)}\r\n\r\n"
     )
     return head.encode() + fields + file
+
+
+# Hostile bodies.
+
+
+def _refused(_: Any) -> dict[str, Any]:
+    """Send a gigabyte without a key, until the answer comes and the connection is closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder, "keys.txt")
+        new_key(keys, "client", "")
+        with served("--key_file", str(keys)) as server, socket.create_connection(("127.0.0.1", server.port)) as one:
+            one.sendall(_request(b"")[:200].split(b"content-length")[0] + b"content-length: 1000000000\r\n\r\n")
+            n_sent, n_before, answer = 0, 0, b""
+            with suppress(OSError):
+                while n_sent < 1_000_000_000:
+                    one.sendall(bytes(16_384))
+                    n_sent += 16_384
+                    if not answer and select.select([one], [], [], 0.002)[0]:
+                        n_before, answer = n_sent, one.recv(4096)
+    return {"status": int(answer.split()[1]), "sent_before_kb": n_before >> 10, "read_mb": round(n_sent / 2**20, 1)}
+
+
+def _bomb(_: Any) -> dict[str, Any]:
+    """Send eight hours of Opus in few bytes: refused at the limit of two hours, in bounded memory."""
+    sound = opus_bytes(8 * 3600)
+    with served("--max_body", "64") as server:
+        _settle(server)
+        before, started = server.resources()["memory_kb"], time.perf_counter()
+        answer = _CLIENT.post(
+            f"{server.url}{TRANSCRIPTIONS}", data={"model": "base"}, files={"file": ("a.opus", sound)}
+        )
+        took_s = time.perf_counter() - started
+        children = [_peak_kb(one) for one in server.children()]
+        own_kb = _peak_kb(server.process.pid) - before
+        lives = _CLIENT.get(f"{server.url}/health/live").status_code == 200
+    return {
+        "body_mb": round(len(sound) / 2**20, 1), "status": answer.status_code, "code": answer.json()["error"]["code"],
+        "seconds": round(took_s, 1), "server_grew_mb": round(own_kb / 1024, 1),
+        "media_peak_mb": round(max(children, default=0) / 1024, 1), "lives": lives,
+    }  # fmt: skip
+
+
+def _peak_kb(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def opus_bytes(seconds: int) -> bytes:
+    """Return so much Opus in an Ogg file; a minute is encoded, and its packets come again and again."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as output:
+        stream: Any = output.add_stream("libopus", rate=48_000, options={"frame_duration": "60", "b": "6000"})
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000 * 60), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        packets = list(stream.encode(frame))
+        bodies = [(bytes(one), one.duration or 2880) for one in packets]
+        time_ = 0
+        while time_ < seconds * 48_000:
+            for body, duration in bodies:
+                packet = av.Packet(body)
+                packet.stream, packet.pts, packet.dts, packet.duration = stream, time_, time_, duration
+                packet.time_base = Fraction(1, 48_000)
+                output.mux(packet)
+                time_ += duration
+    return file.getvalue()
 
 
 # With a real model.
@@ -181,9 +256,9 @@ def _real(arguments: Any, *words: str) -> Iterator[str]:
         process.wait(60)
 
 
-def _ask(url: str, sound: bytes, **fields: str) -> float:
+def _ask(url: str, sound: bytes, *, language: str | None = "en") -> float:
     started = time.perf_counter()
-    data = {"model": "whisper-1", "language": "en", **fields}
+    data = {"model": "whisper-1"} | ({} if language is None else {"language": language})
     answer = _CLIENT.post(f"{url}{TRANSCRIPTIONS}", data=data, files={"file": ("a.wav", sound)})
     answer.raise_for_status()
     return time.perf_counter() - started
@@ -262,14 +337,72 @@ def _throughput(arguments: Any) -> dict[str, Any]:
     return found
 
 
+def _sizing(arguments: Any) -> dict[str, Any]:
+    """Clients that each send clips of 10 s one after another, while more and more of them do."""
+    clips = [clip_bytes(10.0, start) for start in range(32)]
+    found = {}
+    with _real(arguments) as url:
+        _at_once(url, clips[:4])
+        for n_clients in (1, 2, 4, 8, 16):
+            times: list[float] = []
+            started = time.perf_counter()
+            with ThreadPoolExecutor(n_clients) as pool:
+                times = sorted(pool.map(partial(_ask, url), clips))
+            wall_s = time.perf_counter() - started
+            found[str(n_clients)] = {
+                "median_s": round(median(times), 2), "p95_s": round(times[30], 2),
+                "times_real_time": round(len(clips) * 10.0 / wall_s, 1),
+            }  # fmt: skip
+    return found
+
+
+def _others(arguments: Any) -> dict[str, Any]:
+    """Requests of 10 s at once, beside faster-whisper with its defaults: one model, called from many threads."""
+    clips = [clip_bytes(10.0, start) for start in range(16)]
+    with tempfile.TemporaryDirectory() as folder, _real(arguments) as url:
+        paths = [Path(folder, f"{number}.wav") for number in range(len(clips))]
+        for path, clip in zip(paths, clips, strict=True):
+            path.write_bytes(clip)
+        command = [arguments.others, "-c", _FASTER_WHISPER, str(Path(arguments.checkpoints, "ct2-base")), *paths]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            times = []
+            for _ in range(4):
+                other.stdin.write("go\n")
+                other.stdin.flush()
+                times.append((float(other.stdout.readline()), _timed(_at_once, url, clips, None)))
+            other.stdin.close()
+    theirs, ours = (median(one) for one in zip(*times[1:], strict=True))
+    return {
+        "faster_whisper_times_real_time": round(160 / theirs, 2), "stapes_times_real_time": round(160 / ours, 2),
+        "ratio": round(theirs / ours, 2),
+    }  # fmt: skip
+
+
+_FASTER_WHISPER = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from faster_whisper import WhisperModel
+model = WhisperModel(sys.argv[1], device="cpu", compute_type="int8")
+def work(path):
+    return "".join(one.text for one in model.transcribe(path)[0])
+for _ in sys.stdin:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, sys.argv[2:]))
+    print(time.perf_counter() - started, flush=True)
+"""
+
+
 def _together(engine: stapes.Engine, clips: list[bytes]) -> None:
     for job in [engine.submit(one, language="en") for one in clips]:
         job.result()
 
 
-def _at_once(url: str, clips: list[bytes]) -> None:
+def _at_once(url: str, clips: list[bytes], language: str | None = "en") -> None:
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(partial(_ask, url), clips))
+        list(pool.map(partial(_ask, url, language=language), clips))
 
 
 def _timed(work: Callable[..., None], *arguments: Any) -> float:
@@ -396,11 +529,16 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
+#: needs an environment of its own
+_COMPARED = {"others": _others}
 _PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "overload": _overload,
+    "refused": _refused,
+    "bomb": _bomb,
     "latency": _latency,
     "beside": _beside,
     "throughput": _throughput,
+    "sizing": _sizing,
     "gone": _gone,
     "soak": _soak,
 }

@@ -11,8 +11,8 @@ Row = tuple[str, str, str]  # what, the figure, what it must be
 
 _INTRO = """\
 The server is measured as a client sees it: its process beside the client's, on one machine, so that both share its
-cores. `overload`, `gone` and `soak` use scripted models, the others a real one. A part is measured by
-`python -m benchmarks.server --parts PART`; its figure is from the newest run that has it.
+cores. `latency`, `beside`, `throughput`, `sizing` and `others` use a real model (base), the rest scripted ones. A part
+is measured by `python -m benchmarks.server --parts PART`; its figure is from the newest run that has it.
 """
 _HELD = (
     (
@@ -51,8 +51,23 @@ def trust(newest_first: Sequence[dict[str, Any]]) -> str:
     machines = sorted({machine_of(result["machine"]) for _, result in parts.values()})
     held = f"## Held by tests\n\n{table(('what', 'test'), _HELD)}"
     head = ("what", "measured", "must be", "part", "date")
+    sizing = _sizing(parts["sizing"][0]) if "sizing" in parts else ""
     return "\n".join(
-        ["# What the server holds\n", _INTRO, *(f"{prose(one)}\n" for one in machines), table(head, rows), held]
+        ["# What the server holds\n", _INTRO, *(f"{prose(one)}\n" for one in machines), table(head, rows), sizing, held]
+    )
+
+
+def _sizing(found: dict[str, Any]) -> str:
+    """Return the table of requests at once against latency."""
+    rows = [
+        (clients, f"{one['median_s']} s", f"{one['p95_s']} s", str(one["times_real_time"]))
+        for clients, one in found.items()
+    ]
+    head = ("clients", "median answer", "95th percentile", "audio seconds a second")
+    return (
+        "## Sizing\n\nClients that each send clips of 10 s, one after another (part `sizing`). A machine that has to "
+        "keep an answer\nwithin a time serves as many at once as the table says; more of them wait in the queue.\n\n"
+        f"{table(head, rows)}"
     )
 
 
@@ -62,6 +77,23 @@ def _overload(found: dict[str, Any], _: Any) -> Iterator[Row]:
     yield "from the head to the refusal, 99th percentile", f"{found['refused_p99_ms']} ms", "50 ms at most"
     yield "health meanwhile, slowest", f"{found['health_most_ms']} ms", "100 ms at most"
     yield "the client's share of a core", f"{found['client_cpu_share']:.0%}", ""
+
+
+def _refused(found: dict[str, Any], _: Any) -> Iterator[Row]:
+    yield "1 GB without a key: answer", str(found["status"]), "401"
+    yield "sent before the answer", f"{found['sent_before_kb']} KB", "64 KB at most"
+    yield "read, and thrown away, before the connection was closed", f"{found['read_mb']} MB", ""
+
+
+def _bomb(found: dict[str, Any], _: Any) -> Iterator[Row]:
+    yield f"8 hours of Opus in {found['body_mb']} MB: answer", f"{found['status']} {found['code']}", "413"
+    yield "most memory of a media process meanwhile", f"{found['media_peak_mb']} MB", "bounded"
+    yield "memory of the server after it", f"{found['server_grew_mb']:+.1f} MB", "bounded"
+
+
+def _others(found: dict[str, Any], _: Any) -> Iterator[Row]:
+    figure = f"{found['ratio']} ({found['stapes_times_real_time']} to {found['faster_whisper_times_real_time']})"
+    yield "16 requests of 10 s at once: rate, to faster-whisper (int8, its defaults)", figure, ""
 
 
 def _latency(found: dict[str, Any], _: Any) -> Iterator[Row]:
@@ -98,9 +130,12 @@ def _soak(found: dict[str, Any], settings: dict[str, Any]) -> Iterator[Row]:
 
 _ROWS: Mapping[str, Callable[[dict[str, Any], dict[str, Any]], Iterator[Row]]] = {
     "overload": _overload,
+    "refused": _refused,
+    "bomb": _bomb,
     "latency": _latency,
     "beside": _beside,
     "throughput": _throughput,
+    "others": _others,
     "gone": _gone,
     "soak": _soak,
 }
