@@ -21,3 +21,8 @@ def random_cases(usual: int, thorough: int, **more: Any) -> Callable[[Any], Any]
     """Mark a Hypothesis test for `make random`, and set how many cases it tries."""
     chosen = settings(max_examples=cases(usual, thorough), deadline=None, **more)
     return lambda test: pytest.mark.random(chosen(test))
+
+
+def slowly(*values: Any) -> list[Any]:
+    """Return parameters that only `make random` tries."""
+    return [pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=pytest.mark.slow) for one in values]

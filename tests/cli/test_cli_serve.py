@@ -22,7 +22,9 @@ from stapes.cli.serve import config_of
 from stapes.errors import OptionError
 from stapes.server.config import MIB, ServerConfig
 from stapes.server.keys import KeyFile
+from stapes.server.listening import open_sockets
 from stapes.server.serve import greeting, serve
+from stapes.server.service import Service
 from stapes.testing import scripted_engine
 from tests.cli.running import runner
 from tests.server.test_defence import form, read_all, request
@@ -49,7 +51,15 @@ def test_flags_become_the_configuration(tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], "can be reached from other machines, and no keys are set"),
         (["--alias", "x"], "write NAME=MODEL"),
-        (["--max_active", "0"], "max_active must be a whole number of at least 1"),
+        (["--max_active", "0"], "--max_active must be a whole number of at least 1"),
+        (["--max_body", "0"], "--max_body must be"),
+        (["--port", "99999"], "--port must be from 0 to 65535"),
+        (["--root_path", "stt"], "--root_path must begin with /"),
+        (["--trusted_proxy", "foo"], "--trusted_proxy must be an address or a network"),
+        (["--allow_origin", "foo"], "--allow_origin must be like https://example.org"),
+        (["--allow_host", "http://x"], "--allow_host must be a name"),
+        (["--key_limits", "requests=1"], "--key_limits goes with --new_key"),
+        (["--nonsense"], "'stapes serve --help' explains every flag"),
         (["--new_key", "anna"], "--key_file FILE"),
         (["--prot", "1"], "did you mean --port"),
         (["--port", "http"], "give a whole number"),
@@ -75,7 +85,8 @@ def test_a_new_key_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_check_prints_what_holds_here(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = runner(capsys)("serve", "--check")
     assert code == 0
-    assert "media process: opens no file: yes" in out
+    assert "  opening a file: yes" in out
+    assert out[-1] == "Keys: none; only programs on this machine can connect"
 
 
 def test_without_the_extra_it_says_what_to_install(
@@ -162,7 +173,9 @@ def test_a_second_signal_does_not_wait() -> None:
         process.send_signal(signal.SIGTERM)
         threading.Event().wait(0.5)
         process.send_signal(signal.SIGTERM)
-        assert not read_all(connection).startswith(b"HTTP/1.1 200")
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"code":"server_stopping"' in answer
         with suppress(BrokenPipeError):  # it has ended
             assert process.stdin is not None
             process.stdin.write("\n")
@@ -190,8 +203,53 @@ def test_a_port_that_is_in_use_is_said_so() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config_of_it = ServerConfig(port=taken.getsockname()[1], media_processes=1)
-        with pytest.raises(OptionError, match="is it in use"):
+        with pytest.raises(OptionError, match="it is in use"):
             asyncio.run(serve(config_of_it, load=lambda *_: scripted_engine()))
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+def test_a_socket_that_was_left_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
+    place = tmp_path / "a.sock"
+    with open_sockets(ServerConfig(uds=str(place)))[0] as first:
+        first.listen()
+        with pytest.raises(OptionError, match="another server listens there"):
+            open_sockets(ServerConfig(uds=str(place)))
+    with open_sockets(ServerConfig(uds=str(place)))[0] as second:
+        second.listen()
+        assert place.stat().st_mode & 0o777 == 0o666
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(OptionError, match="a file that is no socket is there"):
+        open_sockets(ServerConfig(uds=str(file)))
+    assert file.read_text() == "mine"
+    with pytest.raises(OptionError, match="nowhere does not exist"):
+        open_sockets(ServerConfig(uds=str(tmp_path / "nowhere" / "a.sock")))
+
+
+@pytest.mark.parametrize(
+    ("host", "message"), [("nosuch.invalid", "no host of that name"), ("192.0.2.1", "this machine has no such address")]
+)
+def test_an_address_that_is_not_here_is_said_so(host: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        open_sockets(ServerConfig(host=host, port=0))
+
+
+def test_what_the_server_writes_is_for_its_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def served(config_of_it: ServerConfig) -> None:
+        async with Service.opened(config_of_it, load=lambda *_: scripted_engine()):
+            (tmp_path / "state" / "text").write_text("said")
+
+    monkeypatch.setattr("stapes.server.serve.serve", served)
+    monkeypatch.setattr("stapes.server.logs.set_up", lambda **_: None)
+    before = os.umask(0o022)
+    try:
+        assert runner(capsys)("serve", "--state_dir", str(tmp_path / "state"), "--media_processes", "1")[0] == 0
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "state", *(tmp_path / "state").rglob("*"))}
+    assert modes == {0}
 
 
 def test_config_errors_are_option_errors() -> None:

@@ -18,6 +18,7 @@ from stapes.errors import CheckpointError
 from stapes.tokenizer import Tokenizer
 from stapes.tokenizer.vocabulary import shipped_tokens
 from tests import writers_of_checkpoints as write
+from tests.random_cases import slowly
 from tests.sample import SAMPLE
 from tests.vocabularies import Vocabulary, put, write_tokenizer
 
@@ -101,7 +102,7 @@ def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch
         stapes.load("tiny.en", download=False)
 
 
-@pytest.mark.parametrize("tokenizer", ["tokenizer.json", None])
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", *slowly(None)])
 def test_a_fine_tuned_base_with_a_token_added_says_what_base_says(tmp_path: Path, tokenizer: str | None) -> None:
     """It has the size of large-v3: counted back from that, every id would be off by one."""
     packaged, vocabulary = find_checkpoint("base", download=False), Vocabulary(tokens=shipped_tokens("multilingual"))

@@ -68,7 +68,7 @@ def test_a_key_has_its_own_bound_on_requests() -> None:
         async with admission.admit(key):
             async with admission.admit(Key(name="ben")):
                 pass
-            with pytest.raises(ApiError, match="1 requests at once") as caught:
+            with pytest.raises(ApiError, match="1 request at once") as caught:
                 await admission.admit(key).__aenter__()
             assert caught.value.retry_after_s is not None
         async with admission.admit(key):

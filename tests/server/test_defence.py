@@ -344,6 +344,16 @@ def test_a_method_that_a_path_lacks_is_told_which_it_has(server: Running) -> Non
     assert (found.status_code, found.headers["allow"]) == (405, "POST")
 
 
+def test_a_file_in_another_field_is_told_where_it_belongs(server: Running) -> None:
+    found = httpx.post(f"{server.url}/v1/audio/transcriptions", data={"model": "base"}, files={"audio": ("a", SOUND)})
+    assert found.json()["error"]["message"] == "A file belongs in the field 'file', not in 'audio'."
+
+
+def test_a_path_that_is_nearly_right_gets_a_hint(server: Running) -> None:
+    found = httpx.post(f"{server.url}/v1/v1/audio/transcriptions").json()["error"]
+    assert (found["code"], "Did you mean /v1/audio/transcriptions?" in found["message"]) == ("unknown_url", True)
+
+
 def test_a_long_value_is_not_sent_back_whole(server: Running) -> None:
     found = httpx.post(
         f"{server.url}/v1/audio/transcriptions", data={"model": "base", "beam_size": "9" * 4000}, files={"file": SOUND}

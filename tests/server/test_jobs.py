@@ -27,7 +27,7 @@ from stapes.server.jobs.store import JobStore, StoredJob
 from stapes.server.keys import new_key
 from stapes.testing import reciting, scripted_engine, small_vocabulary, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
-from tests.audio_files import wav_bytes
+from tests.audio_files import encoded, wav_bytes
 from tests.random_cases import cases
 from tests.server.running import HELLO, Running, bounds, running
 from tests.server.test_defence import held_server
@@ -74,7 +74,7 @@ def test_a_job_from_its_upload_to_its_result(tmp_path: Path) -> None:
         )
         noted = events(client, job)
         assert "".join(one["text"] for _, one in noted[:-1]).strip() == TEXT
-        assert [number for number, _ in noted[:-1]] == [1, 2]
+        assert [number for number, _ in noted] == [1, 2, 3]
         assert noted[-1][1] == {"type": "job.done"}
         assert events(client, job, after=1) == noted[1:]
         assert [one["id"] for one in client.get("/v1/jobs").json()["data"]] == [job]
@@ -86,8 +86,29 @@ def test_a_file_that_is_no_audio_fails_its_job_with_the_reason(tmp_path: Path) -
         job = post(client, b"no sound").json()["id"]
         found = waited(client, job)
         assert (found["state"], found["error"]["code"], found["error"]["param"]) == ("failed", "invalid_audio", "file")
-        assert client.get(f"/v1/jobs/{job}/result").json()["error"]["code"] == "job_not_done"
+        refused = client.get(f"/v1/jobs/{job}/result").json()["error"]
+        assert refused["code"] == "job_not_done"
+        assert refused["message"].startswith("The job failed: The file")
         assert [one["type"] for _, one in events(client, job)] == ["job.failed"]
+
+
+def test_a_job_tells_of_damaged_audio_and_a_request_does_in_a_header(tmp_path: Path) -> None:
+    sound = encoded("flac", duration_s=20.0)
+    with job_server(tmp_path) as (server, client):
+        found = waited(client, post(client, sound[: len(sound) // 2]).json()["id"])
+        assert found["state"] == "done"
+        assert any("cut short" in one for one in found["warnings"])
+        path, file = f"{server.url}/v1/audio/transcriptions", {"file": ("a.flac", sound[: len(sound) // 2])}
+        header = httpx.post(path, data={"model": "base"}, files=file).headers["x-stapes-warning"]
+        assert found["warnings"][0] in header
+
+
+def test_a_query_that_a_path_does_not_have_is_refused(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (_, client):
+        job = post(client).json()["id"]
+        for path in (f"/v1/jobs/{job}?wiat=60", f"/v1/jobs/{job}/result?format=vtt", "/v1/jobs?state=failed"):
+            found = client.get(path)
+            assert (found.status_code, found.json()["error"]["code"]) == (400, "unknown_parameter")
 
 
 def test_one_idempotency_key_is_one_job(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from stapes.results import Transcript
 from stapes.testing import LoudnessVad, Script, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend
+from tests.random_cases import slowly
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
@@ -150,7 +151,7 @@ def answer_of(event: JobEvent) -> Answer:
     return event.guess if isinstance(event, LanguageDetected) else event.window.result
 
 
-@pytest.mark.parametrize("keywords", [{}, {"multilingual": True}, {"mode": "chunked"}, {"beam_size": 2}])
+@pytest.mark.parametrize("keywords", [{"mode": "chunked"}, {"beam_size": 2}, *slowly({}, {"multilingual": True})])
 def test_no_time_is_after_the_window_and_resuming_gives_the_same(keywords: dict[str, Any]) -> None:
     n_short = n_again = 0
     for seed in range(8):

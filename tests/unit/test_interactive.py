@@ -25,6 +25,7 @@ from stapes.results import Transcript
 from stapes.testing import Script, babbling, noise, random_checkpoint, reciting, tiny_spec
 from stapes.tokenizer import Tokenizer
 from tests.quick_backend import QuickBackend
+from tests.random_cases import slowly
 
 CHECKPOINT = random_checkpoint()
 TOKENIZER = Tokenizer(tiny_spec(), CHECKPOINT.vocabulary)
@@ -125,7 +126,7 @@ def files(house: House, n: int = 16, duration_s: float = 300.0, options: Transcr
 # How long background jobs hold one up.
 
 
-@pytest.mark.parametrize("n_steps", [0, 1, 2, 3, 17, 40, 41, 42, 160, 301])
+@pytest.mark.parametrize("n_steps", [0, 2, 41, 160, *slowly(1, 3, 17, 40, 42, 301)])
 def test_sixteen_files_of_five_beams_hold_a_clip_up_by_one_encode_and_a_quarter(n_steps: int) -> None:
     house = House()
     files(house)
@@ -253,8 +254,9 @@ def test_a_bound_that_holds_one_window_says_so_and_all_jobs_end() -> None:
 # Endless interactive load.
 
 
-@pytest.mark.parametrize("max_windows", [2, 3, 16])
-@pytest.mark.parametrize("at_once", [1, 3, 20])
+@pytest.mark.parametrize(
+    ("max_windows", "at_once"), [(2, 20), (3, 3), (16, 1), *slowly((2, 1), (2, 3), (3, 1), (3, 20), (16, 3), (16, 20))]
+)
 def test_endless_interactive_load_ends_a_background_job(max_windows: int, at_once: int) -> None:
     house = House(max_windows=max_windows)
     background = house.submit(65.0, options=BEAMS)
@@ -292,11 +294,11 @@ def test_windows_of_background_jobs_are_encoded_every_two_seconds_while_a_person
     house.step()
     clips: list[Job] = []
     began = house.backend.now
-    while house.backend.now - began < 20.0:
+    while house.backend.now - began < 12.0:
         clips = [clip for clip in clips if not clip.state.ended] or [house.submit(3.0, interactive=True)]
         house.step()
     encodes = [one for one in house.units if isinstance(one.batch, EncodeBatch) and not one.is_interactive]
-    assert 3 <= len(encodes) <= 12
+    assert 3 <= len(encodes) <= 8
 
 
 # What may be asked.

@@ -26,6 +26,7 @@ from stapes.testing import (
     tone,
 )
 from stapes.tokenizer import Tokenizer
+from tests.random_cases import cases
 
 TOKENIZER = Tokenizer(tiny_spec(), small_vocabulary())
 EOT = TOKENIZER.special.eot
@@ -51,7 +52,7 @@ def decode(number: int, **keywords: Any) -> Transcript:
 @pytest.mark.parametrize("mode", ["sequential", "reference", "chunked"])
 def test_they_are_of_the_segments_text_and_change_nothing(search: dict[str, Any], mode: str) -> None:
     n_texts = 0
-    for number in range(5):
+    for number in range(cases(2, 5)):
         without = decode(number, mode=mode, **search)
         found = decode(number, mode=mode, token_logprobs=True, **search)
         assert found.text == without.text

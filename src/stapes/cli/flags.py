@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         if needs_value:
             flag = message.removeprefix("argument ").partition("/")[0]
             message = f"{flag}: a value is missing; write {flag} {self._option_string_actions[flag].metavar}"
-        raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP}")
+        raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP.replace('stapes', self.prog)}")
 
     def _print_message(self, message: str, _file: Any = None) -> None:
         """Print the help page or the version; argparse itself would not notice a full disk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -43,6 +44,8 @@ _NEEDED: Final = ("starlette", "uvicorn", "h11", "python_multipart", "msgspec", 
 def run_serve(words: Sequence[str]) -> int:
     """Run `stapes serve ...` until a signal, and return the exit code. Raises OptionError, StapesError."""
     arguments = parser().parse_args(join_spellings(words))
+    if arguments.key_limits is not None and arguments.new_key is None:
+        raise OptionError("--key_limits goes with --new_key; for a key that is there, change its line in the file")
     if any(find_spec(name) is None for name in _NEEDED):
         raise OptionError(_MISSING)
     if arguments.new_key is not None:
@@ -56,6 +59,7 @@ def run_serve(words: Sequence[str]) -> int:
     from stapes.server.serve import serve  # noqa: PLC0415 (as above)
 
     logs.set_up(as_json=config.json_logs)
+    os.umask(0o077)  # uploads, texts and counts are for this user alone
     asyncio.run(serve(config))
     return 0
 
@@ -77,13 +81,23 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
         if values.get(flag):
             given[name] = tuple(values[flag])
     given["aliases"] = dict(map(_alias, values.get("alias", ())))
-    config = ServerConfig(**given, bounds=Bounds(**bounds))
+    try:
+        config = ServerConfig(**given, bounds=Bounds(**bounds))
+    except OptionError as error:
+        name, _, rest = str(error).partition(" ")
+        raise OptionError(f"{_flag_of(name)} {rest}") from None
     if not config.is_loopback and config.key_file is None:
         raise OptionError(
             f"--host {config.host} can be reached from other machines, and no keys are set: make one with "
             "'stapes serve --new_key NAME --key_file FILE' and give --key_file FILE, or listen on 127.0.0.1"
         )
     return config
+
+
+def _flag_of(name: str) -> str:
+    """Return the flag of a value of the configuration."""
+    known = {action.dest: action.option_strings[0] for action in parser()._actions}
+    return known.get(name) or known.get(name.removesuffix("_bytes")) or name
 
 
 def _alias(text: str) -> tuple[str, str]:
@@ -119,7 +133,7 @@ def _check(config: ServerConfig) -> int:
             await pool.close()
 
     lines = asyncio.run(described())
-    lines.append(f"keys: {config.key_file or 'none: only this machine can connect'}")
+    lines.append(f"Keys: {config.key_file or 'none; only programs on this machine can connect'}")
     send("".join(f"{line}\n" for line in lines))
     return 0
 
@@ -130,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
         prog="stapes serve", usage=_USAGE, description=_DESCRIPTION, formatter_class=PageFormatter, add_help=False
     )
     _add_served(made.add_argument_group("What is served, and where").add_argument)
-    _add_access(made.add_argument_group("Who may use it").add_argument)
+    _add_access(made.add_argument_group("Access and keys").add_argument)
     _add_bounds(made.add_argument_group("Limits").add_argument)
     add = made.add_argument_group("Others").add_argument
     add("--json_logs", type=boolean, metavar="True|False", help="logs as one JSON object a line (default: False)")

@@ -22,7 +22,7 @@ from stapes.server.errors import ApiError
 from stapes.server.keys import Key
 
 HOUR_S: Final = 3600.0
-#: OpenAI's clients do not try again where they are told to wait longer
+#: OpenAI's clients do not retry after a longer Retry-After
 _LONGEST_WAIT_S: Final = 120
 _STATE_FILE: Final = "audio-seconds.json"
 #: requests whose times say how long another would wait
@@ -82,7 +82,7 @@ class Admission:
         if key is not None and key.max_requests is not None and self._of_keys[name] >= key.max_requests:
             raise ApiError(
                 429,
-                f"This key may have {key.max_requests} requests at once.",
+                f"This key may have {key.max_requests} {'request' if key.max_requests == 1 else 'requests'} at once.",
                 code="too_many_requests",
                 retry_after_s=self.retry_after_s,
             )
@@ -131,11 +131,16 @@ class AudioHours:
         while counted and counted[0][0] <= now - HOUR_S:
             counted.popleft()
         used_s = sum(one for _, one in counted)
-        if key.audio_s_per_hour is not None and used_s + seconds > key.audio_s_per_hour:
+        most_s = key.audio_s_per_hour
+        if most_s is not None and seconds > most_s:
+            message = f"This recording has {seconds:.0f} s, and this key may have {most_s:g} s of audio an hour."
+            raise ApiError(403, message, param="file", code="audio_limit_too_low")
+        if most_s is not None and used_s + seconds > most_s:
             oldest_s = counted[0][0] + HOUR_S - now if counted else HOUR_S
             raise ApiError(
                 429,
-                f"This key may have {key.audio_s_per_hour:g} s of audio an hour, and has had {used_s:.0f} s.",
+                f"This key may have {most_s:g} s of audio an hour, and has had {used_s:.0f} s; this recording has "
+                f"{seconds:.0f} s.",
                 code="audio_limit_reached",
                 retry_after_s=min(_LONGEST_WAIT_S, max(1, math.ceil(oldest_s))),
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +22,10 @@ from stapes.server.schema import Model, ModelList
 from stapes.server.service import Service
 
 _JSON = "application/json"
+_PATHS = (
+    "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models", "/v1/jobs", "/health/live", "/health/ready",
+    "/metrics", "/openapi.json",
+)  # fmt: skip
 
 
 def create_app(service: Service, jobs: JobRunner | None) -> ASGIApp:
@@ -77,10 +83,13 @@ def _in_openai_form(app: Router) -> ASGIApp:
 
 def _of_http(error: HTTPException, scope: Scope) -> ApiError:
     if error.status_code == 404:
-        return ApiError(404, f"There is nothing at {scope['method']} {scope['path'][:200]}.", code="unknown_url")
+        close = get_close_matches(scope["path"][:200], _PATHS, n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return ApiError(404, f"There is nothing at {scope['method']} {scope['path'][:200]}.{hint}", code="unknown_url")
     allowed = (error.headers or {}).get("Allow", "")
     message = f"{error.detail}. Allowed: {allowed}." if allowed else str(error.detail)
-    return ApiError(error.status_code, message, allowed=allowed)
+    code = "method_not_allowed" if error.status_code == 405 else None
+    return ApiError(error.status_code, message, code=code, allowed=allowed)
 
 
 def _model(name: str, created: int) -> Model:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from stapes import Job
+from stapes import Job, Transcript
 from stapes.server import answers, events
 from stapes.server.admission import Ticket
 from stapes.server.errors import ApiError, api_error_of
@@ -24,6 +24,8 @@ from stapes.server.service import Service
 
 #: so often something is sent while there is nothing to say; LiveKit's client gives up after 5 s of silence
 PING_S = 3.0
+_LONGEST_WARNING = 500
+_ENDED = ApiError(503, "The request was ended: it took too long, or the server is stopping.", code="request_ended")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +36,16 @@ class Work:
     wanted: AudioRequest
     ticket: Ticket
     began: float  # of the request, on the monotonic clock
+    noted: dict[str, object]  # for the log
+
+    def note(self, transcript: Transcript) -> dict[str, str]:
+        """Note what was transcribed, for the log; return the header that tells of damaged audio."""
+        self.noted["audio_s"] = round(transcript.duration_s, 2)
+        if not transcript.warnings:
+            return {}
+        shown = "; ".join(one.partition(": ")[2] or one for one in transcript.warnings)
+        self.noted["warnings"] = len(transcript.warnings)
+        return {"x-stapes-warning": shown.encode("ascii", "replace").decode()[:_LONGEST_WARNING]}
 
 
 class AudioEndpoint:
@@ -49,7 +61,9 @@ class AudioEndpoint:
         async with service.admission.admit(scope["state"]["key"]) as ticket:
             try:
                 async with read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form:
-                    work = Work(*service.checked(form, self._endpoint, scope["state"]["key"]), ticket, began)
+                    upload, wanted = service.checked(form, self._endpoint, scope["state"]["key"])
+                    work = Work(upload, wanted, ticket, began, scope["state"]["noted"])
+                    work.noted["model"] = service.models.find(wanted.model).id
                     answer = self._stream(work, send) if work.wanted.stream else self._answer(work, scope, send)
                     limit_s = service.config.bounds.request_timeout_s - (time.monotonic() - began)
                     await within(limit_s, unless_disconnected(receive, answer))
@@ -64,7 +78,8 @@ class AudioEndpoint:
         async with submitted(self._service, work.upload, work.wanted, work.ticket) as job:
             transcript = await job.aresult()
         body, content_type = answers.answer(transcript, work.wanted)
-        await Response(body, headers={"content-type": content_type})(scope, _no_more, send)
+        headers = {"content-type": content_type, **work.note(transcript)}
+        await Response(body, headers=headers)(scope, _no_more, send)
 
     async def _stream(self, work: Work, send: Send) -> None:
         """Send events as segments are decoded. An error before the first of them is an answer with its status."""
@@ -73,7 +88,11 @@ class AudioEndpoint:
             try:
                 async with submitted(self._service, work.upload, work.wanted, work.ticket) as job:
                     await self._send_segments(job, work, out)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError:  # the client has gone, or the server ends it
+                if out.has_begun:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1.0):
+                            await out.end(events.error(_ENDED))
                 raise
             except Exception as error:
                 if not out.has_begun:
@@ -90,7 +109,9 @@ class AudioEndpoint:
                 is_first = False
             if data := deltas.of(segment):
                 await out.send(data)
-        await out.end(deltas.end(await job.aresult()))
+        transcript = await job.aresult()
+        work.note(transcript)
+        await out.end(deltas.end(transcript))
 
 
 class EventStream:
@@ -162,5 +183,5 @@ async def within(limit_s: float, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _no_more() -> Any:
-    """Stand in for a `receive` that is already watched."""
+    """Never return: what a response uses as `receive` while another task reads from the client."""
     await asyncio.Event().wait()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from stapes.options.checks import above_0, number, require, whole
 
@@ -85,8 +87,28 @@ class ServerConfig:
         require(bool(self.models), "serve at least one model")
         whole("media_processes", self.media_processes)
         whole("port", self.port, low=0)
+        require(self.port <= 65_535, f"port must be from 0 to 65535, got {self.port}")
+        require(
+            not self.root_path or self.root_path.startswith("/"), f"root_path must begin with /, got {self.root_path}"
+        )
+        for name in self.allow_hosts:
+            require("/" not in name, f"allow_host must be a name without a scheme or a path, got {name}")
+        for origin in self.allow_origins:
+            parts = urlsplit(origin)
+            is_origin = parts.scheme in ("http", "https") and parts.netloc and not parts.path
+            require(bool(is_origin), f"allow_origin must be like https://example.org, got {origin}")
+        for address in self.trusted_proxies:
+            require(_is_address(address), f"trusted_proxy must be an address or a network, got {address}")
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return self.uds is not None or self.host in LOOPBACK
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return text == "*"
+    return True

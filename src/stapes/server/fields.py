@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final, Literal, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -94,6 +94,15 @@ OPTIONS: Final[Mapping[str, Any]] = {
 }
 #: OpenAI's field -> our option of the same meaning
 _SAME: Final = {"prompt": "initial_prompt", "keywords": "hotwords"}
+#: options that hold several values: given once, with commas, or again and again
+_LISTS: Final = frozenset(
+    {"temperature"}
+    | {
+        name
+        for name, kind in OPTIONS.items()
+        if get_origin(kind) is tuple or any(get_origin(one) is tuple for one in get_args(kind))
+    }
+)
 #: key of a VadConfig -> our option
 _VAD: Final = {
     "threshold": "vad_threshold",
@@ -184,14 +193,14 @@ class _Given:
             raise unknown_parameter(_shown(name), _hint(plain))
         if plain == "task" and endpoint == "translations":
             raise invalid_value("task", "This path translates; leave task out.")
-        is_list = (known is not None and known.is_list) or plain == "languages"
+        is_list = (known is not None and known.is_list) or plain in _LISTS
         if plain in self.values and not is_list:
             raise _repeated(plain)
         self.values.setdefault(plain, []).append(value)
 
     def one(self, name: str) -> str | None:
-        """Return a field's value, or None."""
-        return self.values[name][0] if name in self.values else None
+        """Return a field's value, or None; of a list that is one text, its items with commas."""
+        return ",".join(self.values[name]) if name in self.values else None
 
     def many(self, name: str) -> list[str]:
         """Return the values of a list."""
@@ -211,8 +220,6 @@ class _Given:
 def _keywords(given: _Given) -> dict[str, Any]:
     """Return the options that a form sets."""
     found = {name: given.read(name, reader_of(name, OPTIONS[name])[0]) for name in given.values if name in OPTIONS}
-    if given.many("languages"):
-        found["languages"] = ",".join(given.many("languages"))
     for theirs, ours in _SAME.items():
         if theirs in given.values and ours in given.values:
             raise invalid_value(theirs, f"{theirs} and {ours} are the same; give one of them.")
@@ -318,7 +325,7 @@ def _is_wrong(keywords: Mapping[str, Any]) -> bool:
 def _for_admins(given: _Given, *, is_admin: bool) -> tuple[int, float | None]:
     for name in ("priority", "deadline_s"):
         if name in given.values and not is_admin:
-            raise ApiError(403, f"{name} is for keys of administrators; leave it out.", param=name)
+            raise ApiError(403, f"{name} is for keys of administrators; leave it out.", param=name, code="admin_only")
     deadline_s = given.read("deadline_s", number)
     if deadline_s is not None and not 0.0 < deadline_s < math.inf:
         raise invalid_value("deadline_s", "deadline_s must be a number above 0.")

@@ -250,6 +250,13 @@ class _Reader:
             raise _no_form(f"a name is longer than {MAX_NAME_BYTES} bytes")
         part.name = _text(name, "a name")
         if part.name != FILE:
+            if parameters.get(b"filename"):
+                raise ApiError(
+                    400,
+                    f"A file belongs in the field 'file', not in '{part.name[:100]}'.",
+                    param=part.name[:100],
+                    code="invalid_value",
+                )
             return
         if self._form.upload is not None:
             raise ApiError(400, "'file' is given twice.", param=FILE, code="invalid_value")

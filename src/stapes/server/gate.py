@@ -30,6 +30,8 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPEN_TO_ALL: Final = ("/health/live", "/health/ready")
 _OPEN_ON_LOOPBACK: Final = ("/metrics", "/openapi.json")
+#: what a request gets that a second signal ends
+STOPPING: Final = ApiError(503, "The server is stopping.", code="server_stopping", retry_after_s=1)
 CLIENT_GONE: Final = 499  # nginx's number for a client that has gone
 
 
@@ -58,7 +60,7 @@ def check_sites(headers: Mapping[str, str], method: str, config: ServerConfig, *
         if name not in (*LOOPBACK, config.host, *config.allow_hosts):
             raise ApiError(
                 403,
-                f"This server is not asked under the name {name[:100]!r}; --allow_host NAME allows one.",
+                f"The host {name[:100]!r} is not allowed; start the server with --allow_host NAME to allow one.",
                 code="host_not_allowed",
             )
     origin = headers.get("origin")
@@ -115,9 +117,10 @@ class Gate:
             await self._pass(headers, scope, exchange)
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
-        except asyncio.CancelledError:
-            exchange.status = exchange.status or 503
-            raise
+        except asyncio.CancelledError:  # the server ends at once: the client is told
+            exchange.error = "server_stopping"
+            if not exchange.status:
+                await exchange.refuse(STOPPING)
         except Exception as error:
             await self._answer_error(error, exchange)
         finally:
@@ -135,7 +138,7 @@ class Gate:
         if length.isdigit() and int(length[:20]) > most:
             raise ApiError(413, f"The body is larger than {most >> 20} MiB.", code="body_too_large")
         exchange.key = key
-        scope.setdefault("state", {}).update(key=key, request_id=exchange.id)
+        scope.setdefault("state", {}).update(key=key, request_id=exchange.id, noted=exchange.noted)
         await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_error(self, error: Exception, exchange: _Exchange) -> None:
@@ -150,7 +153,8 @@ class Gate:
 
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
         self._service.metrics.requests.labels(str(exchange.status)).inc()
-        level = "debug" if scope["path"].startswith(("/health/", "/metrics")) else "info"
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        level = "debug" if path.startswith(("/health/", "/metrics")) else "info"
         getattr(LOGGER, level)(
             "request",
             extra={
@@ -160,6 +164,8 @@ class Gate:
                 "status": exchange.status,
                 "seconds": round(time.monotonic() - exchange.began, 4),
                 "key": exchange.key.name if exchange.key else None,
+                "client": (scope.get("client") or (None,))[0],
+                **exchange.noted,
                 "error": exchange.error,
             },
         )
@@ -176,6 +182,7 @@ class _Exchange:
         self.status = 0  # 0: no answer has begun
         self.key: Key | None = None
         self.error: str | None = None
+        self.noted: dict[str, object] = {}  # by handlers, for the log: model, audio_s, warnings
         self._more = [(b"x-request-id", self.id.encode()), *cors_headers(headers.get("origin"), config)]
         self._receive = receive
         self._send = send

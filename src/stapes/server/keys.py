@@ -53,6 +53,9 @@ class KeyFile:
         """Read the file again. Raises OptionError; the present keys stay then."""
         self._entries = _read(self._path)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def match(self, token: str) -> Key | None:
         """Return the key of a token, comparing it with all, so that the time tells nothing."""
         digest = hashlib.sha256(token[:_LONGEST_TOKEN].encode("utf-8", "surrogatepass")).hexdigest().encode()
@@ -104,7 +107,8 @@ def _only_writer(path: Path) -> Iterator[None]:
 def key_of(name: str, limits: str, where: str) -> Key:
     """Return a key of this name with limits as they are written. Raises OptionError, which names `where`."""
     if not _NAME.fullmatch(name):
-        raise OptionError(f"{where}: a key's name has 1 to 64 letters, digits, dots, dashes and underscores")
+        place = "--new_key" if where.startswith("-") else where
+        raise OptionError(f"{place}: a key's name has 1 to 64 letters, digits, dots, dashes and underscores")
     max_requests, audio_s, is_admin = None, None, False
     for limit in filter(None, (one.strip() for one in limits.split(","))):
         what, _, value = limit.partition("=")
@@ -124,18 +128,27 @@ def key_of(name: str, limits: str, where: str) -> Key:
     return Key(name=name, max_requests=max_requests, audio_s_per_hour=audio_s, is_admin=is_admin)
 
 
+def _is_private(found: os.stat_result) -> bool:
+    """Whether others cannot read a file of keys. An administrator may give it to a service's group, to read."""
+    given = found.st_uid == 0 and os.geteuid() != 0
+    return not found.st_mode & (0o037 if given else 0o077)
+
+
 def _read(path: Path) -> list[tuple[bytes, Key]]:
     try:
         found = path.stat()
-        if os.name == "posix" and found.st_mode & 0o077:
+        if os.name == "posix" and not _is_private(found):
             raise OptionError(f"{path}: keys must be readable by their owner alone; run: chmod 600 {path}")
         if found.st_size > MAX_FILE_BYTES:
             raise OptionError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; is this a file of keys?")
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise OptionError(f"{path}: no such file; 'stapes serve --new_key NAME --key_file {path}' makes it") from None
+    except OptionError:
+        raise
     except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: cannot be read: {error}") from error
+        why = "is not UTF-8" if isinstance(error, ValueError) else f"cannot be read: {error.strerror or error}"
+        raise OptionError(f"{path}: {why}") from error
     entries: dict[str, tuple[bytes, Key]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

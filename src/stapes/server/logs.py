@@ -13,7 +13,21 @@ from stapes.errors import StapesWarning
 
 LOGGER: Final = logging.getLogger("stapes.server")
 #: attributes of a record that are shown beside its message
-_SHOWN: Final = ("request_id", "method", "path", "status", "seconds", "key", "error")
+_SHOWN: Final = (
+    "request_id",
+    "job",
+    "state",
+    "method",
+    "path",
+    "status",
+    "seconds",
+    "key",
+    "client",
+    "model",
+    "audio_s",
+    "warnings",
+    "error",
+)
 
 
 class TextFormatter(logging.Formatter):

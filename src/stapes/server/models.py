@@ -14,6 +14,7 @@ import stapes
 from stapes import Engine, Host
 from stapes.server.config import OPENAI_MODELS, ServerConfig
 from stapes.server.errors import ApiError
+from stapes.server.logs import LOGGER
 
 #: model as it was named on the command line, host -> engine
 LoadModel = Callable[[str, Host], Engine]
@@ -82,9 +83,10 @@ class Models:
         """Return the model of a name or an alias. Raises ApiError 404."""
         model = self._models.get(self._aliases.get(name, name))
         if model is None:
+            names = [*self._models, *self._config.aliases]
             raise ApiError(
                 404,
-                f"The model '{name[:100]}' does not exist. Served are: {', '.join(self._models)}.",
+                f"The model '{name[:100]}' does not exist. Served are: {', '.join(names)}.",
                 param="model",
                 code="model_not_found",
             )
@@ -129,8 +131,10 @@ class Models:
 
     async def _loaded(self, model: ServedModel) -> Engine:
         try:
+            began = time.monotonic()
             model.engine = await asyncio.to_thread(self._load, model.source, self._host)
             model.idle_since = self._clock()
+            LOGGER.info("model loaded", extra={"model": model.id, "seconds": round(time.monotonic() - began, 3)})
             return model.engine
         finally:
             model.loading = None
@@ -149,6 +153,7 @@ class Models:
             model.engine = None
             assert engine is not None
             await asyncio.to_thread(engine.close)
+            LOGGER.info("model unloaded", extra={"model": model.id})
 
 
 def model_id(source: str) -> str:

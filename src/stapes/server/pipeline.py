@@ -79,7 +79,7 @@ def _check_model(engine: Engine, wanted: AudioRequest) -> None:
         engine.check_speech(wanted.options.speech)
     except OptionError as error:
         raise invalid_value("language", str(error)) from None
-    if wanted.endpoint == "translations" and "translate" not in engine.capabilities.tasks:
+    if wanted.options.speech.task == "translate" and "translate" not in engine.capabilities.tasks:
         raise ApiError(
             400,
             f"The model '{engine.info.model}' cannot translate: it would write the spoken language.",

@@ -119,7 +119,7 @@ class ModelList(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A job. Times in seconds since 1970; `done_s` of `duration_s` seconds of audio are done."""
+    """A job. Times in seconds since 1970; `done_s` of `duration_s` seconds are done; warnings: of damaged audio."""
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
@@ -131,6 +131,8 @@ class Job(Struct, frozen=True):
     ended: float | None = None
     duration_s: float | None = None
     error: ErrorBody | None = None
+    model: str = ""
+    warnings: list[str] = []
     object: Literal["job"] = "job"
 
 

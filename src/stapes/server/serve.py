@@ -9,17 +9,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import HANDLED_SIGNALS
 
-from stapes.errors import OptionError, StapesError
+from stapes.errors import StapesError
 from stapes.server import logs
 from stapes.server.app import create_app
 from stapes.server.config import MIB, ServerConfig
 from stapes.server.jobs.runner import JobRunner, jobs_of
+from stapes.server.listening import open_sockets
 from stapes.server.models import LoadModel
 from stapes.server.protocol import check_descriptors, protocol_class
 from stapes.server.service import Service
@@ -37,17 +39,15 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen. Raises OptionError where that is not possible."""
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # uvicorn has logged why
-            where = self.config.uds or f"{self.config.host}, port {self.config.port}"
-            raise OptionError(f"cannot listen on {where}; is it in use? --port takes another, 0 a free one") from None
-        if self.started:
-            self._on_ready(self)
+        """Begin to listen."""
+        await super().startup(sockets)
+        self._on_ready(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: requests are answered; who waits for a job is not kept until it has ended."""
+        if n_left := len(self.server_state.tasks):
+            what = "one request is" if n_left == 1 else f"{n_left} requests are"
+            logs.LOGGER.info("stopping: %s finished first; a second signal (Ctrl-C) ends at once", what)
         if self._jobs is not None:
             await self._jobs.stop()
         await super().shutdown(sockets)
@@ -89,16 +89,34 @@ async def serve(
     async with Service.opened(config, load=load) as service, jobs_of(service) as jobs:
         server = Server(uvicorn_config(config, create_app(service, jobs)), service, jobs, on_ready or _greet)
         _reload_keys_on_hangup(service)
-        await server.serve()
+        if config.trusted_proxies and config.key_file is None:
+            logs.LOGGER.warning(
+                "a proxy is trusted, but there are no keys: every client of the proxy may use the server"
+            )
+        sockets = open_sockets(config)
+        try:
+            await server.serve(sockets)
+        finally:
+            for one in sockets:
+                one.close()
+            if config.uds is not None:
+                Path(config.uds).unlink(missing_ok=True)
         left = tuple(server.server_state.tasks)  # after a second signal
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+    if on_ready is None:
+        logs.LOGGER.info("stopped")
 
 
 def _greet(server: Server) -> None:
-    sys.stderr.write(greeting(server.service.config, server.address, [one.id for one in server.service.models.all]))
-    sys.stderr.flush()
+    config = server.service.config
+    text = greeting(config, server.address, [one.id for one in server.service.models.all])
+    if config.json_logs:
+        logs.LOGGER.info("%s", " ".join(text.split()))
+    else:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
@@ -124,32 +142,41 @@ def uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
 def greeting(config: ServerConfig, listening: object, models: list[str]) -> str:
     """Return what is printed when the server listens."""
     bounds = config.bounds
+    first = models[0]
     if config.uds is not None:
         where, call = config.uds, f"curl --unix-socket {config.uds} http://localhost"
     else:
         host = f"[{config.host}]" if ":" in config.host else config.host
         port = listening[1] if isinstance(listening, tuple) else config.port
-        where = call = f"http://{host}:{port}"
-        call = f"curl {call}"
+        where = f"http://{host}:{port}"
+        call = f"curl {where.replace('0.0.0.0', '127.0.0.1').replace('[::]', '127.0.0.1')}"  # noqa: S104 (shown)
     key = " -H 'Authorization: Bearer KEY'" if config.key_file else ""
     return (
         f"stapes serves {', '.join(models)} at {where}\n"
         f"  requests at once: {bounds.max_active}, waiting: {bounds.max_queue}; body at most "
-        f"{bounds.max_body_bytes // MIB} MiB, audio at most {bounds.max_audio_s / 3600:g} h\n"
+        f"{bounds.max_body_bytes // MIB} MiB, audio at most {_time(bounds.max_audio_s)}\n"
         f"  keys: {config.key_file or 'none needed'}\n"
-        f"  try: {call}/v1/audio/transcriptions{key} -F model={models[0]} -F file=@talk.mp3\n"
+        f"  jobs: {config.state_dir or 'off; --state_dir FOLDER switches them on'}\n"
+        f"  try: {call}/v1/audio/transcriptions{key} -F model={first} -F file=@talk.mp3\n"
+        f"  Ctrl-C stops\n"
     )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
 
 
 def _reload_keys_on_hangup(service: Service) -> None:
     def reload() -> None:
-        assert service.keys is not None
+        if service.keys is None:
+            logs.LOGGER.warning("SIGHUP: there is no file of keys to read again (--key_file)")
+            return
         try:
             service.keys.reload()
-            logs.LOGGER.info("keys were read again")
+            logs.LOGGER.info("keys were read again: %d", len(service.keys))
         except StapesError as error:
             logs.LOGGER.error("keys could not be read again, the old ones stay: %s", error)
 
-    if service.keys is not None and hasattr(signal, "SIGHUP"):
+    if hasattr(signal, "SIGHUP"):
         with suppress(NotImplementedError, RuntimeError):  # Windows; a thread that gets no signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from stapes.errors import OutputError
 from stapes.server.admission import Admission
 from stapes.server.config import ServerConfig
 from stapes.server.fields import AudioRequest, Endpoint, audio_request
@@ -43,6 +45,8 @@ class Service:
         Raises StapesError where a model, the key file or a folder cannot be used.
         """
         metrics = Metrics()
+        if config.state_dir is not None:
+            _make_private(config.state_dir)
         service = cls(
             config=config,
             keys=None if config.key_file is None else KeyFile.load(config.key_file),
@@ -64,3 +68,11 @@ class Service:
             await service.media.close()
             service.spool.close()
             service.admission.close()
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that other users cannot read. Raises OutputError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: jobs cannot be kept here: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from stapes.server import answers, events
-from stapes.server.errors import ApiError, invalid_value
+from stapes.server.errors import ApiError, invalid_value, unknown_parameter
 from stapes.server.fields import FORMATS, audio_request
 from stapes.server.form import read_form
 from stapes.server.jobs.runner import JobRunner, fingerprint
@@ -63,6 +63,7 @@ class _Made:
             upload, wanted = service.checked(form, "transcriptions", key)
             if wanted.stream:
                 raise invalid_value("stream", "A job has no stream in its answer; read /v1/jobs/{id}/events.")
+            scope["state"]["noted"]["model"] = service.models.find(wanted.model).id
             job = StoredJob(
                 id=f"job_{secrets.token_hex(16)}",
                 owner="" if key is None else key.name,
@@ -75,6 +76,7 @@ class _Made:
                 priority=wanted.priority,
             )
             kept = await runner.add(job, upload)
+        scope["state"]["noted"]["job"] = kept.id
         status = 202 if kept.id == job.id else 200
         await Response(_body(kept), status, media_type="application/json")(scope, receive, send)
 
@@ -84,6 +86,7 @@ class _Handlers:
         self._jobs = runner
 
     async def listed(self, request: Request) -> Response:
+        _check_query(request, "limit", "before")
         limit = _number(request, "limit", 20, _MOST_LISTED)
         before = _number(request, "before", math.inf, math.inf)
         runner = _there(self._jobs)
@@ -94,10 +97,10 @@ class _Handlers:
 
     async def shown(self, request: Request) -> Response:
         job = await self._job(request)
+        _check_query(request, "wait")
         wait_s = _number(request, "wait", 0.0, _MOST_WAIT_S)
-        runner, state = _there(self._jobs), job.state
-        ends = _now() + wait_s
-        while not job.has_ended and job.state == state and not runner.is_closing and (left_s := ends - _now()) > 0:
+        runner, ends = _there(self._jobs), _now() + wait_s
+        while not job.has_ended and not runner.is_closing and (left_s := ends - _now()) > 0:
             await runner.changes(left_s)
             job = await self._job(request)
         return Response(_body(job), media_type="application/json")
@@ -107,7 +110,10 @@ class _Handlers:
         return Response(_body(await self._job(request)), media_type="application/json")
 
     async def result(self, request: Request) -> Response:
+        _check_query(request, "response_format")
         job = await self._job(request)
+        if job.error is not None:
+            raise ApiError(409, f"The job failed: {job.error['message']}", code="job_not_done")
         if job.state != "done":
             raise ApiError(409, f"The job is {job.state}; it has no result.", code="job_not_done")
         wanted = audio_request(job.fields, "transcriptions", is_admin=True)
@@ -153,6 +159,13 @@ def _owner(request: Request) -> str:
     return "" if key is None else str(key.name)
 
 
+def _check_query(request: Request, *known: str) -> None:
+    """Refuse parameters that a path does not have. Raises ApiError 400."""
+    for name in request.query_params:
+        if name not in known:
+            raise unknown_parameter(name[:100], f"This path has {' and '.join(known)}.")
+
+
 def _number(request: Request, name: str, default: float, most: float) -> float:
     text = request.query_params.get(name)
     if text is None:
@@ -176,6 +189,7 @@ def _shown(job: StoredJob) -> Job:
     return Job(
         id=job.id, state=job.state, created=job.created, started=job.started, ended=job.ended,
         filename=job.filename, size=job.size, duration_s=job.duration_s, done_s=job.done_s, error=error,
+        model=dict(job.fields).get("model", ""), warnings=[one.partition(": ")[2] or one for one in job.warnings],
     )  # fmt: skip
 
 

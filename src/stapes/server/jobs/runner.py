@@ -33,7 +33,7 @@ from stapes.results import Segment, Transcript
 from stapes.server.errors import ApiError, api_error_of
 from stapes.server.fields import AudioRequest, audio_request
 from stapes.server.form import Upload
-from stapes.server.jobs.store import JobStore, StoredJob
+from stapes.server.jobs.store import AFTER_ALL, JobStore, StoredJob
 from stapes.server.logs import LOGGER
 from stapes.server.pipeline import decoded
 from stapes.server.service import Service
@@ -135,7 +135,7 @@ class JobRunner:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         elif not job.has_ended:
-            await self._end(job.id, "cancelled")
+            await self._end(job, "cancelled")
 
     @property
     def is_closing(self) -> bool:
@@ -200,20 +200,21 @@ class JobRunner:
 
     async def _outcome(self, job: StoredJob) -> None:
         try:
-            await self._work(job)
+            warnings = await self._work(job)
         except asyncio.CancelledError:
             if job.id in self._cancelled:
-                await self._end(job.id, "cancelled")
+                await self._end(job, "cancelled")
             else:  # the server ends: this was no failed attempt
                 await self.change(job.id, state="queued", attempts=job.attempts)
         except Exception as error:
             if not isinstance(error, StapesError | ApiError):
                 LOGGER.error("job %s failed", job.id, exc_info=error)
-            await self._end(job.id, "failed", api_error_of(error).to_dict()["error"])
+            await self._end(job, "failed", api_error_of(error).to_dict()["error"])
         else:
-            await self._end(job.id, "done")
+            await self._end(job, "done", warnings=warnings)
 
-    async def _work(self, job: StoredJob) -> None:
+    async def _work(self, job: StoredJob) -> tuple[str, ...]:
+        """Transcribe a job and keep its result; return the warnings. Raises what its end is to say."""
         if job.attempts >= MAX_ATTEMPTS:
             raise ApiError(500, f"The server ended {MAX_ATTEMPTS} times while it worked on this job.", code="crashed")
         began = job.started or time.time()
@@ -229,6 +230,7 @@ class JobRunner:
         body = msgspec.json.encode(transcript)
         await self.on_disk(self._make_room, len(body))
         await self.on_disk(write_whole, {self.result_path(job.id): [body]})
+        return transcript.warnings
 
     async def _transcribe(self, job: StoredJob, wanted: AudioRequest, engine: Engine, recording: Any) -> Transcript:
         """Submit a job, with what the journal knows of it; note its events as they come."""
@@ -268,7 +270,7 @@ class JobRunner:
             if isinstance(event, WindowDone):
                 found = [(number + place, _segment_event(one)) for place, one in enumerate(event.segments, 1)]
                 number += len(found)
-                done_s = max((one.end_s for one in event.segments), default=event.window.next_seek / 100)
+                done_s = round(max((one.end_s for one in event.segments), default=event.window.next_seek / 100), 2)
                 # A job that gets on is not given up, however often its server ends.
                 progress: dict[str, Any] = {} if event.resumed else {"attempts": 0}
                 await self.change(job, found, done_s=done_s, **progress)
@@ -288,15 +290,20 @@ class JobRunner:
         if key is not None and not job.attempts:
             self._service.admission.hours.count(key, seconds)
 
-    async def _end(self, job: str, state: str, error: dict[str, Any] | None = None) -> None:
+    async def _end(
+        self, job: StoredJob, state: str, error: dict[str, Any] | None = None, warnings: tuple[str, ...] = ()
+    ) -> None:
         """End a job: the state and the last event together; then its upload is not needed any more."""
         last = {"type": f"job.{state}"} | ({} if error is None else {"error": error})
+        values: dict[str, Any] = {"state": state, "ended": time.time(), "error": error, "warnings": warnings}
 
-        def end() -> None:
-            self.store.update(job, [(_LAST, last)], state=state, ended=time.time(), error=error)
-            self.upload_path(job).unlink(missing_ok=True)
+        def end() -> StoredJob | None:
+            self.store.update(job.id, [(AFTER_ALL, last)], **values)
+            self.upload_path(job.id).unlink(missing_ok=True)
+            return self.store.get(job.id)
 
-        await self.on_disk(end)
+        now = await self.on_disk(end)
+        LOGGER.info("job", extra=_noted(now or job))
         await self._tell()
 
     async def _tell(self) -> None:
@@ -339,8 +346,15 @@ class JobRunner:
         self.store.remove(job.id)
 
 
-#: the number of a job's last event: after those of any number of segments
-_LAST: Final = 1 << 40
+def _noted(job: StoredJob) -> dict[str, Any]:
+    """Return what the log says of a job that has ended."""
+    audio_s = None if job.duration_s is None else round(job.duration_s, 2)
+    took_s = None if job.ended is None else round(job.ended - (job.started or job.created), 3)
+    error = None if job.error is None else job.error.get("code") or job.error.get("type")
+    return {
+        "job": job.id, "state": job.state, "seconds": took_s, "key": job.owner or None, "audio_s": audio_s,
+        "warnings": len(job.warnings) or None, "error": error,
+    }  # fmt: skip
 
 
 def _segment_event(segment: Segment) -> dict[str, Any]:

@@ -18,20 +18,23 @@ from typing import Any, Final, Literal
 from stapes.errors import OutputError
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+#: the number of a job's last event, while those of its segments are not known
+AFTER_ALL: Final = -1
 ENDED: Final = ("done", "failed", "cancelled")
 #: "stpj", and the version of the schema
-_APPLICATION, _VERSION = 0x7374706A, 1
+_APPLICATION, _VERSION = 0x7374706A, 2
 _SCHEMA: Final = (
     "CREATE TABLE jobs (id TEXT PRIMARY KEY NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT "
     "NULL, created REAL NOT NULL, started REAL, ended REAL, fields TEXT NOT NULL, filename TEXT NOT NULL, sha256 TEXT "
-    "NOT NULL, size INTEGER NOT NULL, duration_s REAL, done_s REAL NOT NULL, error TEXT, attempts INTEGER NOT NULL, "
-    "idempotency TEXT, fingerprint TEXT NOT NULL, UNIQUE (owner, idempotency)) WITHOUT ROWID",
+    "NOT NULL, size INTEGER NOT NULL, duration_s REAL, done_s REAL NOT NULL, error TEXT, warnings TEXT NOT NULL, "
+    "attempts INTEGER NOT NULL, idempotency TEXT, fingerprint TEXT NOT NULL, UNIQUE (owner, idempotency)) "
+    "WITHOUT ROWID",
     "CREATE TABLE events (job TEXT NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (job, number)) "
     "WITHOUT ROWID",
 )
 _COLUMNS: Final = (
     "id, owner, state, priority, created, started, ended, fields, filename, sha256, size, duration_s, done_s, error, "
-    "attempts, idempotency, fingerprint"
+    "warnings, attempts, idempotency, fingerprint"
 )
 
 
@@ -55,6 +58,7 @@ class StoredJob:
     duration_s: float | None = None
     done_s: float = 0.0
     error: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
     attempts: int = 0
 
     @property
@@ -118,22 +122,32 @@ class JobStore:
             values = (
                 job.id, job.owner, job.state, job.priority, job.created, job.started, job.ended,
                 json.dumps(job.fields), job.filename, job.sha256, job.size, job.duration_s, job.done_s,
-                None if job.error is None else json.dumps(job.error), job.attempts, job.idempotency, job.fingerprint,
+                None if job.error is None else json.dumps(job.error), json.dumps(job.warnings),
+                job.attempts, job.idempotency, job.fingerprint,
             )  # fmt: skip
             connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({','.join('?' * len(values))})", values)  # noqa: S608
             return job
 
     def update(self, job: str, events: Sequence[tuple[int, dict[str, Any]]] = (), **values: Any) -> None:
-        """Change a job and add events, together; an event whose number is there already is not added again."""
+        """Change a job and add events, together; an event whose number is there already is not added again.
+
+        The number AFTER_ALL stands for the next one.
+        """
         changed = {
-            name: json.dumps(one) if name == "error" and one is not None else one for name, one in values.items()
+            name: json.dumps(one) if name in ("error", "warnings") and one is not None else one
+            for name, one in values.items()
         }
         with self._transaction() as connection:
             if changed:
                 names = ", ".join(f"{name}=?" for name in changed)
                 connection.execute(f"UPDATE jobs SET {names} WHERE id=?", (*changed.values(), job))  # noqa: S608
             for number, body in events:
-                connection.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (job, number, json.dumps(body)))
+                if number == AFTER_ALL:
+                    last = connection.execute("SELECT coalesce(max(number), 0) FROM events WHERE job=?", (job,))
+                    place = int(last.fetchone()[0]) + 1
+                else:
+                    place = number
+                connection.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (job, place, json.dumps(body)))
 
     def get(self, job: str, owner: str | None = None) -> StoredJob | None:
         """Return a job, of this owner alone if one is given."""
@@ -204,5 +218,5 @@ class JobStore:
 
 def _job(values: dict[str, Any]) -> StoredJob:
     fields = tuple((str(name), str(value)) for name, value in json.loads(values.pop("fields")))
-    error = values.pop("error")
-    return StoredJob(**values, fields=fields, error=None if error is None else json.loads(error))
+    error, warnings = values.pop("error"), tuple(map(str, json.loads(values.pop("warnings"))))
+    return StoredJob(**values, fields=fields, error=None if error is None else json.loads(error), warnings=warnings)

@@ -61,7 +61,7 @@ def _serve(connection: socket.socket, held: dict[str, bool]) -> None:
         raise EOFError
     request = json.loads(body)
     if request.get("test"):
-        frames.send(connection, frames.TESTED, json.dumps(held | tried()).encode())
+        frames.send(connection, frames.TESTED, json.dumps({"limits": held, "refused": tried()}).encode())
         return
     waiting = bytearray()  # many blocks are small
 
@@ -91,7 +91,7 @@ def give_up_rights(max_memory_bytes: int) -> dict[str, bool]:
     os.nice(10)
     highest = max(int(name) for name in os.listdir("/dev/fd")) + 1  # noqa: PTH208 (numbers)
     limits = {
-        "files": (resource.RLIMIT_NOFILE, highest + 2),
+        "open files": (resource.RLIMIT_NOFILE, highest + 2),
         "file size": (resource.RLIMIT_FSIZE, 0),
         "core dumps": (resource.RLIMIT_CORE, 0),
         "memory": (resource.RLIMIT_DATA, _data_bytes() + max_memory_bytes),
@@ -104,7 +104,7 @@ def give_up_rights(max_memory_bytes: int) -> dict[str, bool]:
             held[name] = True
         except (OSError, ValueError):
             held[name] = False
-    held["seccomp"] = seccomp.install()
+    held["system calls (seccomp)"] = seccomp.install()
     return held
 
 
@@ -126,11 +126,11 @@ def tried() -> dict[str, bool]:
         return False
 
     return {
-        "opens no file": is_refused(lambda: open(sys.executable, "rb")),  # noqa: PTH123
-        "writes no file": is_refused(lambda: open("stapes-test", "wb")),  # noqa: PTH123
-        "opens no connection": is_refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
-        "starts no process": is_refused(lambda: os._exit(0) if os.fork() == 0 else None),
-        "memory is bounded": is_refused(lambda: np.ones(1 << 30, np.uint8)),
+        "opening a file": is_refused(lambda: open(sys.executable, "rb")),  # noqa: PTH123
+        "writing a file": is_refused(lambda: open("stapes-test", "wb")),  # noqa: PTH123
+        "opening a connection": is_refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
+        "starting a process": is_refused(lambda: os._exit(0) if os.fork() == 0 else None),
+        "taking 1 GiB of memory": is_refused(lambda: np.ones(1 << 30, np.uint8)),
     }
 
 

@@ -126,8 +126,11 @@ class Child:
             else:
                 raise FrameError(f"a frame of kind {kind!r}")
 
-    def test(self) -> dict[str, bool]:
-        """Have the process try what it may not; return what was refused. Raises MediaFaultError."""
+    def test(self) -> dict[str, dict[str, bool]]:
+        """Have the process try what it may not; return which limits it has, and what was refused.
+
+        Raises MediaFaultError.
+        """
         if self._connection is None:
             self.start()
         try:
@@ -260,13 +263,17 @@ class MediaPool:
             raise
 
     async def describe(self) -> list[str]:
-        """Return a line for each protection: whether it holds here. One process is used up for it."""
+        """Return lines for people: which protections hold here. One process is used up for it."""
         child = await self._idle.get()
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._executor, child.test)
         finally:
             self._idle.put_nowait(child)
-        return [f"media process: {name}: {'yes' if holds else 'NO'}" for name, holds in found.items()]
+        heads = {"limits": "Limits on the processes that decode audio:", "refused": "Tried there, and refused:"}
+        lines = []
+        for name, head in heads.items():
+            lines += [head, *(f"  {what}: {'yes' if holds else 'NO'}" for what, holds in found[name].items())]
+        return lines
 
 
 def _environment() -> dict[str, str]:
