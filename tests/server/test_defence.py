@@ -344,6 +344,29 @@ def test_a_method_that_a_path_lacks_is_told_which_it_has(server: Running) -> Non
     assert (found.status_code, found.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "LOCALHOST"}, 200), ({"host": "localhost."}, 200), ({"host": "[::1]:80"}, 200),
+        ({"host": "[::1].evil.com"}, 403), ({"host": "[::1"}, 403), ({"host": "localhost.evil.com"}, 403),
+    ],
+)  # fmt: skip
+def test_hosts_are_names_of_this_machine_in_any_spelling(server: Running, headers: Any, status: int) -> None:
+    assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == status
+
+
+def test_an_origin_that_is_none_is_forbidden(server: Running) -> None:
+    found = httpx.post(f"{server.url}/v1/audio/transcriptions", headers={"origin": "http://["})
+    assert (found.status_code, found.json()["error"]["code"]) == (403, "origin_not_allowed")
+
+
+def test_behind_a_proxy_metrics_need_a_key(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    new_key(keys, "anna", "")
+    with running(key_file=keys, trusted_proxies=("127.0.0.1",)) as one:
+        assert [httpx.get(f"{one.url}{path}").status_code for path in ("/metrics", "/openapi.json")] == [401, 401]
+
+
 def test_a_file_in_another_field_is_told_where_it_belongs(server: Running) -> None:
     found = httpx.post(f"{server.url}/v1/audio/transcriptions", data={"model": "base"}, files={"audio": ("a", SOUND)})
     assert found.json()["error"]["message"] == "A file belongs in the field 'file', not in 'audio'."

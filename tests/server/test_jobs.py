@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ from hypothesis import strategies as st
 from stapes.backends.base import FloatArray
 from stapes.errors import OutputError
 from stapes.server.jobs import runner
-from stapes.server.jobs.store import JobStore, StoredJob
+from stapes.server.jobs.room import removed_for
+from stapes.server.jobs.store import JobSize, JobStore, StoredJob
 from stapes.server.keys import new_key
 from stapes.testing import reciting, scripted_engine, small_vocabulary, tiny_spec, tone
 from stapes.tokenizer import Tokenizer
 from tests.audio_files import encoded, wav_bytes
 from tests.random_cases import cases
 from tests.server.running import HELLO, Running, bounds, running
-from tests.server.test_defence import held_server
+from tests.server.test_defence import connect, held_server, until
 
 SOUND = wav_bytes(tone(40.0) * 32_000)
 TEXT = "Hello, world. How are you?"
@@ -170,7 +172,7 @@ def test_ended_jobs_are_kept_for_a_while(tmp_path: Path) -> None:
         job = post(client).json()["id"]
         ended = waited(client, job)["ended"]
     store = JobStore(tmp_path / "jobs.sqlite")
-    assert [one.id for one in store.ended()] == [job]
+    assert store.ended_before(ended + 1.0) == [job]
     store.update(job, ended=ended - 2000.0)
     store.close()
     with job_server(tmp_path, bounds=bounds(job_retention_s=1000.0)) as (_, client):
@@ -345,7 +347,8 @@ def test_the_store_is_what_was_told_to_it(
     for what, number in steps:
         name = f"job_{number}"
         if what == "add" and name not in model:
-            model[name], noted[name] = store.add(stored(number)), set()
+            model[name], noted[name] = stored(number), set()
+            store.add(model[name])
         elif what == "open":
             store.close()
             store = JobStore(path)
@@ -405,18 +408,8 @@ def test_a_full_disk_keeps_nothing_half_and_the_store_goes_on_with_room(tmp_path
     store.close()
 
 
-def test_a_job_whose_end_could_not_be_kept_is_queued_again(tmp_path: Path) -> None:
-    store = JobStore(tmp_path / "jobs.sqlite")
-    for number in range(3):
-        store.add(stored(number, state="running", attempts=number))
-    store.queue_again({"job_2"})
-    assert [(one.id, one.attempts) for one in store.waiting()] == [("job_0", 0), ("job_1", 0)]
-    assert store.get("job_2") == stored(2, state="running", attempts=2)
-    store.close()
-
-
 def test_a_full_disk_is_told_and_its_jobs_end_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_SWEEP_S", 0.2)
+    monkeypatch.setattr(runner, "_FIRST_PAUSE_S", 0.05)
     is_full = True
 
     def update(self: JobStore, *arguments: Any, **values: Any) -> None:
@@ -424,10 +417,10 @@ def test_a_full_disk_is_told_and_its_jobs_end_later(tmp_path: Path, monkeypatch:
             raise sqlite3.OperationalError("database or disk is full")
         plain_update(self, *arguments, **values)
 
-    def add(self: JobStore, job: StoredJob) -> StoredJob:
+    def add(self: JobStore, job: StoredJob) -> None:
         if is_full and job.filename == "refused.wav":
             raise sqlite3.OperationalError("database or disk is full")
-        return plain_add(self, job)
+        plain_add(self, job)
 
     plain_update, plain_add = JobStore.update, JobStore.add
     monkeypatch.setattr(JobStore, "update", update)
@@ -437,8 +430,183 @@ def test_a_full_disk_is_told_and_its_jobs_end_later(tmp_path: Path, monkeypatch:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "jobs_unavailable")
         assert not list((tmp_path / "uploads").iterdir())
         job = post(client).json()["id"]
-        time.sleep(1.0)
-        assert client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")
+        time.sleep(0.5)
+        assert client.get(f"/v1/jobs/{job}").json()["state"] == "running"
         is_full = False
         assert waited(client, job)["state"] == "done"
         assert client.get(f"/v1/jobs/{job}/result").json()["text"] == TEXT
+
+
+def test_many_cancels_at_once_end_a_job_once_and_the_next_begins(tmp_path: Path) -> None:
+    limits = bounds(max_running_jobs=1)
+    with held_server(state_dir=tmp_path, bounds=limits) as (server, held):
+        held.go.set()
+        with httpx.Client(base_url=server.url, timeout=30) as client, ThreadPoolExecutor(8) as threads:
+            for _ in range(cases(10, 300)):
+                first, second = (post(client).json()["id"] for _ in range(2))
+                found = [threads.submit(client.post, f"/v1/jobs/{first}/cancel") for _ in range(8)]
+                states = {one.result().json()["state"] for one in found}
+                assert len(states) == 1
+                assert states <= {"cancelled", "done"}
+                assert waited(client, second)["state"] == "done"
+                assert [one["type"] for _, one in events(client, first)][-1:] == [f"job.{states.pop()}"]
+
+
+def test_cancelling_what_waits_and_what_just_begins_never_fails_it(tmp_path: Path) -> None:
+    with job_server(tmp_path, bounds=bounds(max_running_jobs=1)) as (_, client), ThreadPoolExecutor(4) as threads:
+        ids = [post(client).json()["id"] for _ in range(cases(8, 200))]
+        found = list(threads.map(lambda job: client.post(f"/v1/jobs/{job}/cancel").json(), ids))
+        assert {one["state"] for one in found} <= {"cancelled", "done"}
+        assert {waited(client, job)["state"] for job in ids} <= {"cancelled", "done"}
+        assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_retry_with_its_idempotency_key_passes_where_no_other_job_does(tmp_path: Path) -> None:
+    with (
+        held_server(state_dir=tmp_path, bounds=bounds(max_jobs=1)) as (server, held),
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        header = {"idempotency-key": "abc"}
+        first = post(client, headers=header)
+        assert (post(client, headers=header).status_code, post(client).status_code) == (200, 429)
+        assert post(client, headers=header).json()["id"] == first.json()["id"]
+        held.go.set()
+
+
+def test_no_bound_is_passed_by_jobs_that_come_at_once(tmp_path: Path) -> None:
+    with (
+        held_server(state_dir=tmp_path, bounds=bounds(max_jobs=3)) as (server, held),
+        httpx.Client(base_url=server.url, timeout=30) as client,
+        ThreadPoolExecutor(16) as threads,
+    ):
+        codes = [one.result().status_code for one in [threads.submit(post, client) for _ in range(16)]]
+        assert sorted(codes) == [202] * 3 + [429] * 13
+        held.go.set()
+
+
+def test_an_upload_that_cannot_fit_removes_nothing(tmp_path: Path) -> None:
+    with job_server(tmp_path, bounds=bounds(max_state_bytes=len(SOUND) + 20_000)) as (_, client):
+        done = post(client).json()["id"]
+        waited(client, done)
+        assert post(client, SOUND + bytes(200_000)).json()["error"]["code"] == "jobs_full"
+        assert client.get(f"/v1/jobs/{done}/result").status_code == 200
+
+
+sizes = st.lists(
+    st.builds(JobSize, st.integers(0, 99).map(str), st.sampled_from("abc"), st.booleans(), st.integers(0, 50)),
+    max_size=12, unique_by=lambda one: one.id,
+)  # fmt: skip
+
+
+@given(sizes, st.integers(0, 60), st.sampled_from("abc"), st.integers(0, 200))
+def test_room_is_made_of_what_has_ended_and_for_a_reason(
+    jobs: list[JobSize], n_bytes: int, owner: str, most: int
+) -> None:
+    found = removed_for(n_bytes, owner, jobs, most)
+    by_id = {one.id: one for one in jobs}
+    used = sum(one.n_bytes for one in jobs)
+    if used + n_bytes <= most:
+        assert found == []
+    if found is None:  # neither would removing all of the owner's own
+        own = sum(one.n_bytes for one in jobs if one.owner == owner and one.has_ended)
+        assert used - own + n_bytes > most
+        return
+    assert all(by_id[name].has_ended for name in found)
+    assert used - sum(by_id[name].n_bytes for name in found) + n_bytes <= most
+    for name in found:  # owners that take less lose nothing
+        victim = by_id[name].owner
+        theirs = sum(one.n_bytes for one in jobs if one.owner == victim)
+        own = sum(one.n_bytes for one in jobs if one.owner == owner and one.id not in found)
+        assert victim == owner or theirs > own + n_bytes
+
+
+def test_a_client_that_goes_away_does_not_wait_on(tmp_path: Path) -> None:
+    with held_server(state_dir=tmp_path) as (server, held), httpx.Client(base_url=server.url, timeout=30) as client:
+        job = post(client).json()["id"]
+        for path in (f"/v1/jobs/{job}?wait=60", f"/v1/jobs/{job}/events"):
+            for _ in range(20):
+                with connect(server) as connection:
+                    connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        until(lambda: not server.service.admission._waits)
+        held.go.set()
+
+
+def test_answers_that_wait_for_jobs_are_bounded(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    header = {"authorization": f"Bearer {new_key(keys, 'anna', '')}"}
+    limits = bounds(max_waits=2, max_connections=64)
+    with (
+        held_server(state_dir=tmp_path / "state", key_file=keys, bounds=limits) as (server, held),
+        httpx.Client(base_url=server.url, timeout=30, headers=header) as client,
+        ExitStack() as stack,
+    ):
+        job = post(client).json()["id"]
+        for _ in range(2):
+            stack.enter_context(client.stream("GET", f"/v1/jobs/{job}/events"))
+        refused = client.get(f"/v1/jobs/{job}", params={"wait": 60})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_waits")
+        held.go.set()
+
+
+def test_a_restart_counts_no_audio_again(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    header = {"authorization": f"Bearer {new_key(keys, 'anna', 'audio_s_per_hour=60')}"}
+    values: dict[str, Any] = {"state_dir": tmp_path / "state", "key_file": keys}
+    with held_server(**values) as (server, held), httpx.Client(base_url=server.url, headers=header) as client:
+        job = post(client).json()["id"]
+        while not held.n_steps:
+            time.sleep(0.01)
+        server.server.should_exit = True
+        held.go.set()
+    with running(**values) as again, httpx.Client(base_url=again.url, headers=header, timeout=30) as client:
+        assert waited(client, job)["state"] == "done"
+
+
+def test_uploads_without_their_file_of_jobs_are_kept_aside(tmp_path: Path) -> None:
+    with held_server(state_dir=tmp_path) as (server, held), httpx.Client(base_url=server.url) as client:
+        job = post(client).json()["id"]
+        server.server.should_exit = True
+        held.go.set()
+    if not (tmp_path / "uploads" / job).exists():  # it was done in time
+        (tmp_path / "uploads" / job).write_bytes(SOUND)
+    for name in ("jobs.sqlite", "jobs.sqlite-wal"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with job_server(tmp_path) as (_, client):
+        assert client.get(f"/v1/jobs/{job}").status_code == 404
+        assert (tmp_path / "lost-1" / job).read_bytes() == SOUND
+
+
+@pytest.mark.parametrize("name", ["uploads", "results"])
+def test_a_state_folder_that_cannot_be_used_is_said_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a file")
+    with pytest.raises(OutputError, match="jobs cannot be kept here"), job_server(tmp_path):
+        pass
+
+
+def test_a_jobs_windows_leave_the_journal_with_it(tmp_path: Path) -> None:
+    with job_server(tmp_path) as (server, client):
+        jobs = [post(client, temperature=text).json()["id"] for text in ("0", "0.5")]
+        for job in jobs:
+            waited(client, job)
+        cancelled = post(client).json()["id"]
+        client.post(f"/v1/jobs/{cancelled}/cancel")
+        waited(client, cancelled)
+        del server
+    journal = tmp_path / ".stapes-journal.sqlite"
+    if journal.exists():
+        with closing(sqlite3.connect(journal)) as connection:
+            assert connection.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+
+
+def test_a_damaged_row_is_a_failed_job(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    store.add(stored(1))
+    store._connection.execute("UPDATE jobs SET fields='[', error='{'")
+    found = store.get("job_1")
+    assert found is not None
+    assert (found.state, found.error and found.error["message"]) == ("failed", "The job's entry is damaged.")
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as connection:
+        connection.execute("DROP TABLE events")
+    with pytest.raises(OutputError, match="a table is not ours"):
+        JobStore(tmp_path / "jobs.sqlite")

@@ -24,8 +24,9 @@ import pytest
 from stapes.audio import Recording, load_audio
 from stapes.errors import AudioError, AudioTooLongError
 from stapes.options import Audio
+from stapes.server.errors import api_error_of
 from stapes.server.media import frames
-from stapes.server.media.frames import FrameError, MediaFaultError, Notes
+from stapes.server.media.frames import FrameError, MediaFaultError, MediaUnavailableError, Notes
 from stapes.server.media.pool import Child, MediaLimits, MediaPool
 from tests.audio_files import EVERYDAY, encoded
 from tests.random_cases import cases
@@ -289,6 +290,37 @@ def test_a_process_that_sends_a_byte_now_and_then_is_not_waited_for() -> None:
             frames.receive(ours, 0.2)
         assert time.monotonic() - began < 2.0
         sender.join()
+
+
+def test_a_good_file_outlives_the_end_of_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> None:
+        for _ in range(3):
+            process = pool._children[0]._process
+            assert process is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            task = asyncio.create_task(decode(pool, path))
+            await asyncio.sleep(0.1)
+            os.kill(process.pid, signal.SIGKILL)
+            assert len(samples(await task)) == 16_000
+
+    with_pool(work)
+
+
+def test_a_process_that_does_not_start_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+
+    async def work(pool: MediaPool) -> None:
+        monkeypatch.setattr("stapes.server.media.pool._CHILD", "stapes.no_such_module")
+        pool._children[0].kill()
+        with pytest.raises(MediaUnavailableError) as caught:
+            await decode(pool, path)
+        assert api_error_of(caught.value).code == "media_unavailable"
+
+    with_pool(work)
 
 
 def test_a_process_with_too_much_memory_is_ended_where_the_server_has_to_watch(tmp_path: Path) -> None:

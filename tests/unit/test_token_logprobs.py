@@ -65,7 +65,7 @@ def test_they_are_of_the_segments_text_and_change_nothing(search: dict[str, Any]
             assert spelt.decode("utf-8", errors="replace") == segment.text
             assert all(one.logprob <= 0 for one in segment.token_logprobs)
             n_texts += bool(segment.text)
-    assert n_texts > 5
+    assert n_texts > cases(1, 5)
 
 
 class Remembering(ScriptedBackend):

@@ -299,6 +299,11 @@ class Journal:
         """Return whether a recording was begun under this name, under any key, and not finished."""
         return bool(self.ask("SELECT 1 FROM recordings WHERE stem=? AND formats IS NULL", _stored_name(stem)))
 
+    def remove(self, stem: str) -> None:
+        """Forget a recording, without waiting."""
+        stored = (_stored_name(stem),)
+        self.change(("DELETE FROM answers WHERE stem=?", stored), ("DELETE FROM recordings WHERE stem=?", stored))
+
     @property
     def keeps_something(self) -> bool:
         """Whether a recording of this run is in it, and it has not failed."""

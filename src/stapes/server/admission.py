@@ -10,8 +10,8 @@ import json
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +70,7 @@ class Admission:
         self.slots = asyncio.Semaphore(bounds.max_active)
         self.n_inside = self.n_active = 0
         self._of_keys: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
         self.times: deque[float] = deque(maxlen=_RECENT)
         self.hours = AudioHours(None if state_dir is None else state_dir / _STATE_FILE, clock=clock)
 
@@ -97,6 +98,21 @@ class Admission:
             self._of_keys[name] -= 1
             if not self._of_keys[name]:
                 del self._of_keys[name]
+
+    @contextmanager
+    def waiting_for_jobs(self, key: Key | None) -> Iterator[None]:
+        """Count an answer that may wait for a job. Raises ApiError 429 where a key has too many, or all together."""
+        name = "" if key is None else key.name
+        most = self._bounds.max_waits if key is not None else self._bounds.max_connections
+        if self._waits[name] >= most or self._waits.total() >= self._bounds.max_connections // 2:
+            raise ApiError(429, "Too many answers wait for jobs.", code="too_many_waits", retry_after_s=5)
+        self._waits[name] += 1
+        try:
+            yield
+        finally:
+            self._waits[name] -= 1
+            if not self._waits[name]:
+                del self._waits[name]
 
     @property
     def n_waiting(self) -> int:
@@ -164,5 +180,5 @@ class AudioHours:
             values = json.loads(self._path.read_bytes())
             for name, counted in values.items():
                 self._counted[str(name)] = deque((float(when), float(seconds)) for when, seconds in counted)
-        except (OSError, ValueError, TypeError, AttributeError):  # a damaged one counts from now on
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # a damaged one counts from now on
             self._counted = {}

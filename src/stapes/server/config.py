@@ -43,12 +43,14 @@ class Bounds:
     keep_alive_s: float = 5.0  # an idle connection
     max_jobs: int = 100  # of one key, that have not ended
     max_running_jobs: int = 2
+    max_kept_jobs: int = 1000  # of one key, that have ended
+    max_waits: int = 16  # answers of one key that wait for a job, or follow it
     max_state_bytes: int = 20 * 1024 * MIB  # uploads and results of jobs
     job_retention_s: float = 7 * 24 * 3600.0  # after a job's end
 
     def __post_init__(self) -> None:
         for name in ("max_connections", "max_active", "max_body_bytes", "max_spool_bytes", "max_jobs",
-                     "max_running_jobs", "max_state_bytes"):  # fmt: skip
+                     "max_running_jobs", "max_kept_jobs", "max_waits", "max_state_bytes"):  # fmt: skip
             whole(name, getattr(self, name))
         whole("max_queue", self.max_queue, low=0)
         for name in ("max_audio_s", "max_job_audio_s", "header_timeout_s", "body_timeout_s", "request_timeout_s"):
@@ -92,7 +94,9 @@ class ServerConfig:
             not self.root_path or self.root_path.startswith("/"), f"root_path must begin with /, got {self.root_path}"
         )
         for name in self.allow_hosts:
-            require("/" not in name, f"allow_host must be a name without a scheme or a path, got {name}")
+            is_name = "/" not in name and (":" not in name or _is_address(name))
+            require(is_name, f"allow_host must be a name without a scheme, a port or a path, got {name}")
+        object.__setattr__(self, "allow_hosts", tuple(name.lower().removesuffix(".") for name in self.allow_hosts))
         for origin in self.allow_origins:
             parts = urlsplit(origin)
             is_origin = parts.scheme in ("http", "https") and parts.netloc and not parts.path

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stapes.errors import AudioError, AudioTooLongError, ModelNotFoundError, OptionError, StapesError
+from stapes.errors import (
+    AudioError,
+    AudioTooLongError,
+    DeadlineError,
+    ModelNotFoundError,
+    OptionError,
+    StapesError,
+)
+from stapes.server.media.frames import MediaUnavailableError
 
 #: what a client is told of a fault of ours; the cause is in the log
 _OUR_FAULT = "The server failed on this request. The log has the cause, under the request id of this answer."
@@ -71,6 +79,7 @@ _OF_INPUT: tuple[tuple[type[StapesError], str | None, str], ...] = (
     (AudioError, "file", "invalid_audio"),
     (OptionError, None, "invalid_value"),
     (ModelNotFoundError, "model", "model_not_found"),
+    (DeadlineError, "deadline_s", "deadline_passed"),
 )
 
 
@@ -81,6 +90,8 @@ def api_error_of(error: BaseException) -> ApiError:
     for kind, param, code in _OF_INPUT:
         if isinstance(error, kind):
             return ApiError(kind.http_status, str(error), param=param, code=code)
-    if isinstance(error, StapesError):
-        return ApiError(type(error).http_status, str(error))
+    if isinstance(error, MediaUnavailableError):
+        return ApiError(503, "Audio cannot be decoded at present.", code="media_unavailable", retry_after_s=5)
+    if isinstance(error, StapesError) and error.http_status < 500:  # others may name files of this machine
+        return ApiError(error.http_status, str(error))
     return ApiError(500, _OUR_FAULT)

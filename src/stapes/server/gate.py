@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -28,6 +27,7 @@ from stapes.server.service import Service
 MAX_DRAINED_BYTES, MAX_DRAIN_S = 32 << 20, 2.0
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?")
 _OPEN_TO_ALL: Final = ("/health/live", "/health/ready")
 _OPEN_ON_LOOPBACK: Final = ("/metrics", "/openapi.json")
 #: what a request gets that a second signal ends
@@ -37,7 +37,9 @@ CLIENT_GONE: Final = 499  # nginx's number for a client that has gone
 
 def key_of(scope_headers: Mapping[str, str], path: str, config: ServerConfig, keys: KeyFile | None) -> Key | None:
     """Return the key of a request; None where none is needed. Raises ApiError 401."""
-    if keys is None or path in _OPEN_TO_ALL or (config.is_loopback and path in _OPEN_ON_LOOPBACK):
+    is_behind_proxy = bool(config.trusted_proxies or config.root_path)
+    is_open = path in _OPEN_TO_ALL or (config.is_loopback and not is_behind_proxy and path in _OPEN_ON_LOOPBACK)
+    if keys is None or is_open:
         return None
     kind, _, token = scope_headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token.strip():
@@ -66,7 +68,7 @@ def check_sites(headers: Mapping[str, str], method: str, config: ServerConfig, *
     origin = headers.get("origin")
     if origin is None or method in _SAFE_METHODS or (has_keys and not config.allow_origins):
         return
-    if origin not in config.allow_origins and urlsplit(origin).netloc != host:
+    if origin not in config.allow_origins and origin.partition("://")[2] != host:
         raise ApiError(
             403, f"Pages of {origin[:100]!r} may not use this server; --allow_origin allows them.",
             code="origin_not_allowed",
@@ -74,10 +76,11 @@ def check_sites(headers: Mapping[str, str], method: str, config: ServerConfig, *
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without its port: of `[::1]:8000`, `::1`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and ":" in host else host
+    """Return the name in a Host header, in lower case, without its port: of `[::1]:8000`, `::1`."""
+    if match := _BRACKETED.fullmatch(host):
+        return match[1].lower()
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower().removesuffix(".")
 
 
 def request_id(headers: Mapping[str, str]) -> str:
@@ -188,7 +191,7 @@ class _Exchange:
         self._send = send
         self._is_head = scope["method"] == "HEAD"
         self._has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        self._waits_for_100 = headers.get("expect", "").lower() == "100-continue"
+        self._waits_for_100 = "100-continue" in headers.get("expect", "").lower()
         self._body_is_read = False
 
     async def receive(self) -> Message:

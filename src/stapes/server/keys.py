@@ -109,6 +109,8 @@ def key_of(name: str, limits: str, where: str) -> Key:
     if not _NAME.fullmatch(name):
         place = "--new_key" if where.startswith("-") else where
         raise OptionError(f"{place}: a key's name has 1 to 64 letters, digits, dots, dashes and underscores")
+    if not limits.isprintable():
+        raise OptionError(f"{where}: limits are one line of text")
     max_requests, audio_s, is_admin = None, None, False
     for limit in filter(None, (one.strip() for one in limits.split(","))):
         what, _, value = limit.partition("=")

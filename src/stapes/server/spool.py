@@ -49,9 +49,13 @@ class Spool:
         return cls(folder, max_bytes=max_bytes)
 
     def create(self) -> tuple[Path, int]:
-        """Make a file; return its path and its descriptor."""
+        """Make a file; return its path and its descriptor. Raises ApiError 503."""
         path = self._folder / f"upload-{os.getpid()}-{secrets.token_hex(16)}"
-        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)  # it may have been removed
+            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        except OSError as error:
+            raise ApiError(503, f"The upload could not be kept: {error.strerror}.", retry_after_s=60) from error
 
     def take(self, n_bytes: int) -> None:
         """Count bytes that are about to be written. Raises ApiError 429 where there is no room."""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from stapes.server import answers, events
-from stapes.server.errors import ApiError, invalid_value, unknown_parameter
+from stapes.server.audio import EventStream, unless_disconnected
+from stapes.server.errors import ApiError, api_error_of, invalid_value, unknown_parameter
 from stapes.server.fields import FORMATS, audio_request
 from stapes.server.form import read_form
 from stapes.server.jobs.runner import JobRunner, fingerprint
@@ -25,7 +25,7 @@ from stapes.server.jobs.store import StoredJob
 from stapes.server.schema import ErrorBody, Job, JobList
 from stapes.server.service import Service
 
-_MOST_WAIT_S, _MOST_LISTED = 60.0, 100
+_MOST_WAIT_S, _MOST_LISTED, _LONGEST_ID = 60.0, 100, 15
 _IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -36,8 +36,8 @@ def job_routes(service: Service, runner: JobRunner | None) -> list[BaseRoute]:
     return [
         Route("/v1/jobs", handlers.listed),
         Route("/v1/jobs", _Made(service, runner), methods=["POST"]),
-        Route("/v1/jobs/{id}", handlers.shown),
-        Route("/v1/jobs/{id}/events", handlers.events),
+        Route("/v1/jobs/{id}", _Watched(service, handlers, _wait), methods=["GET"]),
+        Route("/v1/jobs/{id}/events", _Watched(service, handlers, _follow), methods=["GET"]),
         Route("/v1/jobs/{id}/result", handlers.result),
         Route("/v1/jobs/{id}/cancel", handlers.cancelled, methods=["POST"]),
     ]
@@ -96,22 +96,15 @@ class _Handlers:
         )
 
     async def shown(self, request: Request) -> Response:
-        job = await self._job(request)
-        _check_query(request, "wait")
-        wait_s = _number(request, "wait", 0.0, _MOST_WAIT_S)
-        runner, ends = _there(self._jobs), _now() + wait_s
-        while not job.has_ended and not runner.is_closing and (left_s := ends - _now()) > 0:
-            await runner.changes(left_s)
-            job = await self._job(request)
-        return Response(_body(job), media_type="application/json")
+        return Response(_body(await self.job(request)), media_type="application/json")
 
     async def cancelled(self, request: Request) -> Response:
-        await _there(self._jobs).cancel(await self._job(request))
-        return Response(_body(await self._job(request)), media_type="application/json")
+        await self.runner.cancel(await self.job(request))
+        return Response(_body(await self.job(request)), media_type="application/json")
 
     async def result(self, request: Request) -> Response:
         _check_query(request, "response_format")
-        job = await self._job(request)
+        job = await self.job(request)
         if job.error is not None:
             raise ApiError(409, f"The job failed: {job.error['message']}", code="job_not_done")
         if job.state != "done":
@@ -120,32 +113,71 @@ class _Handlers:
         name = request.query_params.get("response_format", wanted.response_format)
         if name not in FORMATS:
             raise invalid_value("response_format", f"response_format must be one of {', '.join(FORMATS)}.")
-        transcript = await _there(self._jobs).transcript(job.id)
+        transcript = await self.runner.transcript(job.id)
         body, content_type = answers.answer(transcript, replace(wanted, response_format=name))
         return Response(body, headers={"content-type": content_type})
 
-    async def events(self, request: Request) -> Response:
-        job = await self._job(request)
-        given = request.headers.get("last-event-id", "0")
-        if not given.isdigit() or len(given) > 15:
-            raise ApiError(400, "Last-Event-ID must be the id of an event.", param="last-event-id")
+    @property
+    def runner(self) -> JobRunner:
+        """The jobs. Raises ApiError 404 where there are none."""
+        return _there(self._jobs)
 
-        async def stream() -> AsyncIterator[bytes]:
-            async for found in _there(self._jobs).events(job.id, int(given)):
-                if not found:
-                    yield events.PING
-                for number, body in found:
-                    yield f"id: {number}\n".encode() + b"data: " + msgspec.json.encode(body) + b"\n\n"
-
-        return StreamingResponse(stream(), headers=events.HEADERS)
-
-    async def _job(self, request: Request) -> StoredJob:
+    async def job(self, request: Request) -> StoredJob:
         """Return the job of a path. Raises ApiError 404, also for another owner's."""
-        runner, name = _there(self._jobs), request.path_params["id"]
+        runner, name = self.runner, request.path_params["id"]
         job: StoredJob | None = await runner.on_disk(runner.store.get, name, _owner(request))
         if job is None:
             raise ApiError(404, f"There is no job {name[:100]!r}.", code="job_not_found")
         return job
+
+
+class _Watched:
+    """A path whose answer may wait for a job, as an ASGI application: it ends when its client goes away."""
+
+    def __init__(
+        self,
+        service: Service,
+        handlers: _Handlers,
+        work: Callable[[_Handlers, Request, Send], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._service = service
+        self._handlers = handlers
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        with self._service.admission.waiting_for_jobs(scope["state"]["key"]):
+            await unless_disconnected(receive, self._work(self._handlers, request, send))
+
+
+async def _wait(handlers: _Handlers, request: Request, send: Send) -> None:
+    """Send a job, when it has ended or `wait` seconds are over."""
+    _check_query(request, "wait")
+    wait_s = _number(request, "wait", 0.0, _MOST_WAIT_S)
+    job = await handlers.job(request)
+    if wait_s and not job.has_ended:
+        await handlers.runner.wait_for_end(job.id, wait_s)
+    await (await handlers.shown(request))(request.scope, request.receive, send)
+
+
+async def _follow(handlers: _Handlers, request: Request, send: Send) -> None:
+    """Send a job's events as they come."""
+    job = await handlers.job(request)
+    given = request.headers.get("last-event-id", "0")
+    if not (given.isascii() and given.isdecimal() and len(given) <= _LONGEST_ID):
+        raise ApiError(400, "Last-Event-ID must be the id of an event.", param="last-event-id")
+    out = EventStream(send)
+    async with out.kept_alive():
+        try:
+            async for found in handlers.runner.events(job.id, int(given)):
+                for number, body in found:
+                    await out.send(f"id: {number}\n".encode() + b"data: " + msgspec.json.encode(body) + b"\n\n")
+            await out.end(b"")
+        except Exception as error:
+            if not out.has_begun:
+                raise
+            await out.end(events.error(api_error_of(error)))
+            raise
 
 
 def _there(runner: JobRunner | None) -> JobRunner:
@@ -191,7 +223,3 @@ def _shown(job: StoredJob) -> Job:
         filename=job.filename, size=job.size, duration_s=job.duration_s, done_s=job.done_s, error=error,
         model=dict(job.fields).get("model", ""), warnings=[one.partition(": ")[2] or one for one in job.warnings],
     )  # fmt: skip
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -9,11 +9,11 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from stapes.errors import OutputError
 
@@ -67,6 +67,15 @@ class StoredJob:
         return self.state in ENDED
 
 
+class JobSize(NamedTuple):
+    """What a job takes on the disk beside its result, in bytes."""
+
+    id: str
+    owner: str
+    has_ended: bool
+    n_bytes: int
+
+
 class JobStore:
     """The file of jobs."""
 
@@ -79,19 +88,27 @@ class JobStore:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
+            found = {sql for (sql,) in self._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            #: whether the file was not there, or empty
+            self.is_new = not found
+            if self.is_new:
+                self._make_tables()
+                return
             ((application,),) = self._connection.execute("PRAGMA application_id")
             ((version,),) = self._connection.execute("PRAGMA user_version")
-            ((tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master")
-            ((damage,),) = self._connection.execute("PRAGMA quick_check(1)")
-            if damage != "ok":
-                raise OutputError(f"{path}: damaged ({damage}); move it away, or restore it")
-            if not tables:
-                self._make_tables()
-            elif (application, version) != (_APPLICATION, _VERSION):
+            if (application, version) != (_APPLICATION, _VERSION):
                 raise OutputError(f"{path}: not a file of jobs of this version of stapes; move it away")
+            ((damage,),) = self._connection.execute("PRAGMA integrity_check(1)")
+            if damage != "ok" or found != set(_SCHEMA):
+                raise sqlite3.DatabaseError(damage if damage != "ok" else "a table is not ours")
         except (sqlite3.Error, OSError) as error:
-            why = "another server uses it" if "locked" in str(error) else str(error)
-            raise OutputError(f"{path}: jobs cannot be kept here: {why}") from error
+            if "locked" in str(error):
+                raise OutputError(f"{path}: another server uses it") from error
+            why = getattr(error, "strerror", None) or str(error)
+            raise OutputError(
+                f"{path}: damaged, or no file of jobs ({why}); restore it, or move it away: uploads and results "
+                "beside it are kept"
+            ) from error
 
     def _make_tables(self) -> None:
         with self._transaction() as connection:
@@ -112,21 +129,44 @@ class JobStore:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def add(self, job: StoredJob) -> StoredJob:
-        """Add a job; of an idempotency key that its owner has used, return the earlier one instead."""
+    def known(self, owner: str, idempotency: str | None) -> StoredJob | None:
+        """Return the job for which its owner has used an idempotency key."""
+        if idempotency is None:
+            return None
+        with self._lock:
+            found = self._jobs("WHERE owner=? AND idempotency=?", (owner, idempotency))
+        return found[0] if found else None
+
+    def add(self, job: StoredJob) -> None:
+        """Add a job."""
+        values = (
+            job.id, job.owner, job.state, job.priority, job.created, job.started, job.ended,
+            json.dumps(job.fields), job.filename, job.sha256, job.size, job.duration_s, job.done_s,
+            None if job.error is None else json.dumps(job.error), json.dumps(job.warnings),
+            job.attempts, job.idempotency, job.fingerprint,
+        )  # fmt: skip
         with self._transaction() as connection:
-            if job.idempotency is not None:
-                found = self._jobs("WHERE owner=? AND idempotency=?", (job.owner, job.idempotency))
-                if found:
-                    return found[0]
-            values = (
-                job.id, job.owner, job.state, job.priority, job.created, job.started, job.ended,
-                json.dumps(job.fields), job.filename, job.sha256, job.size, job.duration_s, job.done_s,
-                None if job.error is None else json.dumps(job.error), json.dumps(job.warnings),
-                job.attempts, job.idempotency, job.fingerprint,
-            )  # fmt: skip
             connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({','.join('?' * len(values))})", values)  # noqa: S608
-            return job
+
+    def begin(self, job: str, now: float) -> StoredJob | None:
+        """Have a queued job run, and return it; None if it is not queued any more."""
+        with self._transaction() as connection:
+            statement = (
+                "UPDATE jobs SET state='running', attempts=attempts+1, started=coalesce(started, ?) "
+                "WHERE id=? AND state='queued'"
+            )
+            if not connection.execute(statement, (now, job)).rowcount:
+                return None
+            return self._jobs("WHERE id=?", (job,))[0]
+
+    def cancel_queued(self, job: str, now: float) -> bool:
+        """End a queued job; False if it is not queued any more."""
+        with self._transaction() as connection:
+            statement = "UPDATE jobs SET state='cancelled', ended=? WHERE id=? AND state='queued'"
+            if not connection.execute(statement, (now, job)).rowcount:
+                return False
+            self._add_event(job, AFTER_ALL, {"type": "job.cancelled"})
+            return True
 
     def update(self, job: str, events: Sequence[tuple[int, dict[str, Any]]] = (), **values: Any) -> None:
         """Change a job and add events, together; an event whose number is there already is not added again.
@@ -142,12 +182,13 @@ class JobStore:
                 names = ", ".join(f"{name}=?" for name in changed)
                 connection.execute(f"UPDATE jobs SET {names} WHERE id=?", (*changed.values(), job))  # noqa: S608
             for number, body in events:
-                if number == AFTER_ALL:
-                    last = connection.execute("SELECT coalesce(max(number), 0) FROM events WHERE job=?", (job,))
-                    place = int(last.fetchone()[0]) + 1
-                else:
-                    place = number
-                connection.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (job, place, json.dumps(body)))
+                self._add_event(job, number, body)
+
+    def _add_event(self, job: str, number: int, body: dict[str, Any]) -> None:
+        if number == AFTER_ALL:
+            last = self._connection.execute("SELECT coalesce(max(number), 0) FROM events WHERE job=?", (job,))
+            number = int(last.fetchone()[0]) + 1
+        self._connection.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (job, number, json.dumps(body)))
 
     def get(self, job: str, owner: str | None = None) -> StoredJob | None:
         """Return a job, of this owner alone if one is given."""
@@ -160,10 +201,9 @@ class JobStore:
         with self._lock:
             return self._jobs("WHERE owner=? AND created<? ORDER BY created DESC LIMIT ?", (owner, before, limit))
 
-    def waiting(self) -> list[StoredJob]:
-        """Return the queued jobs in the order in which they begin."""
-        with self._lock:
-            return self._jobs("WHERE state='queued' ORDER BY priority DESC, created LIMIT 1000", ())
+    def waiting(self, most: int) -> list[str]:
+        """Return queued jobs in the order in which they begin."""
+        return self._ids("WHERE state='queued' ORDER BY priority DESC, created LIMIT ?", most)
 
     def count_open(self, owner: str) -> int:
         """Return how many of an owner's jobs have not ended."""
@@ -180,30 +220,41 @@ class JobStore:
             ).fetchall()
         return [(number, json.loads(body)) for number, body in rows]
 
-    def recover(self) -> list[StoredJob]:
-        """Queue the jobs again that were running when the last server ended; return all that have not ended."""
+    def recover(self) -> list[str]:
+        """Queue the jobs again that were running when the last server ended; return all jobs."""
         with self._transaction() as connection:
             connection.execute("UPDATE jobs SET state='queued' WHERE state='running'")
-            return self._jobs("WHERE state='queued'", ())
+        return self._ids("")
 
-    def queue_again(self, running: Collection[str]) -> None:
-        """Queue the jobs again whose end could not be kept; running: those that are at work."""
-        with self._transaction() as connection:
-            for job in self._jobs("WHERE state='running'", ()):
-                if job.id not in running:
-                    values = max(0, job.attempts - 1), job.id
-                    connection.execute("UPDATE jobs SET state='queued', attempts=? WHERE id=?", values)
+    def ended_before(self, when: float) -> list[str]:
+        """Return the jobs that ended before a time."""
+        return self._ids("WHERE ended<?", when)
 
-    def ended(self) -> list[StoredJob]:
-        """Return the jobs that have ended, those that ended first first."""
+    def beyond(self, n_kept: int) -> list[str]:
+        """Return the ended jobs of each owner but so many that ended last."""
+        place = "row_number() OVER (PARTITION BY owner ORDER BY ended DESC) AS place"
+        question = f"SELECT id FROM (SELECT id, {place} FROM jobs WHERE ended IS NOT NULL) WHERE place>?"  # noqa: S608
         with self._lock:
-            return self._jobs("WHERE ended IS NOT NULL ORDER BY ended LIMIT 10000", ())
+            return [str(name) for (name,) in self._connection.execute(question, (n_kept,))]
+
+    def sizes(self) -> list[JobSize]:
+        """Return what each job takes in the file, and with its upload, those that ended first first."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT id, owner, ended IS NOT NULL, length(fields) + coalesce((SELECT sum(length(body)) FROM events "
+                "WHERE job=id), 0) + CASE WHEN ended IS NULL THEN size ELSE 0 END FROM jobs ORDER BY ended"
+            ).fetchall()
+        return [JobSize(str(name), str(owner), bool(has_ended), int(size)) for name, owner, has_ended, size in rows]
 
     def remove(self, job: str) -> None:
         """Forget a job and its events."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM events WHERE job=?", (job,))
             connection.execute("DELETE FROM jobs WHERE id=?", (job,))
+
+    def _ids(self, rest: str, *values: object) -> list[str]:
+        with self._lock:
+            return [str(name) for (name,) in self._connection.execute(f"SELECT id FROM jobs {rest}", values)]  # noqa: S608
 
     def _jobs(self, rest: str, values: Sequence[object]) -> list[StoredJob]:
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM jobs {rest}", values).fetchall()  # noqa: S608
@@ -217,6 +268,15 @@ class JobStore:
 
 
 def _job(values: dict[str, Any]) -> StoredJob:
-    fields = tuple((str(name), str(value)) for name, value in json.loads(values.pop("fields")))
-    error, warnings = values.pop("error"), tuple(map(str, json.loads(values.pop("warnings"))))
-    return StoredJob(**values, fields=fields, error=None if error is None else json.loads(error), warnings=warnings)
+    """Return a row as a job; one that another program has damaged has failed."""
+    fields, error, warnings = (values.pop(name) for name in ("fields", "error", "warnings"))
+    try:
+        return StoredJob(
+            **values,
+            fields=tuple((str(name), str(value)) for name, value in json.loads(fields)),
+            error=None if error is None else dict(json.loads(error)),
+            warnings=tuple(map(str, json.loads(warnings))),
+        )
+    except (ValueError, TypeError, RecursionError):
+        damaged = {"message": "The job's entry is damaged.", "type": "server_error", "param": None, "code": None}
+        return StoredJob(**values | {"state": "failed"}, fields=(), error=damaged)

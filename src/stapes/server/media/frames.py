@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stapes.errors import AudioError
+from stapes.errors import AudioError, StapesError
 
 _HEAD: Final = struct.Struct("!cI")
 MAX_FRAME_BYTES: Final = 1 << 20
@@ -81,6 +81,12 @@ class Notes:
         if not (are_texts and are_in_order) or (spans and sum(end - start for start, end in spans) != n_samples):
             raise FrameError("notes that do not fit the samples")
         return cls(warnings, spans)
+
+
+class MediaUnavailableError(StapesError):
+    """No media process could be started: not the file's fault."""
+
+    http_status = 503
 
 
 class MediaFaultError(AudioError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from stapes.audio import SAMPLE_RATE, Recording, SampleWriter
 from stapes.errors import AudioError, AudioTooLongError, OptionError
 from stapes.options import Audio
 from stapes.server.media import frames
-from stapes.server.media.frames import FrameError, MediaFaultError
+from stapes.server.media.frames import FrameError, MediaFaultError, MediaUnavailableError
 
 _CHILD: Final = "stapes.server.media.child"
 _LONGEST_LABEL, _LONGEST_SUFFIX = 1000, 20
@@ -57,7 +58,7 @@ class Child:
         self.held: dict[str, bool] = {}
 
     def start(self) -> None:
-        """Start the process, and wait until it is ready. Raises MediaFaultError."""
+        """Start the process, and wait until it is ready. Raises MediaUnavailableError."""
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", _CHILD, str(theirs.fileno()), str(self._limits.memory_bytes)]
@@ -73,12 +74,30 @@ class Child:
             self.held = json.loads(body)
         except (FrameError, EOFError, OSError, ValueError) as error:
             self.kill()
-            raise MediaFaultError(f"a media process did not start ({type(error).__name__} {error})") from error
+            raise MediaUnavailableError(f"a media process did not start ({type(error).__name__} {error})") from error
 
     def decode(
         self, file: int, label: str, suffix: str, audio: Audio, max_duration_s: float, check: Callable[[], None]
     ) -> Recording:
-        """Decode an open file. check: called now and then; what it raises ends that. Raises AudioError."""
+        """Decode an open file. check: called now and then; what it raises ends that.
+
+        A process that ends before it has sent anything, or is killed, may have ended for another reason than the file:
+        another one tries once more. Raises AudioError, MediaUnavailableError.
+        """
+        try:
+            return self._decode(file, label, suffix, audio, max_duration_s, check)
+        except EndedError:
+            check()
+            os.lseek(file, 0, os.SEEK_SET)
+        try:
+            return self._decode(file, label, suffix, audio, max_duration_s, check)
+        except EndedError as error:
+            raise MediaFaultError(str(error)) from error
+
+    def _decode(
+        self, file: int, label: str, suffix: str, audio: Audio, max_duration_s: float, check: Callable[[], None]
+    ) -> Recording:
+        """Decode a file with one process. Raises EndedError where that has ended, perhaps not because of the file."""
         if self._process is None or self._process.poll() is not None or self._n_files >= self._limits.max_files:
             self.kill()
             self.start()
@@ -94,10 +113,14 @@ class Child:
             self._request(file, request)
             return self._collect(writer, label, max_duration_s, check)
         except frames_end as error:
+            n_samples, code = writer.n_samples, self._exit_code()
             self.kill()
             writer.discard()
             what = "took too long" if isinstance(error, TimeoutError) else "stopped"
-            raise MediaFaultError(f"{label}: could not be decoded: the decoder {what}; the file is damaged") from error
+            message = f"{label}: could not be decoded: the decoder {what}; the file may be damaged"
+            if not isinstance(error, TimeoutError) and (not n_samples or code == -signal.SIGKILL):
+                raise EndedError(message) from error
+            raise MediaFaultError(message) from error
         except RefusedError as refused:
             writer.discard()
             raise AudioError(str(refused)) from None
@@ -105,6 +128,13 @@ class Child:
             self.kill()
             writer.discard()
             raise
+
+    def _exit_code(self) -> int | None:
+        """Return how the process has ended, if it ends at once."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1.0)
+        return None
 
     def _collect(self, writer: SampleWriter, label: str, max_duration_s: float, check: Callable[[], None]) -> Recording:
         assert self._connection is not None
@@ -179,6 +209,10 @@ class Child:
                 resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (used_s + self._limits.cpu_s, -1))
 
 
+class EndedError(Exception):
+    """A process has ended."""
+
+
 class RefusedError(Exception):
     """The file was refused, with a message."""
 
@@ -199,7 +233,7 @@ class MediaPool:
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start all processes, side by side. Raises MediaFaultError."""
+        """Start all processes, side by side. Raises MediaUnavailableError."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self._executor, one.start) for one in self._children))
         for child in self._children:
