@@ -453,7 +453,10 @@ def test_many_cancels_at_once_end_a_job_once_and_the_next_begins(tmp_path: Path)
 
 
 def test_cancelling_what_waits_and_what_just_begins_never_fails_it(tmp_path: Path) -> None:
-    with job_server(tmp_path, bounds=bounds(max_running_jobs=1)) as (_, client), ThreadPoolExecutor(4) as threads:
+    with (
+        job_server(tmp_path, bounds=bounds(max_running_jobs=1, max_jobs=999)) as (_, client),
+        ThreadPoolExecutor(4) as threads,
+    ):
         ids = [post(client).json()["id"] for _ in range(cases(8, 200))]
         found = list(threads.map(lambda job: client.post(f"/v1/jobs/{job}/cancel").json(), ids))
         assert {one["state"] for one in found} <= {"cancelled", "done"}
