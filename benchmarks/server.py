@@ -65,7 +65,7 @@ class Served:
     def logged(self) -> list[dict[str, Any]]:
         """Return its log's requests."""
         self.log.seek(0)
-        lines = [json.loads(line) for line in self.log if line.startswith("{")]
+        lines = [json.loads(line) for line in self.log if line.startswith("{") and line.endswith("\n")]
         return [one for one in lines if one["message"] == "request"]
 
     def resources(self) -> dict[str, int]:

@@ -47,7 +47,7 @@ def test_the_systemd_unit_is_complete_and_bounded() -> None:
     check_flags(words)
     folder = words[words.index("--state_dir") + 1]
     assert folder == f"/var/lib/{service['StateDirectory']}"
-    assert service["KillSignal"] == "SIGTERM"
+    assert (service["StateDirectoryMode"], service["UMask"]) == ("0700", "0077")
     assert {name: service[name] for name in ("DynamicUser", "NoNewPrivileges", "ProtectHome", "PrivateTmp")} == {
         "DynamicUser": "yes", "NoNewPrivileges": "yes", "ProtectHome": "yes", "PrivateTmp": "yes",
     }  # fmt: skip

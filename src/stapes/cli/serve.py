@@ -32,7 +32,8 @@ Examples:
   stapes serve --new_key anna --key_file keys.txt
   stapes serve --host 0.0.0.0 --key_file keys.txt
 
-  curl http://127.0.0.1:8000/v1/audio/transcriptions -F model=base -F file=@talk.mp3
+  curl http://127.0.0.1:8000/v1/audio/transcriptions \\
+       -F model=base -F file=@talk.mp3
 
 Off this machine a key is needed. docs/server.md has the rest: limits, proxies,
 systemd, jobs, metrics.
