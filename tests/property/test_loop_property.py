@@ -88,6 +88,7 @@ def asked_options(draw: st.DrawFn) -> TranscribeOptions:
             "condition_on_previous_text": draw(st.booleans()),
             "initial_prompt": draw(st.sampled_from(PROMPTS)),
             "carry_initial_prompt": draw(st.booleans()),
+            "prompt_reset_on_temperature": draw(st.sampled_from([0.5, 0.0, 0.3, 2.0])),
             "logprob_threshold": draw(st.sampled_from([-1.0, None])),
             "no_speech_threshold": draw(st.sampled_from([0.6, None])),
             "mode": "reference",
@@ -131,7 +132,9 @@ class Books:
     def note(self, result: WindowResult, segments: list[Segment]) -> None:
         for segment in segments:
             self.all_tokens.extend(segment.tokens)
-        if not self.options.context.condition_on_previous_text or result.temperature > 0.5:
+        if not self.options.context.condition_on_previous_text or (
+            result.temperature > self.options.context.prompt_reset_on_temperature
+        ):
             self.prompt_reset_since = len(self.all_tokens)
 
 
@@ -323,6 +326,7 @@ def test_a_high_temperature_and_the_option_reset_the_prompt_after_the_first_wind
     for answer, keywords in (
         (replace(WHOLE, temperature=0.6), {}),
         (WHOLE, {"condition_on_previous_text": False}),
+        (replace(WHOLE, temperature=0.2), {"prompt_reset_on_temperature": 0.1}),
     ):
         loop = make_loop(9000, TranscribeOptions.from_keywords({"language": "en", "initial_prompt": "Ada", **keywords}))
         prompts = [request.prompt for request, _, _ in windows_of(loop, [answer], 3)]

@@ -44,7 +44,7 @@ def message_of(call: Any, **keywords: Any) -> str:
         ({"device_index": 0}, "this version runs on the CPU"),
         ({"num_workers": 2}, "submit() several recordings"),
         ({"repetition_penalty": 1.1}, "loop_guard"),
-        ({"no_repeat_ngram_size": 3}, "loop_guard"),
+        ({"repetition_penalty": 1.1}, "no_repeat_ngram_size"),
         ({"chunk_length": 30}, "30 s"),
         ({"log_progress": True}, "on_progress"),
         ({"output_format": "srt"}, "stapes.output.write_files()"),

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stapes.decoding.rules import DecodingRules
+from stapes.decoding.rules import DecodingRules, ids_that_repeat
 from stapes.errors import OptionError, StapesWarning
 from stapes.options import Rules
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
-from stapes.testing import noise, scripted_engine, small_vocabulary, tiny_spec
+from stapes.testing import babbling, noise, scripted_engine, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer, suppressed
 from stapes.tokenizer.suppressed import has_numeral, suppressed_by_text
 
@@ -147,3 +147,62 @@ def test_forbidden_texts_join_the_forbidden_ids() -> None:
     assert percent in steered.permanent
     assert TOKENIZER.special.sot in steered.permanent
     assert TOKENIZER.special.eot not in steered.permanent
+
+
+# What may not come again, and what begins a window.
+
+
+@given(st.lists(st.integers(0, 3), max_size=14), st.integers(1, 5), st.integers(0, 3))
+def test_an_id_is_forbidden_where_it_would_repeat_a_sequence(sampled: list[int], n: int, token: int) -> None:
+    later = [*sampled, token]
+    ends = [tuple(later[end - n : end]) for end in range(n, len(later) + 1)]
+    repeats = len(later) >= n and ends.count(ends[-1]) > 1
+    assert (token in ids_that_repeat(sampled, n)) == repeats
+
+
+@pytest.mark.parametrize("search", [{}, {"beam_size": 3}, {"temperature": 0.8, "best_of": 3}], ids=str)
+def test_no_window_has_a_sequence_twice(search: dict[str, Any]) -> None:
+    def sequences(**keywords: Any) -> list[list[tuple[int, ...]]]:
+        found = scripted_engine(" the a the a the a the a").transcribe(
+            noise(65.0), language="en", mode="reference", compression_ratio_threshold=None, logprob_threshold=None,
+            **search, **keywords,
+        )  # fmt: skip
+        windows = [one.result.tokens for one in found.windows]
+        return [[tokens[i : i + 2] for i in range(len(tokens) - 1)] for tokens in windows]
+
+    assert any(len(set(window)) < len(window) for window in sequences())
+    without = sequences(no_repeat_ngram_size=2)
+    assert any(without)
+    assert all(len(set(window)) == len(window) for window in without)
+
+
+def test_a_prompt_of_ids_is_the_same_as_its_text() -> None:
+    ids = TOKENIZER.encode(" names: Ada")
+    engine = scripted_engine(babbling(4, TOKENIZER))
+    keywords: dict[str, Any] = {"language": "en", "temperature": 0.0, "sample_len": 20}
+    found = engine.transcribe(noise(40.0), initial_prompt_ids=ids, **keywords)
+    assert found.segments == engine.transcribe(noise(40.0), initial_prompt="names: Ada", **keywords).segments
+    assert found.segments != engine.transcribe(noise(40.0), **keywords).segments
+    for wrong, message in (
+        ([99_999_999], "this model has"),
+        ([-1], "below 0"),
+        (["x"], "must be ids"),
+        ([True], "ids"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            engine.transcribe(noise(1.0), initial_prompt_ids=wrong)
+    with pytest.raises(OptionError, match="give one of them"):
+        engine.transcribe(noise(1.0), initial_prompt_ids=ids, initial_prompt="Ada")
+
+
+def test_a_prefix_may_be_for_the_first_window_alone() -> None:
+    engine = scripted_engine(babbling(4, TOKENIZER))
+    keywords: dict[str, Any] = {"language": "en", "temperature": 0.0, "sample_len": 20, "mode": "reference"}
+    keywords |= {"condition_on_previous_text": False, "clip_timestamps": (0.0, 30.0, 30.0, 60.0)}
+    never, always, once = (
+        engine.transcribe(noise(65.0), **keywords, **more).windows
+        for more in ({}, {"prefix": "a b"}, {"prefix": "a b", "prefix_once": True})
+    )
+    assert once[0].result == always[0].result != never[0].result
+    second = [{one.seek: one.result for one in windows}[3000] for windows in (never, always, once)]
+    assert second[0] == second[2] != second[1]

@@ -91,6 +91,12 @@ class Parser(argparse.ArgumentParser):
             message = f"{flag}: a value is missing; write {flag} {self._option_string_actions[flag].metavar}"
         raise OptionError(f"{message.removeprefix('argument ')}; {SEE_HELP.replace('stapes', self.prog)}")
 
+    def _get_option_tuples(self, option_string: str) -> Any:
+        """Find flags that begin like this; none for a flag of another program, whose error says what to give."""
+        if advice(option_string.partition("=")[0].removeprefix("--"), "command", ()):
+            return []
+        return super()._get_option_tuples(option_string)
+
     def _print_message(self, message: str, _file: Any = None) -> None:
         """Print the help page or the version; argparse itself would not notice a full disk."""
         send(message)

@@ -25,11 +25,14 @@ class DecodingRules:
     latest_start: int | None  # last id allowed as the first timestamp
     n_vocab: int
     last_timestamp: int | None = None  # None: any
+    no_repeat_ngram_size: int = 0  # 0: any sequence may come again
     _shorter: dict[int, DecodingRules] = field(default_factory=dict, compare=False, repr=False)
     _constraints: dict[tuple[str, int | None], Constraint] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def make(cls, tokenizer: Tokenizer, options: Rules, seconds_per_timestamp: float) -> DecodingRules:
+    def make(
+        cls, tokenizer: Tokenizer, options: Rules, seconds_per_timestamp: float, no_repeat_ngram_size: int = 0
+    ) -> DecodingRules:
         """Make the rules for one model and one set of options. seconds_per_timestamp: 0.02 in every published model."""
         special = tokenizer.special
         forbidden = {*tokenizer.never_sampled(options.suppress_tokens), *suppressed_by_text(tokenizer, options)}
@@ -49,6 +52,7 @@ class DecodingRules:
             timestamp_begin=special.timestamp_begin,
             latest_start=latest,
             n_vocab=tokenizer.n_vocab,
+            no_repeat_ngram_size=no_repeat_ngram_size,
         )
 
     def up_to(self, positions: int) -> DecodingRules:
@@ -66,6 +70,13 @@ class DecodingRules:
 
     def constraint_after(self, sampled: Sequence[int], latest: int | None) -> Constraint:
         """Return the same, where the latest timestamp among the sampled tokens is known."""
+        found = self._by_state(sampled, latest)
+        if not self.no_repeat_ngram_size:
+            return found
+        ranges = tuple((one, one + 1) for one in ids_that_repeat(sampled, self.no_repeat_ngram_size))
+        return replace(found, now=(*found.now, *ranges)) if ranges else found
+
+    def _by_state(self, sampled: Sequence[int], latest: int | None) -> Constraint:
         if not sampled:
             return self._cached("opening", 0)
         if not self.timestamps:
@@ -103,3 +114,15 @@ class DecodingRules:
             return ((0, self.eot), (begin, latest))
         # Inside text: the closing timestamp must be later than the opening one.
         return ((begin, latest + 1),)
+
+
+def ids_that_repeat(sampled: Sequence[int], n: int) -> list[int]:
+    """Return the ids, ascending, after which a sequence of n tokens would be there a second time.
+
+    Source: CTranslate2 4.8 decoding_utils.cc (NoRepeatNgram).
+    """
+    if len(sampled) < n:
+        return []
+    begun = tuple(sampled[len(sampled) - (n - 1) :])
+    places = range(len(sampled) - n + 1)
+    return sorted({sampled[start + n - 1] for start in places if tuple(sampled[start : start + n - 1]) == begun})

@@ -67,7 +67,9 @@ class WindowSetting:
         return cls(
             tokenizer=tokenizer,
             task=options.speech.task,
-            rules=DecodingRules.make(tokenizer, options.rules, _WINDOW_S / spec.n_audio_ctx),
+            rules=DecodingRules.make(
+                tokenizer, options.rules, _WINDOW_S / spec.n_audio_ctx, options.search.no_repeat_ngram_size
+            ),
             search=options.search,
             thresholds=options.thresholds,
             loop_guard=options.guards_on.loop_guard,

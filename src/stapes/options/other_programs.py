@@ -51,7 +51,7 @@ _CPU: Final = "this version runs on the CPU; leave it out"
 _SPEAKERS: Final = "this version has no speaker labels; leave it out"
 _ACCESS: Final = "set the environment variable HF_TOKEN instead"
 _TIMES: Final = "give {word_timestamps} instead: it needs no other model"
-_PENALTY: Final = "loops are broken by {loop_guard} and {compression_ratio_threshold} here; leave it out"
+_PENALTY: Final = "{loop_guard} and {compression_ratio_threshold} break loops; or give {no_repeat_ngram_size}"
 _CLIPS: Final = "give {clip_timestamps} instead, in seconds"
 _BATCH: Final = "give {mode} chunked instead to decode one recording's parts side by side; {max_memory} bounds how many"
 _CHUNKS: Final = "windows have the model's length, 30 s; leave it out"
@@ -65,13 +65,12 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("diarize diarization tinydiarize hf_diarize min_speakers max_speakers num_speakers speaker_num", _SPEAKERS),
         ("hf_token use_auth_token token", _ACCESS),
         ("align_model no_align align_extend interpolate_method", _TIMES),
-        ("repetition_penalty no_repeat_ngram_size", _PENALTY),
+        ("repetition_penalty", _PENALTY),
         ("offset_t offset_n duration clip start_time end_time", _CLIPS),
         ("chunk_length chunk_length_s chunk_size stride_length_s", _CHUNKS),
         ("audio_ctx", "give {audio_context} fit instead: it encodes as much as the sound of a window needs"),
         ("local_files_only", "give {download} False instead"),
         ("in_memory", "weights are always in memory; leave it out"),
-        ("prompt_reset_on_temperature", "the prompt is reset above 0.5, as in openai/whisper; leave it out"),
         ("translate", "give {task} translate instead"),
         ("detect_language", "leave {language} out to have it detected; engine.detect_language() only detects"),
         ("no_fallback", "give {temperature} 0 alone instead"),

@@ -46,15 +46,27 @@ class Rules:
 
 def _token_ids(value: Any) -> tuple[int, ...]:
     """Read "-1", "1,2,3", an iterable of ids, "" or None (both: nothing is suppressed)."""
+    ids = _ids("suppress_tokens", value, "'-1' or '50,1234'")
+    require(all(one >= -1 for one in ids), f"suppress_tokens has an id below -1: {value!r}")
+    return ids
+
+
+def _ids(name: str, value: Any, example: str) -> tuple[int, ...]:
     if value is None:
         return ()
     try:
         parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else plain_items(value)
         ids = tuple(int(part) if isinstance(part, str) else index(part) for part in parts)
     except (TypeError, ValueError):
-        raise OptionError(f"suppress_tokens must be ids such as '-1' or '50,1234', got {value!r}") from None
-    require(not any(isinstance(part, bool) for part in parts), f"suppress_tokens must be ids, got {value!r}")
-    require(all(one >= -1 for one in ids), f"suppress_tokens has an id below -1: {value!r}")
+        raise OptionError(f"{name} must be ids such as {example}, got {value!r}") from None
+    require(not any(isinstance(part, bool) for part in parts), f"{name} must be ids, got {value!r}")
+    return ids
+
+
+def _prompt_ids(value: Any) -> tuple[int, ...]:
+    """Read "1,2,3", an iterable of ids, "" or None (both: none)."""
+    ids = _ids("initial_prompt_ids", value, "'50,1234'")
+    require(all(one >= 0 for one in ids), f"initial_prompt_ids has an id below 0: {value!r}")
     return ids
 
 
@@ -90,16 +102,32 @@ class Context:
         True, "give each window the text before it; off: less consistent, but a loop cannot spread"
     )
     initial_prompt: str | None = option(None, "text before the recording: names, jargon, style")
+    initial_prompt_ids: tuple[int, ...] = option(
+        (), "the same as ids of tokens, for programs that have encoded it already", "ids"
+    )
     carry_initial_prompt: bool = option(False, "put initial_prompt before every window, not only before the first")
     hotwords: str | None = option(
         None,
         "words to be recognised, in the prompt of every window: names, jargon; as many as half of its prompt holds",
     )
+    prompt_reset_on_temperature: float = option(
+        0.5,
+        "a window decoded at a temperature above this ends the prompt: later ones have only the text after it",
+    )
     prefix: str | None = option(None, "text that every window begins with; it is not part of the result")
+    prefix_once: bool = option(False, "give prefix only to the window at the recording's beginning")
 
     def __post_init__(self) -> None:
         make_plain(self)
         flag("condition_on_previous_text", self.condition_on_previous_text)
         flag("carry_initial_prompt", self.carry_initial_prompt)
+        flag("prefix_once", self.prefix_once)
+        object.__setattr__(self, "initial_prompt_ids", _prompt_ids(self.initial_prompt_ids))
+        require(
+            not self.initial_prompt_ids or self.initial_prompt is None,
+            "initial_prompt and initial_prompt_ids are the same; give one of them",
+        )
+        require(self.prompt_reset_on_temperature is not None, "prompt_reset_on_temperature must be a number, got None")
+        number("prompt_reset_on_temperature", self.prompt_reset_on_temperature, low=0)
         for name in ("initial_prompt", "hotwords", "prefix"):
             text(name, getattr(self, name))

@@ -64,6 +64,9 @@ class Search:
     length_penalty: float | None = option(
         None, "exponent of the length penalty when rows are ranked (arXiv:1609.08144); None divides by the length"
     )
+    no_repeat_ngram_size: int = option(
+        0, "forbid sequences of so many tokens that a window already has, its timestamps included; 0: none", "tokens"
+    )
     seed: int = option(0, "seed of the sampling above temperature 0; a job's draws depend on nothing else")
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ class Search:
         number("beam_size", self.beam_size, low=1, high=_MOST_ROWS)
         number("best_of", self.best_of, low=1, high=_MOST_ROWS)
         whole("seed", self.seed, low=0)
+        require(self.no_repeat_ngram_size is not None, "no_repeat_ngram_size must be a whole number, got None")
+        whole("no_repeat_ngram_size", self.no_repeat_ngram_size, low=0)
         number("patience", self.patience, low=0, high=_MOST_PATIENCE)
         number("length_penalty", self.length_penalty, low=0, high=1)
         if self.patience is not None and 0.0 in self.temperature:

@@ -35,7 +35,7 @@ from stapes.recording.audio_context import encoded_frames
 from stapes.recording.guards.order import Guards
 from stapes.recording.guards.rules import ChooseAnew, Guarded, Skip
 from stapes.recording.language.per_window import LanguagePerWindow, most_spoken
-from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
+from stapes.recording.prompts import Hotwords, initial_prompt_of, prompt_limit, prompt_of
 from stapes.recording.requests import ANSWERS, Align, Answer, Asking, Decode, Detect, DetectSpeech, Request
 from stapes.recording.segments import Cut, Piece, TimestampIds, WindowSpan, bounded, cut, text_of
 from stapes.recording.time_map import Seam, Timeline, clips_in_frames
@@ -43,9 +43,6 @@ from stapes.recording.words.hallucination import Settled, settle
 from stapes.recording.words.timing import in_order, last_word_end, place_words
 from stapes.results import Flag, LanguageGuess, Segment, TokenLogprob, Transcript, Window, WindowResult, WordTiming
 from stapes.tokenizer import Tokenizer
-
-#: above this temperature a window's text is too random to be the next window's prompt
-_WILD = 0.5
 
 
 class SeekLoop:
@@ -75,8 +72,7 @@ class SeekLoop:
         self._options = options
         self._clips = clips_in_frames(options.clips.clip_timestamps, content_frames)
         self._seek = self._clips[0][0] if self._clips else content_frames
-        prompt = options.context.initial_prompt
-        self._initial = [] if prompt is None else tokenizer.encode(" " + prompt.strip())
+        self._initial = initial_prompt_of(options.context, tokenizer)
         self._history: list[int] = list(self._initial)
         self._reset = 0  # the prompt begins here in the history
         self._prompt_limit = prompt_limit(n_text_ctx)
@@ -244,7 +240,7 @@ class SeekLoop:
                 if segment.words:
                     self._given_until_s = max(segment.end_s, segment.words[-1].end_s)
         self._history.extend(token for segment in segments for token in segment.tokens)
-        is_wild = result.temperature > _WILD
+        is_wild = result.temperature > self._options.context.prompt_reset_on_temperature
         if guarded.looped or is_wild or not self._options.context.condition_on_previous_text:
             self._reset = len(self._history)  # no window after a loop has the text that led to it as its prompt
         if not guarded.looped:  # the loop guard has set where to go on

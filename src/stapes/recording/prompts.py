@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stapes.errors import OptionError
+from stapes.options import Context
 from stapes.tokenizer import Tokenizer
 
 
@@ -39,6 +41,15 @@ def _most_that_fit(words: Sequence[str], tokenizer: Tokenizer, room: int) -> int
         if used > room:
             return i
     return len(words)
+
+
+def initial_prompt_of(context: Context, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of the initial prompt. Raises OptionError for an id that the model does not have."""
+    if context.initial_prompt_ids:
+        if max(context.initial_prompt_ids) >= tokenizer.n_vocab:
+            raise OptionError(f"initial_prompt_ids: this model has {tokenizer.n_vocab} tokens, ids from 0 on")
+        return list(context.initial_prompt_ids)
+    return [] if context.initial_prompt is None else tokenizer.encode(" " + context.initial_prompt.strip())
 
 
 def prompt_limit(n_text_ctx: int) -> int:

@@ -156,7 +156,10 @@ class RecordingTask(WindowStream):
         elif isinstance(request, Decode):
             self._setting = self._setting.speaking(request.language)
             random_key = self._options.search.seed, request.seek
-            self._slot.begin(WindowDecoder(backend, window, self._setting, request.prompt, random_key))
+            of_window = self._setting
+            if self._options.context.prefix_once and request.seek:
+                of_window = replace(of_window, prefix=())
+            self._slot.begin(WindowDecoder(backend, window, of_window, request.prompt, random_key))
         elif isinstance(request, Align):
             setting = self._inputs.alignment_setting(request.language, self._options.speech.task)
             self._slot.begin(WindowAligner(backend, window, setting, request.tokens, request.n_frames))
