@@ -90,6 +90,7 @@ def asked_options(draw: st.DrawFn) -> TranscribeOptions:
             "carry_initial_prompt": draw(st.booleans()),
             "prompt_reset_on_temperature": draw(st.sampled_from([0.5, 0.0, 0.3, 2.0])),
             "logprob_threshold": draw(st.sampled_from([-1.0, None])),
+            "chunk_length": draw(st.sampled_from([None, None, 1, 12.5, 30])),
             "no_speech_threshold": draw(st.sampled_from([0.6, None])),
             "mode": "reference",
         }
@@ -186,7 +187,8 @@ def check(content_frames: int, options: TranscribeOptions, given_answers: list[W
             seek = clips[clip][0]
         assert request.seek == seek
         assert clips[clip][0] <= seek < clips[clip][1]
-        assert request.n_frames == min(WINDOW, content_frames - seek, clips[clip][1] - seek)
+        most = round((options.method.chunk_length or 30) * 100)
+        assert request.n_frames == min(most, content_frames - seek, clips[clip][1] - seek)
         assert request.n_frames > 0
         moved = (
             request.n_frames

@@ -45,7 +45,7 @@ def message_of(call: Any, **keywords: Any) -> str:
         ({"num_workers": 2}, "submit() several recordings"),
         ({"repetition_penalty": 1.1}, "loop_guard"),
         ({"repetition_penalty": 1.1}, "no_repeat_ngram_size"),
-        ({"chunk_length": 30}, "30 s"),
+        ({"chunk_size": 30}, "chunk_length"),
         ({"log_progress": True}, "on_progress"),
         ({"output_format": "srt"}, "stapes.output.write_files()"),
         ({"diarize": True}, "has no speaker labels"),

@@ -206,3 +206,15 @@ def test_a_prefix_may_be_for_the_first_window_alone() -> None:
     assert once[0].result == always[0].result != never[0].result
     second = [{one.seek: one.result for one in windows}[3000] for windows in (never, always, once)]
     assert second[0] == second[2] != second[1]
+
+
+def test_a_window_has_at_most_so_much_sound() -> None:
+    engine = scripted_engine(" a")
+    found = engine.transcribe(noise(65.0), language="en", mode="reference", chunk_length=20, without_timestamps=True)
+    assert all(one.n_frames <= 2000 for one in found.windows)
+    assert len(found.windows) > 3
+    whole = engine.transcribe(noise(15.0), language="en", mode="reference")
+    assert engine.transcribe(noise(15.0), language="en", mode="reference", chunk_length=20) == whole
+    for wrong in ({"chunk_length": 0.5}, {"chunk_length": 31}, {"chunk_length": 20, "mode": "chunked"}):
+        with pytest.raises(OptionError, match="chunk_length"):
+            engine.transcribe(noise(1.0), **cast("dict[str, Any]", wrong))

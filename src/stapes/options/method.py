@@ -32,8 +32,17 @@ class Method:
         "text is refused, all 30 s are encoded after all",
     )
 
+    chunk_length: float | None = option(
+        None,
+        "most sound in a window; what is left of its 30 s is silence, and a short one costs as much; None: 30",
+        "s",
+    )
+
     def __post_init__(self) -> None:
         make_plain(self)
+        number("chunk_length", self.chunk_length, low=1, high=30)
+        if self.mode == "chunked" and self.chunk_length is not None:
+            raise OptionError("chunk_length does not go with mode 'chunked', whose chunks are cut at pauses")
         one_of("mode", self.mode, get_args(Mode))
         one_of("audio_context", self.audio_context, get_args(AudioContext))
         if self.mode == "reference" and self.audio_context != "full":

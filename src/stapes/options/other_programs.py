@@ -54,7 +54,7 @@ _TIMES: Final = "give {word_timestamps} instead: it needs no other model"
 _PENALTY: Final = "{loop_guard} and {compression_ratio_threshold} break loops; or give {no_repeat_ngram_size}"
 _CLIPS: Final = "give {clip_timestamps} instead, in seconds"
 _BATCH: Final = "give {mode} chunked instead to decode one recording's parts side by side; {max_memory} bounds how many"
-_CHUNKS: Final = "windows have the model's length, 30 s; leave it out"
+_CHUNKS: Final = "give {chunk_length} instead, the most seconds of sound in a window"
 #: their name -> what to do, where no single option is the same; names in braces are ours
 _ADVICE: Final[Mapping[str, str]] = {
     theirs: advice
@@ -67,7 +67,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("align_model no_align align_extend interpolate_method", _TIMES),
         ("repetition_penalty", _PENALTY),
         ("offset_t offset_n duration clip start_time end_time", _CLIPS),
-        ("chunk_length chunk_length_s chunk_size stride_length_s", _CHUNKS),
+        ("chunk_length_s chunk_size stride_length_s", _CHUNKS),
         ("audio_ctx", "give {audio_context} fit instead: it encodes as much as the sound of a window needs"),
         ("local_files_only", "give {download} False instead"),
         ("in_memory", "weights are always in memory; leave it out"),

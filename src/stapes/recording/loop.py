@@ -67,6 +67,8 @@ class SeekLoop:
         """
         self._content_frames = content_frames
         self._window_frames = window_frames
+        limit_s = options.method.chunk_length
+        self._most_frames = window_frames if limit_s is None else min(window_frames, round(limit_s * FRAMES_PER_SECOND))
         self._tokenizer = tokenizer
         self._times = TimestampIds(tokenizer.special.timestamp_begin, window_frames // n_audio_ctx)
         self._options = options
@@ -166,11 +168,11 @@ class SeekLoop:
         while self._clips:
             start, end = self._clip()
             self._seek = self._spoken.start(max(self._seek, start))
-            window = WindowSpan(self._seek, min(self._window_frames, end - self._seek))
+            window = WindowSpan(self._seek, min(self._most_frames, end - self._seek))
             if window.n_frames <= 0:
                 self._next_clip()
                 continue
-            is_rest, is_first = window.n_frames < self._window_frames, self._seek == start
+            is_rest, is_first = window.n_frames < self._most_frames, self._seek == start
             match (yield from self._guards.before_window(window, is_rest=is_rest, is_first=is_first)):
                 case ChooseAnew(first):
                     self._spoken.forget_from(first)
@@ -330,7 +332,7 @@ class SeekLoop:
 
     def _cut(self, asked: Decode, result: WindowResult) -> Cut:
         found = cut(result.tokens, asked.span, self._times, result.token_logprobs)
-        ends_early = asked.n_frames < min(self._window_frames, self._clip()[1] - asked.seek)
+        ends_early = asked.n_frames < min(self._most_frames, self._clip()[1] - asked.seek)
         return bounded(found, asked.span) if ends_early else found
 
     def _text_of(self, *pieces: Piece) -> tuple[int, ...]:
