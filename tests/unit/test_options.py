@@ -67,7 +67,7 @@ OWN = (
     "token_logprobs",
     "seed", "mode", "audio_context", "chunk_length", "multilingual",
     "languages", "language_detection_segments", "language_detection_threshold",
-    "suppress_text", "suppress_regex", "suppress_numerals", "hotwords", "no_repeat_ngram_size",
+    "suppress_text", "suppress_regex", "suppress_numerals", "hotwords", "no_repeat_ngram_size", "repetition_penalty",
     "initial_prompt_ids", "prompt_reset_on_temperature", "prefix_once",
 )  # fmt: skip
 NAMES = [item.name for _, item in option_fields()]

@@ -43,8 +43,6 @@ def message_of(call: Any, **keywords: Any) -> str:
         ({"precision": "int8"}, "it belongs to load()"),
         ({"device_index": 0}, "this version runs on the CPU"),
         ({"num_workers": 2}, "submit() several recordings"),
-        ({"repetition_penalty": 1.1}, "loop_guard"),
-        ({"repetition_penalty": 1.1}, "no_repeat_ngram_size"),
         ({"chunk_size": 30}, "chunk_length"),
         ({"log_progress": True}, "on_progress"),
         ({"output_format": "srt"}, "stapes.output.write_files()"),

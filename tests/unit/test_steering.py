@@ -5,15 +5,21 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stapes.backends.native.backend import NativeBackend
+from stapes.backends.native.library import is_built
+from stapes.backends.numpy.backend import NumpyBackend
+from stapes.decoding.rows import penalised
 from stapes.decoding.rules import DecodingRules, ids_that_repeat
+from stapes.engine.engine import Engine
 from stapes.errors import OptionError, StapesWarning
 from stapes.options import Rules
 from stapes.recording.prompts import Hotwords, prompt_limit, prompt_of
-from stapes.testing import babbling, noise, scripted_engine, small_vocabulary, tiny_spec
+from stapes.testing import babbling, noise, random_checkpoint, scripted_engine, small_vocabulary, tiny_spec
 from stapes.tokenizer import Tokenizer, suppressed
 from stapes.tokenizer.suppressed import has_numeral, suppressed_by_text
 
@@ -218,3 +224,58 @@ def test_a_window_has_at_most_so_much_sound() -> None:
     for wrong in ({"chunk_length": 0.5}, {"chunk_length": 31}, {"chunk_length": 20, "mode": "chunked"}):
         with pytest.raises(OptionError, match="chunk_length"):
             engine.transcribe(noise(1.0), **cast("dict[str, Any]", wrong))
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 0.0, "beam_size": 3},
+    {"temperature": 0.7, "best_of": 3},
+]
+
+
+@given(st.lists(st.floats(-9, 9, width=32), min_size=4, max_size=9), st.lists(st.integers(0, 3)), st.floats(0.5, 3))
+def test_each_token_that_was_said_is_less_likely_once(values: list[float], said: list[int], penalty: float) -> None:
+    logits = np.array(values, np.float32)
+    found = penalised(logits, said, penalty)
+    factor = np.float32(penalty)
+    for i, one in enumerate(logits):
+        changed = (one * factor if one < 0 else one / factor) if i in said else one
+        assert found[i] == changed
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_a_penalty_of_nothing_chooses_what_the_backend_chooses(search: dict[str, Any]) -> None:
+    engine = scripted_engine(babbling(5, TOKENIZER))
+    keywords: dict[str, Any] = {"language": "en", "sample_len": 25, "token_logprobs": True, **search}
+    plain = engine.transcribe(noise(45.0), **keywords)
+    found = engine.transcribe(noise(45.0), repetition_penalty=1.0 + 1e-12, **keywords)
+    assert [one.tokens for one in found.segments] == [one.tokens for one in plain.segments]
+    for ours, theirs in zip(found.segments, plain.segments, strict=True):
+        assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-5)
+
+
+@pytest.mark.skipif(not is_built(), reason="the native library was not built")
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_a_penalty_gives_the_same_in_every_backend_and_something_else_than_none(search: dict[str, Any]) -> None:
+    checkpoint = random_checkpoint()
+    engines = [
+        Engine(checkpoint, NumpyBackend(checkpoint)),
+        Engine(checkpoint, NativeBackend(checkpoint, precision="float32")),
+    ]
+    keywords: dict[str, Any] = {"language": "en", "sample_len": 20, "mode": "reference", "logprob_threshold": None}
+    keywords |= {"compression_ratio_threshold": None, **search}
+    found = [
+        [one.tokens for one in engine.transcribe(noise(20.0), repetition_penalty=1.5, **keywords).segments]
+        for engine in engines
+    ]
+    assert found[0] == found[1]
+    if search["temperature"] == 0.0:  # samples of so few tokens may have nothing twice
+        assert found[0] != [one.tokens for one in engines[0].transcribe(noise(20.0), **keywords).segments]
+    for one in engines:
+        one.close()
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, None, "x", 1000, float("nan")])
+def test_a_penalty_that_is_no_factor_is_refused(wrong: Any) -> None:
+    with pytest.raises(OptionError, match="repetition_penalty"):
+        scripted_engine().transcribe(noise(1.0), repetition_penalty=wrong)

@@ -39,11 +39,12 @@ class StepLoad(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AnswerShare:
-    """The answers to the rows of one source: of all their choices, in order, and of the first row's extras."""
+    """The answers to the rows of one source: of all their choices, in order, and of the rows' extras."""
 
     ids: list[int]
     logprobs: list[float]
-    extras: ExtraAnswers | None = None
+    extras: ExtraAnswers | None = None  # of the first row
+    all_extras: tuple[ExtraAnswers, ...] = ()  # of each row that asked for some
 
 
 class StepBuilder:
@@ -112,11 +113,12 @@ class StepBuilder:
 
     def shares(self, answers: StepAnswers) -> list[AnswerShare]:
         """Return each source's share of the answers."""
-        ids, logprobs = answers.ids.tolist(), answers.logprobs.tolist()
+        ids, logprobs, found = answers.ids.tolist(), answers.logprobs.tolist(), answers.extras
         shares: list[AnswerShare] = []
         row = start = 0
         for end_row, end in self._ends:
-            shares.append(AnswerShare(ids[start:end], logprobs[start:end], answers.extras.get(row)))
+            all_extras = tuple(found[i] for i in range(row, end_row) if i in found) if found else ()
+            shares.append(AnswerShare(ids[start:end], logprobs[start:end], found.get(row), all_extras))
             row, start = end_row, end
         return shares
 

@@ -44,27 +44,29 @@ class BeamRows:
 
     def add_to(self, step: StepBuilder) -> None:
         for one in self._live:
-            one.add_to(step, self._setting.rules, self._choice)
+            self._setting.ask(step, one, self._choice)
 
     def accept(self, share: AnswerShare) -> None:
         # The best continuations that do not end live on; those that end, and rank before the last of these, finish.
-        if not share.ids:  # nothing can be ranked, now or later
+        asked = [(one, self._choice) for one in self._live] if share.all_extras else ()
+        ids, logprobs = self._setting.chosen(asked, share)
+        if not ids:  # nothing can be ranked, now or later
             check_answer(math.nan)
         each = self._choice.n  # continuations of a row, row after row
         before = np.repeat(np.array([one.sum_logprob for one in self._live], np.float32), each)
-        sums = (before + np.array(share.logprobs, np.float32)).tolist()  # in float32: see `add32`
+        sums = (before + np.array(logprobs, np.float32)).tolist()  # in float32: see `add32`
         order = sorted(range(len(sums)), key=sums.__getitem__, reverse=True)  # stable: of equals the earlier row's wins
         self._n_sampled += 1
         survivors: list[int] = []
         for i in order:
-            if share.ids[i] != self._setting.rules.eot:
+            if ids[i] != self._setting.rules.eot:
                 survivors.append(i)
                 if len(survivors) == self._beam.size:
                     break
             elif len(self._finished) < self._beam.max_finished:
                 ended = self._live[i // each].candidate(self._setting.rules.eot)
                 self._finished.append(replace(ended, sum_logprob=sums[i]))
-        self._replace_rows([(self._live[i // each], share.ids[i], share.logprobs[i]) for i in survivors])
+        self._replace_rows([(self._live[i // each], ids[i], logprobs[i]) for i in survivors])
 
     def _replace_rows(self, survivors: list[tuple[Hypothesis, int, float]]) -> None:
         """Give every survivor a row: its source's own for the first that asks, a fork of it for the others."""

@@ -52,15 +52,18 @@ class PickRows:
         self.accept(share)
 
     def add_to(self, step: StepBuilder) -> None:
-        rules = self._setting.rules
-        for i, one in self._live:
-            choice = Draw(self._temperature, (self._uniforms[i],)) if self._uniforms else _BEST
-            one.add_to(step, rules, choice)
+        for one, choice in self._asked():
+            self._setting.ask(step, one, choice)
+
+    def _asked(self) -> list[tuple[Hypothesis, Choice]]:
+        draws = self._uniforms
+        return [(one, Draw(self._temperature, (draws[i],)) if draws else _BEST) for i, one in self._live]
 
     def accept(self, share: AnswerShare) -> None:
         rules, most = self._setting.rules, self._setting.max_tokens
         live: list[tuple[int, Hypothesis]] = []
-        for (i, one), token, logprob in zip(self._live, share.ids, share.logprobs, strict=True):
+        ids, logprobs = self._setting.chosen(self._asked() if share.all_extras else (), share)
+        for (i, one), token, logprob in zip(self._live, ids, logprobs, strict=True):
             one.grow(token, logprob, rules)
             if token != rules.eot and len(one.tokens) < most:
                 live.append((i, one))

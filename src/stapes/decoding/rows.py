@@ -8,9 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from stapes.backends.base import Backend, Choice, RowId
+from stapes.backends.base import Backend, Choice, FloatArray, RowExtras, RowId
 from stapes.backends.batch import AnswerShare, StepBuilder
+from stapes.backends.sampling import choose, constrain
 from stapes.decoding.rules import DecodingRules
+
+#: what a row is asked for whose choice is made here
+_LOGITS = RowExtras(logits_at=(0,))
 
 
 @dataclass(slots=True)
@@ -92,10 +96,44 @@ class SearchSetting:
     rules: DecodingRules
     max_tokens: int  # sampled tokens, end-of-text included, after which a search ends
     token_logprobs: bool = False  # whether each token's log-probability is kept
+    repetition_penalty: float = 1.0
 
     def first(self, row: RowId) -> Hypothesis:
         """Return a row that has sampled nothing."""
         return Hypothesis(row, [], 0.0, None, [] if self.token_logprobs else None)
+
+    def ask(self, step: StepBuilder, one: Hypothesis, choice: Choice) -> None:
+        """Add what a row does next: a choice, or its whole logits where they are changed before it is made."""
+        if self.repetition_penalty == 1.0:
+            one.add_to(step, self.rules, choice)
+        else:
+            step.add(one.row, one.tokens[-1:], _LOGITS)
+
+    def chosen(self, asked: Sequence[tuple[Hypothesis, Choice]], share: AnswerShare) -> tuple[list[int], list[float]]:
+        """Return what was chosen after rows that were asked: ids and log-probabilities, row after row."""
+        if not share.all_extras or share.ids:  # the backend has chosen
+            return share.ids, share.logprobs
+        ids: list[int] = []
+        logprobs: list[float] = []
+        for (one, choice), extras in zip(asked, share.all_extras, strict=True):
+            assert extras.logits is not None
+            logits = penalised(extras.logits[0], one.tokens, self.repetition_penalty)
+            allowed = constrain(logits, self.rules.constraint_after(one.tokens, one.latest))
+            found = choose(allowed, logits, choice)
+            ids.extend(found[0])
+            logprobs.extend(found[1])
+        return ids, logprobs
+
+
+def penalised(logits: FloatArray, said: Sequence[int], penalty: float) -> FloatArray:
+    """Return logits (n_vocab,) in which tokens that were said are less likely: each once, however often it was said.
+
+    Source: arXiv:1909.05858, as CTranslate2 4.8 has it (RepetitionPenalty).
+    """
+    changed = logits.copy()
+    ids = np.unique(np.array(said, np.int64))
+    changed[ids] = np.where(logits[ids] < 0, logits[ids] * np.float32(penalty), logits[ids] / np.float32(penalty))
+    return changed
 
 
 def add32(total: float, logprob: float) -> float:

@@ -151,6 +151,7 @@ class WindowDecoder:
             self._rules,
             self._setting.max_tokens(len(self._initial)),
             self._setting.token_logprobs,
+            self._setting.search.repetition_penalty,
         )
         strategy = self._setting.search.at(self._temperature)
         if isinstance(strategy, Beam):

@@ -51,7 +51,6 @@ _CPU: Final = "this version runs on the CPU; leave it out"
 _SPEAKERS: Final = "this version has no speaker labels; leave it out"
 _ACCESS: Final = "set the environment variable HF_TOKEN instead"
 _TIMES: Final = "give {word_timestamps} instead: it needs no other model"
-_PENALTY: Final = "{loop_guard} and {compression_ratio_threshold} break loops; or give {no_repeat_ngram_size}"
 _CLIPS: Final = "give {clip_timestamps} instead, in seconds"
 _BATCH: Final = "give {mode} chunked instead to decode one recording's parts side by side; {max_memory} bounds how many"
 _CHUNKS: Final = "give {chunk_length} instead, the most seconds of sound in a window"
@@ -65,7 +64,6 @@ _ADVICE: Final[Mapping[str, str]] = {
         ("diarize diarization tinydiarize hf_diarize min_speakers max_speakers num_speakers speaker_num", _SPEAKERS),
         ("hf_token use_auth_token token", _ACCESS),
         ("align_model no_align align_extend interpolate_method", _TIMES),
-        ("repetition_penalty", _PENALTY),
         ("offset_t offset_n duration clip start_time end_time", _CLIPS),
         ("chunk_length_s chunk_size stride_length_s", _CHUNKS),
         ("audio_ctx", "give {audio_context} fit instead: it encodes as much as the sound of a window needs"),

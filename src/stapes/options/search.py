@@ -64,6 +64,9 @@ class Search:
     length_penalty: float | None = option(
         None, "exponent of the length penalty when rows are ranked (arXiv:1609.08144); None divides by the length"
     )
+    repetition_penalty: float = option(
+        1.0, "above 1: what a window has said already becomes less likely, each token's logit by this factor; slow"
+    )
     no_repeat_ngram_size: int = option(
         0, "forbid sequences of so many tokens that a window already has, its timestamps included; 0: none", "tokens"
     )
@@ -77,6 +80,8 @@ class Search:
         number("beam_size", self.beam_size, low=1, high=_MOST_ROWS)
         number("best_of", self.best_of, low=1, high=_MOST_ROWS)
         whole("seed", self.seed, low=0)
+        require(self.repetition_penalty is not None, "repetition_penalty must be a number, got None")
+        number("repetition_penalty", self.repetition_penalty, low=0.01, high=100)
         require(self.no_repeat_ngram_size is not None, "no_repeat_ngram_size must be a whole number, got None")
         whole("no_repeat_ngram_size", self.no_repeat_ngram_size, low=0)
         number("patience", self.patience, low=0, high=_MOST_PATIENCE)
