@@ -92,19 +92,22 @@ def _bomb(found: dict[str, Any], _: Any) -> Iterator[Row]:
 
 
 def _others(found: dict[str, Any], _: Any) -> Iterator[Row]:
-    figure = f"{found['ratio']} ({found['stapes_times_real_time']} to {found['faster_whisper_times_real_time']})"
-    yield "16 requests of 10 s at once: rate, to faster-whisper (int8, its defaults)", figure, ""
+    figure = (
+        f"{found['ratio']} times as fast ({found['stapes_times_real_time']} and "
+        f"{found['faster_whisper_times_real_time']} times real time)"
+    )
+    yield "16 requests of 10 s at once: beside faster-whisper (int8, its defaults)", figure, ""
 
 
 def _latency(found: dict[str, Any], _: Any) -> Iterator[Row]:
     for kind, name in (("real", "a real model"), ("scripted", "no model work")):
         one = found[kind]
-        figure = f"{one['added_ms']} ms (to {one['engine_ms']} ms)"
+        figure = f"{one['added_ms']} ms (the engine alone: {one['engine_ms']} ms)"
         yield f"added to the engine's own time for a clip of 3 s, {name}, median", figure, "15 ms at most"
 
 
 def _beside(found: dict[str, Any], settings: dict[str, Any]) -> Iterator[Row]:
-    what = f"50 clips of 3 s while {settings['hour']:g} minutes are decoded, 95th percentile, times alone"
+    what = f"50 clips of 3 s while {settings['hour']:g} minutes are decoded, 95th percentile, as a multiple of its time alone"
     yield what, f"{found['p95_times_alone']} ({found['p95_ms']} ms)", "3 at most"
 
 
