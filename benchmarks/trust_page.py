@@ -107,7 +107,7 @@ def _latency(found: dict[str, Any], _: Any) -> Iterator[Row]:
 
 
 def _beside(found: dict[str, Any], settings: dict[str, Any]) -> Iterator[Row]:
-    what = f"50 clips of 3 s while {settings['hour']:g} minutes are decoded, 95th percentile, as a multiple of its time alone"
+    what = f"50 clips of 3 s while {settings['hour']:g} minutes are decoded: 95th percentile, in times of one alone"
     yield what, f"{found['p95_times_alone']} ({found['p95_ms']} ms)", "3 at most"
 
 

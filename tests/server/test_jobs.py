@@ -442,7 +442,7 @@ def test_many_cancels_at_once_end_a_job_once_and_the_next_begins(tmp_path: Path)
     with held_server(state_dir=tmp_path, bounds=limits) as (server, held):
         held.go.set()
         with httpx.Client(base_url=server.url, timeout=30) as client, ThreadPoolExecutor(8) as threads:
-            for _ in range(cases(10, 300)):
+            for _ in range(cases(4, 300)):
                 first, second = (post(client).json()["id"] for _ in range(2))
                 found = [threads.submit(client.post, f"/v1/jobs/{first}/cancel") for _ in range(8)]
                 states = {one.result().json()["state"] for one in found}
@@ -548,6 +548,7 @@ def test_answers_that_wait_for_jobs_are_bounded(tmp_path: Path) -> None:
             stack.enter_context(client.stream("GET", f"/v1/jobs/{job}/events"))
         refused = client.get(f"/v1/jobs/{job}", params={"wait": 60})
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_waits")
+        stack.close()
         held.go.set()
 
 

@@ -150,7 +150,8 @@ def test_what_no_file_can_be_put_in_the_place_of(tmp_path: Path, make: Callable[
     ):
         with pytest.raises(OutputError, match=rf"talk\.txt: .*{said}"):
             write()
-    assert (tmp_path / "talk.txt").lstat() == before
+    after = (tmp_path / "talk.txt").lstat()  # reading a link changes the time of its last access
+    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
     assert len(list(tmp_path.iterdir())) == 1
 
 

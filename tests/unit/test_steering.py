@@ -170,8 +170,8 @@ def test_an_id_is_forbidden_where_it_would_repeat_a_sequence(sampled: list[int],
 def test_no_window_has_a_sequence_twice(search: dict[str, Any]) -> None:
     def sequences(**keywords: Any) -> list[list[tuple[int, ...]]]:
         found = scripted_engine(" the a the a the a the a").transcribe(
-            noise(65.0), language="en", mode="reference", compression_ratio_threshold=None, logprob_threshold=None,
-            **search, **keywords,
+            noise(5.0), language="en", sample_len=30, mode="reference", compression_ratio_threshold=None,
+            logprob_threshold=None, **search, **keywords,
         )  # fmt: skip
         windows = [one.result.tokens for one in found.windows]
         return [[tokens[i : i + 2] for i in range(len(tokens) - 1)] for tokens in windows]
