@@ -15,7 +15,8 @@ import pytest
 from stapes.cli import json_lines
 from stapes.cli import main as command
 from stapes.journal import journal as journal_module
-from stapes.journal.journal import JOURNAL_NAME
+from stapes.journal.codec import AnswerBounds
+from stapes.journal.journal import JOURNAL_NAME, Journal, JournalEntry
 from tests.cli.scripted_engine import ScriptedEngine
 from tests.slow_disk import SlowDisk
 
@@ -150,16 +151,21 @@ def test_ctrl_c_ends_although_a_recording_waits_for_a_disk_that_hangs(
 ) -> None:
     """Its files are written, the journal's line that they are is not."""
     monkeypatch.setattr(journal_module, "_PATIENCE_S", 0.5)
-    hangs, begun = threading.Event(), list[str]()
+    hangs, begun, entry = threading.Event(), list[str](), Journal.entry
+
+    def begin(journal: Journal, stem: str, key: str, bounds: AnswerBounds) -> JournalEntry:
+        found = entry(journal, stem, key, bounds)
+        begun.append(stem)
+        return found
 
     def pause() -> None:
         if Path("short.srt").exists() and len(begun) >= len(names) and not hangs.is_set():
             hangs.set()
             disk.works.clear()
 
+    monkeypatch.setattr(Journal, "entry", begin)
     disk.pause = pause
-    disk.committed = lambda _, statements: begun.extend(one for one in statements if "INTO recordings" in one)
-    names = [record("short.mp3", 2, then=then)]
+    names = [record("short.mp3", 2, then=then or "\n!sleep")]  # the other one begins meanwhile
     if not then:  # the other one is interrupted, once it has begun
         names.append(record("talk.mp3", 2, then="\n!sleep\n!interrupt\nlast"))
     began_s = time.monotonic()
