@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray
 from stapes.errors import OutputError
+from stapes.server import pipeline
+from stapes.server.errors import ApiError
 from stapes.server.jobs import runner
 from stapes.server.jobs.room import removed_for
 from stapes.server.jobs.store import JobSize, JobStore, StoredJob
@@ -614,3 +616,24 @@ def test_a_damaged_row_is_a_failed_job(tmp_path: Path) -> None:
         connection.execute("DROP TABLE events")
     with pytest.raises(OutputError, match="a table is not ours"):
         JobStore(tmp_path / "jobs.sqlite")
+
+
+def test_a_job_that_waits_after_a_passing_fault_can_be_cancelled_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_FIRST_PAUSE_S", 0.1)
+    real, fails = pipeline.decoded, True
+
+    async def decoded(*arguments: Any) -> Any:
+        if fails:
+            raise ApiError(503, "No process.", code="media_unavailable")
+        return await real(*arguments)
+
+    monkeypatch.setattr("stapes.server.jobs.runner.decoded", decoded)
+    with job_server(tmp_path) as (_, client):
+        first, second = (post(client).json()["id"] for _ in range(2))
+        time.sleep(0.3)
+        assert client.post(f"/v1/jobs/{first}/cancel").json()["state"] == "cancelled"
+        fails = False
+        assert waited(client, second)["state"] == "done"
+        assert [one["type"] for _, one in events(client, first)] == ["job.cancelled"]

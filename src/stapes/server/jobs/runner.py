@@ -44,6 +44,8 @@ MAX_ATTEMPTS: Final = 3
 _SWEEP_S: Final = 60.0
 #: pauses after a fault of the disk or of a media process: doubled from the first to the second
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+#: how often a cancel looks at a job that changes, and when again
+_MOST_TRIES, _MOMENT_S = 100, 0.02
 #: what ends a job's present attempt, but not the job
 _PASSING: Final = ("jobs_unavailable", "media_unavailable")
 
@@ -177,17 +179,22 @@ class JobRunner:
 
     async def cancel(self, job: StoredJob) -> None:
         """End a job, at the latest before the engine's next step; what has ended stays as it is."""
-        if job.id not in self._running and await self.on_disk(self.store.cancel_queued, job.id, time.time()):
-            await self.on_disk(partial(self.upload_path(job.id).unlink, missing_ok=True))
-            LOGGER.info("job", extra={"job": job.id, "state": "cancelled", "key": job.owner or None})
-            self._tell(job.id)
-            return
-        running = self._running.get(job.id)
-        if running is not None:
-            if job.id not in self._cancelled:
-                self._cancelled.add(job.id)
-                self._works[job.id].cancel()
-            await asyncio.wait({running})  # which this one's end does not cancel
+        for _ in range(_MOST_TRIES):  # it may begin, end or be queued again at this moment
+            running = self._running.get(job.id)
+            if running is not None:
+                if job.id not in self._cancelled:
+                    self._cancelled.add(job.id)
+                    self._works[job.id].cancel()
+                await asyncio.wait({running})  # which this one's end does not cancel
+            elif await self.on_disk(self.store.cancel_queued, job.id, time.time()):
+                await self.on_disk(partial(self.upload_path(job.id).unlink, missing_ok=True))
+                LOGGER.info("job", extra={"job": job.id, "state": "cancelled", "key": job.owner or None})
+                self._tell(job.id)
+                return
+            now: StoredJob | None = await self.on_disk(self.store.get, job.id)
+            if now is None or now.has_ended or self._is_closing:
+                return
+            await asyncio.sleep(_MOMENT_S)
 
     @property
     def is_closing(self) -> bool:
@@ -268,19 +275,23 @@ class JobRunner:
         for name in await self.on_disk(self.store.waiting, most):
             if self._is_closing or len(self._running) >= most:
                 break
+            if name in self._running:  # it has just been queued again, and its end is not over
+                continue
             job = await self.on_disk(self.store.begin, name, time.time())
             if job is not None:  # else it was cancelled meanwhile
                 self._tell(name)
                 self._works[name] = asyncio.create_task(self._work(job))
                 self._running[name] = asyncio.create_task(self._run(job))
 
-    async def _pause(self, what: str, error: BaseException) -> None:
-        """Wait after a fault that may pass: longer after each one, and say so once."""
+    async def _pause(self, what: str, error: BaseException, job: str = "") -> None:
+        """Wait after a fault that may pass: longer after each one, and say so once. A cancelled job waits no longer."""
         if not self._n_faults:
             LOGGER.error("%s; it is tried again", what, exc_info=error)
         pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**self._n_faults)
         self._n_faults = min(self._n_faults + 1, 10)
-        await asyncio.sleep(pause_s)
+        ends_at = time.monotonic() + pause_s
+        while time.monotonic() < ends_at and job not in self._cancelled and not self._is_closing:
+            await asyncio.sleep(min(pause_s, 0.1))
 
     async def _run(self, job: StoredJob) -> None:
         """Wait for a job's work, and keep its end on the disk. Is never cancelled: `_work` is."""
@@ -294,15 +305,16 @@ class JobRunner:
 
     async def _keep_end(self, job: StoredJob, work: asyncio.Task[tuple[str, ...]]) -> None:
         error = None if work.cancelled() else work.exception()
-        is_passing = error is not None and api_error_of(error).code in _PASSING
+        is_interrupted = work.cancelled()
+        if error is not None and api_error_of(error).code in _PASSING:
+            is_interrupted = True
+            await self._pause(f"job {job.id} was interrupted", error, job.id)
         while True:
             try:
-                if work.cancelled() and job.id in self._cancelled:
+                if is_interrupted and job.id in self._cancelled:
                     await self._end(job, "cancelled")
-                elif work.cancelled() or is_passing:  # no failed attempt
+                elif is_interrupted:  # no failed attempt
                     await self.change(job.id, state="queued", attempts=job.attempts - 1)
-                    if error is not None and not self._is_closing:
-                        await self._pause(f"job {job.id} was interrupted", error)
                     return
                 elif error is not None:
                     if not isinstance(error, StapesError | ApiError):
