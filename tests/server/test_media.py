@@ -314,8 +314,22 @@ def test_a_process_that_does_not_start_is_not_the_files_fault(tmp_path: Path, mo
     path.write_bytes(encoded("wav"))
 
     async def work(pool: MediaPool) -> None:
+        (child,) = pool._children
+        start, n_starts = Child.start, 0
+
+        def fails_once(one: Child) -> None:
+            nonlocal n_starts
+            n_starts += 1
+            if n_starts == 1:
+                raise MediaUnavailableError("killed while it started")
+            start(one)
+
+        child.kill()
+        with monkeypatch.context() as patched:
+            patched.setattr(Child, "start", fails_once)
+            (await decode(pool, path)).close()
         monkeypatch.setattr("stapes.server.media.pool._CHILD", "stapes.no_such_module")
-        pool._children[0].kill()
+        child.kill()
         with pytest.raises(MediaUnavailableError) as caught:
             await decode(pool, path)
         assert api_error_of(caught.value).code == "media_unavailable"

@@ -82,11 +82,11 @@ class Child:
         """Decode an open file. check: called now and then; what it raises ends that.
 
         A process that ends before it has sent anything, or is killed, may have ended for another reason than the file:
-        another one tries once more. Raises AudioError, MediaUnavailableError.
+        another one tries once more, also where the first did not start. Raises AudioError, MediaUnavailableError.
         """
         try:
             return self._decode(file, label, suffix, audio, max_duration_s, check)
-        except EndedError:
+        except (EndedError, MediaUnavailableError):
             check()
             os.lseek(file, 0, os.SEEK_SET)
         try:
