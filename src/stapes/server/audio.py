@@ -61,9 +61,8 @@ class AudioEndpoint:
         async with service.admission.admit(scope["state"]["key"]) as ticket:
             try:
                 async with read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form:
-                    upload, wanted = service.checked(form, self._endpoint, scope["state"]["key"])
+                    upload, wanted = service.checked(form, self._endpoint, scope["state"])
                     work = Work(upload, wanted, ticket, began, scope["state"]["noted"])
-                    work.noted["model"] = service.models.find(wanted.model).id
                     answer = self._stream(work, send) if work.wanted.stream else self._answer(work, scope, send)
                     limit_s = service.config.bounds.request_timeout_s - (time.monotonic() - began)
                     await within(limit_s, unless_disconnected(receive, answer))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stapes.errors import OutputError
 from stapes.server.admission import Admission
@@ -31,10 +32,14 @@ class Service:
     models: Models
     metrics: Metrics
 
-    def checked(self, form: Form, endpoint: Endpoint, key: Key | None) -> tuple[Upload, AudioRequest]:
-        """Return a form's file, and what it asks for, of a model that is served. Raises ApiError."""
+    def checked(self, form: Form, endpoint: Endpoint, state: Mapping[str, Any]) -> tuple[Upload, AudioRequest]:
+        """Return a form's file, and what it asks for, of a model that is served, which is noted for the log.
+
+        state: of the request, as the gate has set it. Raises ApiError.
+        """
+        key: Key | None = state["key"]
         wanted = audio_request(form.fields, endpoint, is_admin=key is None or key.is_admin)
-        self.models.find(wanted.model)
+        state["noted"]["model"] = self.models.find(wanted.model).id
         return form.file(), wanted
 
     @classmethod

@@ -60,10 +60,9 @@ class _Made:
             service.admission.admit(key),
             read_form(request.stream(), request.headers, service.spool, service.config.bounds) as form,
         ):
-            upload, wanted = service.checked(form, "transcriptions", key)
+            upload, wanted = service.checked(form, "transcriptions", scope["state"])
             if wanted.stream:
                 raise invalid_value("stream", "A job has no stream in its answer; read /v1/jobs/{id}/events.")
-            scope["state"]["noted"]["model"] = service.models.find(wanted.model).id
             job = StoredJob(
                 id=f"job_{secrets.token_hex(16)}",
                 owner="" if key is None else key.name,
@@ -94,9 +93,6 @@ class _Handlers:
         return Response(
             msgspec.json.encode(JobList(data=[_shown(one) for one in found])), media_type="application/json"
         )
-
-    async def shown(self, request: Request) -> Response:
-        return Response(_body(await self.job(request)), media_type="application/json")
 
     async def cancelled(self, request: Request) -> Response:
         await self.runner.cancel(await self.job(request))
@@ -157,7 +153,8 @@ async def _wait(handlers: _Handlers, request: Request, send: Send) -> None:
     job = await handlers.job(request)
     if wait_s and not job.has_ended:
         await handlers.runner.wait_for_end(job.id, wait_s)
-    await (await handlers.shown(request))(request.scope, request.receive, send)
+        job = await handlers.job(request)
+    await Response(_body(job), media_type="application/json")(request.scope, request.receive, send)
 
 
 async def _follow(handlers: _Handlers, request: Request, send: Send) -> None:

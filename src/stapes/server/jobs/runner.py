@@ -186,10 +186,7 @@ class JobRunner:
                     self._cancelled.add(job.id)
                     self._works[job.id].cancel()
                 await asyncio.wait({running})  # which this one's end does not cancel
-            elif await self.on_disk(self.store.cancel_queued, job.id, time.time()):
-                await self.on_disk(partial(self.upload_path(job.id).unlink, missing_ok=True))
-                LOGGER.info("job", extra={"job": job.id, "state": "cancelled", "key": job.owner or None})
-                self._tell(job.id)
+            elif await self._finish(job, partial(self.store.cancel_queued, job.id, time.time())):
                 return
             now: StoredJob | None = await self.on_disk(self.store.get, job.id)
             if now is None or now.has_ended or self._is_closing:
@@ -416,16 +413,31 @@ class JobRunner:
         last = {"type": f"job.{state}"} | ({} if error is None else {"error": error})
         values: dict[str, Any] = {"state": state, "ended": time.time(), "error": error, "warnings": warnings}
 
-        def end() -> StoredJob | None:
+        def change() -> bool:
             self.store.update(job.id, [(AFTER_ALL, last)], **values)
+            return True
+
+        await self._finish(job, change)
+
+    async def _finish(self, job: StoredJob, change: Callable[[], bool]) -> bool:
+        """End a job with a change of its row, and remove what it does not need any more; log it, and tell its waiters.
+
+        Returns False, and does nothing else, where the change was not made.
+        """
+
+        def finish() -> StoredJob | None:
+            if not change():
+                return None
             self.upload_path(job.id).unlink(missing_ok=True)
             if self._journal is not None:
                 self._journal.remove(job.id)
             return self.store.get(job.id)
 
-        now = await self.on_disk(end)
-        LOGGER.info("job", extra=_noted(now or job))
-        self._tell(job.id)
+        ended: StoredJob | None = await self.on_disk(finish)
+        if ended is not None:
+            LOGGER.info("job", extra=_noted(ended))
+            self._tell(job.id)
+        return ended is not None
 
     # What is kept.
 
