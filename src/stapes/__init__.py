@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from stapes.engine.engine import Engine
-    from stapes.engine.find_speech import SpeechSpan, find_speech
+    from stapes.engine.find_speech import SpeechSpan, find_speech, speech_probabilities
     from stapes.engine.host import Host
     from stapes.engine.info import Capabilities, EngineInfo, EngineStatus
     from stapes.engine.job import Job
     from stapes.engine.load import load
+    from stapes.engine.log_mel import log_mel_spectrogram
     from stapes.engine.scheduled_job import JobState, Progress
     from stapes.errors import (
         AudioError,
@@ -96,6 +97,8 @@ __all__ = [
     "__version__",
     "find_speech",
     "load",
+    "log_mel_spectrogram",
+    "speech_probabilities",
 ]
 
 #: The module of each name. A module is loaded when a name of it is first asked for, as the engine imports NumPy.
@@ -111,7 +114,8 @@ _HOMES: Final = {
     "recording.events": "JobEvent LanguageDetected WindowDone",
     "results": "DecodedWindow Flag LanguageGuess Segment TokenLogprob Transcript Try Window WindowResult Word",
     "engine.scheduled_job": "JobState Progress",
-    "engine.find_speech": "SpeechSpan find_speech",
+    "engine.find_speech": "SpeechSpan find_speech speech_probabilities",
+    "engine.log_mel": "log_mel_spectrogram",
 }
 
 #: modules for users, beside the names above
@@ -138,7 +142,7 @@ _ELSEWHERE: Final = {
         ("available_models", "download_model"), "'stapes models' lists models, 'stapes models pull' fetches one"
     ),
     **dict.fromkeys(
-        ("load_audio", "decode_audio", "pad_or_trim", "log_mel_spectrogram"),
+        ("load_audio", "decode_audio", "pad_or_trim"),
         "transcribe() takes paths, bytes, files and arrays as they are",
     ),
     **dict.fromkeys(

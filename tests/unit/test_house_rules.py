@@ -30,7 +30,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("stapes.decoding",),
     ("stapes.recording",),
     ("stapes.engine", "stapes.testing", "stapes"),
-    ("stapes.report", "stapes.server"),
+    ("stapes.report", "stapes.server", "stapes.compat"),
     ("stapes.cli", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.
@@ -196,6 +196,24 @@ PARTS_OPEN_TO_THE_SERVER = {
     "stapes.engine.info",
     "stapes.recording.events",
 }
+
+
+#: What drop-in faces use beside the modules that are open to the server: modules by their `__all__`.
+PARTS_OPEN_TO_COMPAT = {"stapes", "stapes.audio", "stapes.tokenizer", "stapes.cli.main", "stapes.runtime.warn"}
+
+
+@each_file
+def test_drop_in_faces_use_the_public_api(path: Path) -> None:
+    name = module_name(path)
+    if not inside(name, "stapes.compat"):
+        return
+    wrong = [
+        f"line {line}: {other}"
+        for line, other in imported(path)
+        if not any(inside(other, one) for one in ("stapes.compat", *OPEN_TO_THE_SERVER[1:]))
+        and other not in PARTS_OPEN_TO_COMPAT
+    ]
+    assert not wrong, f"{name} knows more than the public API: {wrong}"
 
 
 @each_file

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stapes.audio.mel import N_FRAMES, LogMel, mel_filters, quiet_gain
+import stapes
+from stapes.audio.mel import N_FRAMES, LogMel, mel_filters, quiet_gain, window_mel
 from stapes.audio.pcm import recording_of_array
 from stapes.backends.numerics import log10_mel
+from stapes.errors import OptionError
 from tests.audio_files import tone
 
 REFERENCE = np.load(Path(__file__).parents[1] / "data" / "mel_reference.npz")
@@ -178,3 +180,18 @@ def test_threads_share_one_pass():
         thread.join()
     assert len(set(maxima)) == 1
     assert reader.n_read < 310_000
+
+
+def test_a_log_mel_without_a_model_has_the_numbers_of_a_window() -> None:
+    sound = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
+    whole = stapes.log_mel_spectrogram(sound, padding=480_000 - sound.size)
+    np.testing.assert_array_equal(whole, window_mel(sound, 80, log10_mel))
+    alone = stapes.log_mel_spectrogram(sound)
+    assert alone.shape == (80, 100)
+    np.testing.assert_allclose(alone[:, :98], whole[:, :98], atol=1e-6)  # the last two see the end
+    assert stapes.log_mel_spectrogram(sound[:159]).shape == (80, 0)
+    for wrong in ({"n_mels": 81}, {"padding": -1}):
+        with pytest.raises(OptionError):
+            stapes.log_mel_spectrogram(sound, **wrong)
+    with pytest.raises(OptionError, match="one channel"):
+        stapes.log_mel_spectrogram(sound.reshape(2, -1))

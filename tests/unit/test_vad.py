@@ -254,3 +254,12 @@ def test_no_speech_is_no_stretch(weights: SpeechWeights) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(OptionError, match=r"unknown setting 'treshold'; there are: threshold"):
         stapes.find_speech(silence(1.0), treshold=0.3)
+
+
+def test_probabilities_are_those_of_the_sound_as_it_is(weights: SpeechWeights) -> None:
+    sound = np.tile(spoken(), 3)[: 35 * SAMPLE_RATE + 77] * np.float32(0.01)
+    found = stapes.speech_probabilities(sound)
+    assert found.shape == (-(-sound.size // CHUNK_SAMPLES),)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, SileroNumpy(weights).probabilities(sound), atol=1e-4)
+    assert stapes.speech_probabilities(sound[:0]).shape == (0,)

@@ -161,10 +161,19 @@ def window_mel(samples: Samples, n_mels: int, kernel: Kernel) -> Mel:
 
     The numbers of openai/whisper's `log_mel_spectrogram(pad_or_trim(samples))`: the window is reflected at both ends.
     """
-    signal = np.zeros(N_SAMPLES, np.float32)
-    signal[: samples.size] = samples
-    frames = np.pad(signal, _HALF_FFT, mode="reflect")[: (N_FRAMES - 1) * HOP_LENGTH + N_FFT]
-    log10_power = kernel(frames, mel_filters(n_mels))
+    return whole_mel(samples, n_mels, kernel, padding=N_SAMPLES - samples.size)
+
+
+def whole_mel(samples: Samples, n_mels: int, kernel: Kernel, padding: int = 0) -> Mel:
+    """Return the log-mel (n_mels, n // 160) of n samples: those given, and zeros after them.
+
+    padding: the number of zeros. The numbers of openai/whisper's `log_mel_spectrogram`: reflected at both ends.
+    """
+    n_frames = (samples.size + padding) // HOP_LENGTH
+    if not n_frames:
+        return np.empty((n_mels, 0), np.float32)
+    signal = np.pad(np.pad(samples, (0, padding)), _HALF_FFT, mode="reflect")
+    log10_power = kernel(signal[: (n_frames - 1) * HOP_LENGTH + N_FFT], mel_filters(n_mels))
     return _normalised(log10_power, log10_power.max())
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from stapes.audio.load import AudioSource, load_audio
 from stapes.errors import OptionError
 from stapes.options import Audio, Channel, Clock
 from stapes.recording.time_map import TimeMap
-from stapes.vad.detector import find_spans
+from stapes.vad.detector import BLOCK_SAMPLES, find_spans
 from stapes.vad.open import open_vad_model
 from stapes.vad.silero_weights import speech_weights
 from stapes.vad.spans import SAMPLE_RATE, VoiceSettings, padded
@@ -21,6 +24,19 @@ class SpeechSpan:
 
     start_s: float
     end_s: float
+
+
+def speech_probabilities(audio: AudioSource, *, sample_rate: int | None = None) -> npt.NDArray[np.float32]:
+    """Return the probability of speech in every 32 ms of a recording, as Silero gives it: float32 (chunks,).
+
+    Sound is taken as it is; `find_speech` brings quiet parts to the loudness of the others first.
+    audio, sample_rate: as for `Engine.transcribe`.   Raises what `find_speech` raises.
+    """
+    model = open_vad_model(speech_weights())
+    with load_audio(audio, sample_rate=sample_rate) as recording:
+        blocks = range(0, recording.n_samples, BLOCK_SAMPLES)
+        found = [model.probabilities(recording.read(at, at + BLOCK_SAMPLES)) for at in blocks]
+    return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
 def find_speech(

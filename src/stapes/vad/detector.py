@@ -13,7 +13,7 @@ from stapes.vad.model import VadModel
 from stapes.vad.spans import CHUNK_SAMPLES, SpeechMap, VoiceSettings, speech_spans, unpadded_spans
 
 OpenVadModel = Callable[[], VadModel]
-_BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
+BLOCK_SAMPLES = 1000 * CHUNK_SAMPLES  # 32 s at a time: memory does not grow with the recording
 #: half a second, and the root mean square it is brought to; 70 dB more at most
 _LEVEL_SAMPLES, _LEVEL, _MOST_GAIN = 8000, 0.05, 3000.0
 #: samples on either side that decide the gain of a stretch: blocks begin at whole half seconds
@@ -34,11 +34,11 @@ def find_spans(
     check: called between blocks; what it raises ends this.
     """
     likely = []
-    for start in range(0, recording.n_samples, _BLOCK_SAMPLES):
+    for start in range(0, recording.n_samples, BLOCK_SAMPLES):
         check()
         first = max(0, start - _LEVEL_MARGIN)
-        samples = normalise_loudness(recording.read(first, start + _BLOCK_SAMPLES + _LEVEL_MARGIN))
-        likely.append(model.probabilities(samples[start - first :][:_BLOCK_SAMPLES]))
+        samples = normalise_loudness(recording.read(first, start + BLOCK_SAMPLES + _LEVEL_MARGIN))
+        likely.append(model.probabilities(samples[start - first :][:BLOCK_SAMPLES]))
     return unpadded_spans(np.concatenate(likely).tolist() if likely else [], recording.n_samples, settings)
 
 

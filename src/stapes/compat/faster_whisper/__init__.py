@@ -1,0 +1,1 @@
+"""The interface of faster-whisper 1.2.1."""

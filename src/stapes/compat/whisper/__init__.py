@@ -1,0 +1,1 @@
+"""The interface of openai-whisper 20250625."""
