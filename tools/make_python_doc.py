@@ -61,7 +61,12 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
         "DecodedWindow",
         "Try",
     ),
-    "Speech without a model": ("find_speech", "SpeechSpan"),
+    "Speech and log-mel without a model": (
+        "find_speech",
+        "SpeechSpan",
+        "speech_probabilities",
+        "log_mel_spectrogram",
+    ),
     "Files": (
         "output.write_files",
         "output.to_txt",

@@ -65,7 +65,7 @@ REFERENCE_DEFAULTS: dict[str, Any] = {
 #: beside the guards and the settings of the VAD
 OWN = (
     "token_logprobs",
-    "seed", "mode", "audio_context", "chunk_length", "multilingual",
+    "seed", "mode", "audio_context", "chunk_length", "rules_of", "multilingual",
     "languages", "language_detection_segments", "language_detection_threshold",
     "suppress_text", "suppress_regex", "suppress_numerals", "hotwords", "no_repeat_ngram_size", "repetition_penalty",
     "initial_prompt_ids", "prompt_reset_on_temperature", "prefix_once",

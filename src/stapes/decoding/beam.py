@@ -48,6 +48,7 @@ class BeamRows:
 
     def accept(self, share: AnswerShare) -> None:
         # The best continuations that do not end live on; those that end, and rank before the last of these, finish.
+        # With faster-whisper's rules, those finish that rank among the best `size` (CTranslate2 4.8 decoding.cc).
         asked = [(one, self._choice) for one in self._live] if share.all_extras else ()
         ids, logprobs = self._setting.chosen(asked, share)
         if not ids:  # nothing can be ranked, now or later
@@ -58,12 +59,13 @@ class BeamRows:
         order = sorted(range(len(sums)), key=sums.__getitem__, reverse=True)  # stable: of equals the earlier row's wins
         self._n_sampled += 1
         survivors: list[int] = []
-        for i in order:
+        strict = self._setting.as_faster_whisper
+        for place, i in enumerate(order):
             if ids[i] != self._setting.rules.eot:
                 survivors.append(i)
                 if len(survivors) == self._beam.size:
                     break
-            elif len(self._finished) < self._beam.max_finished:
+            elif place < self._beam.size if strict else len(self._finished) < self._beam.max_finished:
                 ended = self._live[i // each].candidate(self._setting.rules.eot)
                 self._finished.append(replace(ended, sum_logprob=sums[i]))
         self._replace_rows([(self._live[i // each], ids[i], logprobs[i]) for i in survivors])

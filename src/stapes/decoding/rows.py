@@ -97,6 +97,7 @@ class SearchSetting:
     max_tokens: int  # sampled tokens, end-of-text included, after which a search ends
     token_logprobs: bool = False  # whether each token's log-probability is kept
     repetition_penalty: float = 1.0
+    as_faster_whisper: bool = False
 
     def first(self, row: RowId) -> Hypothesis:
         """Return a row that has sampled nothing."""
@@ -141,14 +142,18 @@ def add32(total: float, logprob: float) -> float:
     return float(np.float32(total) + np.float32(logprob))
 
 
-def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:
+def rank(candidates: Sequence[Candidate], length_penalty: float | None, *, in_powers: bool = False) -> Candidate:
     """Return the candidate with the best score per length; the first of equals.
     length_penalty: None divides by the number of tokens; else by ((5 + n) / 6) ** penalty (arXiv:1609.08144).
+    in_powers: whether to divide by n ** penalty, as CTranslate2 4.8 does (finalize_hypothesis_score).
     """
 
     def score(one: Candidate) -> float:
-        length = len(one.tokens)
         # The reference divides by zero for an empty row; one token's length keeps the order of sums.
-        return one.sum_logprob / (max(length, 1) if length_penalty is None else ((5 + length) / 6) ** length_penalty)
+        length = max(len(one.tokens), 1)
+        if length_penalty is None:
+            return one.sum_logprob / length
+        divisor: float = (length if in_powers else (5 + len(one.tokens)) / 6) ** length_penalty
+        return one.sum_logprob / divisor
 
     return max(candidates, key=score)

@@ -26,14 +26,25 @@ class DecodingRules:
     n_vocab: int
     last_timestamp: int | None = None  # None: any
     no_repeat_ngram_size: int = 0  # 0: any sequence may come again
+    opens: bool = True  # whether the first sampled token is a timestamp
     _shorter: dict[int, DecodingRules] = field(default_factory=dict, compare=False, repr=False)
     _constraints: dict[tuple[str, int | None], Constraint] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def make(
-        cls, tokenizer: Tokenizer, options: Rules, seconds_per_timestamp: float, no_repeat_ngram_size: int = 0
+        cls,
+        tokenizer: Tokenizer,
+        options: Rules,
+        seconds_per_timestamp: float,
+        no_repeat_ngram_size: int = 0,
+        *,
+        zero_is_a_cap: bool = False,
     ) -> DecodingRules:
-        """Make the rules for one model and one set of options. seconds_per_timestamp: 0.02 in every published model."""
+        """Make the rules for one model and one set of options.
+
+        seconds_per_timestamp: 0.02 in every published model.
+        zero_is_a_cap: whether max_initial_timestamp 0 has a window begin at 0.0 s; in the reference it is no cap.
+        """
         special = tokenizer.special
         forbidden = {*tokenizer.never_sampled(options.suppress_tokens), *suppressed_by_text(tokenizer, options)}
         forbidden.update(tokenizer.unused)
@@ -41,9 +52,9 @@ class DecodingRules:
         if timestamps:
             forbidden.update(tokenizer.without_timestamps)
         blanks = (*tokenizer.blank, special.eot) if options.suppress_blank else ()
-        latest = None
-        if options.max_initial_timestamp:  # 0 and None: no cap, as in the reference
-            latest = special.timestamp_begin + round(options.max_initial_timestamp / seconds_per_timestamp)
+        latest, cap_s = None, options.max_initial_timestamp
+        if cap_s or (cap_s == 0 and zero_is_a_cap):
+            latest = special.timestamp_begin + round(cap_s / seconds_per_timestamp)
         return cls(
             permanent=IdRanges(sorted(forbidden)),
             at_start=tuple((one, one + 1) for one in blanks),
@@ -62,6 +73,10 @@ class DecodingRules:
             found = replace(self, last_timestamp=self.timestamp_begin + positions, _constraints={})
             self._shorter[positions] = found
         return found
+
+    def after_prefix(self) -> DecodingRules:
+        """Return the rules of a window whose beginning is given, its first timestamp included."""
+        return replace(self, opens=False, _shorter={}, _constraints={})
 
     def constraint(self, sampled: Sequence[int]) -> Constraint:
         """Return what may follow the tokens sampled so far (prompt and prefix not among them)."""
@@ -104,6 +119,8 @@ class DecodingRules:
     def _timestamp_ranges(self, state: str, latest: int | None) -> tuple[IdRange, ...]:
         begin = self.timestamp_begin
         if state == "opening":  # a window opens with a timestamp
+            if not self.opens:
+                return ()
             opening: tuple[IdRange, ...] = ((0, begin),)
             return opening if self.latest_start is None else (*opening, (self.latest_start + 1, self.n_vocab))
         if state == "opened":  # two timestamps in a row, or the opening one: text comes next

@@ -44,6 +44,8 @@ class WindowSetting:
     prefix: tuple[int, ...]
     sample_len: int
     n_text_ctx: int
+    as_faster_whisper: bool = False  # whose rules count (`Method.rules_of`)
+    max_new_tokens: int | None = None  # sample_len, as given
 
     @classmethod
     def make(
@@ -57,10 +59,15 @@ class WindowSetting:
             start = (*start, *tokenizer.without_timestamps)
         half = spec.n_text_ctx // 2
         sample_len = options.rules.sample_len or half
+        as_faster_whisper = options.method.as_faster_whisper
         prefix = tokenizer.encode(" " + options.context.prefix.strip()) if options.context.prefix else []
-        # The reference's slice, to the letter: at the default length it keeps the whole prefix.
-        prefix = prefix[-(half - sample_len) :]
-        if 1 + (half - 1) + len(start) + len(prefix) > spec.n_text_ctx:
+        if as_faster_whisper:
+            opening = () if not prefix or options.rules.without_timestamps else (tokenizer.special.timestamp_begin,)
+            prefix = [*opening, *prefix[: half - 1]]
+        else:
+            # The reference's slice, to the letter: at the default length it keeps the whole prefix.
+            prefix = prefix[-(half - sample_len) :]
+        if 1 + (half - 1) * (not as_faster_whisper) + len(start) + len(prefix) > spec.n_text_ctx:
             raise OptionError(
                 f"prefix has {len(prefix)} tokens; {spec.n_text_ctx - half - len(start)} fit beside a full prompt"
             )
@@ -68,7 +75,11 @@ class WindowSetting:
             tokenizer=tokenizer,
             task=options.speech.task,
             rules=DecodingRules.make(
-                tokenizer, options.rules, _WINDOW_S / spec.n_audio_ctx, options.search.no_repeat_ngram_size
+                tokenizer,
+                options.rules,
+                _WINDOW_S / spec.n_audio_ctx,
+                options.search.no_repeat_ngram_size,
+                zero_is_a_cap=as_faster_whisper,
             ),
             search=options.search,
             thresholds=options.thresholds,
@@ -78,6 +89,8 @@ class WindowSetting:
             prefix=tuple(prefix),
             sample_len=sample_len,
             n_text_ctx=spec.n_text_ctx,
+            as_faster_whisper=as_faster_whisper,
+            max_new_tokens=options.rules.sample_len,
         )
 
     def speaking(self, language: str | None) -> WindowSetting:
@@ -87,11 +100,15 @@ class WindowSetting:
 
     def initial_tokens(self, prompt: Sequence[int]) -> tuple[int, ...]:
         """Return all tokens before the first sampled one.
-        prompt: ids of the text before the window; its last n_text_ctx // 2 - 1 are used.
+        prompt: ids of the text before the window; its last n_text_ctx // 2 - 1 are used, or, with faster-whisper's
+        rules, as many as leave room for two tokens.
         """
         before: tuple[int, ...] = ()
         if prompt:
-            before = (self.tokenizer.special.sot_prev, *prompt[-(self.n_text_ctx // 2 - 1) :])
+            room = self.n_text_ctx // 2 - 1
+            if self.as_faster_whisper:
+                room = self.n_text_ctx - len(self.start) - len(self.prefix) - 2
+            before = (self.tokenizer.special.sot_prev, *prompt[-room:])
         return (*before, *self.start, *self.prefix)
 
     def refusal(self, result: WindowResult, before: Sequence[int]) -> str | None:
@@ -106,8 +123,16 @@ class WindowSetting:
         return refused
 
     def max_tokens(self, n_initial: int) -> int:
-        """Return how many tokens may be sampled: the row stops once it holds more than the context."""
-        return min(self.sample_len, self.n_text_ctx - n_initial + 1)
+        """Return how many tokens may be sampled: the row stops once it holds more than the context.
+
+        Source of faster-whisper's: CTranslate2 4.8 whisper.cc: half of prompt and limit together, prefix included.
+        """
+        if not self.as_faster_whisper:
+            return min(self.sample_len, self.n_text_ctx - n_initial + 1)
+        total, n_prefix = self.n_text_ctx, len(self.prefix)
+        if self.max_new_tokens is not None:
+            total = min(total, n_initial + self.max_new_tokens)
+        return max(1, min(total // 2, total - n_initial + n_prefix + 1) - n_prefix)
 
 
 class WindowDecoder:
@@ -129,12 +154,15 @@ class WindowDecoder:
         positions = backend.positions(window)
         self._is_short = positions < backend.spec.n_audio_ctx
         self._rules = setting.rules.up_to(positions) if self._is_short else setting.rules
+        if setting.as_faster_whisper and setting.prefix:
+            self._rules = self._rules.after_prefix()
         self._initial = setting.initial_tokens(prompt)
         # The first one: with nothing suppressed, the text before may hold that id too, and the reference looks there.
         self._sot_position = self._initial.index(setting.tokenizer.special.sot)
         self._random_key = random_key
         self._no_speech_prob: float | None = None
         self._tries: list[Try] = []
+        self._refused: list[WindowResult] = []
         #: the prompt's row (prefilled once): every try forks from it
         self._prompt_row: RowId | None = backend.open(window)
         self._rows: SearchRows = self._new_rows()
@@ -152,6 +180,7 @@ class WindowDecoder:
             self._setting.max_tokens(len(self._initial)),
             self._setting.token_logprobs,
             self._setting.search.repetition_penalty,
+            as_faster_whisper=self._setting.as_faster_whisper,
         )
         strategy = self._setting.search.at(self._temperature)
         if isinstance(strategy, Beam):
@@ -202,28 +231,46 @@ class WindowDecoder:
 
     def _end_try(self) -> None:
         setting, temperature = self._setting, self._temperature
-        best = rank(self._rows.candidates(), setting.search.length_penalty)
+        best = rank(self._rows.candidates(), setting.search.length_penalty, in_powers=setting.as_faster_whisper)
         check_answer(best.sum_logprob)
         self._rows.close()
-        text = setting.tokenizer.decode(best.tokens).strip()
+        tokens, logprobs = best.tokens, best.logprobs
+        if setting.as_faster_whisper:  # the prefix is part of the result, and certain
+            tokens = (*setting.prefix, *tokens)
+            logprobs = None if logprobs is None else (*[0.0] * len(setting.prefix), *logprobs)
+        text = setting.tokenizer.decode(tokens).strip()
         assert self._no_speech_prob is not None
         result = WindowResult(
-            tokens=best.tokens,
+            tokens=tokens,
             text=text,
-            avg_logprob=best.sum_logprob / (len(best.tokens) + 1),
+            avg_logprob=best.sum_logprob / (len(tokens) + 1),
             no_speech_prob=self._no_speech_prob,
             temperature=temperature,
             compression_ratio=compression_ratio(text),
-            token_logprobs=best.logprobs,
+            token_logprobs=logprobs,
         )
         refused = setting.refusal(result, self._initial)
         self._tries.append(Try(temperature=temperature, avg_logprob=result.avg_logprob,
                                compression_ratio=result.compression_ratio, refused=refused))  # fmt: skip
         # What a short window's text is refused for is no reason to try hotter: the caller encodes a full one.
-        if refused is None or self._is_short or len(self._tries) == len(setting.search.temperature):
+        if refused is None or self._is_short:
             self._finish(result)
-        else:
+            return
+        self._refused.append(result)
+        if len(self._tries) < len(setting.search.temperature):
             self._retry()
+        else:
+            self._finish(self._most_probable() if setting.as_faster_whisper else result)
+
+    def _most_probable(self) -> WindowResult:
+        """Return the refused result that is most probable, one that does not repeat itself first.
+
+        It has the last try's temperature, as faster-whisper has it, for `prompt_reset_on_temperature`.
+        """
+        limit = self._setting.thresholds.compression_ratio_threshold
+        varied = [one for one in self._refused if limit is not None and one.compression_ratio <= limit]
+        best = max(varied or self._refused, key=lambda one: one.avg_logprob)
+        return replace(best, temperature=self._refused[-1].temperature)
 
     def _retry(self) -> None:
         """Start the next try from the prompt's row: its last token is stepped again, to choose after it."""

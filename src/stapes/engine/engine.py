@@ -15,6 +15,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from stapes.audio.load import AudioSource, as_recording, load_audio
 from stapes.audio.pcm import Recording, recording_of_array
 from stapes.backends.base import Backend, FloatArray
@@ -27,7 +29,15 @@ from stapes.engine.scheduled_job import JobParams, JobState, ProgressSink, Sched
 from stapes.engine.scheduler import LEAST_WINDOW, Batch, MemoryBound, Scheduler, UnitKind
 from stapes.engine.tasks import TaskFactory, detection_options, tokenizer_of
 from stapes.engine.thread import EngineThread, FairLock, WorkSignal
-from stapes.engine.windows import WindowSource, batch_of, mel_of, token_ids, window_languages, window_options
+from stapes.engine.windows import (
+    WindowSource,
+    batch_of,
+    mel_of,
+    sounding_frames,
+    token_ids,
+    window_languages,
+    window_options,
+)
 from stapes.errors import BackendError, CancelledError, OptionError
 from stapes.options import Audio, Channel, Clock, Speech, Task, TranscribeOptions
 from stapes.options.checks import above_0, plain, require
@@ -275,6 +285,7 @@ class Engine(Hints, BoundToProcess):
         *,
         prompt: Sequence[int] = (),
         prefix: Sequence[int] = (),
+        n_frames: Sequence[int] | None = None,
         interactive: bool = False,
         **keywords: Any,
     ) -> list[DecodedWindow]:
@@ -283,19 +294,23 @@ class Engine(Hints, BoundToProcess):
         windows: each a log-mel (n_mels, 3000), or sound as for `transcribe`, of which the first 30 s count; an array
         (windows, n_mels, 3000) is a batch too.
         prompt, prefix: ids of the text before the window, and of its own beginning.   interactive: as for `submit`.
-        keywords: task, language, languages, token_logprobs, and the options of searching and suppressing
-        (docs/options.md); `temperature` is one number, 0 by default: no window is tried again. Above 0 the draws
-        depend on `seed` alone. Raises AudioError, OptionError.
+        n_frames: how many frames of each window have sound, where `word_timestamps` gives `result.timings`.
+        keywords: task, language, languages, token_logprobs, word_timestamps, rules_of, and the options of searching
+        and suppressing (docs/options.md); `temperature` is one number, 0 by default: no window is tried again. Above 0
+        the draws depend on `seed` alone. Raises AudioError, OptionError.
         """
         options = window_options(keywords)
         self._check_open()
         self.check_speech(options.speech)
         for message in mismatches(self._checkpoint, self.capabilities, self._tokenizer, options):
             warn(message)
-        given = options, token_ids("prompt", prompt), token_ids("prefix", prefix)
+        make = partial(
+            self._tasks.window, options=options, prompt=token_ids("prompt", prompt), prefix=token_ids("prefix", prefix)
+        )
         mels = [self._window_mel(one) for one in batch_of(windows)]
-        params = JobParams(interactive=plain(interactive))
-        return self._results_of(lambda recording, mel: self._tasks.window(recording, mel, *given), mels, params)
+        frames = sounding_frames(n_frames, len(mels))
+        makes = [partial(make, mel=mel, n_frames=n) for mel, n in zip(mels, frames, strict=True)]
+        return self._results_of(makes, JobParams(interactive=plain(interactive)))
 
     def decode_window(self, window: WindowSource, **keywords: Any) -> DecodedWindow:
         """Decode one window alone; takes what `decode_windows` takes."""
@@ -309,22 +324,20 @@ class Engine(Hints, BoundToProcess):
         speech = window_languages(keywords)
         self._check_multilingual()
         self.check_speech(speech)
-        make = partial(self._tasks.window_language, speech=speech)
-        guess: LanguageGuess = self._results_of(make, [self._window_mel(window)], JobParams(interactive=True))[0]
+        make = partial(self._tasks.window_language, mel=self._window_mel(window), speech=speech)
+        guess: LanguageGuess = self._results_of([make], JobParams(interactive=True))[0]
         return guess
 
     def _window_mel(self, window: WindowSource) -> FloatArray:
         return mel_of(window, self._backend.spec.n_mels, self._backend.log10_mel)
 
-    def _results_of(
-        self, make: Callable[[Recording, FloatArray], BaseTask], mels: Sequence[FloatArray], params: JobParams
-    ) -> list[Any]:
+    def _results_of(self, makes: Sequence[Callable[[Recording], BaseTask]], params: JobParams) -> list[Any]:
         """Run the tasks of windows side by side; return their results."""
         jobs: list[Job] = []
         try:
-            for mel in mels:
-                recording = recording_of_array("window", mel[0, :0])  # there is none: the log-mel is given
-                jobs.append(self._schedule(recording, partial(make, recording, mel), params))
+            for make in makes:
+                recording = recording_of_array("window", np.empty(0, np.float32))  # there is none: the log-mel is given
+                jobs.append(self._schedule(recording, partial(make, recording), params))
             return [_result_of(job) for job in jobs]
         finally:
             for job in jobs:

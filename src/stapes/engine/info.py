@@ -126,7 +126,10 @@ def mismatches(
         yield f"{name} knows English only; language {speech.language!r} has no effect"
     if not tokenizer.has_timestamps and not options.rules.without_timestamps:
         yield f"{name} has no timestamps: each window of up to 30 s becomes one segment"
-    hotwords = Hotwords.of(options.context.hotwords, tokenizer, checkpoint.spec.n_text_ctx)
+    as_faster_whisper = options.method.as_faster_whisper
+    hotwords = Hotwords.of(
+        options.context.hotwords, tokenizer, checkpoint.spec.n_text_ctx, as_faster_whisper=as_faster_whisper
+    )
     if hotwords.left_out:
         yield (
             f"hotwords: {len(hotwords.left_out)} of {hotwords.n_words} words have no room in a prompt, "

@@ -81,9 +81,11 @@ class TaskFactory:
         options: TranscribeOptions,
         prompt: Sequence[int],
         prefix: Sequence[int],
+        n_frames: int,
     ) -> WindowTask:
         """Make the decoding of one window; the task closes the recording. Raises OptionError."""
-        return WindowTask(self.inputs(recording, word_times=False), mel, options, prompt, prefix)
+        inputs = self.inputs(recording, word_times=options.words.word_timestamps)
+        return WindowTask(inputs, mel, options, prompt, prefix, n_frames)
 
     def window_language(self, recording: Recording, mel: FloatArray, speech: Speech) -> WindowLanguageTask:
         """Make the detection of one window's language; the task closes the recording. Raises OptionError."""

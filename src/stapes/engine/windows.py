@@ -13,7 +13,7 @@ from stapes.audio.mel import N_FRAMES, N_SAMPLES, Kernel, window_mel
 from stapes.backends.base import FloatArray
 from stapes.errors import OptionError
 from stapes.options import Rules, Search, Speech, TranscribeOptions
-from stapes.options.checks import number, plain, plain_items
+from stapes.options.checks import number, plain, plain_items, require, whole
 
 #: a log-mel (n_mels, 3000), or sound as `Engine.transcribe` takes it, of which the first 30 s count
 WindowSource = AudioSource | FloatArray
@@ -25,6 +25,8 @@ _OPTIONS = (
     "task",
     *(item.name for group in (Search, Rules) for item in fields(group)),
     "token_logprobs",
+    "word_timestamps",
+    "rules_of",
 )
 
 
@@ -58,6 +60,16 @@ def token_ids(name: str, value: Any) -> tuple[int, ...]:
     if unordered or any(type(one) is not int for one in ids):
         raise OptionError(f"{name} must be ids of tokens, such as a list of numbers, got {value!r:.60}")
     return ids
+
+
+def sounding_frames(value: Any, n_windows: int) -> list[int]:
+    """Return how many frames of each window have sound. Raises OptionError where their number is another one."""
+    frames = [N_FRAMES] * n_windows if value is None else plain_items(value)
+    require(len(frames) == n_windows, f"n_frames must be one number for each of {n_windows} windows, got {value!r}")
+    for one in frames:
+        whole("n_frames", one, low=0)
+        require(one is not None and one <= N_FRAMES, f"n_frames must be at most {N_FRAMES} frames of 10 ms, got {one}")
+    return frames
 
 
 def mel_of(window: WindowSource, n_mels: int, kernel: Kernel) -> FloatArray:

@@ -11,6 +11,7 @@ from stapes.options.checks import flag, make_plain, number, one_of, option, plai
 
 Mode = Literal["sequential", "reference", "chunked"]
 AudioContext = Literal["full", "fit"]
+RulesOf = Literal["openai-whisper", "faster-whisper"]
 #: the latest time of a clip: 30 years
 _LATEST_S = 1e9
 
@@ -37,6 +38,16 @@ class Method:
         "most sound in a window; what is left of its 30 s is silence, and a short one costs as much; None: 30",
         "s",
     )
+    rules_of: RulesOf = option(
+        "openai-whisper",
+        "whose rules count where the two differ, with mode reference: faster-whisper keeps the best try where all "
+        "fail, has hotwords beside a full prompt, and gives the prefix back (docs/decoding.md)",
+    )
+
+    @property
+    def as_faster_whisper(self) -> bool:
+        """Whether faster-whisper's rules count."""
+        return self.rules_of == "faster-whisper"
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -45,6 +56,9 @@ class Method:
             raise OptionError("chunk_length does not go with mode 'chunked', whose chunks are cut at pauses")
         one_of("mode", self.mode, get_args(Mode))
         one_of("audio_context", self.audio_context, get_args(AudioContext))
+        one_of("rules_of", self.rules_of, get_args(RulesOf))
+        if self.rules_of != "openai-whisper" and self.mode != "reference":
+            raise OptionError(f"rules_of {self.rules_of!r} needs mode 'reference', got mode {self.mode!r}")
         if self.mode == "reference" and self.audio_context != "full":
             raise OptionError(
                 f"audio_context {self.audio_context!r} does not go with mode 'reference', in which every window is "

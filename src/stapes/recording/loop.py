@@ -78,7 +78,10 @@ class SeekLoop:
         self._history: list[int] = list(self._initial)
         self._reset = 0  # the prompt begins here in the history
         self._prompt_limit = prompt_limit(n_text_ctx)
-        self._hotwords = Hotwords.of(options.context.hotwords, tokenizer, n_text_ctx)
+        self._as_faster_whisper = options.method.as_faster_whisper
+        self._hotwords = Hotwords.of(
+            options.context.hotwords, tokenizer, n_text_ctx, as_faster_whisper=self._as_faster_whisper
+        )
         self._segments: list[Segment] = []
         self._windows: list[Window] = []
         self._spoken = LanguagePerWindow(
@@ -87,6 +90,7 @@ class SeekLoop:
             only=None if tokenizer.multilingual else next(iter(LANGUAGES)),
             has_vad=has_vad,
             audio_context=options.method.audio_context,
+            plain=self._as_faster_whisper,
         )
         self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
         self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them
@@ -233,7 +237,7 @@ class SeekLoop:
         pieces = self._guards.check_pieces(settled.pieces, window)
         segments = [self._segment(piece, window.seek, result, i) for i, piece in enumerate(pieces)]
         segments = self._guards.place_words(segments, window)
-        if with_words:
+        if with_words and not self._as_faster_whisper:
             segments = in_order(segments, self._given_until_s)
             if (cut_short := self._guards.before_overlong_word(segments, window, next_seek)) is not None:
                 segments, next_seek = cut_short
@@ -288,7 +292,8 @@ class SeekLoop:
         """
         voices = self._guards.voices(window.seek, window.end)
         yield from self._spoken.detect(window, self._timeline.frames(window.seek, window.end), voices)
-        if self._spoken.changed:  # text in another language makes the decoder continue in it
+        # Text in another language makes the decoder continue in it.
+        if self._spoken.changed and not self._as_faster_whisper:
             self._reset = len(self._history)
         n_frames = self._spoken.size(window.seek, window.n_frames)
         end = window.seek + n_frames
@@ -303,13 +308,17 @@ class SeekLoop:
         )
 
     def _prompt(self) -> list[int]:
+        context, hotwords = self._options.context, self._hotwords.tokens
+        if self._as_faster_whisper and context.prefix and not (context.prefix_once and self._seek):
+            hotwords = ()
         return prompt_of(
             self._history,
             n_initial=len(self._initial),
             reset=self._reset,
-            hotwords=self._hotwords.tokens,
+            hotwords=hotwords,
             limit=self._prompt_limit,
             carry=self._options.context.carry_initial_prompt,
+            hotwords_first=self._as_faster_whisper,
         )
 
     def _clip(self) -> tuple[int, int]:
@@ -353,9 +362,10 @@ class SeekLoop:
             replace(found, pieces=pieces),
             window,
             options.hallucination_silence_threshold,
-            window_frames=asked.encoded_frames or self._window_frames,
+            window_frames=self._most_frames if self._as_faster_whisper else asked.encoded_frames or self._window_frames,
             content_frames=self._timeline.n_frames,
             last_speech_s=last_word_end_s,
+            to_last_word=self._as_faster_whisper,
         )
         if settled.pieces:
             self._last_word_end_s = last_word_end(settled.pieces) or 0.0

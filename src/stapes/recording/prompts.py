@@ -19,11 +19,19 @@ class Hotwords:
     left_out: tuple[str, ...] = ()  # words that did not fit
 
     @classmethod
-    def of(cls, text: str | None, tokenizer: Tokenizer, n_text_ctx: int) -> Hotwords:
-        """Take as many whole words as half of a prompt holds: 111 tokens of 223."""
+    def of(
+        cls, text: str | None, tokenizer: Tokenizer, n_text_ctx: int, *, as_faster_whisper: bool = False
+    ) -> Hotwords:
+        """Take as many whole words as half of a prompt holds: 111 tokens of 223.
+
+        as_faster_whisper: take the text as it is, cut at 223 tokens.
+        """
         words = (text or "").split()
         if not words:
             return cls()
+        if as_faster_whisper:
+            assert text is not None
+            return cls(tuple(tokenizer.encode(" " + text.strip())[: prompt_limit(n_text_ctx)]), len(words))
         room = prompt_limit(n_text_ctx) // 2
         tokens = tokenizer.encode(" " + " ".join(words))
         if len(tokens) <= room:
@@ -58,13 +66,23 @@ def prompt_limit(n_text_ctx: int) -> int:
 
 
 def prompt_of(
-    history: Sequence[int], *, n_initial: int, reset: int, hotwords: Sequence[int], limit: int, carry: bool
+    history: Sequence[int],
+    *,
+    n_initial: int,
+    reset: int,
+    hotwords: Sequence[int],
+    limit: int,
+    carry: bool,
+    hotwords_first: bool = False,
 ) -> list[int]:
     """Put a window's prompt together: the initial prompt, hotwords, then as much previous text as fits.
 
     history: the initial prompt (n_initial ids) and all text after it; text before position `reset` is forgotten.
     carry: whether the initial prompt stays.
+    hotwords_first: as in faster-whisper, hotwords come first, and take no room of the text.
     """
+    if hotwords_first:
+        return [*hotwords, *history[max(reset, len(history) - limit) :]]
     initial, room = list(history[:n_initial]), limit - len(hotwords)
     if carry:
         rest = list(history[max(n_initial, reset) :])

@@ -13,7 +13,10 @@ from stapes.options import Speech, TranscribeOptions
 from stapes.recording.base import TaskInputs, WindowCost, WindowStream
 from stapes.recording.events import JobEvent
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.results import DecodedWindow, LanguageGuess, WindowResult
+from stapes.recording.segments import text_of
+from stapes.recording.task import window_cost
+from stapes.recording.words.alignment import WindowAligner
+from stapes.results import Alignment, DecodedWindow, LanguageGuess, WindowResult
 
 
 class _SingleWindow(WindowStream):
@@ -77,12 +80,14 @@ class WindowTask(_SingleWindow):
         options: TranscribeOptions,
         prompt: Sequence[int],
         prefix: Sequence[int],
+        n_frames: int = N_FRAMES,
     ) -> None:
         """mel: (n_mels, 3000).   options: one temperature.   prompt, prefix: ids of the text before, and its beginning.
 
-        Raises OptionError if they do not suit the model.
+        n_frames: that have sound; words are placed in them.   Raises OptionError if they do not suit the model.
         """
-        super().__init__(inputs, mel, WindowCost(options.search.most_rows + 1), options.speech)
+        super().__init__(inputs, mel, window_cost(inputs, options), options.speech)
+        self._options, self._n_frames = options, n_frames
         spec, n_vocab = self._backend.spec, self._tokenizer.n_vocab
         for name, ids in (("prompt", prompt), ("prefix", prefix)):
             if any(not 0 <= one < n_vocab for one in ids):
@@ -105,12 +110,23 @@ class WindowTask(_SingleWindow):
             setting = self._setting.speaking(self._language)
             self._slot.begin(WindowDecoder(self._backend, self._slot.window, setting, self._prompt, self._random_key))
 
-    def _accept(self, answer: LanguageGuess | WindowResult) -> Sequence[JobEvent]:
-        if isinstance(answer, LanguageGuess):
-            self.language_guess, self._language = answer, answer.language
-            self._begin()
-            return ()
-        self._result = answer
+    def _accept(self, answer: LanguageGuess | WindowResult | Alignment) -> Sequence[JobEvent]:
+        match answer:
+            case LanguageGuess():
+                self.language_guess, self._language = answer, answer.language
+                self._begin()
+                return ()
+            case Alignment():
+                assert self._result is not None
+                self._result = replace(self._result, timings=answer.words)
+            case WindowResult():
+                self._result = answer
+                if self._options.words.word_timestamps and (
+                    text := text_of(answer.tokens, self._tokenizer.special.eot)
+                ):
+                    setting = self._inputs.alignment_setting(self._language, self._options.speech.task)
+                    self._slot.begin(WindowAligner(self._backend, self._slot.window, setting, text, self._n_frames))
+                    return ()
         return self._finish()
 
     def result(self) -> DecodedWindow:

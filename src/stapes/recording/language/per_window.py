@@ -58,16 +58,19 @@ class LanguagePerWindow:
         only: str | None = None,
         has_vad: bool = False,
         audio_context: AudioContext = "full",
+        plain: bool = False,
     ) -> None:
         """Take the options.
 
         only: the one language that the model knows.
         has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
+        plain: whether a window has the language that is most probable in it, whatever other windows have.
         """
         self._speech = speech
         self._content_frames = content_frames
         self._has_vad = has_vad
         self._audio_context = audio_context
+        self._plain = plain
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
         self.guess: LanguageGuess | None = None  # of the whole recording
@@ -113,6 +116,9 @@ class LanguagePerWindow:
         frames: the window's in the recording's time.   voices: for quiet-speech gain, where no pieces are known.
         """
         if not self.each or self._run_at(window.seek) is not None:
+            return
+        if self._plain:
+            self.language = (yield Detect(window.seek, window.n_frames, None, frames)).language
             return
         changes_here = self._run is not None and window.seek == self._run.end
         self._run, self._pieces = None, ()

@@ -35,11 +35,13 @@ def settle(
     window_frames: int,
     content_frames: int,
     last_speech_s: float = 0.0,
+    to_last_word: bool = False,
 ) -> Settled:
     """Decide where the loop goes on, and drop what seems invented around silences longer than `threshold_s`.
 
     found: its pieces with their words.   threshold_s: None drops nothing.   window_frames: that were encoded (3000).
     content_frames: of the recording.   last_speech_s: where speech ended before the window.
+    to_last_word: whether the loop goes on at the last word however short the rest is, as in faster-whisper.
     The loop always moves on by a frame or more (in the reference, rounding may stop it, without end).
     """
     full_end_s = (window.seek + window_frames) / FRAMES_PER_SECOND
@@ -47,7 +49,7 @@ def settle(
     end_s = last_word_end(pieces)
     if not found.closed and end_s is not None and end_s > window.start_s:
         next_seek = frame(end_s)
-        if threshold_s is not None and not full_end_s - end_s > threshold_s:
+        if threshold_s is not None and not to_last_word and not full_end_s - end_s > threshold_s:
             next_seek = window.end
     if threshold_s is not None:
         first = next((piece for piece in pieces if piece.words), None)
