@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stapes.audio.load import load_audio
+    from stapes.audio.load import load_audio, load_samples
     from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter
 
-__all__ = ["SAMPLE_RATE", "Recording", "SampleWriter", "load_audio"]
+__all__ = ["SAMPLE_RATE", "Recording", "SampleWriter", "load_audio", "load_samples"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used: the command's pages need no NumPy (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'load' if name == 'load_audio' else 'pcm'}"), name)
+    return getattr(import_module(f"{__name__}.{'load' if name.startswith('load_') else 'pcm'}"), name)

@@ -1,4 +1,4 @@
-"""Frames of any format -> mono at 16 kHz, by libswresample as the `ffmpeg` command sets it up."""
+"""Frames of any format -> mono at 16 kHz, or another wanted form, by libswresample as the `ffmpeg` command sets it up."""
 
 from __future__ import annotations
 
@@ -19,15 +19,24 @@ class Converter:
     """Converts frames of one format, layout and rate with libswresample.
 
     target: libav's name of the wanted sample format: "s16" for files, "flt" for arrays.
+    layout, sample_rate: the wanted ones; channels come interleaved.
     skip_samples: how many of the source's first samples to drop.   channel: which one is taken; None mixes all.
     """
 
     def __init__(
-        self, frame: AudioFrame, *, target: str = "s16", skip_samples: int = 0, channel: int | None = None
+        self,
+        frame: AudioFrame,
+        *,
+        target: str = "s16",
+        layout: str = "mono",
+        sample_rate: int = SAMPLE_RATE,
+        skip_samples: int = 0,
+        channel: int | None = None,
     ) -> None:
         self._shape = _shape_of(frame)
-        is_wanted = self._shape == (target, "mono", SAMPLE_RATE) and not skip_samples
-        self._graph = None if is_wanted else _build_graph(frame, target, skip_samples, channel)
+        wanted = (target, layout, sample_rate)
+        is_wanted = self._shape == wanted and not skip_samples
+        self._graph = None if is_wanted else _build_graph(frame, wanted, skip_samples, channel)
 
     def fits(self, frame: AudioFrame) -> bool:
         """True if this frame has the format, layout and rate that the chain was built for."""
@@ -52,8 +61,11 @@ def _run(graph: Graph, frame: AudioFrame | None) -> Iterator[memoryview]:
         yield _bytes_of(block)  # type: ignore[arg-type]  # an audio sink gives audio frames
 
 
-def _build_graph(frame: AudioFrame, target: str, skip_samples: int, channel: int | None) -> Graph:
+def _build_graph(
+    frame: AudioFrame, wanted_form: tuple[str, str, int], skip_samples: int, channel: int | None
+) -> Graph:
     graph = Graph()
+    target, layout, sample_rate = wanted_form
     source = graph.add(
         "abuffer",
         sample_rate=str(frame.sample_rate),
@@ -65,7 +77,7 @@ def _build_graph(frame: AudioFrame, target: str, skip_samples: int, channel: int
     # rate changes. Seen in one sample of ten: 1 to 4 units of 1 / 32768.
     options = {"internal_sample_fmt": "s16p"} if target == "s16" and frame.format.bytes <= 2 else {}
     resample = graph.add("aresample", **options)
-    wanted = graph.add("aformat", sample_rates=str(SAMPLE_RATE), sample_fmts=target, channel_layouts="mono")
+    wanted = graph.add("aformat", sample_rates=str(sample_rate), sample_fmts=target, channel_layouts=layout)
     sink = graph.add("abuffersink")
     first = [graph.add("atrim", start_sample=str(skip_samples))] if skip_samples else []
     if channel is not None:
@@ -86,7 +98,7 @@ def _layout_of(frame: AudioFrame) -> str:
 
 def _bytes_of(frame: AudioFrame) -> memoryview:
     data = memoryview(frame.planes[0]).cast("B")
-    return data[: frame.format.bytes * frame.samples]  # a plane may be padded
+    return data[: frame.format.bytes * frame.samples * frame.layout.nb_channels]  # a plane may be padded
 
 
 def resample(samples: Samples, sample_rate: int) -> Iterator[memoryview]:

@@ -43,6 +43,7 @@ from stapes.audio.header_duration import (
     stated_duration_s,
     stated_share,
 )
+from stapes.audio.pcm import SAMPLE_RATE
 from stapes.audio.source import ByteSource
 from stapes.audio.timestamps import Timestamps
 from stapes.errors import AudioError, StapesError
@@ -121,15 +122,17 @@ class DecodeReport:
             yield f"{label}: cut short or damaged after {duration_s:.1f} s ({self.ended_early})"
 
 
-def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
-    """Yield the samples of one audio stream: int16, mono, 16 kHz, native byte order.
+def decode(
+    source: ByteSource, report: DecodeReport, wanted: Audio, sample_rate: int = SAMPLE_RATE, layout: str = "mono"
+) -> Iterator[memoryview]:
+    """Yield the samples of one audio stream: int16, native byte order; of other layouts than mono, interleaved.
 
     wanted: which stream (the main one by default), and which channel.   report: counts skipped damaged frames, ...
     Raises AudioError if there is no such stream or channel, if it may not be decoded, and for whatever else libav or
     PyAV raise: what they raise on damaged files is not known in full.
     """
     try:
-        yield from _decode(source, report, wanted)
+        yield from _decode(source, report, wanted, sample_rate, layout)
     except StapesError:
         raise
     except Exception as failure:
@@ -141,7 +144,9 @@ def decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[
         ) from failure
 
 
-def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator[memoryview]:
+def _decode(
+    source: ByteSource, report: DecodeReport, wanted: Audio, sample_rate: int, layout: str
+) -> Iterator[memoryview]:
     container = _open(source, report)
     if not container.streams.audio and container.format.name in _STREAMS_ON_THE_WAY:
         container.close()
@@ -167,7 +172,8 @@ def _decode(source: ByteSource, report: DecodeReport, wanted: Audio) -> Iterator
                 report.cancelling.note(frame)
             if converter is None or not converter.fits(frame):
                 # On a change of format ffmpeg 5.1 rebuilds its filters and drops what the old ones held back.
-                converter = _converter(frame, skip_samples, source.label, wanted)
+                form = {"sample_rate": sample_rate, "layout": layout, "skip_samples": skip_samples}
+                converter = _converter(frame, source.label, wanted, form)
                 skip_samples = 0
             yield from converter.convert(frame)
         if converter is not None:
@@ -310,14 +316,14 @@ def _unskipped_opus_samples(container: InputContainer, stream: AudioStream) -> i
     return max(0, int.from_bytes(head[10:12], "little") - codec_delay) if codec_delay else 0
 
 
-def _converter(frame: AudioFrame, skip_samples: int, label: str, wanted: Audio) -> Converter:
+def _converter(frame: AudioFrame, label: str, wanted: Audio, form: dict[str, Any]) -> Converter:
     channel = None
     if wanted.channel != "mix":
         channel = channel_index(frame, wanted.channel)
         if channel is None:
             raise AudioError(f"{label}: has one channel, so there is no {wanted.channel} one; leave --channel out")
     try:
-        return Converter(frame, skip_samples=skip_samples, channel=channel)
+        return Converter(frame, channel=channel, **form)
     except (FFmpegError, ValueError) as failure:
         raise AudioError(
             f"{label}: its {frame.layout.nb_channels} channels ({frame.layout.name}, {frame.format.name}) cannot be "

@@ -9,17 +9,17 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stapes.audio.arrays import array_of, check_array, rate_of
-from stapes.audio.pcm import SAMPLE_RATE, Recording, SampleWriter, recording_of_array
+from stapes.audio.pcm import FULL_SCALE, SAMPLE_RATE, Recording, SampleWriter, recording_of_array
 from stapes.audio.source import ByteSource, is_source, open_source
 from stapes.errors import AudioError, AudioTooLongError, OptionError
 from stapes.options import Audio, Channel, Clock
-from stapes.options.checks import above_0, plain
+from stapes.options.checks import above_0, one_of, plain, whole
 from stapes.runtime.warn import warn
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class SupportsArray(Protocol):
 AudioSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | npt.NDArray[np.generic] | SupportsArray
 )
+_N_CHANNELS: Final = {"mono": 1, "stereo": 2}
 _MEMORY_LIMIT_BYTES = 32 << 20  # 17 minutes of 16-bit samples; the rest of longer recordings is in a temporary file
 
 
@@ -128,10 +129,40 @@ def _load_file(
         raise
 
 
+def load_samples(
+    source: str | os.PathLike[str] | bytes | IO[bytes],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    layout: Literal["mono", "stereo"] = "mono",
+    audio_track: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Read a file's samples at any rate, all of them into memory: float32 (n, channels), 1.0 is full scale.
+
+    sample_rate: the wanted one, in Hz.   layout: what the file's channels are mixed to; one channel is in both of
+    stereo, 3 dB quieter.   source, audio_track, errors and warnings: as for `load_audio`.
+    """
+    whole("sample_rate", sample_rate)
+    one_of("layout", layout, tuple(_N_CHANNELS))
+    samples, wanted = bytearray(), Audio(audio_track=audio_track)
+    opened = open_source(source)
+    try:
+        notes, _ = decode_into(opened, wanted, samples.extend, sample_rate=sample_rate, layout=layout)
+    finally:
+        opened.close()
+    for note in notes:
+        warn(note)
+    return np.frombuffer(samples, np.int16).astype(np.float32).reshape(-1, _N_CHANNELS[layout]) / FULL_SCALE
+
+
 def decode_into(
-    source: ByteSource, wanted: Audio, write: Callable[[memoryview], None]
+    source: ByteSource,
+    wanted: Audio,
+    write: Callable[[memoryview], None],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    layout: str = "mono",
 ) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """Decode a file to samples, int16 at 16 kHz, and hand them to `write` block by block.
+    """Decode a file to samples, int16 at 16 kHz, mono, or as wanted, and hand them to `write` block by block.
 
     Returns what was odd, one sentence each, and the recording's spans (`Recording`). Raises AudioError, and what
     `write` raises.
@@ -139,11 +170,11 @@ def decode_into(
     from stapes.audio.decode import DecodeReport, decode  # noqa: PLC0415 (PyAV takes a tenth of a second to import)
 
     report, n_samples = DecodeReport(), 0
-    for block in decode(source, report, wanted):
+    for block in decode(source, report, wanted, sample_rate, layout):
         write(block)
-        n_samples += len(block) // 2
+        n_samples += len(block) // (2 * _N_CHANNELS[layout])
     _refuse_if_unusable(source.label, report)
-    notes = tuple(report.notes(source.label, n_samples / SAMPLE_RATE, wanted))
+    notes = tuple(report.notes(source.label, n_samples / sample_rate, wanted))
     return notes, tuple(report.timestamps.spans(n_samples)) if wanted.clock == "container" else ()
 
 

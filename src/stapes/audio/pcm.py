@@ -19,7 +19,7 @@ from stapes.runtime.processes import BoundToProcess
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper was trained on
 Samples = npt.NDArray[np.float32]  # (n,), 1.0 is full scale
-_FULL_SCALE = np.float32(32768.0)  # 2 ** 15: int16 / 32768, as the reference scales
+FULL_SCALE = np.float32(32768.0)  # 2 ** 15: int16 / 32768, as the reference scales
 
 
 class Recording(BoundToProcess):
@@ -62,7 +62,7 @@ class Recording(BoundToProcess):
         assert 0 <= start <= stop, (start, stop)
         samples = self._opened().read(min(start, self.n_samples), min(stop, self.n_samples))
         if samples.dtype == np.int16:
-            return samples.astype(np.float32) / _FULL_SCALE
+            return samples.astype(np.float32) / FULL_SCALE
         return samples
 
     def shared(self) -> Recording:
