@@ -1,4 +1,4 @@
-"""Frames of any format -> mono at 16 kHz, or another wanted form, by libswresample as the `ffmpeg` command sets it up."""
+"""Frames of any format -> mono at 16 kHz, or what is wanted, by libswresample as the `ffmpeg` command sets it up."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def _run(graph: Graph, frame: AudioFrame | None) -> Iterator[memoryview]:
         yield _bytes_of(block)  # type: ignore[arg-type]  # an audio sink gives audio frames
 
 
-def _build_graph(
-    frame: AudioFrame, wanted_form: tuple[str, str, int], skip_samples: int, channel: int | None
-) -> Graph:
+def _build_graph(frame: AudioFrame, wanted_form: tuple[str, str, int], skip_samples: int, channel: int | None) -> Graph:
     graph = Graph()
     target, layout, sample_rate = wanted_form
     source = graph.add(

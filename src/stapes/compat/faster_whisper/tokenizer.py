@@ -35,17 +35,21 @@ _MUSIC_SIGNS: Final = tuple("♩♪♫♬♭♮♯")
 
 class _Encoding(Protocol):
     @property
-    def ids(self) -> list[int]: ...
+    def ids(self) -> list[int]:
+        """The ids of a text."""
 
 
 class _HfTokenizer(Protocol):
     """What `Tokenizer` asks of a tokenizer: `HfTokenizer`, or one of the package `tokenizers`."""
 
-    def token_to_id(self, token: str) -> int | None: ...
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token's name, or None."""
 
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> _Encoding: ...
+    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> _Encoding:
+        """Return what has the ids of a text."""
 
-    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Return the text of ids."""
 
 
 class Tokenizer:
@@ -226,11 +230,6 @@ class HfTokenizer:
         tokenizer = self._tokenizer
         return {_spelled(tokenizer.token_bytes(one)): one for one in range(len(tokenizer.texts))}
 
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._added, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
         """Return ids by the tokens' names, byte-level for text: " the" is "Ġthe"."""
         return {**self._ordinary, **self._added} if with_added_tokens else dict(self._ordinary)
@@ -244,7 +243,7 @@ class HfTokenizer:
         found = self._added.get(token)
         return self._ordinary.get(token) if found is None else found
 
-    def id_to_token(self, id: int) -> str | None:  # noqa: A002 (a keyword of the original)
+    def id_to_token(self, id: int) -> str | None:
         """Return a token's name, or None."""
         if id in self._name_of_added:
             return self._name_of_added[id]
@@ -256,12 +255,17 @@ class HfTokenizer:
         add_special_tokens: put start-of-transcript and no-timestamps before it, and end-of-text after it.
         """
         ids: list[int] = []
-        for place, part in enumerate(self._pattern.split(sequence) if self._added else [sequence]):
+        for place, part in enumerate(self._split(sequence)):
             ids += [self._added[part]] if place % 2 else self._tokenizer.encode(part)
         if add_special_tokens:
             special = self._tokenizer.special
             ids = [special.sot, *self._tokenizer.without_timestamps, *ids, special.eot]
         return Encoding(ids, [self.id_to_token(one) or "" for one in ids])
+
+    def _split(self, text: str) -> list[str]:
+        """Split a text at the names in it; every second part is a name, the longest where several begin."""
+        names = sorted((name for name in self._added if name in text), key=len, reverse=True)
+        return re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the text of ids; broken UTF-8 becomes U+FFFD, ids of no token are left out.

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-from stapes.output.writers import format_timestamp as _format_timestamp
-
-if TYPE_CHECKING:
-    from tqdm.auto import tqdm
+from typing import Any, Final
 
 #: name -> repository at huggingface.co; source: faster-whisper 1.2.1, utils.py
 _MODELS = {
@@ -85,7 +80,9 @@ def download_model(
 
 def format_timestamp(seconds: float, always_include_hours: bool = False, decimal_marker: str = ".") -> str:
     """Return a time as [HH:]MM:SS.mmm, rounded to milliseconds; hours from the first one on, or always."""
-    return _format_timestamp(seconds, always_hours=always_include_hours, decimal_mark=decimal_marker)
+    from stapes.output.writers import format_timestamp as write  # noqa: PLC0415 (subtitles take 50 ms to import)
+
+    return write(seconds, always_hours=always_include_hours, decimal_mark=decimal_marker)
 
 
 def get_end(segments: Sequence[Mapping[str, Any]]) -> float | None:
@@ -97,18 +94,18 @@ def get_end(segments: Sequence[Mapping[str, Any]]) -> float | None:
     return segments[-1]["end"] if segments else None
 
 
-def _disabled_tqdm() -> type[tqdm[Any]]:
+def _disabled_tqdm() -> type[Any]:
     if "disabled_tqdm" not in globals():
-        from tqdm.auto import tqdm  # noqa: PLC0415 (a tenth of a second to import)
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415 (a tenth of a second to import)
 
-        class disabled_tqdm(tqdm):  # type: ignore[type-arg, misc, unused-ignore]  # noqa: N801 (the original's name)
+        class disabled_tqdm(tqdm):  # type: ignore[misc]  # noqa: N801 (the original's name)
             """A progress bar that is never shown."""
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs | {"disable": True})
 
         globals()["disabled_tqdm"] = disabled_tqdm
-    found: type[tqdm[Any]] = globals()["disabled_tqdm"]
+    found: type[Any] = globals()["disabled_tqdm"]
     return found
 
 

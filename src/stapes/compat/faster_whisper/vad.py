@@ -114,7 +114,9 @@ class _SpanFinder:
         if at - self.start > self.most_speech:
             end, resumed = self.cut or (at, None)
             self._end(self.start, end, resumed)
-        if self.start is not None and probability < self.quiet_below:
+            if resumed is None:
+                return
+        if probability < self.quiet_below:
             self._be_quiet(self.start, at)
 
     def _be_quiet(self, start: int, at: int) -> None:
