@@ -11,8 +11,6 @@ import numpy.typing as npt
 from stapes.audio import load_samples
 from stapes.errors import AudioError
 
-Samples = npt.NDArray[np.float32]
-
 
 class InvalidAudioError(AudioError, ValueError):
     """A file is not audio, or has no audio stream. PyAV's own error for the first is a ValueError too."""
@@ -20,7 +18,7 @@ class InvalidAudioError(AudioError, ValueError):
 
 def decode_audio(
     input_file: str | os.PathLike[str] | bytes | IO[bytes], sampling_rate: int = 16000, split_stereo: bool = False
-) -> Samples | tuple[Samples, Samples]:
+) -> Any:
     """Return the samples of a file's first audio stream, mixed to mono: float32 (n,), full scale 1.
 
     input_file: a path, a binary file object, or a file's bytes.   sampling_rate: the wanted one, in Hz.
