@@ -82,15 +82,21 @@ def dtw_cpu(x: Array) -> Array:
     n_rows, n_columns = x.shape
     total = np.full((n_rows + 1, n_columns + 1), np.inf, np.float32)
     total[0, 0] = 0.0
+    cost = np.pad(x, (1, 0))
     trace = np.full(total.shape, -1, np.int8)
+    totals, costs, steps = total.ravel(), cost.ravel(), trace.ravel()
     for diagonal in range(2, n_rows + n_columns + 1):  # its cells do not depend on each other
-        row = np.arange(max(1, diagonal - n_columns), min(n_rows, diagonal - 1) + 1)
-        column = diagonal - row
-        both, by_row, by_column = total[row - 1, column - 1], total[row - 1, column], total[row, column - 1]
+        # Cell (row, diagonal - row) is the (row * n_columns + diagonal)-th.
+        first, last = max(1, diagonal - n_columns), min(n_rows, diagonal - 1)
+        start, stop = first * n_columns + diagonal, last * n_columns + diagonal + 1
+        both, by_row, by_column = (
+            totals[start - back : stop - back : n_columns] for back in (n_columns + 2, n_columns + 1, 1)
+        )
         is_both = (both < by_row) & (both < by_column)
         is_row = (by_row < both) & (by_row < by_column)
-        trace[row, column] = np.select([is_both, is_row], [_BOTH, _ROW], _COLUMN)
-        total[row, column] = x[row - 1, column - 1] + np.select([is_both, is_row], [both, by_row], by_column)
+        here = slice(start, stop, n_columns)
+        steps[here] = np.where(is_both, _BOTH, np.where(is_row, _ROW, _COLUMN))
+        totals[here] = costs[here] + np.where(is_both, both, np.where(is_row, by_row, by_column))
     return backtrace(trace)
 
 
