@@ -23,6 +23,8 @@ AFTER_LANGUAGES = (
 _OLD_NAMES = {"<|nocaptions|>": "<|nospeech|>", "<|iw|>": "<|he|>"}
 #: tokens without which nothing can be decoded
 _NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|nospeech|>")
+#: timestamps of the published models: every 20 ms of 30 s, both ends included
+_PUBLISHED_TIMESTAMPS = 1501
 #: where ids can be had that a checkpoint does not state
 WAY_OUT = "use the model's Hugging Face folder, with its tokenizer.json and generation_config.json"
 _TIMESTAMP = re.compile(r"<\|(\d{1,4}\.\d\d)\|>")
@@ -82,6 +84,13 @@ def layout(n_ordinary: int, n_languages: int) -> dict[str, int]:
     """Return the ids of all special tokens but timestamps, in the layout of the published models."""
     languages = map(language_token, list(LANGUAGES)[:n_languages])
     return {name: n_ordinary + i for i, name in enumerate([*BEFORE_LANGUAGES, *languages, *AFTER_LANGUAGES])}
+
+
+def layout_with_timestamps(n_ordinary: int, n_languages: int) -> dict[str, int]:
+    """Return the ids of all special tokens of the published models."""
+    ids = layout(n_ordinary, n_languages)
+    begin = n_ordinary + len(ids)
+    return ids | {_timestamp_name(i): begin + i for i in range(_PUBLISHED_TIMESTAMPS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

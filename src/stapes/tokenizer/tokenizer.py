@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,8 @@ from stapes.checkpoint.base import ModelSpec, VocabularyData
 from stapes.errors import CheckpointError, OptionError
 from stapes.languages import LANGUAGES, language_title, language_token
 from stapes.options import Task
-from stapes.tokenizer.special import SpecialIds
-from stapes.tokenizer.vocabulary import ordinary_tokens, stated_ids
+from stapes.tokenizer.special import SpecialIds, layout_with_timestamps
+from stapes.tokenizer.vocabulary import VocabularyName, ordinary_tokens, shipped_tokens, stated_ids
 
 if TYPE_CHECKING:
     import tiktoken
@@ -146,16 +146,8 @@ class Tokenizer:
 
     @cached_property
     def non_speech(self) -> tuple[int, ...]:
-        """Ids of symbols that are not spoken; a hyphen or an apostrophe counts at the beginning of a word only."""
-        signs = (*_SIGNS, *_SIGN_GROUPS, *_MUSIC_SIGNS)
-        texts = (" -", " '", *signs, *(" " + sign for sign in signs))
-        encoded = dict(zip(texts, self._encode_short(texts), strict=True))
-        found = {encoded[" -"][0], encoded[" '"][0]}
-        for sign in signs:
-            for ids in (encoded[sign], encoded[" " + sign]):
-                if len(ids) == 1 or sign in _MUSIC_SIGNS:
-                    found.add(ids[0])
-        return tuple(sorted(found))
+        """Ids of symbols that are not spoken: see `non_speech_ids`."""
+        return non_speech_ids(self._encode_short)
 
     def never_sampled(self, suppress: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that `suppress_tokens` forbids at every position.
@@ -177,6 +169,21 @@ class Tokenizer:
         return tuple(sorted(ids))
 
 
+def non_speech_ids(encode: Callable[[Sequence[str]], list[list[int]]]) -> tuple[int, ...]:
+    """Return the ids of symbols that are not spoken; a hyphen or an apostrophe counts at the beginning of a word only.
+    encode: gives the ids of each of several texts.
+    """
+    signs = (*_SIGNS, *_SIGN_GROUPS, *_MUSIC_SIGNS)
+    texts = (" -", " '", *signs, *(" " + sign for sign in signs))
+    encoded = dict(zip(texts, encode(texts), strict=True))
+    found = {encoded[" -"][0], encoded[" '"][0]}
+    for sign in signs:
+        for ids in (encoded[sign], encoded[" " + sign]):
+            if len(ids) == 1 or sign in _MUSIC_SIGNS:
+                found.add(ids[0])
+    return tuple(sorted(found))
+
+
 def _text_of(token: bytes) -> str | None:
     try:
         return token.decode()
@@ -184,7 +191,18 @@ def _text_of(token: bytes) -> str | None:
         return None
 
 
-def _encoding_of(ranks: dict[bytes, int]) -> tiktoken.Encoding:
+def published_encoding(vocabulary: VocabularyName, n_languages: int, name: str) -> tiktoken.Encoding:
+    """Return the encoding of published models that know the first `n_languages` languages, special tokens included.
+    name: what the encoding is called.
+    """
+    tokens = shipped_tokens(vocabulary)
+    ranks = {token: i for i, token in enumerate(tokens)}
+    return _encoding_of(ranks, layout_with_timestamps(len(tokens), n_languages), name)
+
+
+def _encoding_of(
+    ranks: dict[bytes, int], special: Mapping[str, int] | None = None, name: str = "whisper"
+) -> tiktoken.Encoding:
     import tiktoken  # noqa: PLC0415 (importing stapes must stay quick)
 
-    return tiktoken.Encoding(name="whisper", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    return tiktoken.Encoding(name=name, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=dict(special or {}))
