@@ -19,7 +19,8 @@ _WAY_OUT = "import torch first and you get tensors, or take the array: .numpy()"
 def torch_if_imported() -> Any:
     """Return the module `torch` where the program has imported it, else None."""
     torch = sys.modules.get("torch")
-    return torch if isinstance(getattr(torch, "Tensor", None), type) else None  # not one that is half imported, or a mock
+    is_whole = isinstance(getattr(torch, "Tensor", None), type)  # False while it is being imported, and for a mock
+    return torch if is_whole else None
 
 
 def is_tensor(value: object) -> bool:
@@ -134,10 +135,13 @@ class TensorLike(np.ndarray[Any, Any]):
         for one in (*targets, named.get("device"), named.get("dtype")):
             kind = one.dtype if isinstance(one, np.ndarray) else one
             if isinstance(kind, np.dtype | type):
-                result = result.astype(kind, copy=False)
+                result = result._cast(kind)
             elif not isinstance(kind, bool):  # non_blocking, copy
                 require_cpu(kind)
         return result.copy() if copy else result
+
+    def _cast(self, kind: Any) -> TensorLike:
+        return self if self.dtype == kind else self.astype(kind).view(TensorLike)
 
     def cpu(self) -> TensorLike:
         """Return itself."""
@@ -153,11 +157,11 @@ class TensorLike(np.ndarray[Any, Any]):
 
     def half(self) -> TensorLike:
         """Return it as float16; itself if it is."""
-        return self.astype(np.float16, copy=False)
+        return self._cast(np.float16)
 
     def float(self) -> TensorLike:
         """Return it as float32; itself if it is."""
-        return self.astype(np.float32, copy=False)
+        return self._cast(np.float32)
 
     def unsqueeze(self, dim: int) -> TensorLike:
         """Return it with one more dimension, of length 1, at `dim`."""

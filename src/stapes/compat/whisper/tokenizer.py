@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from stapes.languages import ALIASES, WITHOUT_SPACES
@@ -146,7 +146,7 @@ def _columns(words: Iterable[WordTokens]) -> tuple[list[str], list[list[int]]]:
     return [one.text for one in kept], [list(one.ids) for one in kept]
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_encoding(name: str = "gpt2", num_languages: int = 99) -> tiktoken.Encoding:
     """Return the tokens of published models that know the first `num_languages` languages.
     name: "gpt2" (of English-only models) or "multilingual". Raises FileNotFoundError for another name.
@@ -156,7 +156,7 @@ def get_encoding(name: str = "gpt2", num_languages: int = 99) -> tiktoken.Encodi
     return published_encoding("english" if name == "gpt2" else "multilingual", num_languages, f"{name}.tiktoken")
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_tokenizer(
     multilingual: bool,
     *,
