@@ -70,6 +70,14 @@ def _run(words: Sequence[str], load_engine: LoadEngine) -> int:
         return run_models(words[1:])
     if words[:1] == ["serve"]:
         return run_serve(words[1:])
+    if words[:1] == ["run-as"]:
+        from stapes.cli.run_as import run_as  # noqa: PLC0415 (only where it is asked for)
+
+        return run_as(words[1:])
+    if words[:1] == ["shim"]:
+        from stapes.cli.shim import run_shim  # noqa: PLC0415 (as above)
+
+        return run_shim(words[1:])
     if words and words[0] in PAGES:
         with page_command(words[0], words[1:]) as (command, inputs, keep):
             return _transcribe(command, inputs, load_engine, keep)

@@ -25,7 +25,9 @@ stapes AUDIO... [flags]
        stapes report AUDIO... [flags]
        stapes plot AUDIO... [flags]
        stapes models [pull NAME]
-       stapes serve [flags]"""
+       stapes serve [flags]
+       stapes run-as faster-whisper|whisper|both -- COMMAND...
+       stapes shim install|remove NAME"""
 
 DESCRIPTION: Final = """\
 Transcribes recordings with Whisper, on this machine.
@@ -43,11 +45,12 @@ Examples:
   stapes models                         which models are here
   stapes models pull small              fetch one
   stapes serve                          OpenAI's audio API, on port 8000
+  stapes run-as whisper -- PROGRAM      a program of openai-whisper, on stapes
 
 AUDIO is a sound or video file of any usual format, a folder (the recordings
 in it, not those in folders below it), a pattern such as '*.mp3', or - for
 standard input (its files are named stdin). Where a name begins with a dash or
-is "models", "report", "plot" or "serve", write ./ before it.
+is "models", "report", "plot", "serve", "run-as" or "shim", write ./ before it.
 
 Without -f or -o the plain text goes to standard output, one line per segment,
 one recording after the other, and no file is written. With them, files are

@@ -1,0 +1,11 @@
+"""Stand-in by stapes for openai-whisper: `import whisper` gives `stapes.compat.whisper`."""
+
+try:
+    from stapes.compat.alias import use_face
+except ImportError as error:
+    raise ImportError(
+        "this package is a stand-in by stapes, and stapes cannot be imported here: install it for this Python too "
+        "(pip install stapes; pipx inject PROGRAM stapes; uv tool install --with stapes PROGRAM)"
+    ) from error
+
+use_face(__name__)
