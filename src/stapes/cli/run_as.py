@@ -174,8 +174,8 @@ def _isolation(words: Sequence[str]) -> str:
     letters = ""
     values = iter(words)
     for word in values:
-        found = re.fullmatch(r"-(\w+?)(?:([cmWX])(.*))?", word, re.DOTALL)
-        if found is None and (found := re.fullmatch(r"-()([cmWX])(.*)", word, re.DOTALL)) is None:
+        found = re.fullmatch(r"-(?=\w)([^\WcmWX]*)(?:([cmWX])(.*))?", word, re.DOTALL)
+        if found is None:
             break  # the script, "--" or a long flag
         flags, last, value = found.groups()
         letters += "".join(one for one in flags if one in "IEsSP")
