@@ -1,8 +1,9 @@
 """Stand-ins for the originals' distributions: the folders for PYTHONPATH, and copies in site-packages.
 
-The files lie in `programs/`, one folder for each distribution: a package that calls `alias.use_face`, and metadata.
-`stapes run-as` puts that folder on PYTHONPATH as it is. It has no RECORD: pip then refuses to uninstall it, where it
-would remove files of stapes. `stapes shim` copies it to site-packages, with a RECORD.
+The files lie in `programs/`, one folder for each distribution: a package that calls `alias.use_face`, and metadata as
+one file (`.egg-info`, which `importlib.metadata` reads: scikit-build-core leaves `.dist-info` out of a wheel, and pip
+does not uninstall what has one file; it would remove files of stapes). `stapes run-as` puts that folder on PYTHONPATH.
+`stapes shim` makes files for site-packages of it, with the usual `.dist-info`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class StandIn:
 
     def metadata_folder(self, version: str) -> str:
         """Return the name of the folder with the metadata; "*" for a version makes a pattern of any."""
-        return f"{self.distribution.replace('-', '_')}-{version}+stapes.dist-info"
+        return f"{self._stem(version)}.dist-info"
 
     def files(self, version: str) -> dict[str, bytes]:
         """Return the files for site-packages by their paths, RECORD last. Raises OptionError for a version like v1."""
@@ -54,16 +55,21 @@ class StandIn:
                 f"version {version!r}: give a release of {self.distribution} as in its requirement, such as "
                 f"{self.version}; '+stapes' is added"
             )
-        own, named = self.metadata_folder(self.version), self.metadata_folder(version)
-        found: dict[str, bytes] = {}
-        for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and path.parent.name != "__pycache__":
-                name = path.relative_to(self.folder).as_posix().replace(own, named)
-                found[name] = path.read_bytes()
-        before, after = f"Version: {self.version}+stapes\n", f"Version: {version}+stapes\n"
-        found[f"{named}/METADATA"] = found[f"{named}/METADATA"].replace(before.encode(), after.encode())
+        info, module = self.metadata_folder(version), f"{self.package}/__init__.py"
+        metadata = (self.folder / f"{self._stem(self.version)}.egg-info").read_text("utf-8")
+        found = {
+            module: (self.folder / module).read_bytes(),
+            f"{info}/INSTALLER": f"{_INSTALLER}\n".encode(),
+            f"{info}/METADATA": metadata.replace(
+                f"Version: {self.version}+stapes\n", f"Version: {version}+stapes\n"
+            ).encode(),
+            f"{info}/top_level.txt": f"{self.package}\n".encode(),
+        }
         lines = [f"{name},{_digest(data)},{len(data)}\n" for name, data in found.items()]
-        return {**found, f"{named}/RECORD": "".join([*lines, f"{named}/RECORD,,\n"]).encode()}
+        return {**found, f"{info}/RECORD": "".join([*lines, f"{info}/RECORD,,\n"]).encode()}
+
+    def _stem(self, version: str) -> str:
+        return f"{self.distribution.replace('-', '_')}-{version}+stapes"
 
 
 STAND_INS: Final = {
@@ -99,7 +105,8 @@ def install(stand_in: StandIn, version: str, site: Path, search: Sequence[str]) 
     """
     files = stand_in.files(version)
     for one in distributions(name=stand_in.distribution, path=[str(site), *search]):
-        if (one.read_text("INSTALLER") or "").strip() != _INSTALLER:
+        is_of_run_as = Path(str(one.locate_file(""))) == stand_in.folder
+        if not is_of_run_as and (one.read_text("INSTALLER") or "").strip() != _INSTALLER:
             raise OutputError(
                 f"{stand_in.distribution} {one.version} is installed in {one.locate_file('')}, and a stand-in only "
                 f"goes where it is not: 'pip uninstall {stand_in.distribution}' first, or use 'stapes run-as'"
