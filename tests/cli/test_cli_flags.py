@@ -333,7 +333,9 @@ def test_the_recorded_table_is_that_of_the_reference(monkeypatch: pytest.MonkeyP
     assert found == {**recorded, "audio": None, "help": argparse.SUPPRESS, "device": found["device"]}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["plot", "--help"], ["models", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], *([one, "--help"] for one in ("report", "plot", "models", "run-as", "shim"))]
+)
 @pytest.mark.parametrize("columns", [44, 60, 80, 200])
 def test_no_page_is_wider_than_the_terminal(
     words: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -26,7 +26,7 @@ stapes AUDIO... [flags]
        stapes plot AUDIO... [flags]
        stapes models [pull NAME]
        stapes serve [flags]
-       stapes run-as faster-whisper|whisper|both -- COMMAND...
+       stapes run-as NAME -- COMMAND...
        stapes shim install|remove NAME"""
 
 DESCRIPTION: Final = """\

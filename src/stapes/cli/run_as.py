@@ -32,12 +32,14 @@ FACES: Final = {
     "whisper": (STAND_INS["openai-whisper"],),
     "both": tuple(STAND_INS.values()),
 }
-_USAGE: Final = "stapes run-as faster-whisper|whisper|both -- COMMAND..."
+_USAGE: Final = "stapes run-as NAME -- COMMAND..."
 _EXAMPLE: Final = "stapes run-as faster-whisper -- whisper-ctranslate2 talk.mp3"
 _DESCRIPTION: Final = f"""\
 Runs a program that was written for faster-whisper or openai-whisper on stapes,
 without a change: it, and every process that it starts, imports the interface
 of stapes under the original's name (docs/programs.md).
+
+NAME is what the program uses: faster-whisper, whisper, or both.
 
 Examples:
   {_EXAMPLE}

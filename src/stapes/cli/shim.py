@@ -15,13 +15,15 @@ from stapes.compat.stand_ins import STAND_INS
 from stapes.errors import OptionError
 
 _USAGE: Final = """\
-stapes shim install faster-whisper|openai-whisper [--version V]
-       stapes shim remove faster-whisper|openai-whisper"""
+stapes shim install NAME [flags]
+       stapes shim remove NAME"""
 _DESCRIPTION: Final = """\
 Writes a stand-in for faster-whisper or openai-whisper to the site-packages of
 this Python, or removes it. Programs import the interface of stapes under the
 original's name then, and pip and uv take requirements of it as satisfied
 (docs/programs.md). Nothing is downloaded, nothing of the original is needed.
+
+NAME is faster-whisper or openai-whisper.
 
 Examples:
   stapes shim install faster-whisper           then: pip install PROGRAM

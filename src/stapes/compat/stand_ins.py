@@ -28,6 +28,8 @@ from stapes.output.files import why_not_written
 #: set under `stapes run-as` to what the command is run as: faces then take "cuda" and float16 for CPU and float32
 RUN_AS_VARIABLE: Final = "STAPES_RUN_AS"
 _INSTALLER: Final = "stapes"
+#: uv takes a distribution without this file for broken
+_WHEEL: Final = "Wheel-Version: 1.0\nGenerator: stapes\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _RELEASE: Final = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?")
 
 
@@ -63,6 +65,7 @@ class StandIn:
             f"{info}/METADATA": metadata.replace(
                 f"Version: {self.version}+stapes\n", f"Version: {version}+stapes\n"
             ).encode(),
+            f"{info}/WHEEL": _WHEEL.encode(),
             f"{info}/top_level.txt": f"{self.package}\n".encode(),
         }
         lines = [f"{name},{_digest(data)},{len(data)}\n" for name, data in found.items()]
