@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stapes.compat.tensors import TensorLike, cpu_device, float32_of, is_tensor, require_cpu, tensor_of
+from stapes.compat.loading import check_device
+from stapes.compat.tensors import TensorLike, cpu_device, float32_of, is_tensor, tensor_of
 from stapes.compat.whisper import audio, tokenizer
 from stapes.languages import LANGUAGES
 from stapes.testing import noise
@@ -342,9 +343,9 @@ def test_with_torch_there_are_tensors():
     array.flags.writeable = False
     assert torch.equal(tensor_of(array), tensor)  # without PyTorch's warning
     assert cpu_device() == torch.device("cpu")
-    require_cpu(torch.device("cpu"))
-    with pytest.raises(NotImplementedError, match="cuda:0"):
-        require_cpu(torch.device("cuda:0"))
+    check_device(torch.device("cpu"))
+    with pytest.raises(ValueError, match="cuda:0"):
+        check_device(torch.device("cuda:0"))
 
 
 def test_numbers_of_any_tensor():

@@ -82,7 +82,10 @@ class LogMel:
         return self.joined([(start_frame, start_frame + n_frames)])
 
     def joined(self, stretches: Iterable[tuple[int, int]], length: int = N_FRAMES) -> Mel:
-        """Return normalised frames of half-open stretches, one after the other, then 0.0: (n_mels, length)."""
+        """Return normalised frames of half-open stretches, one after the other, then 0.0: (n_mels, length).
+
+        Stretches may end after the recording: there are 30 s of silence.
+        """
         return _padded(self._normalise(self._log10_stretches(stretches)), length)
 
     def with_quiet_gain(
@@ -97,7 +100,7 @@ class LogMel:
     def _log10_stretches(self, stretches: Iterable[tuple[int, int]]) -> Mel:
         found = [np.empty((self.n_mels, 0), np.float32)]
         for first, end in stretches:
-            assert 0 <= first <= end <= self.content_frames, (first, end)
+            assert 0 <= first <= end <= self.content_frames + N_FRAMES, (first, end)
             found.append(self._log10_frames(first, end - first))
         return np.concatenate(found, axis=1)
 

@@ -22,7 +22,8 @@ from stapes.cli.flags import Parser
 from stapes.cli.help import PageFormatter
 from stapes.cli.interrupts import ctrl_c_calls
 from stapes.cli.output import say
-from stapes.compat.stand_ins import RUN_AS_VARIABLE, STAND_INS, StandIn
+from stapes.compat.loading import RUN_AS_VARIABLE
+from stapes.compat.stand_ins import STAND_INS, StandIn
 from stapes.errors import OptionError
 
 EXIT_NOT_STARTED: Final = 126  # as shells count: found, but cannot be run

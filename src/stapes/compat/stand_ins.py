@@ -25,8 +25,6 @@ from typing import Final
 from stapes.errors import OptionError, OutputError
 from stapes.output.files import why_not_written
 
-#: set under `stapes run-as` to what the command is run as: faces then take "cuda" and float16 for CPU and float32
-RUN_AS_VARIABLE: Final = "STAPES_RUN_AS"
 _INSTALLER: Final = "stapes"
 #: uv takes a distribution without this file for broken
 _WHEEL: Final = "Wheel-Version: 1.0\nGenerator: stapes\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

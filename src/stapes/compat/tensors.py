@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stapes.compat.loading import check_device
+
 _WAY_OUT = "import torch first and you get tensors, or take the array: .numpy()"
 
 
@@ -56,12 +58,6 @@ def cpu_device() -> Any:
     """Return the device of every model and result: torch.device("cpu") where PyTorch is imported, else a `Device`."""
     torch = torch_if_imported()
     return Device("cpu") if torch is None else torch.device("cpu")
-
-
-def require_cpu(device: object) -> None:
-    """Raise NotImplementedError for a device other than the CPU.   device: a name, a torch.device, or None: any."""
-    if device is not None and str(device).partition(":")[0] != "cpu":
-        raise NotImplementedError(f"device {str(device)!r}: stapes computes on the CPU; use device='cpu'")
 
 
 class Device(str):
@@ -137,7 +133,7 @@ class TensorLike(np.ndarray[Any, Any]):
             if isinstance(kind, np.dtype | type):
                 result = result._cast(kind)
             elif not isinstance(kind, bool):  # non_blocking, copy
-                require_cpu(kind)
+                check_device(kind)
         return result.copy() if copy else result
 
     def _cast(self, kind: Any) -> TensorLike:

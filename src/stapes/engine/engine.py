@@ -508,6 +508,11 @@ class Engine(Hints, BoundToProcess):
     # State.
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer: text to ids and back."""
+        return self._tokenizer
+
+    @property
     def info(self) -> EngineInfo:
         """The model, its sizes, where it came from, and what it costs in memory."""
         return describe(self._checkpoint, self._backend, self._tokenizer)

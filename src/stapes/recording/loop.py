@@ -91,6 +91,7 @@ class SeekLoop:
             has_vad=has_vad,
             audio_context=options.method.audio_context,
             plain=self._as_faster_whisper,
+            first_frame=self._seek,
         )
         self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
         self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them
@@ -167,7 +168,7 @@ class SeekLoop:
 
     def _run(self) -> Generator[Request | list[Segment], Any, None]:
         """Decode window after window."""
-        if self.language is None and not self._spoken.each:
+        if self.language is None and (self._as_faster_whisper or not self._spoken.each):
             yield from self._spoken.detect_once()
         while self._clips:
             start, end = self._clip()

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 import stapes
 import stapes.audio
-from stapes.compat.tensors import float32_of, is_tensor, require_cpu, tensor_of, torch_if_imported
+from stapes.compat.loading import check_device
+from stapes.compat.tensors import float32_of, is_tensor, tensor_of, torch_if_imported
 
 SAMPLE_RATE = 16000  # Hz
 N_FFT = 400  # samples of a frame: 25 ms
@@ -134,6 +135,6 @@ def _check_n_mels(n_mels: int) -> None:
 
 def _on(device: Any, tensor: Any) -> Any:
     if isinstance(tensor, np.ndarray):
-        require_cpu(device)
+        check_device(device)
         return tensor
     return tensor if device is None else tensor.to(device)

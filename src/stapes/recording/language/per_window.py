@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stapes.audio.intervals import Interval
 from stapes.audio.mel import N_FRAMES
@@ -59,18 +59,21 @@ class LanguagePerWindow:
         has_vad: bool = False,
         audio_context: AudioContext = "full",
         plain: bool = False,
+        first_frame: int = 0,
     ) -> None:
         """Take the options.
 
         only: the one language that the model knows.
         has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
-        plain: whether a window has the language that is most probable in it, whatever other windows have.
+        plain: whether languages are detected as faster-whisper does it: from `first_frame` on, by the majority of
+        windows; and each window has the language that is most probable in it, whatever other windows have.
         """
         self._speech = speech
         self._content_frames = content_frames
         self._has_vad = has_vad
         self._audio_context = audio_context
         self._plain = plain
+        self._first_frame = first_frame if first_frame < content_frames else 0
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
         self.guess: LanguageGuess | None = None  # of the whole recording
@@ -92,6 +95,9 @@ class LanguagePerWindow:
     def detect_once(self) -> Asking[Detect, None]:
         """Ask for the language of the recording's beginning, 30 s after 30 s, where the recording has one language."""
         threshold, most = self._speech.language_detection_threshold, self._speech.language_detection_segments
+        if self._plain:
+            yield from self._detect_by_majority(threshold or 0.0, most)
+            return
         guesses: list[LanguageGuess] = []
         while self.guess is None:
             seek = len(guesses) * N_FRAMES
@@ -99,6 +105,19 @@ class LanguagePerWindow:
             is_sure = threshold is not None and guesses[-1].probability >= threshold
             if is_sure or len(guesses) == most or len(guesses) * N_FRAMES >= self._content_frames:
                 self.guess = guesses[-1] if is_sure else mean_guess(guesses)
+        self.language = self.guess.language
+
+    def _detect_by_majority(self, threshold: float, most: int) -> Asking[Detect, None]:
+        """Take the first language that is more probable than the threshold, else the one that was found most often."""
+        votes: dict[str, int] = {}
+        for seek in range(self._first_frame, max(self._content_frames, self._first_frame + 1), N_FRAMES)[:most]:
+            n_frames = min(N_FRAMES, self._content_frames + 1 - seek)  # with a frame of silence, as it has it
+            guess: LanguageGuess = yield Detect(seek, n_frames, frames=((seek, seek + n_frames),))
+            votes[guess.language] = votes.get(guess.language, 0) + 1
+            if guess.probability > threshold:
+                votes = {guess.language: 1}
+                break
+        self.guess = replace(guess, language=max(votes, key=lambda language: votes[language]))
         self.language = self.guess.language
 
     def _opening(self, seek: int) -> Detect:

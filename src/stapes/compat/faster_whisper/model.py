@@ -1,0 +1,167 @@
+"""What stands for `ctranslate2.models.Whisper`: `WhisperModel.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+import stapes
+from stapes import Engine
+from stapes.compat.faster_whisper.utils import _MODELS, download_model
+from stapes.compat.loading import check_device, refuse_unless_default, under_run_as
+from stapes.runtime.warn import warn
+
+#: compute types of CTranslate2 -> precision of stapes; those of its GPUs are refused on a CPU, as it does
+_PRECISIONS: Final = {
+    "default": "float32", "auto": "float32", "float32": "float32", "int8": "int8", "int8_float32": "int8",
+    "bfloat16": "bfloat16",
+}  # fmt: skip
+_ON_GPUS: Final = ("float16", "int8_float16", "int8_bfloat16", "int16")
+#: further arguments of CTranslate2's models, and those of `stapes.load`
+_MODEL_DEFAULTS: Final[Mapping[str, Any]] = {
+    "max_queued_batches": 0,
+    "flash_attention": False,
+    "tensor_parallel": False,
+}
+_OWN_ARGUMENTS: Final = ("backend", "max_memory", "host")
+_NO_STORAGE: Final = (
+    "stapes has no CTranslate2 tensors: transcribe() decodes audio, and stapes.Engine.decode_window(mel) decodes a "
+    "log-mel (n_mels, 3000) with prompt, prefix and word times"
+)
+
+
+class LoadedModel:
+    """An engine that can be unloaded and loaded again."""
+
+    def __init__(self, load: Callable[[], Engine], device: str, compute_type: str) -> None:
+        """load: opens the engine; it is called at once, and again by `load_model`."""
+        self._load = load
+        self._engine: Engine | None = load()
+        self.device = device
+        self.device_index = [0]
+        self.compute_type = compute_type
+        info = self._engine.info
+        self.is_multilingual = info.multilingual
+        self.n_mels = info.spec.n_mels
+        self.num_languages = len(info.languages)
+        self.num_workers = 1
+        self.num_queued_batches = 0
+        self.num_active_batches = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Raises RuntimeError while the model is unloaded."""
+        if self._engine is None:
+            raise RuntimeError("the model is unloaded; load_model() loads it again")
+        return self._engine
+
+    @property
+    def model_is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._engine is not None
+
+    def unload_model(self, to_cpu: bool = False) -> None:  # noqa: ARG002 (it is on the CPU)
+        """Free the model's memory; jobs at work end."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def load_model(self, keep_cache: bool = False) -> None:  # noqa: ARG002 (nothing was cached)
+        """Load the model again; nothing where it is loaded."""
+        if self._engine is None:
+            self._engine = self._load()
+
+    def detect_language(self, features: npt.NDArray[np.float32]) -> list[list[tuple[str, float]]]:
+        """Return each window's languages, as ("<|en|>", probability), most probable first.
+
+        features: (windows, n_mels, 3000).   Raises RuntimeError for a model that knows English only.
+        """
+        if not self.is_multilingual:
+            raise RuntimeError("detect_language can only be called on multilingual models")
+        guesses = [self.engine.detect_window_language(mel) for mel in features]
+        return [[(f"<|{code}|>", share) for code, share in one.probabilities.items()] for one in guesses]
+
+    def encode(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(f"encode: {_NO_STORAGE}")
+
+    def generate(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(f"generate: {_NO_STORAGE}")
+
+    def align(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(
+            f"align: {_NO_STORAGE}; stapes.Engine.align(audio, text) places the words of a known text"
+        )
+
+
+def open_model(given: dict[str, Any]) -> LoadedModel:
+    """Open a model. given: the arguments of WhisperModel. Raises what WhisperModel raises."""
+    others, size_or_path, folder = given["model_kwargs"], given["model_size_or_path"], given["download_root"]
+    refuse_unless_default("WhisperModel", {"files": given["files"]}, {"files": None})
+    if given["device_index"] not in (0, [0]):
+        raise NotImplementedError(f"device_index={given['device_index']!r}: there is one CPU; leave it out")
+    own = {name: others[name] for name in _OWN_ARGUMENTS if name in others}
+    further = {name: value for name, value in others.items() if name not in own}
+    for name in further:
+        if name not in _MODEL_DEFAULTS:
+            raise TypeError(f"WhisperModel() got an unexpected keyword argument {name!r}")
+    refuse_unless_default("WhisperModel", further, _MODEL_DEFAULTS)
+    check_device(given["device"], ("auto",))
+    precision = _precision_of(given["compute_type"])
+    fetch = (given["revision"], given["use_auth_token"]) != (None, None) and not Path(size_or_path).exists()
+    load = partial(
+        stapes.load,
+        _fetched(given) if fetch else size_or_path,
+        device="cpu",
+        precision=precision,
+        threads=given["cpu_threads"] or None,
+        download=not given["local_files_only"],
+        model_dir=folder,
+        **own,
+    )
+    return LoadedModel(lambda: _loaded(load), "cpu", precision)
+
+
+def _precision_of(compute_type: str) -> str:
+    """Return the precision of stapes for a compute type; one of GPUs is refused, under `run-as` with a warning only."""
+    if compute_type in _PRECISIONS:
+        return _PRECISIONS[compute_type]
+    if compute_type not in _ON_GPUS:
+        raise ValueError(f"unknown compute type {compute_type!r}; give one of {', '.join(_PRECISIONS)}")
+    if not under_run_as():
+        raise ValueError(
+            f"compute type {compute_type!r} is for GPUs, and this is a CPU; give one of {', '.join(_PRECISIONS)}"
+        )
+    warn(f"compute type {compute_type!r} is for GPUs; stapes goes on in float32 on the CPU")
+    return "float32"
+
+
+def _fetched(given: dict[str, Any]) -> str:
+    """Fetch a model by faster-whisper's ids: a revision is one of its repositories."""
+    return download_model(
+        given["model_size_or_path"],
+        local_files_only=given["local_files_only"],
+        cache_dir=given["download_root"],
+        revision=given["revision"],
+        use_auth_token=given["use_auth_token"],
+    )
+
+
+def _loaded(load: partial[stapes.Engine]) -> stapes.Engine:
+    """Load a model; errors are of the types that faster-whisper's have."""
+    try:
+        return load()
+    except stapes.ModelNotFoundError as error:
+        name = str(load.args[0])
+        if "/" in name or name in _MODELS:
+            raise
+        raise ValueError(f"invalid model size {name!r}: {error}") from error
+    except stapes.CheckpointError as error:
+        raise RuntimeError(str(error)) from error
