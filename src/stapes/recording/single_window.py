@@ -13,7 +13,7 @@ from stapes.options import Speech, TranscribeOptions
 from stapes.recording.base import TaskInputs, WindowCost, WindowStream
 from stapes.recording.events import JobEvent
 from stapes.recording.language.question import LanguageQuestion, candidates_of
-from stapes.recording.segments import text_of
+from stapes.recording.segments import TimestampIds, WindowSpan, cut, text_of
 from stapes.recording.task import window_cost
 from stapes.recording.words.alignment import WindowAligner
 from stapes.results import Alignment, DecodedWindow, LanguageGuess, WindowResult
@@ -121,13 +121,18 @@ class WindowTask(_SingleWindow):
                 self._result = replace(self._result, timings=answer.words)
             case WindowResult():
                 self._result = answer
-                if self._options.words.word_timestamps and (
-                    text := text_of(answer.tokens, self._tokenizer.special.eot)
-                ):
+                if self._options.words.word_timestamps and (text := self._text(answer)):
                     setting = self._inputs.alignment_setting(self._language, self._options.speech.task)
                     self._slot.begin(WindowAligner(self._backend, self._slot.window, setting, text, self._n_frames))
                     return ()
         return self._finish()
+
+    def _text(self, result: WindowResult) -> tuple[int, ...]:
+        """Return the tokens of text whose words are placed: those before an unfinished rest."""
+        special, positions = self._tokenizer.special, self._backend.spec.n_audio_ctx
+        times = TimestampIds(special.timestamp_begin, N_FRAMES // positions)
+        pieces = cut(result.tokens, WindowSpan(0, self._n_frames), times).pieces
+        return text_of((token for piece in pieces for token in piece.tokens), special.eot)
 
     def result(self) -> DecodedWindow:
         """Return what was decoded."""
