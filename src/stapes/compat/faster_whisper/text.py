@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
+from stapes.compat import words as words_module
 from stapes.compat.faster_whisper.tokenizer import Tokenizer
 
 
@@ -30,19 +32,7 @@ def merge_punctuations(alignment: list[dict[str, Any]], prepended: str, appended
 
     alignment: words as dicts with "word" and "tokens".
     """
-    _join(alignment[::-1], prepended, after=False)
-    _join(alignment, appended, after=True)
-
-
-def _join(words: list[dict[str, Any]], marks: str, *, after: bool) -> None:
-    """Join marks with the word that comes first in this order; after: whether they follow it in the text."""
-    host = None
-    for one in words:
-        text = one["word"]
-        joins = text in marks if after else text.startswith(" ") and text.strip() in marks
-        if host is None or not joins or (after and host["word"].endswith(" ")):
-            host = one
-            continue
-        for name, nothing in (("word", ""), ("tokens", [])):
-            host[name] = host[name] + one[name] if after else one[name] + host[name]
-            one[name] = nothing
+    words = [SimpleNamespace(word=one["word"], tokens=one["tokens"]) for one in alignment]
+    words_module.merge_punctuations(words, prepended, appended)
+    for one, changed in zip(alignment, words, strict=True):
+        one.update(vars(changed))

@@ -13,7 +13,13 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from stapes.compat.words import merge_punctuations
 from stapes.options import default_of
+
+__all__ = [
+    "WordTiming", "add_word_timestamps", "backtrace", "dtw", "dtw_cpu", "dtw_cuda", "find_alignment", "median_filter",
+    "merge_punctuations",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -120,27 +126,6 @@ def _as_array(x: Any) -> Array:
         x = x.detach().cpu()
         x = (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
     return np.asarray(x)
-
-
-def merge_punctuations(alignment: list[WordTiming], prepended: str, appended: str) -> None:
-    """Join punctuation to the words beside it, in place: what was joined stays as a word without text and tokens.
-
-    prepended: characters that join the word after them, where they follow a space.   appended: the word before.
-    """
-    following = None
-    for timing in reversed(alignment):
-        if following is not None and timing.word.startswith(" ") and timing.word.strip() in prepended:
-            following.word, following.tokens = timing.word + following.word, timing.tokens + following.tokens
-            timing.word, timing.tokens = "", []
-        else:
-            following = timing
-    previous = None
-    for timing in alignment:
-        if previous is not None and not previous.word.endswith(" ") and timing.word in appended:
-            previous.word, previous.tokens = previous.word + timing.word, previous.tokens + timing.tokens
-            timing.word, timing.tokens = "", []
-        else:
-            previous = timing
 
 
 def find_alignment(
