@@ -464,7 +464,7 @@ def _segments(
     bar = tqdm(total=content_s, unit="seconds", disable=not log_progress)
     n_given = 0
     for one in stream:
-        _advance(bar, listener)
+        _advance(bar, listener, content_s)
         if not one.text:  # the engine empties what has no text or no length
             continue
         n_given += 1
@@ -484,15 +484,15 @@ def _segments(
             words=words,
             temperature=one.temperature,
         )
-    _advance(bar, listener)
+    _advance(bar, listener, content_s)
     bar.close()
 
 
-def _advance(bar: Any, listener: Listener) -> None:
+def _advance(bar: Any, listener: Listener, content_s: float) -> None:
     """Move a bar on by the windows that have ended."""
     while listener.windows:
         window = listener.windows.popleft().window
-        bar.update((window.next_seek - window.seek) / 100)
+        bar.update(min(content_s, window.next_seek / 100) - window.seek / 100)
 
 
 def restore_speech_timestamps(

@@ -103,8 +103,8 @@ def transcribe(
     content_frames = round(stream.job.progress.total_s * FRAMES_PER_SECOND)
     with tqdm.tqdm(total=content_frames, unit="frames", disable=verbose is not False) as bar:
         for _ in stream:
-            _report(events, bar, printer)
-        _report(events, bar, printer)
+            _report(events, bar, content_frames, printer)
+        _report(events, bar, content_frames, printer)
     result: dict[str, Any] = stream.job.result().to_dict()
     return result
 
@@ -118,12 +118,12 @@ def _checked(decode_options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in decode_options.items() if name not in _LEFT_OUT}
 
 
-def _report(events: deque[JobEvent], bar: Any, printer: Printer | None) -> None:
+def _report(events: deque[JobEvent], bar: Any, bar_end: int, printer: Printer | None) -> None:
     """Print what has been decoded, and move the bar on."""
     while events:
         event = events.popleft()
         if isinstance(event, WindowDone):
-            bar.update(event.window.next_seek - event.window.seek)
+            bar.update(min(bar_end, event.window.next_seek) - event.window.seek)
             for one in event.segments:
                 times = f"[{format_timestamp(one.start_s)} --> {format_timestamp(one.end_s)}]"
                 if printer:
