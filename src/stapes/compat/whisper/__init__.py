@@ -50,7 +50,7 @@ def available_models() -> list[str]:
 
 
 def load_model(name: str, device: Any = None, download_root: str | None = None, in_memory: bool = False) -> Whisper:  # noqa: ARG001 (where the file is read from changes nothing)
-    """Load a model.
+    """Load a model, in float32; `Whisper.of(stapes.load(name))` makes one of any engine.
 
     name: one of `available_models()`, an id on the hub, or the path of a file or folder in any of the four formats.
     device: "cpu" or None.   download_root: a folder of models, which is looked through first.
@@ -58,7 +58,7 @@ def load_model(name: str, device: Any = None, download_root: str | None = None, 
     """
     check_device(device)
     try:
-        return Whisper.of(stapes.load(name, model_dir=download_root))
+        return Whisper.of(stapes.load(name, precision="float32", model_dir=download_root))
     except stapes.ModelNotFoundError as error:
         raise RuntimeError(f"model {name} not found: {error}; available models: {available_models()}") from error
     except stapes.CheckpointError as error:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import tqdm  # type: ignore[import-untyped]  # the module: programs replace tqdm.tqdm
 
 from stapes import AudioError, JobEvent, WindowDone
+from stapes.compat.loading import check_device, under_run_as
 from stapes.compat.tensors import float32_of
 from stapes.compat.whisper.audio import (
     FRAMES_PER_SECOND,
@@ -56,6 +57,7 @@ _COMMAND_DEFAULTS: Final = (
     (("--output_format", "-f"), "all"),
     (("--output_dir", "-o"), "."),
     (("--mode",), "reference"),
+    (("--precision",), "float32"),
     (("--verbose",), "True"),
 )
 
@@ -83,14 +85,14 @@ def transcribe(
 
     audio: a path, or samples at 16 kHz as an array or a tensor.   verbose: True prints segments as they are decoded,
     False shows a progress bar, None neither.   decode_options: fields of DecodingOptions, and options of stapes by
-    name (docs/options.md). Raises RuntimeError for a file that cannot be read, TypeError for an unknown option,
-    ValueError for a value that cannot be.
+    name (docs/options.md). Raises RuntimeError for a file that cannot be read and samples of whole numbers, TypeError
+    for an unknown option and what is no sound, ValueError for a value that cannot be.
     """
     given = dict(locals())
     for name in ("model", "audio", "verbose", "decode_options"):
         del given[name]
     options = {"mode": "reference", **given, **_checked(decode_options)}
-    source = audio if isinstance(audio, str) else float32_of(audio)
+    source = audio if isinstance(audio, str) else _samples_of(audio)
     events: deque[JobEvent] = deque()
     try:
         stream = model.engine.stream(source, on_event=events.append, **options)
@@ -107,6 +109,16 @@ def transcribe(
         _report(events, bar, content_frames, printer)
     result: dict[str, Any] = stream.job.result().to_dict()
     return result
+
+
+def _samples_of(audio: Any) -> Any:
+    """Return samples as a float32 array. Raises TypeError for what has none, RuntimeError for whole numbers."""
+    if not hasattr(audio, "__array__"):
+        raise TypeError(f"expected a path as str, a NumPy array or a tensor, got {type(audio).__name__}")
+    kind = str(getattr(audio, "dtype", "float"))
+    if "float" not in kind:
+        raise RuntimeError(f"samples of {kind}: pass floats between -1 and 1, of 16-bit samples samples / 32768")
+    return float32_of(audio)
 
 
 def _checked(decode_options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,5 +151,18 @@ def cli() -> None:
     for flags, value in _COMMAND_DEFAULTS:
         if names.isdisjoint(flags):
             words += [flags[0], value]
+    if under_run_as():
+        words = _on_cpu(words)
     sys.argv[1:] = words
     runpy.run_module("stapes", run_name="__main__")
+
+
+def _on_cpu(words: list[str]) -> list[str]:
+    """Return a command line with the CPU as its device, with a warning where it names a GPU."""
+    for place, word in enumerate(words):
+        name, _, value = word.partition("=")
+        device = value or "".join(words[place + 1 : place + 2])
+        if name == "--device" and device.startswith("cuda"):
+            check_device(device)
+            return [*words, "--device", "cpu"]
+    return words
