@@ -26,9 +26,10 @@ HEAD: Final = """\
 
 Made by `tools/make_python_doc.py` from signatures, docstrings and comments in `src/stapes`: change those.
 
-All names are those of `stapes`; `output` and `report` are modules of it. Every option of `transcribe`, `stream` and
-`submit`, such as `language=` or `beam_size=`: [options.md](options.md). Names of values in seconds end with `_s`.
-`on_event` is called with a `JobEvent`: `LanguageDetected` or `WindowDone`.
+All names are those of `stapes`; `audio`, `output` and `report` are modules of it. Every option of `transcribe`,
+`stream` and `submit`, such as `language=` or `beam_size=`: [options.md](options.md). Names of values in seconds end
+with `_s`. `on_event` is called with a `JobEvent`: `LanguageDetected` or `WindowDone`. The interfaces of other packages,
+`stapes.compat`: [migrating.md](migrating.md).
 """
 #: section -> what is written in it: names, and "Class: member ..." where not all of a class is for users
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -36,7 +37,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Engine": (
         "Engine: transcribe stream submit align detect_language decode_windows decode_window "
         "detect_window_language atranscribe astream asubmit start run close "
-        "info capabilities status",
+        "info capabilities status tokenizer",
         "EngineInfo",
         "Capabilities",
         "EngineStatus",
@@ -66,6 +67,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
         "SpeechSpan",
         "speech_probabilities",
         "log_mel_spectrogram",
+        "audio.load_samples",
     ),
     "Files": (
         "output.write_files",
@@ -136,7 +138,7 @@ def _found(name: str) -> Any:
 
 
 def _entry(name: str, found: Any, members: Sequence[str]) -> Iterator[str]:
-    shown = name if name.partition(".")[0] in ("output", "report") else name.rpartition(".")[2]
+    shown = name if name.partition(".")[0] in ("audio", "output", "report") else name.rpartition(".")[2]
     shown = f"stapes.{shown}" if "." in shown else shown
     yield f"\n### {shown}\n\n"
     if inspect.isfunction(found):

@@ -166,6 +166,20 @@ def test_the_whisper_face_is_exact(monkeypatch: pytest.MonkeyPatch):
     )  # fmt: skip
 
 
+def test_the_command_takes_the_flags_of_whisper() -> None:
+    words = (
+        "--model tiny --model_dir m --device cpu --output_dir o --output_format srt --verbose False --task translate "
+        "--language German --temperature 0.2 --best_of 3 --beam_size 4 --patience 2 --length_penalty 0.5 "
+        "--suppress_tokens -1 --initial_prompt x --carry_initial_prompt True --condition_on_previous_text False "
+        "--fp16 False --temperature_increment_on_fallback 0.2 --compression_ratio_threshold 2 --logprob_threshold -2 "
+        "--no_speech_threshold 0.5 --word_timestamps True --prepend_punctuations ( --append_punctuations ) "
+        "--highlight_words True --max_line_width 40 --max_line_count 2 --hallucination_silence_threshold 2 "
+        "--clip_timestamps 0,1 --threads 1"
+    )
+    assert parse(["talk.mp3", *words.split()]).options.method.mode == "sequential"
+    parse(["talk.mp3", "--word_timestamps", "True", "--max_words_per_line", "4"])
+
+
 @pytest.mark.parametrize("device", [["--device", "cuda"], ["--device=cuda:1"]])
 def test_the_command_of_whisper_goes_on_without_a_gpu_under_run_as(
     device: list[str], monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """Models, results and options of faster-whisper 1.2.1.
 
-Decoding follows faster-whisper's rules where they differ from openai/whisper's (`rules_of`, docs/migrating.md), in
+Decoding follows faster-whisper's rules where they differ from openai/whisper's (`rules_of`, docs/decoding.md), in
 float32 unless `compute_type` asks for another precision. All guards of stapes are off.
 """
 
