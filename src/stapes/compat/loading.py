@@ -10,7 +10,7 @@ from stapes.runtime.warn import warn
 
 #: set under `stapes run-as` to what the command is run as: faces then take "cuda" and float16 for CPU and float32
 RUN_AS_VARIABLE: Final = "STAPES_RUN_AS"
-_WAY_OUT: Final = "give 'cpu'; under 'stapes run-as', whole programs go on on the CPU with a warning"
+_WAY_OUT: Final = "give 'cpu'; under 'stapes run-as' whole programs run on the CPU, with a warning"
 
 
 def under_run_as() -> bool:

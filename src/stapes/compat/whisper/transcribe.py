@@ -117,7 +117,7 @@ def _samples_of(audio: Any) -> Any:
         raise TypeError(f"expected a path as str, a NumPy array or a tensor, got {type(audio).__name__}")
     kind = str(getattr(audio, "dtype", "float"))
     if "float" not in kind:
-        raise RuntimeError(f"samples of {kind}: pass floats between -1 and 1, of 16-bit samples samples / 32768")
+        raise RuntimeError(f"samples of {kind} have no defined loudness; pass floats: 16-bit samples / 32768")
     return float32_of(audio)
 
 
