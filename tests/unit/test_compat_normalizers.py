@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stapes import StapesWarning
 from stapes.compat.whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 from stapes.compat.whisper.normalizers.basic import (
     ADDITIONAL_DIACRITICS,
@@ -172,17 +173,20 @@ def test_the_table_of_an_installed_package_is_found_beyond_a_stand_in(tmp_path, 
     assert EnglishSpellingNormalizer()("a tyre") == "a tire"
 
 
-@pytest.mark.parametrize("kind", [EnglishSpellingNormalizer, EnglishTextNormalizer])
 @pytest.mark.parametrize("has_module", [False, True])
-def test_without_a_table_the_error_says_where_to_get_it(monkeypatch, kind, has_module):
+def test_without_a_table_an_error_or_a_warning_says_where_to_get_it(monkeypatch, has_module):
     monkeypatch.delenv("STAPES_WHISPER_SPELLINGS", raising=False)
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [BuiltinImporter])
     monkeypatch.delitem(sys.modules, "whisper", raising=False)
     if has_module:  # without a specification, as programs' tests put one there
         monkeypatch.setitem(sys.modules, "whisper", ModuleType("whisper"))
-    with pytest.raises(NotImplementedError, match=r"pip install openai-whisper.*STAPES_WHISPER_SPELLINGS"):
-        kind()
+    where = r"pip install openai-whisper.*STAPES_WHISPER_SPELLINGS"
+    with pytest.raises(NotImplementedError, match=where):
+        EnglishSpellingNormalizer()
+    with pytest.warns(StapesWarning, match=where):
+        normalise = EnglishTextNormalizer()
+    assert normalise("Two colours, um, that's  all.") == "2 colours that is all"
 
 
 def test_importing_the_normalisers_loads_no_packages():

@@ -1,16 +1,40 @@
-"""What the constructors of both faces share: devices, absent parts, and arguments that have no counterpart."""
+"""What both faces share: devices, absent parts, arguments that have no counterpart, and the types of errors.
+
+An error of ours is of each type that an original has for the same mistake, so that the handlers of programs catch it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NoReturn
 
+from stapes.errors import OptionError
 from stapes.runtime.warn import warn
 
 #: set under `stapes run-as` to what the command is run as: faces then take "cuda" and float16 for CPU and float32
 RUN_AS_VARIABLE: Final = "STAPES_RUN_AS"
 _WAY_OUT: Final = "give 'cpu'; under 'stapes run-as' whole programs run on the CPU, with a warning"
+
+
+class ArgumentError(OptionError, TypeError, AssertionError):
+    """An argument has a value that it cannot have. The originals raise ValueError, TypeError or AssertionError."""
+
+
+class DeviceError(ValueError, RuntimeError):
+    """There is no such device. PyTorch and CTranslate2 raise RuntimeError for a GPU, CTranslate2 else ValueError."""
+
+
+@contextmanager
+def argument_errors() -> Iterator[None]:
+    """Raise ArgumentError for an OptionError of stapes."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except OptionError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def under_run_as() -> bool:
@@ -19,7 +43,7 @@ def under_run_as() -> bool:
 
 
 def check_device(device: Any, others: tuple[str, ...] = ()) -> None:
-    """Raise ValueError for a device that stapes does not have; under `run-as`, a GPU is the CPU, with a warning.
+    """Raise DeviceError for a device that stapes does not have; under `run-as`, a GPU is the CPU, with a warning.
 
     device: a name, a torch.device, or None: any.   others: further names of any device.
     """
@@ -27,9 +51,9 @@ def check_device(device: Any, others: tuple[str, ...] = ()) -> None:
     if device is None or kind in ("cpu", *others):
         return
     if kind != "cuda":
-        raise ValueError(f"unsupported device {str(device)!r}: this version of stapes computes on CPUs; give 'cpu'")
+        raise DeviceError(f"unsupported device {str(device)!r}: this version of stapes computes on CPUs; give 'cpu'")
     if not under_run_as():
-        raise ValueError(f"device {str(device)!r}: this version of stapes computes on CPUs; {_WAY_OUT}")
+        raise DeviceError(f"device {str(device)!r}: this version of stapes computes on CPUs; {_WAY_OUT}")
     warn(f"device {str(device)!r}: this version of stapes computes on CPUs, and goes on there")
 
 

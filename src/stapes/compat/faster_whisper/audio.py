@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import IO, Any, Literal
 
@@ -26,6 +27,8 @@ def decode_audio(
     Raises FileNotFoundError and other OSErrors for what cannot be opened; InvalidAudioError, a ValueError, for what is
     not audio.
     """
+    if input_file == "":
+        raise FileNotFoundError(errno.ENOENT, "no such file: the name is empty", input_file)
     layout: Literal["mono", "stereo"] = "stereo" if split_stereo else "mono"
     try:
         samples = load_samples(input_file, sample_rate=sampling_rate, layout=layout, audio_track=1)

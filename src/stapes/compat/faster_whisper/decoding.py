@@ -15,6 +15,7 @@ from stapes import Engine, Job, JobEvent, LanguageGuess, WindowDone
 from stapes.compat.faster_whisper.results import TranscriptionOptions
 from stapes.compat.faster_whisper.tokenizer import Tokenizer
 from stapes.compat.faster_whisper.vad import Chunk, VadOptions
+from stapes.compat.loading import argument_errors
 from stapes.options import Words
 from stapes.recording import Piece, place_words
 from stapes.results import WordTiming
@@ -155,22 +156,23 @@ def decoded_chunks(
 
     prompt: all ids before the first sampled one.   n_frames: how many frames have sound.
     """
-    decoded = engine.decode_windows(
-        list(features),
-        prompt=prompt[1 : prompt.index(tokenizer.sot)],
-        n_frames=[min(one, WINDOW_FRAMES) for one in n_frames],
-        language=None if options.multilingual else tokenizer.language_code,
-        task="translate" if tokenizer.task == tokenizer.translate else "transcribe",
-        **search_options(vars(options)),
-        repetition_penalty=options.repetition_penalty,
-        no_repeat_ngram_size=options.no_repeat_ngram_size,
-        suppress_blank=options.suppress_blank,
-        suppress_tokens=options.suppress_tokens,
-        without_timestamps=options.without_timestamps,
-        sample_len=options.max_new_tokens,
-        word_timestamps=options.word_timestamps,
-        rules_of="faster-whisper",
-    )
+    with argument_errors():
+        decoded = engine.decode_windows(
+            list(features),
+            prompt=prompt[1 : prompt.index(tokenizer.sot)],
+            n_frames=[min(one, WINDOW_FRAMES) for one in n_frames],
+            language=None if options.multilingual else tokenizer.language_code,
+            task="translate" if tokenizer.task == tokenizer.translate else "transcribe",
+            **search_options(vars(options)),
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            suppress_blank=options.suppress_blank,
+            suppress_tokens=options.suppress_tokens,
+            without_timestamps=options.without_timestamps,
+            sample_len=options.max_new_tokens,
+            word_timestamps=options.word_timestamps,
+            rules_of="faster-whisper",
+        )
     return [
         {
             "avg_logprob": one.result.avg_logprob,

@@ -13,7 +13,13 @@ import numpy.typing as npt
 import stapes
 from stapes import Engine
 from stapes.compat.faster_whisper.utils import _MODELS, download_model
-from stapes.compat.loading import check_device, refuse_unless_default, under_run_as
+from stapes.compat.loading import (
+    DeviceError,
+    argument_errors,
+    check_device,
+    refuse_unless_default,
+    under_run_as,
+)
 from stapes.runtime.warn import warn
 
 #: compute types of CTranslate2 -> precision of stapes; those of its GPUs are refused on a CPU, as it does
@@ -33,6 +39,10 @@ _NO_STORAGE: Final = (
     "stapes has no CTranslate2 tensors: transcribe() decodes audio, and stapes.Engine.decode_window(mel) decodes a "
     "log-mel (n_mels, 3000) with prompt, prefix and word times"
 )
+
+
+class MissingModelError(stapes.ModelNotFoundError, FileNotFoundError, ValueError):
+    """A path that is not there, or a model that cannot be fetched: ValueError and FileNotFoundError of the Hub."""
 
 
 class LoadedModel:
@@ -76,13 +86,17 @@ class LoadedModel:
         if self._engine is None:
             self._engine = self._load()
 
+    def check_multilingual(self) -> None:
+        """Raise RuntimeError for a model that knows English only: there is nothing to detect."""
+        if not self.is_multilingual:
+            raise RuntimeError("detect_language can only be called on multilingual models")
+
     def detect_language(self, features: npt.NDArray[np.float32]) -> list[list[tuple[str, float]]]:
         """Return each window's languages, as ("<|en|>", probability), most probable first.
 
         features: (windows, n_mels, 3000).   Raises RuntimeError for a model that knows English only.
         """
-        if not self.is_multilingual:
-            raise RuntimeError("detect_language can only be called on multilingual models")
+        self.check_multilingual()
         guesses = [self.engine.detect_window_language(mel) for mel in features]
         return [[(f"<|{code}|>", share) for code, share in one.probabilities.items()] for one in guesses]
 
@@ -106,7 +120,7 @@ def open_model(given: dict[str, Any]) -> LoadedModel:
     others, size_or_path, folder = given["model_kwargs"], given["model_size_or_path"], given["download_root"]
     refuse_unless_default("WhisperModel", {"files": given["files"]}, {"files": None})
     if given["device_index"] not in (0, [0]):
-        raise NotImplementedError(f"device_index={given['device_index']!r}: there is one CPU; leave it out")
+        raise DeviceError(f"device_index={given['device_index']!r}: there is one CPU; leave it out")
     own = {name: others[name] for name in _OWN_ARGUMENTS if name in others}
     further = {name: value for name, value in others.items() if name not in own}
     for name in further:
@@ -157,11 +171,12 @@ def _fetched(given: dict[str, Any]) -> str:
 def _loaded(load: partial[stapes.Engine]) -> stapes.Engine:
     """Load a model; errors are of the types that faster-whisper's have."""
     try:
-        return load()
+        with argument_errors():
+            return load()
     except stapes.ModelNotFoundError as error:
         name = str(load.args[0])
         if "/" in name or name in _MODELS:
-            raise
+            raise MissingModelError(str(error)) from error
         raise ValueError(f"invalid model size {name!r}: {error}") from error
     except stapes.CheckpointError as error:
         raise RuntimeError(str(error)) from error

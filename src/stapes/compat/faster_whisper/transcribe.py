@@ -44,6 +44,7 @@ from stapes.compat.faster_whisper.vad import (
     collect_chunks,
     get_speech_timestamps,
 )
+from stapes.compat.loading import argument_errors
 
 __all__ = [
     "BatchedInferencePipeline", "FeatureExtractor", "Segment", "SpeechTimestampsMap", "Tokenizer", "TranscriptionInfo",
@@ -296,9 +297,10 @@ class WhisperModel:
     ) -> tuple[str, float, list[tuple[str, float]]]:
         """Return a recording's language, its probability, and all languages with theirs.
 
-        audio: samples at 16 kHz; or features: a log-mel (n_mels, frames).
+        audio: samples at 16 kHz; or features: a log-mel (n_mels, frames). Raises RuntimeError for English-only models.
         """
         assert audio is not None or features is not None, "give audio, or features"
+        self.model.check_multilingual()
         if audio is not None:
             if vad_filter:
                 audio = np.concatenate(collect_chunks(audio, get_speech_timestamps(audio, vad_of(vad_parameters)))[0])
@@ -394,7 +396,7 @@ def _log_speech(model: WhisperModel, duration_s: float, speech_s: float) -> None
 
 
 def _checked(model: WhisperModel, given: dict[str, Any]) -> str | None:
-    """Return the language to decode in, None if it is to be detected; raise ValueError for one that cannot be."""
+    """Return the language to decode in, None if it is to be detected; raise ValueError for what cannot be."""
     language: str | None = given["language"]
     if not model.model.is_multilingual:
         if given["multilingual"]:
@@ -403,7 +405,8 @@ def _checked(model: WhisperModel, given: dict[str, Any]) -> str | None:
         if language not in (None, "en"):
             model.logger.warning("this model knows English only: language %r has no effect", language)
         return "en"
-    Tokenizer(model.hf_tokenizer, True, task=given["task"], language="en" if language is None else language)
+    found = Tokenizer(model.hf_tokenizer, True, task=given["task"], language="en" if language is None else language)
+    _check_length(len(found.sot_sequence), given["max_new_tokens"], model.max_length)
     return language
 
 
@@ -438,7 +441,8 @@ def _sequential(
         speech = get_speech_timestamps(samples, vad_options)
         samples = np.concatenate(collect_chunks(samples, speech)[0])
         _log_speech(model, duration_s, samples.shape[0] / SAMPLE_RATE)
-    stream = model.model.engine.stream(samples, on_event=listener, **engine_options(given, language))
+    with argument_errors():
+        stream = model.model.engine.stream(samples, on_event=listener, **engine_options(given, language))
     if given["language"] is None and model.model.is_multilingual:
         found, probability, shares = listener.wait_for_language(stream.job)
         model.logger.info("Detected language '%s' with probability %.2f", found, probability)

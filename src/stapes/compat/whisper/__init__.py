@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import stapes
 import stapes.compat.whisper.timing
-from stapes.compat.loading import check_device
+from stapes.compat.loading import argument_errors, check_device
 from stapes.compat.whisper.audio import load_audio, log_mel_spectrogram, pad_or_trim
 from stapes.compat.whisper.decoding import DecodingOptions, DecodingResult, decode, detect_language
 from stapes.compat.whisper.model import ModelDimensions, Whisper
@@ -58,7 +58,8 @@ def load_model(name: str, device: Any = None, download_root: str | None = None, 
     """
     check_device(device)
     try:
-        return Whisper.of(stapes.load(name, precision="float32", model_dir=download_root))
+        with argument_errors():
+            return Whisper.of(stapes.load(name, precision="float32", model_dir=download_root))
     except stapes.ModelNotFoundError as error:
         raise RuntimeError(f"model {name} not found: {error}; available models: {available_models()}") from error
     except stapes.CheckpointError as error:

@@ -114,12 +114,33 @@ def log_mel_spectrogram(audio: Any, n_mels: int = 80, padding: int = 0, device: 
     return _on(device, tensor_of(mel))
 
 
-def _samples_of(audio: Any, padding: int) -> npt.NDArray[np.float32]:
-    """Return sound as float32 (samples,) or (batch, samples). Raises RuntimeError for what is none."""
+def sound_of(audio: Any) -> npt.NDArray[np.float32]:
+    """Return samples that a program gave for `transcribe`, as float32.
+
+    audio: an array, a tensor, or what converts to an array.
+    Raises TypeError for what is none of these, RuntimeError for integers.
+    """
+    if not is_tensor(audio):
+        if not hasattr(audio, "__array__") or isinstance(audio, np.generic):
+            raise TypeError(f"expected a path, a NumPy array or a tensor, got {type(audio).__name__}")
+        audio = np.asarray(audio)
+    _check_floats(audio)
+    return float32_of(audio)
+
+
+def _check_floats(audio: Any) -> None:
+    """Raise TypeError for what is not numbers, RuntimeError for numbers other than floats."""
+    if isinstance(audio, np.ndarray) and audio.dtype.kind not in "biufc":
+        raise TypeError(f"expected numbers, got an array of {audio.dtype}")
     if "float" not in str(audio.dtype):
         raise RuntimeError(
             f"samples of {audio.dtype} have no defined loudness; pass floats between -1 and 1: 16-bit samples / 32768"
         )
+
+
+def _samples_of(audio: Any, padding: int) -> npt.NDArray[np.float32]:
+    """Return sound as float32 (samples,) or (batch, samples). Raises RuntimeError for what is none."""
+    _check_floats(audio)
     samples = float32_of(audio)
     if samples.ndim not in (1, 2):
         raise RuntimeError(f"expected samples of shape (n,) or (batch, n), got {samples.shape}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from stapes import Engine
-from stapes.compat.loading import absent_class
+from stapes.compat.loading import absent_class, argument_errors
 from stapes.compat.tensors import float32_of, tensor_of
 from stapes.compat.whisper.tokenizer import Tokenizer
 from stapes.results import LanguageGuess
@@ -70,7 +70,8 @@ def detect_language(model: Any, mel: Any, tokenizer: Tokenizer | None = None) ->
     if not model.is_multilingual or (tokenizer is not None and tokenizer.language is None):
         raise ValueError("this model has no language tokens: it knows English only")
     windows, is_single = _windows(model, mel)
-    guesses = [model.engine.detect_window_language(one) for one in windows]
+    with argument_errors():
+        guesses = [model.engine.detect_window_language(one) for one in windows]
     ids = tensor_of(np.array([model.engine.tokenizer.special.languages[one.language] for one in guesses]))
     shares = [dict(one.probabilities) for one in guesses]
     return (ids[0], shares[0]) if is_single else (ids, shares)
@@ -92,25 +93,27 @@ def decode(
     windows, is_single = _windows(model, mel)
     engine, only_language = model.engine, wanted.task == "lang_id"
     if only_language:
-        found = [_of_language(engine.detect_window_language(one)) for one in windows]
+        with argument_errors():
+            found = [_of_language(engine.detect_window_language(one)) for one in windows]
     else:
-        decoded = engine.decode_windows(
-            windows,
-            task=wanted.task,
-            language=wanted.language,
-            temperature=wanted.temperature,
-            sample_len=wanted.sample_len,
-            best_of=wanted.best_of,
-            beam_size=wanted.beam_size,
-            patience=wanted.patience,
-            length_penalty=wanted.length_penalty,
-            prompt=_ids(engine, wanted.prompt),
-            prefix=_ids(engine, wanted.prefix),
-            suppress_tokens=wanted.suppress_tokens,
-            suppress_blank=wanted.suppress_blank,
-            without_timestamps=wanted.without_timestamps,
-            max_initial_timestamp=wanted.max_initial_timestamp,
-        )
+        with argument_errors():
+            decoded = engine.decode_windows(
+                windows,
+                task=wanted.task,
+                language=wanted.language,
+                temperature=wanted.temperature,
+                sample_len=wanted.sample_len,
+                best_of=wanted.best_of,
+                beam_size=wanted.beam_size,
+                patience=wanted.patience,
+                length_penalty=wanted.length_penalty,
+                prompt=_ids(engine, wanted.prompt),
+                prefix=_ids(engine, wanted.prefix),
+                suppress_tokens=wanted.suppress_tokens,
+                suppress_blank=wanted.suppress_blank,
+                without_timestamps=wanted.without_timestamps,
+                max_initial_timestamp=wanted.max_initial_timestamp,
+            )
         found = [
             DecodingResult(
                 audio_features=None,

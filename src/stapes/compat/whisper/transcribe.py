@@ -15,8 +15,7 @@ from typing import Any, Final
 import tqdm  # type: ignore[import-untyped]  # the module: programs replace tqdm.tqdm
 
 from stapes import AudioError, JobEvent, WindowDone
-from stapes.compat.loading import check_device, under_run_as
-from stapes.compat.tensors import float32_of
+from stapes.compat.loading import argument_errors, check_device, under_run_as
 from stapes.compat.whisper.audio import (
     FRAMES_PER_SECOND,
     HOP_LENGTH,
@@ -25,6 +24,7 @@ from stapes.compat.whisper.audio import (
     SAMPLE_RATE,
     log_mel_spectrogram,
     pad_or_trim,
+    sound_of,
 )
 from stapes.compat.whisper.decoding import DecodingOptions, DecodingResult
 from stapes.compat.whisper.timing import add_word_timestamps
@@ -85,17 +85,18 @@ def transcribe(
 
     audio: a path, or samples at 16 kHz as an array or a tensor.   verbose: True prints segments as they are decoded,
     False shows a progress bar, None neither.   decode_options: fields of DecodingOptions, and options of stapes by
-    name (docs/options.md). Raises RuntimeError for a file that cannot be read and samples of whole numbers, TypeError
-    for an unknown option and what is no sound, ValueError for a value that cannot be.
+    name (docs/options.md). Raises RuntimeError for a file or samples that cannot be read, TypeError for an unknown
+    option or what is no sound, ArgumentError for a value that cannot be.
     """
     given = dict(locals())
     for name in ("model", "audio", "verbose", "decode_options"):
         del given[name]
     options = {"mode": "reference", **given, **_checked(decode_options)}
-    source = audio if isinstance(audio, str) else _samples_of(audio)
+    source = audio if isinstance(audio, str) else sound_of(audio)
     events: deque[JobEvent] = deque()
     try:
-        stream = model.engine.stream(source, on_event=events.append, **options)
+        with argument_errors():
+            stream = model.engine.stream(source, on_event=events.append, **options)
     except AudioError as error:
         raise RuntimeError(f"Failed to load audio: {error}") from error
     detects = model.is_multilingual and options.get("language") is None
@@ -111,23 +112,14 @@ def transcribe(
     return result
 
 
-def _samples_of(audio: Any) -> Any:
-    """Return samples as a float32 array. Raises TypeError for what has none, RuntimeError for whole numbers."""
-    if not hasattr(audio, "__array__"):
-        raise TypeError(f"expected a path as str, a NumPy array or a tensor, got {type(audio).__name__}")
-    kind = str(getattr(audio, "dtype", "float"))
-    if "float" not in kind:
-        raise RuntimeError(f"samples of {kind} have no defined loudness; pass floats: 16-bit samples / 32768")
-    return float32_of(audio)
-
-
 def _checked(decode_options: Mapping[str, Any]) -> dict[str, Any]:
     """Return decode options without those that have no effect here. Raises TypeError for an unknown name."""
     known = {item.name for item in fields(DecodingOptions)} | {item.name for _, item in option_fields()}
     for name in decode_options:
         if name not in known:
             raise TypeError(f"transcribe() got an unexpected keyword argument {name!r}")
-    return {name: value for name, value in decode_options.items() if name not in _LEFT_OUT}
+    kept = {name: value for name, value in decode_options.items() if name not in _LEFT_OUT}
+    return {name: value for name, value in kept.items() if (name, value) != ("task", None)}
 
 
 def _report(events: deque[JobEvent], bar: Any, bar_end: int, printer: Printer | None) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from stapes.compat.whisper.normalizers.basic import (
     without_remarks,
 )
 from stapes.compat.whisper.normalizers.numbers import DECIMALS, MULTIPLIERS, NumberReader
+from stapes.runtime.warn import warn
 
 _SPELLINGS_VARIABLE: Final = "STAPES_WHISPER_SPELLINGS"
 
@@ -151,8 +152,17 @@ def _spellings_path() -> Path:
         "the table of British and American spellings belongs to openai-whisper and is not part of stapes: "
         "pip install openai-whisper (or, without its requirements, pip install --no-deps openai-whisper), or let "
         f"{_SPELLINGS_VARIABLE} name a copy of its whisper/normalizers/english.json; "
-        "BasicTextNormalizer and EnglishNumberNormalizer need no table"
+        "the other normalisers need no table"
     )
+
+
+def _spellings_or_none() -> Callable[[str], str]:
+    """Return the normaliser of spellings; without its table warn, and return what changes nothing but spaces."""
+    try:
+        return EnglishSpellingNormalizer()
+    except NotImplementedError as error:
+        warn(f"spellings stay as they are, so that 'colour' and 'color' are two words: {error}")
+        return lambda s: " ".join(s.split())
 
 
 def _whisper_folders() -> list[Path]:
@@ -165,7 +175,8 @@ def _whisper_folders() -> list[Path]:
 
 
 class EnglishTextNormalizer:
-    """Normalises English text. Raises NotImplementedError without a table of spellings (EnglishSpellingNormalizer).
+    """Normalises English text. Without a table of spellings (EnglishSpellingNormalizer) it warns when it is made, and
+    leaves spellings as they are.
 
     `replacers`: regular expression -> text, in the order in which they are applied to text in lower case.
     `ignore_patterns`: what is dropped before.
@@ -179,7 +190,7 @@ class EnglishTextNormalizer:
             **{rf"{ending}\b": f" {text}" for ending, text in _ENDINGS.items()},
         }
         self.standardize_numbers = EnglishNumberNormalizer()
-        self.standardize_spellings = EnglishSpellingNormalizer()
+        self.standardize_spellings: Callable[[str], str] = _spellings_or_none()
 
     def __call__(self, s: str) -> str:
         s = re.sub(self.ignore_patterns, "", without_remarks(s.lower()))
