@@ -39,11 +39,11 @@ BAD_OPTIONS: tuple[tuple[str, Any, type[Exception]], ...] = (
     ("clip_timestamps", "x", ValueError),
     ("clip_timestamps", 3, TypeError),
     ("clip_timestamps", None, TypeError),
-    ("prefix", 3, TypeError),
 )
 #: of openai-whisper alone
 BAD_OF_WHISPER: tuple[tuple[str, Any, type[Exception]], ...] = (
     *BAD_OPTIONS,
+    ("prefix", 3, TypeError),
     ("language", ["en"], TypeError),
     ("temperature", -1, ValueError),
     ("beam_size", 0, AssertionError),
@@ -223,7 +223,6 @@ def test_faster_whisper_refuses_options(faster, name, value, error):
         ("suppress_tokens", 3, TypeError),
         ("max_new_tokens", "x", TypeError),
         ("max_new_tokens", 100_000, ValueError),
-        ("clip_timestamps", "0,1", TypeError),
         ("clip_timestamps", [{"start": 0}], KeyError),
         ("chunk_length", "x", TypeError),
         ("batch_size", 0, ValueError),
@@ -275,7 +274,7 @@ def test_faster_whisper_refuses_what_is_no_model(folders):
     for name in ("huge", "/nowhere/model", f"{folders['others']}/a.txt"):
         with pytest.raises((ValueError, RuntimeError)):
             faster_whisper.WhisperModel(name)
-    for name in ("nobody/nothing", "large-v1"):
+    for name in ("an-owner/of-nothing", "large-v1"):
         with pytest.raises(FileNotFoundError):
             faster_whisper.WhisperModel(name, local_files_only=True)
     for wrong in ((), (None,), (3,)):

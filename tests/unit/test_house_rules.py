@@ -166,8 +166,14 @@ def test_the_top_level_shows_the_architecture() -> None:
 @each_file
 def test_only_the_engine_chooses_a_backend(path: Path) -> None:
     own = module_name(path)
-    # `testing` makes engines without weights; the native VAD network is a part of the same library.
-    choosers = ("stapes.engine.load", "stapes.vad.open", "stapes.vad.silero_native", "stapes.testing")
+    # `testing` makes engines without weights; the native VAD network and log-mel are parts of the same library.
+    choosers = (
+        "stapes.engine.load",
+        "stapes.engine.log_mel",
+        "stapes.vad.open",
+        "stapes.vad.silero_native",
+        "stapes.testing",
+    )
     if own in choosers or inside(own, "stapes.backends"):
         return
     wrong = [
@@ -434,6 +440,21 @@ def test_no_error_is_swallowed(path: Path) -> None:
 
 def test_importing_stapes_loads_nothing_heavy() -> None:
     program = f"import sys; from stapes import *; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(SOURCE), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("face", ["whisper", "faster_whisper"])
+def test_importing_a_face_loads_nothing_heavy(face: str) -> None:
+    later = (*HEAVY, "stapes.engine.engine") if face == "whisper" else HEAVY
+    program = f"import sys, stapes.compat.{face}; print([name for name in {later!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from stapes.backends import REGISTRY, backend_class
-from stapes.backends.base import Backend
+from stapes.backends.base import Backend, LogMelKernel
 from stapes.backends.native.library import is_built, library, library_problem
+from stapes.backends.numerics import log10_mel
 from stapes.backends.resources import check_memory
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
@@ -56,6 +57,15 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     check_memory(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
     made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
     return made
+
+
+def log_mel_kernel() -> LogMelKernel:
+    """Return the log-mel of the native library, or NumPy's where it was not built; they agree within 1e-5."""
+    if not is_built():
+        return log10_mel
+    from stapes.backends.native.backend import log_mel_kernel as native_kernel  # noqa: PLC0415 (as above)
+
+    return native_kernel()
 
 
 def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.audio.mel import whole_mel
-from stapes.backends.numerics import log10_mel
+from stapes.backends.select import log_mel_kernel
 from stapes.options.checks import require, whole
 
 _N_MELS = (80, 128)
@@ -25,4 +25,4 @@ def log_mel_spectrogram(
     whole("padding", padding, low=0)
     sound = np.asarray(samples, np.float32)
     require(sound.ndim == 1, f"samples must be of one channel, got an array of shape {sound.shape}")
-    return whole_mel(sound, n_mels, log10_mel, padding)
+    return whole_mel(sound, n_mels, log_mel_kernel(), padding)

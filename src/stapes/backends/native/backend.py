@@ -41,6 +41,18 @@ ISA_VARIABLE = "STAPES_ISA"
 _MOST_THREADS = 256
 
 
+def log_mel_kernel(isa: str | None = None) -> LogMelKernel:
+    """Return the library's log-mel, which needs no model.   isa: as for NativeBackend; raises what that raises."""
+    native = library()
+    chosen = choose_isa(isa or os.environ.get(ISA_VARIABLE), native.isa_names())
+
+    def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
+        mel: FloatArray = native.log_mel(chosen, _contiguous(samples), _contiguous(filters))
+        return mel
+
+    return log10_mel
+
+
 class NativeBackend(HandlesBackend[Any, Any]):
     """Satisfies `stapes.backends.base.Backend`."""
 
@@ -78,13 +90,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
 
     @property
     def log10_mel(self) -> LogMelKernel:
-        native, isa = self._native, self._isa
-
-        def log10_mel(samples: FloatArray, filters: FloatArray) -> FloatArray:
-            mel: FloatArray = native.log_mel(isa, _contiguous(samples), _contiguous(filters))
-            return mel
-
-        return log10_mel
+        return log_mel_kernel(self._isa)
 
     @property
     def token_columns(self) -> TokenColumnsKernel:

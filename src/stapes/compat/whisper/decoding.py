@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from stapes import Engine
 from stapes.compat.loading import absent_class, argument_errors
 from stapes.compat.tensors import float32_of, tensor_of
 from stapes.compat.whisper.tokenizer import Tokenizer
-from stapes.results import LanguageGuess
+
+if TYPE_CHECKING:
+    from stapes import Engine, LanguageGuess
 
 #: parts of the search that the engine has inside
 _INSIDE: Final = (

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
-from stapes import Engine
 from stapes.compat.loading import absent_class, check_device
 from stapes.compat.tensors import cpu_device, tensor_of
 from stapes.compat.whisper.decoding import decode as decode_function
 from stapes.compat.whisper.decoding import detect_language as detect_language_function
 from stapes.compat.whisper.transcribe import transcribe as transcribe_function
+
+if TYPE_CHECKING:
+    from stapes import Engine
 
 _NO_MODULE: Final = (
     "stapes computes with kernels of its own and has no PyTorch modules, parameters or hooks; decode() takes log-mels, "

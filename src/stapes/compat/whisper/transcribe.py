@@ -10,11 +10,11 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import tqdm  # type: ignore[import-untyped]  # the module: programs replace tqdm.tqdm
 
-from stapes import AudioError, JobEvent, WindowDone
+import stapes
 from stapes.compat.loading import argument_errors, check_device, under_run_as
 from stapes.compat.whisper.audio import (
     FRAMES_PER_SECOND,
@@ -41,6 +41,9 @@ from stapes.compat.whisper.utils import (
 )
 from stapes.options import option_fields
 from stapes.runtime.printing import Printer
+
+if TYPE_CHECKING:  # the engine takes a tenth of a second to import
+    from stapes import JobEvent
 
 __all__ = [
     "FRAMES_PER_SECOND", "HOP_LENGTH", "LANGUAGES", "N_FRAMES", "N_SAMPLES", "SAMPLE_RATE", "TO_LANGUAGE_CODE",
@@ -97,7 +100,7 @@ def transcribe(
     try:
         with argument_errors():
             stream = model.engine.stream(source, on_event=events.append, **options)
-    except AudioError as error:
+    except stapes.AudioError as error:
         raise RuntimeError(f"Failed to load audio: {error}") from error
     detects = model.is_multilingual and options.get("language") is None
     printer = Printer() if verbose else None
@@ -126,7 +129,7 @@ def _report(events: deque[JobEvent], bar: Any, bar_end: int, printer: Printer | 
     """Print what has been decoded, and move the bar on."""
     while events:
         event = events.popleft()
-        if isinstance(event, WindowDone):
+        if isinstance(event, stapes.WindowDone):
             bar.update(min(bar_end, event.window.next_seek) - event.window.seek)
             for one in event.segments:
                 times = f"[{format_timestamp(one.start_s)} --> {format_timestamp(one.end_s)}]"
