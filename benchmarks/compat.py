@@ -146,7 +146,7 @@ def _batched(model: WhisperModel, path: str) -> Pair:
     return face, own
 
 
-def _defaults(face: type[Any]) -> Mapping[str, Any]:
+def _defaults(face: type[Any]) -> dict[str, Any]:
     parameters = inspect.signature(face.transcribe).parameters
     return {name: one.default for name, one in parameters.items() if name not in ("self", "audio")}
 

@@ -149,10 +149,15 @@ def test_whisper_refuses_files_that_are_no_sound(classic, folders):
 
 def test_whisper_loads_in_float32(monkeypatch):
     """Where stapes itself would take the fastest precision, tokens may be other ones than the original's."""
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(stapes, "load", lambda *_, **options: given.update(options) or random_engine())
+    given: list[dict[str, Any]] = []
+
+    def load(_: str, **options: Any) -> stapes.Engine:
+        given.append(options)
+        return random_engine()
+
+    monkeypatch.setattr(stapes, "load", load)
     whisper.load_model("base")
-    assert given["precision"] == "float32"
+    assert given[0]["precision"] == "float32"
 
 
 def test_whisper_transcribes_an_empty_array(classic):
@@ -169,9 +174,9 @@ def test_whisper_refuses_what_is_no_model(folders):
         with pytest.raises(RuntimeError):
             whisper.load_model(name)
     with pytest.raises(TypeError):
-        whisper.load_model(None)
+        whisper.load_model(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        whisper.load_model("base", devise="cpu")
+        whisper.load_model("base", devise="cpu")  # type: ignore[call-arg]
     for device in ("cuda", "cpux"):
         with pytest.raises(RuntimeError, match=device):
             whisper.load_model("base", device=device)
@@ -181,7 +186,7 @@ def test_whisper_refuses_windows_and_their_options(classic):
     mel = np.zeros((80, 3000), np.float32)
     for wrong in ({"beam_size": 2, "best_of": 2}, {"best_of": 2}, {"patience": 2}, {"length_penalty": 2}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            whisper.decode(classic, mel, **wrong)
+            whisper.decode(classic, mel, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="xx"):
         whisper.decode(classic, mel, language="xx")
     with pytest.raises(TypeError):
@@ -315,7 +320,7 @@ def test_faster_whisper_refuses_names(faster):
         (faster.detect_language, AssertionError),
         (lambda: faster.detect_language(vad=True), TypeError),
         (faster.transcribe, TypeError),
-        (lambda: VadOptions(onset=1), TypeError),
+        (lambda: VadOptions(onset=1), TypeError),  # type: ignore[call-arg]
         (lambda: faster.transcribe(SILENCE, vad_filter=True, vad_parameters={"onset": 1}), TypeError),
         (lambda: faster_whisper.format_timestamp(-1.0), AssertionError),
         (lambda: faster_whisper.download_model("huge"), ValueError),

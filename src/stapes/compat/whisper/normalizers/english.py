@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -156,13 +156,15 @@ def _spellings_path() -> Path:
     )
 
 
-def _spellings_or_none() -> Callable[[str], str]:
-    """Return the normaliser of spellings; without its table warn, and return what changes nothing but spaces."""
+def _spellings_or_none() -> EnglishSpellingNormalizer:
+    """Return the normaliser of spellings; without its table warn, and return one whose table is empty."""
     try:
         return EnglishSpellingNormalizer()
     except NotImplementedError as error:
         warn(f"spellings stay as they are, so that 'colour' and 'color' are two words: {error}")
-        return lambda s: " ".join(s.split())
+        empty = object.__new__(EnglishSpellingNormalizer)
+        empty.mapping = {}
+        return empty
 
 
 def _whisper_folders() -> list[Path]:
@@ -190,7 +192,7 @@ class EnglishTextNormalizer:
             **{rf"{ending}\b": f" {text}" for ending, text in _ENDINGS.items()},
         }
         self.standardize_numbers = EnglishNumberNormalizer()
-        self.standardize_spellings: Callable[[str], str] = _spellings_or_none()
+        self.standardize_spellings = _spellings_or_none()
 
     def __call__(self, s: str) -> str:
         s = re.sub(self.ignore_patterns, "", without_remarks(s.lower()))
