@@ -61,7 +61,7 @@ def main() -> int:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         recordings = [SAMPLE, *(arguments.audio or [_longer(Path(folder, "longer.wav"))])]
-        for precision in arguments.precision.split(","):
+        for precision in arguments.precision.split(",") if set(parts) & set(_PAIRS) else ():
             model = WhisperModel(arguments.model, compute_type=precision)
             for part in (one for one in parts if one in _PAIRS):
                 for path in recordings:
