@@ -106,7 +106,7 @@ def transcribe(
     printer = Printer() if verbose else None
     if printer and detects:
         printer.line("Detecting the language from the first 30 seconds; `language` names it")
-    content_frames = round(stream.job.progress.total_s * FRAMES_PER_SECOND)
+    content_frames = round(stream.job.progress.total_s * SAMPLE_RATE) // HOP_LENGTH  # whole frames, as windows end
     with tqdm.tqdm(total=content_frames, unit="frames", disable=verbose is not False) as bar:
         for _ in stream:
             _report(events, bar, content_frames, printer)
