@@ -26,7 +26,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random reference bench chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference bench chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -81,6 +81,9 @@ soak: .venv/.installed-dev  ## load the server for 30 minutes, with faults, and 
 random: .venv/.installed-dev  ## try thousands of random cases where the fast tests try some (an hour)
 	@STAPES_RANDOM=thorough .venv/bin/python -m pytest -m "random or slow"
 
+programs: .venv/.installed-dev  ## run programs of other people on stapes (installs them, and PyTorch, once)
+	@.venv/bin/python -m pytest -m programs
+
 reference: .venv-reference/.installed  ## compare with openai-whisper and transformers (installs PyTorch beside)
 	@.venv-reference/bin/python -m pytest -m reference
 
@@ -92,7 +95,7 @@ chart: $(ENVIRONMENT)  ## draw the chart of engines, and write the pages of figu
 	@.venv/bin/python -m benchmarks.report
 
 clean:  ## remove the environments and everything that was built
-	@rm -rf .venv .venv-reference build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-reference .venv-programs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A second build beside the installed one, as flags differ.
