@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -128,12 +129,8 @@ def _put_stapes(site: Path) -> None:
     for old in (package, *site.glob("stapes-*.dist-info")):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    try:
-        from stapes import _native  # noqa: PLC0415 (it may not be built)
-    except ImportError:
-        pass
-    else:
-        shutil.copy2(_native.__file__, package)
+    if (library := find_spec("stapes._native")) is not None:  # it may not be built
+        shutil.copy2(str(library.origin), package)
     info = site / f"stapes-{metadata.version}.dist-info"
     info.mkdir()
     for name in ("METADATA", "WHEEL", "entry_points.txt"):

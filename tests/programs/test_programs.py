@@ -254,7 +254,7 @@ from langchain_community.document_loaders.parsers.audio import FasterWhisperPars
 from langchain_core.documents.base import Blob
 
 for one in FasterWhisperParser(device="cpu").lazy_parse(Blob.from_path(sys.argv[1])):
-    print(one.page_content, one.metadata["timestamps"], one.metadata["language"], one.metadata["probability"])
+    print(one.page_content.strip(), one.metadata["language"], one.metadata["probability"], sep="|")
 """
 
 
@@ -263,10 +263,9 @@ def test_langchain_parses_a_recording(run: Run, tmp_path: Path) -> None:
     environment = ready(WITH_TORCH)
     path = script(tmp_path, LANGCHAIN_PARSER)
     done = run(environment, "faster-whisper", environment.python, "-W", "ignore", path, str(SAMPLE))
-    first, *others = done.stdout.splitlines()
-    assert first.startswith(f" {SENTENCES[0]} [0.00s -> 3.")
-    assert first.endswith("s] en 99%")
-    assert len(others) == 3
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    assert " ".join(row[0] for row in rows) == " ".join(SENTENCES)  # cut as the parser's MP3 makes it
+    assert {tuple(row[1:]) for row in rows} == {("en", "99%")}
 
 
 def test_stable_ts_times_words(run: Run, tmp_path: Path) -> None:
