@@ -258,7 +258,7 @@ def test_arguments_reach_the_engine(engines: list[tuple[Engine, dict[str, Any]]]
         ({"device": "mps"}, ValueError, "unsupported device 'mps'"),
         ({"compute_type": "float16"}, ValueError, "'float16' is for GPUs"),
         ({"compute_type": "int3"}, ValueError, "unknown compute type 'int3'"),
-        ({"device_index": 1}, NotImplementedError, "device_index=1"),
+        ({"device_index": 1}, ValueError, "device_index=1"),
         ({"files": {"config.json": b"{}"}}, NotImplementedError, "files="),
         ({"flash_attention": True}, NotImplementedError, "flash_attention=True"),
         ({"compute": "int8"}, TypeError, "unexpected keyword argument 'compute'"),

@@ -43,6 +43,9 @@ OURS = {
     "model.LoadedModel",
     "vad.Chunk",
     "audio.InvalidAudioError",
+    "audio.sound_of",
+    "model.LoadedModel.check_multilingual",
+    "model.MissingModelError",
 }
 
 

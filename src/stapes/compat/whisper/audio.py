@@ -103,7 +103,7 @@ def log_mel_spectrogram(audio: Any, n_mels: int = 80, padding: int = 0, device: 
     if isinstance(audio, str):
         audio = load_audio(audio)
     if not is_tensor(audio) and not isinstance(audio, np.ndarray):
-        raise TypeError(f"expected a path, a NumPy array or a tensor, got {type(audio).__name__}")
+        raise TypeError(f"expected a path as str, a NumPy array or a tensor, got {type(audio).__name__}")
     if device is None and not isinstance(audio, np.ndarray):
         device = audio.device
     padding = max(operator.index(padding), 0)
@@ -122,7 +122,7 @@ def sound_of(audio: Any) -> npt.NDArray[np.float32]:
     """
     if not is_tensor(audio):
         if not hasattr(audio, "__array__") or isinstance(audio, np.generic):
-            raise TypeError(f"expected a path, a NumPy array or a tensor, got {type(audio).__name__}")
+            raise TypeError(f"expected a path as str, a NumPy array or a tensor, got {type(audio).__name__}")
         audio = np.asarray(audio)
     _check_floats(audio)
     return float32_of(audio)
