@@ -171,7 +171,7 @@ CLIENT_2 := 'openai>=2,<3' distro sniffio tqdm
 	@$(call say,openai-whisper and transformers with PyTorch into .venv-reference (once; large; $(COMPILING)))
 	@$(call tools,.venv-reference)
 	@.venv-reference/bin/python $(PIP_INSTALL) torch==2.13.0
-	@.venv-reference/bin/python $(PIP_INSTALL) openai-whisper==20250625 transformers==5.24.0
+	@.venv-reference/bin/python $(PIP_INSTALL) openai-whisper==20250625 transformers==5.24.0 scipy
 	@$(call install,.venv-reference,-e '.[dev]')
 	@$(call look,.venv-reference)
 	@touch $@
