@@ -84,8 +84,8 @@ random: .venv/.installed-dev  ## try thousands of random cases where the fast te
 programs: .venv/.installed-dev  ## run programs of other people on stapes (installs them, and PyTorch, once)
 	@.venv/bin/python -m pytest -m programs
 
-reference: .venv-reference/.installed  ## compare with openai-whisper and transformers (installs PyTorch beside)
-	@.venv-reference/bin/python -m pytest -m reference
+reference: .venv-reference/.installed .venv-faster/.installed  ## compare with openai-whisper, transformers, faster-whisper (installs PyTorch)
+	@$(NAME_FASTER) .venv-reference/bin/python -m pytest -m reference
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
@@ -95,7 +95,7 @@ chart: $(ENVIRONMENT)  ## draw the chart of engines, and write the pages of figu
 	@.venv/bin/python -m benchmarks.report
 
 clean:  ## remove the environments and everything that was built
-	@rm -rf .venv .venv-reference .venv-programs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-reference .venv-programs .venv-faster build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A second build beside the installed one, as flags differ.
@@ -175,6 +175,15 @@ CLIENT_2 := 'openai>=2,<3' distro sniffio tqdm
 	@$(call install,.venv-reference,-e '.[dev]')
 	@$(call look,.venv-reference)
 	@touch $@
+
+# Another environment, as ours must not need its libraries. Where they cannot be installed, nothing is stamped, and the
+# tests that compare with them skip.
+.venv-faster/.installed: Makefile | .venv-faster/.created
+	@$(call say,faster-whisper into .venv-faster (once; about 120 MB to fetch))
+	@if ( $(call busy,.venv-faster/bin/python $(PIP_INSTALL) faster-whisper==1.2.1 ctranslate2==4.8.5) ); then touch $@; \
+	    else echo "make: faster-whisper cannot be installed: the tests that compare with it will skip" >&2; fi
+NAME_FASTER = [ ! -e .venv-faster/.installed ] || \
+    export STAPES_FASTER_WHISPER_PYTHON="$(abspath .venv-faster)/bin/python";
 
 %/.created:
 	@found=; for python in "$(PYTHON)" python3.13 python3.12 python3.11 python; do \
