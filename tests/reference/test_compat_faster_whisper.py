@@ -25,8 +25,6 @@ from tests.reference.drawn_cases import PROMPTS, Options, Recording, drawn, reco
 
 PYTHON = os.environ.get("STAPES_FASTER_WHISPER_PYTHON")
 PACKAGE = "stapes.compat.faster_whisper"
-#: where the thorough run leaves what the original gave, so that another run need not wait for it
-KEPT = os.environ.get("STAPES_FASTER_WHISPER_RESULTS")
 pytestmark = [
     pytest.mark.reference,
     pytest.mark.skipif(not PYTHON, reason="STAPES_FASTER_WHISPER_PYTHON names no interpreter with faster-whisper"),
@@ -159,12 +157,10 @@ def both(model_folder, tmp_path_factory) -> dict[str, Any]:
         path = folder / f"{number}.npy"
         np.save(path, one.recording.samples())
         wanted.append({"samples": str(path), "call": one.call, "options": one.options})
-    output = Path(KEPT) if KEPT else folder / "out.json"
-    if not output.is_file():
-        (folder / "in.json").write_text(json.dumps(wanted), encoding="utf-8")
-        program = [str(PYTHON), faster_whole.__file__, model_folder, str(folder / "in.json"), str(output)]
-        subprocess.run(program, check=True)
-    theirs = json.loads(output.read_text(encoding="utf-8"))
+    (folder / "in.json").write_text(json.dumps(wanted), encoding="utf-8")
+    program = [str(PYTHON), faster_whole.__file__, model_folder, str(folder / "in.json"), str(folder / "out.json")]
+    subprocess.run(program, check=True)
+    theirs = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     ours = faster_whole.run_all(PACKAGE, model_folder, wanted, [one["spans"] for one in theirs["cases"]])
     return {"ours": ours, "theirs": theirs["cases"], "signatures": theirs["signatures"]}
 
