@@ -101,7 +101,10 @@ def temperatures(model: Any, kept: list[float]) -> Iterator[None]:
 
 def run(package: str, model: Any, pipeline: Any, case: Case, spans: list[Any] | None) -> Case:
     """Make one call. spans: those of VAD."""
-    samples, options = np.load(case["samples"]), dict(case["options"])
+    samples = np.load(case["samples"]) if case["samples"].endswith(".npy") else case["samples"]
+    options = dict(case["options"])
+    # In the original, chunk_length stays for later calls.
+    model.feature_extractor = type(model.feature_extractor)(**model.feat_kwargs)
     kept: list[Any] = []
     warm: list[float] = []
     with speech_spans(package, spans, kept), temperatures(model, warm):
@@ -113,7 +116,7 @@ def run(package: str, model: Any, pipeline: Any, case: Case, spans: list[Any] | 
                 about = {name: one for name, one in dataclasses.asdict(info).items() if name != "vad_options"}
                 about["vad_options"] = info.vad_options and dataclasses.asdict(info.vad_options)
                 found = {"info": about, "segments": [dataclasses.asdict(one) for one in segments]}
-        except (ValueError, RuntimeError, TypeError, AssertionError, IndexError) as error:
+        except (OSError, ValueError, RuntimeError, TypeError, AssertionError, IndexError) as error:
             names = [one.__name__ for one in type(error).__mro__ if one.__module__ == "builtins"]
             found = {"error": names[0], "message": str(error)}
     return {"found": found, "spans": kept, "temperatures": warm}

@@ -22,6 +22,7 @@ from tests.corpus import needs_corpus
 from tests.random_cases import THOROUGH, cases
 from tests.reference import faster_whole
 from tests.reference.drawn_cases import PROMPTS, Options, Recording, drawn, recordings
+from tests.sample import spoken
 
 PYTHON = os.environ.get("STAPES_FASTER_WHISPER_PYTHON")
 PACKAGE = "stapes.compat.faster_whisper"
@@ -139,6 +140,46 @@ def case_of(mode: str, recording: Recording, seed: int) -> Case:
     return Case(mode, recording, call, dict(drawn(seed, BATCHED if mode == "batched" else SEQUENTIAL, together)))
 
 
+QUICK = {"temperature": 0.0, "beam_size": 1, "language": "en"}
+#: call, sound, options: bounds and mistakes
+EDGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("transcribe", "empty", {}), ("transcribe", "empty", {"vad_filter": True}),
+    ("transcribe", "empty", {"language": "en", "word_timestamps": True}),
+    ("batched", "empty", {}), ("batched", "empty", {"language": "en", "vad_filter": False}),
+    ("transcribe", "silence", QUICK), ("transcribe", "silence", {**QUICK, "vad_filter": True}),
+    ("batched", "silence", {}), ("batched", "silence", {**QUICK, "vad_filter": False}),
+    ("batched", "long", {"vad_filter": False}),
+    ("transcribe", "missing.wav", {}), ("batched", "missing.wav", {}),
+    ("detect_language", "spoken", {"language_detection_threshold": 0.999999, "language_detection_segments": 3}),
+    ("detect_language", "empty", {}),
+)  # fmt: skip
+EDGES_OF_SPEECH: dict[str, tuple[dict[str, Any], ...]] = {
+    "transcribe": (
+        {"initial_prompt": [50, 100, 200]}, {"initial_prompt": ""}, {"prefix": PROMPTS[1]},
+        {"hotwords": PROMPTS[1], "initial_prompt": PROMPTS[-1]}, {"max_new_tokens": 500}, {"max_new_tokens": 1},
+        {"max_initial_timestamp": 40.0}, {"language": "xx"}, {"language": "English"}, {"task": "sing"},
+        {"no_such_option": 1}, {"clip_timestamps": "2,4,6,8"}, {"clip_timestamps": "a"},
+        {"clip_timestamps": [100.0]}, {"clip_timestamps": []}, {"vad_filter": True, "clip_timestamps": "6"},
+        {"vad_filter": True, "vad_parameters": {"no_such_field": 1}}, {"beam_size": 0}, {"beam_size": 2, "patience": 0},
+        {"length_penalty": 0}, {"repetition_penalty": 0}, {"temperature": []},
+        {"suppress_tokens": []},
+    ),
+    "batched": (
+        {"vad_filter": False, "word_timestamps": True, "without_timestamps": False}, {"initial_prompt": [50, 100]},
+        {"clip_timestamps": [{"start": 20, "end": 25}]},
+        {"clip_timestamps": [{"start": 5, "end": 5}]}, {"max_new_tokens": 500}, {"language": "xx"},
+        {"clip_timestamps": [], "vad_parameters": {"max_speech_duration_s": 5.0}}, {"chunk_length": 4},
+        {"temperature": [0.0, 0.5], "multilingual": True},
+    ),
+}  # fmt: skip
+EDGES += tuple(
+    (call, "spoken", {**QUICK, **options}) for call, several in EDGES_OF_SPEECH.items() for options in several
+)
+SOUNDS: dict[str, Any] = {
+    "empty": np.zeros(0, np.float32), "silence": np.zeros(40_000, np.float32), "long": np.zeros(31 * 16000, np.float32),
+}  # fmt: skip
+
+
 def all_cases() -> list[Case]:
     found = []
     for place, mode in enumerate(MODES):
@@ -152,7 +193,7 @@ def all_cases() -> list[Case]:
 def both(model_folder, tmp_path_factory) -> dict[str, Any]:
     """Return what the face and the original give for all cases, and their signatures."""
     folder = tmp_path_factory.mktemp("cases")
-    wanted = []
+    wanted = edges(folder)
     for number, one in enumerate(all_cases()):
         path = folder / f"{number}.npy"
         np.save(path, one.recording.samples())
@@ -162,10 +203,35 @@ def both(model_folder, tmp_path_factory) -> dict[str, Any]:
     subprocess.run(program, check=True)
     theirs = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     ours = faster_whole.run_all(PACKAGE, model_folder, wanted, [one["spans"] for one in theirs["cases"]])
-    return {"ours": ours, "theirs": theirs["cases"], "signatures": theirs["signatures"]}
+    n = len(EDGES)
+    return {
+        "edges": list(zip(EDGES, ours[:n], theirs["cases"][:n], strict=True)),
+        "cases": list(zip(all_cases(), ours[n:], theirs["cases"][n:], strict=True)),
+        "signatures": theirs["signatures"],
+    }
+
+
+def edges(folder: Path) -> list[dict[str, Any]]:
+    """Write the sounds of bounds and mistakes; return these calls."""
+    for name, samples in {**SOUNDS, "spoken": spoken()}.items():
+        np.save(folder / f"{name}.npy", samples)
+    return [
+        {"samples": sound if "." in sound else str(folder / f"{sound}.npy"), "call": call, "options": options}
+        for call, sound, options in EDGES
+    ]
 
 
 # Comparison.
+
+
+def call_differences(ours: Any, theirs: Any) -> list[str]:
+    """Return in which ways the results of two calls differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return differences(ours, theirs)
+    if isinstance(theirs, dict) or isinstance(ours, dict):
+        return [f"{ours} is not {theirs}"]
+    same = ours[0] == theirs[0] and abs(ours[1] - theirs[1]) <= SCORE
+    return [] if same and dict(ours[2]) == pytest.approx(dict(theirs[2]), abs=SCORE) else [f"{ours} is not {theirs}"]
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -240,7 +306,7 @@ def test_signatures_are_equal(both):
 @pytest.mark.parametrize("mode", MODES[:-1])
 def test_transcripts_are_equal(both, mode):
     different, n_equal, n_sampled = [], 0, 0
-    for case, ours, theirs in zip(all_cases(), both["ours"], both["theirs"], strict=True):
+    for case, ours, theirs in both["cases"]:
         if case.mode != mode:
             continue
         if was_sampled(ours) or was_sampled(theirs):
@@ -258,9 +324,15 @@ def test_transcripts_are_equal(both, mode):
 
 @needs_corpus
 def test_languages_are_equal(both):
-    for case, ours, theirs in zip(all_cases(), both["ours"], both["theirs"], strict=True):
-        if case.call == "detect_language":
-            one, wanted = ours["found"], theirs["found"]
-            assert one[0] == wanted[0], case
-            assert one[1] == pytest.approx(wanted[1], abs=SCORE), case
-            assert dict(one[2]) == pytest.approx(dict(wanted[2]), abs=SCORE), case
+    chosen = [one for one in both["cases"] if one[0].call == "detect_language"]
+    assert chosen
+    wrong = {case: call_differences(ours["found"], theirs["found"]) for case, ours, theirs in chosen}
+    assert not {str(case): found for case, found in wrong.items() if found}
+
+
+def test_bounds_and_mistakes_have_the_same_results_and_errors(both):
+    wrong = []
+    for case, ours, theirs in both["edges"]:
+        if found := call_differences(ours["found"], theirs["found"]):
+            wrong.append("\n    ".join([str(case), *found[:4]]))
+    assert not wrong, "\n".join(wrong)

@@ -22,6 +22,7 @@ from stapes.results import WordTiming
 
 #: of a window: 30 s
 WINDOW_FRAMES: Final = 3000
+_WINDOW_S: Final = 30.0
 SAMPLE_RATE: Final = 16_000
 #: argument -> option of stapes, where the names differ
 _RENAMED: Final = {"log_prob_threshold": "logprob_threshold", "max_new_tokens": "sample_len"}
@@ -29,7 +30,7 @@ _SAME: Final = (
     "task", "multilingual", "best_of", "repetition_penalty", "no_repeat_ngram_size", "temperature",
     "compression_ratio_threshold", "log_prob_threshold", "no_speech_threshold", "condition_on_previous_text",
     "prompt_reset_on_temperature", "prefix", "suppress_blank", "suppress_tokens", "without_timestamps",
-    "max_initial_timestamp", "word_timestamps", "prepend_punctuations", "append_punctuations", "max_new_tokens",
+    "word_timestamps", "prepend_punctuations", "append_punctuations", "max_new_tokens",
     "chunk_length", "clip_timestamps", "hallucination_silence_threshold", "hotwords", "language_detection_threshold",
     "language_detection_segments",
 )  # fmt: skip
@@ -45,6 +46,7 @@ def engine_options(given: Mapping[str, Any], language: str | None) -> dict[str, 
     return {
         **{_RENAMED.get(name, name): given[name] for name in _SAME},
         **search_options(given),
+        "max_initial_timestamp": min(given["max_initial_timestamp"], _WINDOW_S),  # later: any
         "language": None if given["multilingual"] else language,
         **({"initial_prompt": prompt} if is_text else {"initial_prompt_ids": tuple(prompt)}),
         "prefix_once": True,
@@ -54,8 +56,12 @@ def engine_options(given: Mapping[str, Any], language: str | None) -> dict[str, 
 
 
 def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the search: one beam is a greedy search, and 1 the usual length penalty."""
+    """Return the options of the search: one beam is a greedy search, and 1 the usual length penalty.
+    Raises ValueError for a patience of 0, which is the usual one elsewhere.
+    """
     beam_size, penalty = given["beam_size"], given["length_penalty"]
+    if given["patience"] <= 0:
+        raise ValueError(f"patience must be above 0, got {given['patience']}")
     return {
         "beam_size": None if beam_size == 1 else beam_size,
         "patience": None if beam_size == 1 else given["patience"],

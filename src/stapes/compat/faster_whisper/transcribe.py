@@ -118,7 +118,10 @@ class BatchedInferencePipeline:
     def _decode(
         self, features: Any, tokenizer: Tokenizer, options: TranscriptionOptions, n_frames: Sequence[int]
     ) -> list[dict[str, Any]]:
-        previous = [] if options.initial_prompt is None else tokenizer.encode(str(options.initial_prompt))
+        given = options.initial_prompt
+        if not isinstance(given, str | None):
+            raise TypeError(f"initial_prompt of chunks must be a text, got {type(given).__name__}")
+        previous = [] if given is None else tokenizer.encode(given)
         prompt = self.model.get_prompt(
             tokenizer, previous, without_timestamps=options.without_timestamps, hotwords=options.hotwords
         )
