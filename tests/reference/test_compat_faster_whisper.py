@@ -2,8 +2,8 @@
 
 STAPES_FASTER_WHISPER_PYTHON names an interpreter that has it. Both compute in float32 and get the same spans of speech:
 those that the original's VAD network finds, whose weights are another version than ours. Where neither side sampled,
-text, tokens and times are equal, in all recordings of a mode but one at most: a beam search can turn on sums whose
-order differs. Options are drawn with a fixed seed, for recordings of the corpus.
+text, tokens and times are equal, in 39 of 40 recordings of a mode at least: a beam search can turn on sums whose order
+differs. Options are drawn with a fixed seed, for recordings of the corpus.
 """
 
 from __future__ import annotations
@@ -318,7 +318,7 @@ def test_transcripts_are_equal(both, mode):
             different.append("\n    ".join([case.recording.path, str(case.options), *found[:8]]))
     summary = f"{mode}: {n_equal} equal, {n_sampled} sampled, {len(different)} different"
     print(summary)
-    assert len(different) <= 1, "\n".join([summary, *different])
+    assert len(different) <= int(THOROUGH), "\n".join([summary, *different])
     assert n_equal >= 1, summary
 
 

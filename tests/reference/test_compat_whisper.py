@@ -201,7 +201,8 @@ def options_for(recording: Recording, seed: int) -> Options:
         if found.get("beam_size"):
             found.maybe(0.3, "patience", 1.0, 2.0)
         third = round(recording.duration_s / 3, 2)
-        clips = (f"{third}", f"{third},{2 * third}", [0.0, third, 2 * third], [third], "0,1000")
+        # Not with an end after the recording: the original stays there for ever.
+        clips = (f"{third}", f"{third},{2 * third}", [0.0, third, 2 * third], [third], "0")
         found.maybe(0.2, "clip_timestamps", *clips)
 
     return drawn(seed, TRANSCRIBE, together)
