@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:FP16 is not supported on CPU:UserWarning"),
     pytest.mark.filterwarnings("ignore:Word-level timestamps on translations:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*has no effect:stapes.errors.StapesWarning"),
+    pytest.mark.filterwarnings("ignore::stapes.errors.StapesWarning"),  # of options without effect, and the same
 ]
 SEED = 20250625
 TOLERANCE = 1e-3  # of scores: float32 sums in another order
@@ -217,7 +217,7 @@ def both_models() -> tuple[Any, Any]:
 
 
 def chosen() -> list[Recording]:
-    return recordings(cases(6, 40), SEED, 60.0 if THOROUGH else 12.0)
+    return recordings(cases(5, 40), SEED, 60.0 if THOROUGH else 12.0)
 
 
 def sampled(result: dict[str, Any]) -> bool:
@@ -225,7 +225,7 @@ def sampled(result: dict[str, Any]) -> bool:
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(6, 40)))
+@pytest.mark.parametrize("number", range(cases(5, 40)))
 def test_transcripts_are_equal_where_nothing_is_sampled(number, record_property):
     recording = chosen()[number]
     options = options_for(recording, SEED + number)
@@ -281,7 +281,7 @@ DECODE: dict[str, tuple[float, tuple[Any, ...]]] = {
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(5, 40)))
+@pytest.mark.parametrize("number", range(cases(3, 40)))
 def test_windows_are_equal_with_and_without_tensors(number):
     recording = chosen()[number]
     options = drawn(SEED - number, DECODE, lambda found: found.maybe(0.5, "language", recording.language))
@@ -308,7 +308,7 @@ def compare_windows(ours: Any, theirs: Any, options: Options) -> None:
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(3, 40)))
+@pytest.mark.parametrize("number", range(cases(2, 40)))
 def test_languages_of_windows_are_equal(number):
     ours_model, theirs_model = both_models()
     samples = chosen()[number].samples()
