@@ -185,7 +185,7 @@ def test_threads_share_one_pass():
 def test_a_log_mel_without_a_model_has_the_numbers_of_a_window() -> None:
     sound = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
     whole = stapes.log_mel_spectrogram(sound, padding=480_000 - sound.size)
-    np.testing.assert_array_equal(whole, window_mel(sound, 80, log10_mel))
+    np.testing.assert_allclose(whole, window_mel(sound, 80, log10_mel), atol=1e-5)  # of another kernel
     alone = stapes.log_mel_spectrogram(sound)
     assert alone.shape == (80, 100)
     np.testing.assert_allclose(alone[:, :98], whole[:, :98], atol=1e-6)  # the last two see the end

@@ -20,9 +20,9 @@ _PASSED_OVER: Final = frozenset({__name__.partition(".")[0], *sys.stdlib_module_
 _place: ContextVar[dict[str, Any] | None] = ContextVar("place", default=None)
 
 
-def warn(message: str) -> None:
-    """Issue a StapesWarning at the innermost frame that is neither of stapes nor of the standard library."""
-    warnings.warn_explicit(message, StapesWarning, **(_place.get() or _place_of(sys._getframe(1))))
+def warn(message: str, kind: type[Warning] = StapesWarning) -> None:
+    """Issue a warning at the innermost frame that is neither of stapes nor of the standard library."""
+    warnings.warn_explicit(message, kind, **(_place.get() or _place_of(sys._getframe(1))))
 
 
 def warning_here(call: Callable[_P, _T]) -> Callable[_P, _T]:

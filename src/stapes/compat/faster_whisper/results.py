@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stapes.compat.faster_whisper.vad import VadOptions
+from stapes.runtime.warn import warn
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Segment:
 
 def _as_dict(one: Word | Segment) -> dict[str, Any]:
     kind = type(one).__name__
-    warnings.warn(f"{kind}._asdict() is deprecated, use dataclasses.asdict({kind})", DeprecationWarning, stacklevel=3)
+    warn(f"{kind}._asdict() is deprecated, use dataclasses.asdict({kind})", DeprecationWarning)
     return asdict(one)
 
 
