@@ -204,6 +204,8 @@ def options_for(recording: Recording, seed: int) -> Options:
         # Not with an end after the recording: the original stays there for ever.
         clips = (f"{third}", f"{third},{2 * third}", [0.0, third, 2 * third], [third], "0")
         found.maybe(0.2, "clip_timestamps", *clips)
+        if not THOROUGH:
+            found["temperature"] = 0.0  # what is sampled takes long, and is not compared
 
     return drawn(seed, TRANSCRIBE, together)
 
@@ -217,7 +219,7 @@ def both_models() -> tuple[Any, Any]:
 
 
 def chosen() -> list[Recording]:
-    return recordings(cases(5, 40), SEED, 60.0 if THOROUGH else 12.0)
+    return recordings(cases(4, 40), SEED, 60.0 if THOROUGH else 12.0)
 
 
 def sampled(result: dict[str, Any]) -> bool:
@@ -225,7 +227,7 @@ def sampled(result: dict[str, Any]) -> bool:
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(5, 40)))
+@pytest.mark.parametrize("number", range(cases(4, 40)))
 def test_transcripts_are_equal_where_nothing_is_sampled(number, record_property):
     recording = chosen()[number]
     options = options_for(recording, SEED + number)
@@ -281,7 +283,7 @@ DECODE: dict[str, tuple[float, tuple[Any, ...]]] = {
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(3, 40)))
+@pytest.mark.parametrize("number", range(cases(2, 40)))
 def test_windows_are_equal_with_and_without_tensors(number):
     recording = chosen()[number]
     options = drawn(SEED - number, DECODE, lambda found: found.maybe(0.5, "language", recording.language))
@@ -308,7 +310,7 @@ def compare_windows(ours: Any, theirs: Any, options: Options) -> None:
 
 
 @needs_corpus
-@pytest.mark.parametrize("number", range(cases(2, 40)))
+@pytest.mark.parametrize("number", range(cases(1, 40)))
 def test_languages_of_windows_are_equal(number):
     ours_model, theirs_model = both_models()
     samples = chosen()[number].samples()
