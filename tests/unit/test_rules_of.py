@@ -184,6 +184,7 @@ def test_lengths_are_ranked_by_their_powers() -> None:
     assert rank([short, long], 1.0, in_powers=True) is long  # -1.0 against -0.75
     assert rank([short, long], 1.0) is short  # -2 / (7 / 6) against -15 / (25 / 6)
     assert rank([short, long], None, in_powers=True) is rank([short, long], None) is long
+    assert rank([short, long], None, n_before=30) is short  # -2 / 32 against -15 / 50
 
 
 class Rows:
@@ -214,6 +215,16 @@ def test_rows_that_end_behind_the_best_do_not_finish(theirs: bool) -> None:
     assert rows.done is not theirs
 
 
+def test_right_after_a_prefix_only_the_best_may_end() -> None:
+    for rules, ended in ((setting_of().rules, 1), (setting_of().rules.after_prefix(), 0)):
+        rows = BeamRows(SearchSetting(cast("Any", Rows()), rules, 224, as_faster_whisper=True), Beam(size=2))
+        rows.begin(cast("Any", 1), AnswerShare([5, rules.eot, 6], [-0.5, -0.6, -9.0]))
+        assert sum(one.tokens == () for one in rows.candidates()) == ended
+        rows = BeamRows(SearchSetting(cast("Any", Rows()), rules, 224, as_faster_whisper=True), Beam(size=2))
+        rows.begin(cast("Any", 1), AnswerShare([rules.eot, 5, 6], [-0.5, -0.6, -9.0]))
+        assert sum(one.tokens == () for one in rows.candidates()) == 1
+
+
 def guess(language: str, probability: float) -> LanguageGuess:
     return LanguageGuess(language=language, probabilities={language: probability, "xx": 1 - probability})
 
@@ -242,6 +253,8 @@ def test_a_language_is_found_by_the_majority() -> None:
     state, requests = asked(Speech(), [guess("it", 0.1)], 1000, first=400)
     assert requests == [Detect(400, 601, frames=((400, 1001),))]
     assert state.language == "it"
+    state = LanguagePerWindow(Speech(), content_frames=1000, plain=True, window_frames=500)
+    assert next(state.detect_once()) == Detect(0, 500, frames=((0, 500),))  # with chunk_length 5
     assert asked(Speech(), [guess("it", 0.1)], 1000, first=1000)[1][0].seek == 0
     assert asked(Speech(), [guess("it", 0.1)], 0)[1] == [Detect(0, 1, frames=((0, 1),))]
 

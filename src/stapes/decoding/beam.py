@@ -48,7 +48,8 @@ class BeamRows:
 
     def accept(self, share: AnswerShare) -> None:
         # The best continuations that do not end live on; those that end, and rank before the last of these, finish.
-        # With faster-whisper's rules, those finish that rank among the best `size` (CTranslate2 4.8 decoding.cc).
+        # With faster-whisper's rules, those finish that rank among the best `size`; right after a prefix, only the very
+        # best (CTranslate2 4.8 decoding.cc).
         asked = [(one, self._choice) for one in self._live] if share.all_extras else ()
         ids, logprobs = self._setting.chosen(asked, share)
         if not ids:  # nothing can be ranked, now or later
@@ -60,12 +61,13 @@ class BeamRows:
         self._n_sampled += 1
         survivors: list[int] = []
         strict = self._setting.as_faster_whisper
+        n_may_end = 1 if self._n_sampled == 1 and not self._setting.rules.opens else self._beam.size
         for place, i in enumerate(order):
             if ids[i] != self._setting.rules.eot:
                 survivors.append(i)
                 if len(survivors) == self._beam.size:
                     break
-            elif place < self._beam.size if strict else len(self._finished) < self._beam.max_finished:
+            elif place < n_may_end if strict else len(self._finished) < self._beam.max_finished:
                 ended = self._live[i // each].candidate(self._setting.rules.eot)
                 self._finished.append(replace(ended, sum_logprob=sums[i]))
         self._replace_rows([(self._live[i // each], ids[i], logprobs[i]) for i in survivors])

@@ -142,15 +142,18 @@ def add32(total: float, logprob: float) -> float:
     return float(np.float32(total) + np.float32(logprob))
 
 
-def rank(candidates: Sequence[Candidate], length_penalty: float | None, *, in_powers: bool = False) -> Candidate:
+def rank(
+    candidates: Sequence[Candidate], length_penalty: float | None, *, in_powers: bool = False, n_before: int = 0
+) -> Candidate:
     """Return the candidate with the best score per length; the first of equals.
     length_penalty: None divides by the number of tokens; else by ((5 + n) / 6) ** penalty (arXiv:1609.08144).
     in_powers: whether to divide by n ** penalty, as CTranslate2 4.8 does (finalize_hypothesis_score).
+    n_before: tokens of a prefix, which count in n there.
     """
 
     def score(one: Candidate) -> float:
         # The reference divides by zero for an empty row; one token's length keeps the order of sums.
-        length = max(len(one.tokens), 1)
+        length = max(len(one.tokens) + n_before, 1)
         if length_penalty is None:
             return one.sum_logprob / length
         divisor: float = (length if in_powers else (5 + len(one.tokens)) / 6) ** length_penalty

@@ -231,7 +231,13 @@ class WindowDecoder:
 
     def _end_try(self) -> None:
         setting, temperature = self._setting, self._temperature
-        best = rank(self._rows.candidates(), setting.search.length_penalty, in_powers=setting.as_faster_whisper)
+        n_before = len(setting.prefix) if setting.as_faster_whisper else 0
+        best = rank(
+            self._rows.candidates(),
+            setting.search.length_penalty,
+            in_powers=setting.as_faster_whisper,
+            n_before=n_before,
+        )
         check_answer(best.sum_logprob)
         self._rows.close()
         tokens, logprobs = best.tokens, best.logprobs

@@ -92,6 +92,7 @@ class SeekLoop:
             audio_context=options.method.audio_context,
             plain=self._as_faster_whisper,
             first_frame=self._seek,
+            window_frames=self._most_frames,
         )
         self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
         self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them

@@ -60,19 +60,21 @@ class LanguagePerWindow:
         audio_context: AudioContext = "full",
         plain: bool = False,
         first_frame: int = 0,
+        window_frames: int = N_FRAMES,
     ) -> None:
         """Take the options.
 
         only: the one language that the model knows.
         has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
         plain: whether languages are detected as faster-whisper does it: from `first_frame` on, by the majority of
-        windows; and each window has the language that is most probable in it, whatever other windows have.
+        windows of `window_frames`; and each window has the language that is most probable in it.
         """
         self._speech = speech
         self._content_frames = content_frames
         self._has_vad = has_vad
         self._audio_context = audio_context
         self._plain = plain
+        self._window_frames = window_frames
         self._first_frame = first_frame if first_frame < content_frames else 0
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
@@ -110,8 +112,9 @@ class LanguagePerWindow:
     def _detect_by_majority(self, threshold: float, most: int) -> Asking[Detect, None]:
         """Take the first language that is more probable than the threshold, else the one that was found most often."""
         votes: dict[str, int] = {}
-        for seek in range(self._first_frame, max(self._content_frames, self._first_frame + 1), N_FRAMES)[:most]:
-            n_frames = min(N_FRAMES, self._content_frames + 1 - seek)  # with a frame of silence, as it has it
+        size = self._window_frames
+        for seek in range(self._first_frame, max(self._content_frames, self._first_frame + 1), size)[:most]:
+            n_frames = min(size, self._content_frames + 1 - seek)  # with a frame of silence, as it has it
             guess: LanguageGuess = yield Detect(seek, n_frames, frames=((seek, seek + n_frames),))
             votes[guess.language] = votes.get(guess.language, 0) + 1
             if guess.probability > threshold:
