@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from logging import Logger
 from typing import Any, Final
 
@@ -190,26 +190,21 @@ def decoded_chunks(
     ]
 
 
-def split_at_timestamps(
-    tokens: Sequence[int], timestamp_begin: int, offset_s: float, duration_s: float
-) -> tuple[list[Piece], int | None]:
-    """Return a window's pieces between pairs of timestamps, and the position of the last one.
+def split_at_timestamps(tokens: Sequence[int], timestamp_begin: int, offset_s: float, duration_s: float) -> list[Piece]:
+    """Return a window's pieces between pairs of timestamps; an unfinished rest is left out.
 
     offset_s: where the window begins.   duration_s: of its sound.
-    The position, in steps of 20 ms, says where an unfinished rest begins; None: there is none.
     """
     is_time = [token >= timestamp_begin for token in tokens]
     ends = [i for i in range(1, len(tokens)) if is_time[i] and is_time[i - 1]]
     if not ends:
-        last = next((token for token in reversed(tokens) if token > timestamp_begin), None)
-        has_times = any(is_time) and tokens[max(i for i, one in enumerate(is_time) if one)] != timestamp_begin
-        end_s = (last - timestamp_begin) * 0.02 if has_times and last is not None else duration_s
-        return [Piece(start_s=offset_s, end_s=offset_s + end_s, tokens=tuple(tokens))], None
-    ends_alone = is_time[-2:] == [False, True]
-    if ends_alone:
+        times = [token - timestamp_begin for token in tokens if token >= timestamp_begin]
+        end_s = times[-1] * 0.02 if times and times[-1] else duration_s
+        return [Piece(start_s=offset_s, end_s=offset_s + end_s, tokens=tuple(tokens))]
+    if is_time[-2:] == [False, True]:
         ends.append(len(tokens))
     parts = [tuple(tokens[first:end]) for first, end in zip([0, *ends], ends, strict=False)]
-    pieces = [
+    return [
         Piece(
             start_s=offset_s + (part[0] - timestamp_begin) * 0.02,
             end_s=offset_s + (part[-1] - timestamp_begin) * 0.02,
@@ -217,7 +212,6 @@ def split_at_timestamps(
         )
         for part in parts
     ]
-    return pieces, None if ends_alone else parts[-1][-1] - timestamp_begin
 
 
 def with_words(
@@ -236,4 +230,4 @@ def with_words(
     options = Words(word_timestamps=True, prepend_punctuations=punctuations[0], append_punctuations=punctuations[1])
     placed = place_words(pieces, timings, options, offset_s=offset_s, last_speech_s=last_speech_s, eot=eot)
     ends = [one.end_s for one in placed if one.words]
-    return [replace(one) for one in placed], ends[-1] if ends else last_speech_s
+    return list(placed), ends[-1] if ends else last_speech_s

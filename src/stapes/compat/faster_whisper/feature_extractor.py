@@ -5,6 +5,7 @@ At Whisper's own settings the numbers are those of `stapes.log_mel_spectrogram`;
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -129,8 +130,15 @@ class FeatureExtractor:
         n_mels = len(self.mel_filters)
         if n_mels not in _WHISPER_MELS or (self.sampling_rate, self.n_fft, self.hop_length) != _WHISPER_SETTINGS:
             return False
-        own = self.get_mel_filters(self.sampling_rate, self.n_fft, n_mels)
+        own = _whisper_filters(n_mels)
         return self.mel_filters.shape == own.shape and np.allclose(self.mel_filters, own, rtol=1e-5, atol=1e-8)
+
+
+@cache
+def _whisper_filters(n_mels: int) -> npt.NDArray[np.float64]:
+    """Return the filters of Whisper's settings, made once: every chunk of a recording asks for them."""
+    sampling_rate, n_fft, _ = _WHISPER_SETTINGS
+    return FeatureExtractor.get_mel_filters(sampling_rate, n_fft, n_mels)
 
 
 def _check_lengths(n_samples: int, n_fft: int, hop_length: int, win_length: int) -> None:

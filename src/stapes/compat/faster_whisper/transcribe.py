@@ -79,7 +79,7 @@ class BatchedInferencePipeline:
             chunks_metadata, self._decode(features, tokenizer, options, sizes), sizes, strict=True
         ):
             offset_s, seek = chunk["offset"], int(chunk["offset"] * self.model.frames_per_second)
-            pieces, _ = split_at_timestamps(output["tokens"], tokenizer.timestamp_begin, offset_s, chunk["duration"])
+            pieces = split_at_timestamps(output["tokens"], tokenizer.timestamp_begin, offset_s, chunk["duration"])
             if options.word_timestamps:
                 pieces, self.last_speech_timestamp = with_words(
                     pieces,

@@ -78,16 +78,9 @@ def pad_or_trim(array: Any, length: int = N_SAMPLES, *, axis: int = -1) -> Any:
 def mel_filters(device: Any, n_mels: int) -> Any:
     """Return Slaney's mel filter bank, each triangle of unit area: float32 tensor (n_mels, 201) on a device.
     Raises AssertionError for another n_mels than 80 and 128.
-    Source: M. Slaney, Auditory Toolbox (1998), `mfcc`.
     """
     _check_n_mels(n_mels)
-    # Linear up to 1000 Hz (15 mel), then 27 mel for each factor of 6.4.
-    mels = np.linspace(0.0, 15.0 + 27.0 * np.log(SAMPLE_RATE / 2 / 1000.0) / np.log(6.4), n_mels + 2)
-    edges = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))[:, None]
-    slopes = (np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1) - edges[:-1]) / np.diff(edges, axis=0)
-    # Rounded here and below, as the original's numbers were.
-    triangles = np.maximum(0.0, np.minimum(slopes[:-1], 1.0 - slopes[1:])).astype(np.float32)
-    return _on(device, tensor_of((triangles * (2.0 / (edges[2:] - edges[:-2]))).astype(np.float32)))
+    return _on(device, tensor_of(stapes.audio.mel_filters(int(n_mels)).copy()))
 
 
 def log_mel_spectrogram(audio: Any, n_mels: int = 80, padding: int = 0, device: Any = None) -> Any:
