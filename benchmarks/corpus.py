@@ -16,7 +16,8 @@ from benchmarks.recordings import Recording, read_json_lines
 LIST = Path(__file__).with_name("list.json")
 #: entries of the manifest that are no language: no speech, and several at once
 _NO_LANGUAGE = ("zxx", "mul")
-_LOOPS_ABOVE = 2.4
+#: a text that compresses to less than one part in so many repeats itself
+COMPRESSES_BY = 2.4
 #: after the name of a group of recordings
 WITHOUT_LOOPS = ", without loops"
 
@@ -31,8 +32,13 @@ def corpus_folder() -> Path:
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    """Return the manifest's lines by path."""
-    return {str(row["path"]): row for row in read_json_lines(corpus_folder() / "audio" / "manifest.jsonl")}
+    """Return the corpus's lines by path."""
+    return read_manifest(corpus_folder() / "audio" / "manifest.jsonl")
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Return a manifest's lines by path."""
+    return {str(row["path"]): row for row in read_json_lines(path)}
 
 
 def benchmark_list() -> list[Recording]:
@@ -47,16 +53,19 @@ def benchmark_list() -> list[Recording]:
     return recordings
 
 
-def judged_recordings() -> dict[str, list[Recording]]:
+def judged_recordings(
+    lines: dict[str, dict[str, Any]] | None = None, folder: Path | None = None
+) -> dict[str, list[Recording]]:
     """Return what is fit for word error rates: {"english": ..., "other languages": ...}.
 
+    lines, folder: another manifest than the corpus's, and where its recordings are.
     Variants of one recording in other file formats would only count its errors again.
     """
     groups: dict[str, list[Recording]] = {"english": [], "other languages": []}
-    for line in manifest().values():
+    for line in (manifest() if lines is None else lines).values():
         fit = line["wer_ok"] and line["reference"] and line["language"] not in _NO_LANGUAGE
         if fit and not line["path"].startswith("formats/"):
-            groups["english" if line["language"] == "en" else "other languages"].append(_recording(line))
+            groups["english" if line["language"] == "en" else "other languages"].append(_recording(line, folder))
     return groups
 
 
@@ -75,7 +84,7 @@ def loops() -> frozenset[str]:
     return frozenset(
         path
         for path, result in golden_transcripts().items()
-        if any(segment["compression_ratio"] > _LOOPS_ABOVE for segment in result["segments"])
+        if any(segment["compression_ratio"] > COMPRESSES_BY for segment in result["segments"])
     )
 
 
@@ -86,12 +95,12 @@ def golden_speech() -> list[Recording]:
     return [_recording(line) for line in known if line["language"] not in _NO_LANGUAGE and line["reference"]]
 
 
-def _recording(line: dict[str, Any]) -> Recording:
-    path = corpus_folder() / "audio" / str(line["path"])
+def _recording(line: dict[str, Any], folder: Path | None = None) -> Recording:
+    path = (folder or corpus_folder() / "audio") / str(line["path"])
     if not path.is_file():
         raise ValueError(f"{path}: the manifest names it, but it is not there")
     return Recording(
-        name=line["path"],
+        name=line["path"] if folder is None else f"{folder.name}/{line['path']}",
         path=path,
         duration_s=float(line["duration_s"]),
         language=line["language"],

@@ -81,7 +81,7 @@ struct StepArrays {
 class BoundNetwork {
   public:
     BoundNetwork(const std::vector<int>& sizes, const std::string& precision, const std::string& isa, int n_threads)
-        : network_(sizes_of(sizes), precision_of(precision), kernels_of(isa), n_threads) {}
+        : network_(sizes_of(sizes), stapes::precision_of(precision), kernels_of(isa), n_threads) {}
 
     const Network& network() const { return network_; }
 
@@ -181,12 +181,6 @@ class BoundNetwork {
         for (const int one : s)
             if (one < 1) throw std::invalid_argument("sizes are positive");
         return {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8]};
-    }
-    static stapes::Precision precision_of(const std::string& name) {
-        if (name == "float32") return stapes::Precision::float32;
-        if (name == "bfloat16") return stapes::Precision::bfloat16;
-        if (name == "int8") return stapes::Precision::int8;
-        throw std::invalid_argument("no precision is called " + name);
     }
 
     void add_choices(const StepArrays& a, std::vector<std::int32_t>& ids, std::vector<float>& logprobs) {

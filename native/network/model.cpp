@@ -20,6 +20,18 @@ Type int8_type_of(const std::string& name, const Kernels& kernels) {
 
 }  // namespace
 
+Precision precision_of(const std::string& name) {
+    if (name == "float32") return Precision::float32;
+    if (name == "bfloat16") return Precision::bfloat16;
+    if (name == "int8") return Precision::int8;
+    throw std::invalid_argument("no precision is called " + name);
+}
+
+Type type_of_linear(const std::string& name, Precision precision, const Kernels& kernels) {
+    if (precision == Precision::int8) return int8_type_of(name, kernels);
+    return precision == Precision::float32 ? Type::f32 : Type::bf16;
+}
+
 Model::Model(const Sizes& its_sizes, Precision its_precision, const Kernels& its_kernels)
     : sizes(its_sizes),
       precision(its_precision),
@@ -71,7 +83,7 @@ Norm& Model::norm(const std::string& name) {
 
 void Model::make_linear(const std::string& name, int n, int k, Type stored) {
     Linear& made = linear(name);
-    const Type type = precision == Precision::int8 ? int8_type_of(name, kernels) : text_type;
+    const Type type = type_of_linear(name, precision, kernels);
     made.rows = row_type_of(kernels, type);
     // Where bfloat16 is but a way to store weights, float16 is as short and keeps all that was published.
     const bool as_published =

@@ -19,6 +19,10 @@ struct Sizes {
 };
 
 enum class Precision : std::uint8_t { float32, bfloat16, int8 };
+// By its name; throws std::invalid_argument.
+Precision precision_of(const std::string& name);
+// The type of a linear layer's weights, by its name.
+Type type_of_linear(const std::string& name, Precision precision, const Kernels& kernels);
 
 struct Linear {
     Matrix weight;

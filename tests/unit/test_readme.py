@@ -15,7 +15,7 @@ import pytest
 import stapes
 import stapes.output
 from stapes.backends.native.library import is_built
-from stapes.backends.select import BEST
+from stapes.backends.precisions import measured
 from stapes.cli.flags import parse
 from stapes.errors import OptionError, StapesWarning
 from stapes.options import TranscribeOptions
@@ -83,15 +83,15 @@ def test_the_size_is_that_of_the_page_on_dependencies() -> None:
     assert f"`{package}`" in section("Install")
 
 
-def test_the_readme_names_the_precision_that_auto_takes() -> None:
-    sets = {"avx2": "on AVX2", "avx512_bf16": "on AVX-512 (bf16)", "avx512_amx": "AMX"}
-    assert {isa for _, isa in BEST} == sets.keys()
-    assert {model for model, _ in BEST} == {"base"}
+def test_the_readme_names_the_models_whose_word_errors_were_measured() -> None:
     (line,) = re.findall(r"^\*\*Precision\.\*\* (.+?)\n\n", README, re.MULTILINE | re.DOTALL)
     sentence = " ".join(line.split())
-    for (_, isa), precision in BEST.items():
-        assert re.search(rf"`{precision}`[^`]* {re.escape(sets[isa].removeprefix('on '))}", sentence), isa
-    assert "`float32` is the exact one" in sentence
+    (models,) = re.findall(r"\(models: (.+?)\)", sentence)
+    assert re.findall(r"`([\w.-]+)`", models) == sorted(measured())
+    assert "The default, `auto`, is *near*" in sentence
+    assert "`--precision float32` is *exact*" in sentence
+    (limit,) = re.findall(r"^\* Word errors of lower precisions were measured for (.+) only\.", README, re.MULTILINE)
+    assert re.findall(r"`([\w.-]+)`", limit) == sorted(measured())
 
 
 def test_every_make_target_that_the_documents_name_exists() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from stapes.backends import resources
 from stapes.backends import select as selecting
 from stapes.backends.base import Backend
 from stapes.backends.native.library import is_built, library, library_problem
-from stapes.backends.select import BEST, best_precision, open_backend
-from stapes.checkpoint.base import Checkpoint
-from stapes.checkpoint.heads import OFFICIAL
+from stapes.backends.precisions import Choice
+from stapes.backends.select import open_backend
+from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError, StapesWarning
 from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint
@@ -150,35 +151,35 @@ def test_without_the_library_numpy_runs_the_vad() -> None:
         open_vad_model(weights, "native")
 
 
-# The precision that was measured to be best.
-
-
-def test_only_what_was_measured_is_anything_but_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selecting, "BEST", {("base", "avx2"): "int8"})
-    assert best_precision("base", "avx2") == "int8"
-    assert best_precision("base", "portable") == best_precision("tiny", "avx2") == "float32"
-    assert best_precision(None, "avx2") == "float32"
-
-
-def test_the_table_names_models_and_precisions_that_there_are() -> None:
-    assert {model for model, _ in BEST} <= {model.name for model in OFFICIAL}
-    assert set(BEST.values()) <= set(PRECISIONS)
+# The precision that was measured to be best: the choice itself is in test_precisions.py.
 
 
 @needs_library
 def test_auto_looks_up_the_weights_and_the_instruction_set(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    isa = library().isa_names()[0]
+    native = library()
+    isa = native.isa_names()[0]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("STAPES_ISA", raising=False)
-    monkeypatch.setattr(selecting, "BEST", {("base", isa): "bfloat16"})
-    assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "float32"
+    asked = []
+
+    def chosen(model: str | None, _spec: ModelSpec, isas: Sequence[str], *_: Any) -> Choice:
+        asked.append((model, isas[0]))
+        return Choice("bfloat16", isas[0], "it is best")
+
+    monkeypatch.setattr(selecting, "choose", chosen)
+    backend = open_backend(checkpoint, name="auto", precision="auto", threads=1)
+    assert backend.info.precision_reason == "it is best"
+    assert described(backend)[1] == "bfloat16"
     monkeypatch.setattr(selecting, "FINGERPRINTS", {checkpoint.fingerprint: "base"})
-    assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "bfloat16"
-    assert described(open_backend(checkpoint, name="auto", precision="float32", threads=1))[1] == "float32"
     monkeypatch.setenv("STAPES_ISA", "portable")
-    if isa != "portable":
-        assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "float32"
+    assert described(open_backend(checkpoint, name="auto", precision="auto", threads=1))[1] == "bfloat16"
+    assert asked == [(None, isa), ("base", "portable")]
+    backend = open_backend(checkpoint, name="auto", precision="float32", threads=1)
+    assert backend.info.precision_reason is None
+    assert described(backend)[1] == "float32"
+    assert len(asked) == 2
 
 
 # Memory.

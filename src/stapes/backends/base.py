@@ -243,6 +243,7 @@ class BackendInfo:
     row_bytes: int  # memory of one decoder row at full length
     precisions: tuple[str, ...] = ("float32",)  # that it could compute in
     isa: str | None = None  # the instruction set of its kernels, where it has its own
+    precision_reason: str | None = None  # why it computes in this one; None: it was asked for
     policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
 
 

@@ -8,25 +8,15 @@ from stapes.backends import REGISTRY, backend_class
 from stapes.backends.base import Backend, LogMelKernel
 from stapes.backends.native.library import is_built, library, library_problem
 from stapes.backends.numerics import log10_mel
+from stapes.backends.precisions import EXACT, VALUE_BYTES, WEIGHT_BYTES, WINDOW_VALUE_BYTES, Choice, choose
 from stapes.backends.resources import check_memory
+from stapes.backends.speed import processor_speed
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.checkpoint.heads import FINGERPRINTS
 from stapes.errors import OptionError
 from stapes.options import DEVICES, PRECISIONS
 from stapes.runtime.warn import warn
 
-_DEFAULT_PRECISION = "float32"
-#: (official model, instruction set) -> precision
-BEST: dict[tuple[str, str], str] = {
-    ("base", "avx512_amx"): "bfloat16",
-    ("base", "avx512_bf16"): "bfloat16",
-    ("base", "avx2"): "int8",
-}
-
-#: bytes of a weight as the native library holds it: float32 arithmetic on weights stored as float16
-_WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}
-_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2}  # of a row's keys and values
-_WINDOW_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a window's; at least: some sets take 2 in int8
 _INT8_VOCABULARY_BYTES = 2  # beside its 8 bits, the finer weights that decide
 
 
@@ -43,19 +33,17 @@ def check_names(*, device: str = "auto", precision: str = "auto", backend: str =
 
 def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: int | None) -> Backend:
     """Return a backend that runs a model: the one of that name, or ("auto") the native library, or NumPy where it was
-    not built. precision: one of PRECISIONS, or "auto": what was measured to be best for this model here, else float32.
+    not built. precision: one of PRECISIONS, or "auto": the fastest here of those that are as good (precisions.py).
     Raises OptionError for what the backend cannot do, BackendError if there is not enough memory.
     """
     check_names(precision=precision, backend=name)
     if name == "numpy" or (name == "auto" and not is_built()):
         return _open_numpy(checkpoint, asked_for=name == "numpy", precision=precision, threads=threads)
-    from stapes.backends.native.backend import ISA_VARIABLE, choose_isa  # noqa: PLC0415 (only where the library is here)
-
-    isa = choose_isa(os.environ.get(ISA_VARIABLE), library().isa_names())
-    if precision == "auto":
-        precision = best_precision(FINGERPRINTS.get(checkpoint.fingerprint), isa)
-    check_memory(_needed_bytes(checkpoint.spec, precision), f"{checkpoint.name} in {precision}")
-    made: Backend = backend_class("native")(checkpoint, threads=threads, precision=precision, isa=isa)
+    chosen = _choice(checkpoint, precision)
+    check_memory(_needed_bytes(checkpoint.spec, chosen.precision), f"{checkpoint.name} in {chosen.precision}")
+    made: Backend = backend_class("native")(
+        checkpoint, threads=threads, precision=chosen.precision, isa=chosen.isa, precision_reason=chosen.reason
+    )
     return made
 
 
@@ -68,29 +56,38 @@ def log_mel_kernel() -> LogMelKernel:
     return native_kernel()
 
 
+def _choice(checkpoint: Checkpoint, precision: str) -> Choice:
+    """Return the precision asked for, or the best one, and the set to compute it with."""
+    from stapes.backends.native.backend import ISA_VARIABLE, choose_isa  # noqa: PLC0415 (only where the library is here)
+
+    native, wanted = library(), os.environ.get(ISA_VARIABLE)
+    best = choose_isa(wanted, native.isa_names())
+    if precision != "auto":
+        return Choice(precision, best)
+    others = () if wanted else native.isa_names()[1:-1]  # the last is for processors that have no other
+    isas = (best, *others)
+    official = FINGERPRINTS.get(checkpoint.fingerprint)
+    return choose(official, checkpoint.spec, isas, native.peak.arithmetic, processor_speed(native, isas))
+
+
 def _open_numpy(checkpoint: Checkpoint, *, asked_for: bool, precision: str, threads: int | None) -> Backend:
-    if precision not in (_DEFAULT_PRECISION, "auto"):
+    if precision not in (EXACT, "auto"):
         why = "" if asked_for else f", and the native library is not here: {library_problem()}"
-        raise OptionError(f"NumPy computes in {_DEFAULT_PRECISION}, not in {precision}{why}")
+        raise OptionError(f"NumPy computes in {EXACT}, not in {precision}{why}")
     if not asked_for:
         warn(
             f"running on NumPy, several times slower than the native library, which is not here: {library_problem()}. "
             "Installing stapes again with a C++ compiler (g++ 11, clang 14 or newer) builds it"
         )
-    check_memory(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {_DEFAULT_PRECISION}")
+    check_memory(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {EXACT}")
     made: Backend = backend_class("numpy")(checkpoint, threads=threads)
     return made
 
 
 def _needed_bytes(spec: ModelSpec, precision: str) -> int:
     """Return what loading takes at least: the weights, and one window's and one row's keys and values."""
-    weights = spec.n_parameters * _WEIGHT_BYTES[precision]
+    weights = spec.n_parameters * WEIGHT_BYTES[precision]
     if precision == "int8":
         weights += spec.n_vocab * spec.n_text_state * _INT8_VOCABULARY_BYTES
-    values = spec.n_audio_ctx * _WINDOW_VALUE_BYTES[precision] + spec.n_text_ctx * _VALUE_BYTES[precision]
+    values = spec.n_audio_ctx * WINDOW_VALUE_BYTES[precision] + spec.n_text_ctx * VALUE_BYTES[precision]
     return weights + 2 * spec.n_text_layer * spec.n_text_state * values
-
-
-def best_precision(model: str | None, isa: str) -> str:
-    """Return a precision. model: the official model that the weights are, or None."""
-    return _DEFAULT_PRECISION if model is None else BEST.get((model, isa), _DEFAULT_PRECISION)

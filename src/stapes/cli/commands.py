@@ -28,6 +28,7 @@ from stapes.errors import StapesError
 
 if TYPE_CHECKING:
     from stapes.cli.runner import Keep
+    from stapes.engine.info import EngineInfo
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
@@ -171,6 +172,12 @@ def _renderers(command: Command, tally: Tally, files: int, n_refused: int) -> It
             bars.end()
 
 
+def _precision_note(info: EngineInfo) -> str:
+    """Say which precision `auto` took, why, and how to have another."""
+    kind, other = ("exact", "int8 is faster") if info.precision == "float32" else ("near", "float32 is exact")
+    return f"{info.model} in {info.precision} ({kind}): {info.precision_reason}; --precision {other}"
+
+
 def _wants_bars(command: Command) -> bool:
     if command.progress == "bar":
         return bar_is_possible()
@@ -196,6 +203,8 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
             recordings = skip_existing(command, recordings, journal, emit)
         if recordings:
             with warnings_caught(warn), load_engine(command) as engine:
+                if engine.info.precision_reason is not None:
+                    emit(events.Noted(_precision_note(engine.info)))
                 engine.check_speech(command.options.speech)
                 most = command.concurrency or default_concurrency(engine.info, command.options, len(recordings))
                 Batch(

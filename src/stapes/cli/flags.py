@@ -163,8 +163,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--device", default=DEVICES[0], metavar="DEVICE",
         help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})")
     add("--precision", default="auto", metavar="PRECISION",
-        help="float32 gives the reference's tokens; bfloat16 and int8 are faster and nearly as good; auto picks the "
-             "fastest that was measured to be as good for this model on this machine (default: auto)")
+        help="float32 is exact: the reference's tokens; bfloat16 and int8 are faster and near; auto takes the fastest "
+             "here whose word errors were measured to be float32's, for models that were not measured bfloat16 where "
+             "it is faster, and says so (default: auto)")
     add("--fp16", type=boolean, default=True, metavar="True|False",
         help="without effect: --precision chooses (default: True)")
     add("--threads", type=whole, default=0, metavar="N",

@@ -31,6 +31,7 @@ class EngineInfo:
     backend: str
     device: str
     precision: str
+    precision_reason: str | None  # why "auto" took it; None: it was asked for
     isa: str | None  # the instruction set of the backend's kernels, where it has its own
     threads: int
     weight_bytes: int
@@ -102,6 +103,7 @@ def describe(checkpoint: Checkpoint, backend: Backend, tokenizer: Tokenizer) -> 
         backend=info.name,
         device=info.device,
         precision=info.precision,
+        precision_reason=info.precision_reason,
         isa=info.isa,
         threads=info.threads,
         weight_bytes=info.weight_bytes,

@@ -57,12 +57,18 @@ class NativeBackend(HandlesBackend[Any, Any]):
     """Satisfies `stapes.backends.base.Backend`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, threads: int | None = None, precision: str = "float32", isa: str | None = None
+        self,
+        checkpoint: Checkpoint,
+        threads: int | None = None,
+        precision: str = "float32",
+        isa: str | None = None,
+        precision_reason: str | None = None,
     ) -> None:
         """Pack the weights.
 
         threads: None uses the cores that the process may use.   precision: one of PRECISIONS.
         isa: an instruction set by name; None takes STAPES_ISA's, or the best.
+        precision_reason: why this precision, where it was not asked for.
         Raises OptionError for a set that this machine lacks, BackendError if there is not enough memory.
         """
         native = library()
@@ -84,6 +90,7 @@ class NativeBackend(HandlesBackend[Any, Any]):
             row_bytes=self._model.row_bytes,
             precisions=PRECISIONS,
             isa=self._isa,
+            precision_reason=precision_reason,
         )
         self._block_bytes: int = self._model.window_bytes(PART_POSITIONS)
         self.handles = Handles(spec)
