@@ -7,7 +7,7 @@ What the project's corpus has already is left out, and so are prompts without wo
 
 Debian's packages need `apt-get` and `dpkg-deb`, and an archive that has the versions of `_PACKAGES`. The others are
 read from local clones that have the commits of `_REPOSITORIES`. A source that is not there is named and left out.
-The same sources and the same PyAV give the same files.
+The same sources and the same PyAV give the same files. Recordings under 6 s are left out.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ Read = Callable[..., dict[str, bytes]]
 
 _RATE: Final = 16_000
 _LONGEST_S: Final = 28.0
+_SHORTEST_S: Final = 6.0  # a window costs the same whatever it holds
 _SILENCE_S: Final = 0.6
 #: Debian's packages: version and sha256
 _PACKAGES: Final = {
@@ -181,6 +182,8 @@ def _lay_out(source: Source, folder: Path, repository: Read) -> list[dict[str, A
             path = f"{source.dataset}/{source.language}-{voice}-{number:03}.flac"
             silence = np.zeros(round(_SILENCE_S * _RATE), np.int16)
             samples = np.concatenate([part for i in members for part in (silence, decoded[i])][1:])
+            if len(samples) < _SHORTEST_S * _RATE:
+                continue
             row = {
                 "path": path,
                 "dataset": source.dataset,
@@ -248,7 +251,7 @@ def _lj_speech(_: Read, repository: Read) -> Iterator[Utterance]:
         name, text = line.replace('"', "").rstrip(",").split("|")[::2]
         audio = files.get(f"wavs/{name}.wav")  # the first hundred
         if audio and int(name.split("-")[1]) > _LJ_KNOWN:
-            yield Utterance(name, "LJ", text, audio)
+            yield Utterance(name, "LJ", re.sub("[()]", "", text), audio)  # spoken, but normalisers drop it
 
 
 def _fleurs(language: str, _: Read, repository: Read) -> Iterator[Utterance]:
@@ -293,7 +296,7 @@ def _fillets(language: str, package: Read, _: Read) -> Iterator[Utterance]:
 
 def _as_spoken(text: str) -> bool:
     """Is a text of words only, without remarks, alternatives and characters that were lost?"""
-    return re.search(r"[^\W\d_]{2}", text) is not None and re.search(r"[][(){}<>/*_]|\?.|\ufffd", text) is None
+    return re.search(r"[^\W\d_]{2}", text) is not None and re.search(r"[][(){}<>/*#_]|\?.|\ufffd", text) is None
 
 
 def _debian(package: str) -> str:
