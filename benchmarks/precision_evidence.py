@@ -109,7 +109,9 @@ def main() -> int:
     arguments = _arguments()
     groups = judged_recordings()
     for folder in arguments.speech:
-        for name, group in judged_recordings(read_manifest(folder / "manifest.jsonl"), folder).items():
+        lines = read_manifest(folder / "manifest.jsonl")
+        lines = {path: line for path, line in lines.items() if line["dataset"] not in arguments.without}
+        for name, group in judged_recordings(lines, folder).items():
             groups[name] += group
     if arguments.what == "transcribe":
         return _transcribe(arguments, groups)
@@ -126,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     add("what", choices=("transcribe", "decide"))
     add("--transcripts", type=Path, required=True, metavar="FOLDER", help="one file for each model and arithmetic")
     add("--speech", type=Path, action="append", default=[], metavar="FOLDER", help="more recordings, with a manifest")
+    add("--without", action="append", default=[], metavar="DATASET", help="of --speech that is left out")
     add("--model", default="base")
     add("--precision", default="float32", choices=PRECISIONS)
     add("--threads", type=int, default=2)

@@ -33,9 +33,9 @@ def load(
     model: a name ("base", "large-v3", "turbo"), a hub id ("openai/whisper-small"), or a path to a Hugging Face or
     CTranslate2 folder, an OpenAI .pt or a ggml .bin.
     device: "cpu", or "auto", which is the same in this version.
-    precision: "float32", exact; "bfloat16" and "int8", faster and near; "auto" takes the fastest on this processor whose
-    word errors were measured to be float32's for this model, or bfloat16 where it is faster for a model that was not
-    measured, else float32 (docs/native.md); `info.precision_reason` says why.
+    precision: "float32", exact; "bfloat16" and "int8", faster and near; "auto" takes the fastest on this processor
+    whose word errors were measured to be float32's for this model, or bfloat16 where it is faster for a model that was
+    not measured, else float32 (docs/native.md); `info.precision_reason` says why.
     threads: cores to use; None uses those that the process may use.
     download: whether a model that is not here may be fetched from the hub.
     backend: "native", "numpy", or "auto": the native library where it was built, else NumPy.
