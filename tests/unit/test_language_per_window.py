@@ -99,6 +99,13 @@ def test_where_none_reaches_it_the_mean_decides(threshold: float | None) -> None
     assert state.guess.probability == pytest.approx((0.4 + 0.25 + 0.6) / 3)
 
 
+def test_a_network_that_is_not_exact_is_asked_about_a_short_recording_as_it_is_decoded() -> None:
+    for content, expected in ((900, Detect(0, 900, frames=((0, 900),))), (0, Detect())):
+        state = LanguagePerWindow(Speech(), content_frames=content, is_exact=False)
+        assert next(state.detect_once()) == expected
+        assert next(LanguagePerWindow(Speech(), content_frames=content).detect_once()) == Detect()
+
+
 def test_a_language_that_is_given_is_not_asked_for() -> None:
     assert spoken(language="German").language == "de"
     only = LanguagePerWindow(Speech(), content_frames=9, only="en")

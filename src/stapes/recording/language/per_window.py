@@ -61,6 +61,7 @@ class LanguagePerWindow:
         plain: bool = False,
         first_frame: int = 0,
         window_frames: int = N_FRAMES,
+        is_exact: bool = True,
     ) -> None:
         """Take the options.
 
@@ -68,6 +69,8 @@ class LanguagePerWindow:
         has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
         plain: whether languages are detected as faster-whisper does it: from `first_frame` on, by the majority of
         windows of `window_frames`; and each window has the language that is most probable in it.
+        is_exact: whether a short recording is asked about with the spectrum of silence after it, as the reference does.
+        Otherwise it is asked about as it is decoded, so that it is encoded once instead of twice.
         """
         self._speech = speech
         self._content_frames = content_frames
@@ -75,6 +78,7 @@ class LanguagePerWindow:
         self._audio_context = audio_context
         self._plain = plain
         self._window_frames = window_frames
+        self._is_exact = is_exact
         self._first_frame = first_frame if first_frame < content_frames else 0
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
@@ -126,7 +130,7 @@ class LanguagePerWindow:
     def _opening(self, seek: int) -> Detect:
         n_frames = min(N_FRAMES, self._content_frames - seek)
         encoded = encoded_frames(n_frames, self._audio_context)
-        if not seek and encoded is None:
+        if not seek and encoded is None and (self._is_exact or not n_frames):
             return Detect()
         return Detect(seek, n_frames, frames=((seek, seek + n_frames),), encoded_frames=encoded)
 
