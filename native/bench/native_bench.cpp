@@ -63,7 +63,7 @@ void print_row(const Kernels& kernels, const std::string& what, const std::strin
 
 // Random weights (n, k), packed.
 Matrix made_matrix(const Kernels& kernels, Type type, int n, int k) {
-    Matrix made(type, n, k, kernels.activation_zero);
+    Matrix made(type, n, k, kernels);
     Team alone(1);
     const auto numbers = random_numbers(size(k), 0.05f);
     std::vector<f16> halves(size(k));

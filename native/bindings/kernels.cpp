@@ -72,7 +72,7 @@ template <class Table>
 Matrix packed(const Kernels& kernels, Type type, const Table& weights) {
     require(weights.shape(0) > 0 && weights.shape(1) > 0, "no weights");
     const int n = static_cast<int>(weights.shape(0));
-    Matrix matrix(type, n, static_cast<int>(weights.shape(1)), kernels.activation_zero);
+    Matrix matrix(type, n, static_cast<int>(weights.shape(1)), kernels);
     Team team(1);
     if constexpr (std::is_same_v<Table, FloatTable>) {
         require(type != Type::f16, "weights that are stored as float16 come as float16's bits");

@@ -11,6 +11,8 @@ void layer_norm(const float* x, std::size_t x_stride, int n_rows, int d, const f
 void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint8_t* y, std::size_t y_stride,
               float* scales);
 void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
+void widen(const void* x, int n, float* y);
+QuantizedRow quantize_weights(const float* x, int n, std::int8_t* y);
 void store_keys(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
 void store_values(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
 void attend(const Attention& call);

@@ -188,6 +188,13 @@ struct Recurrence {
     float* probabilities;  // (n_steps rounded up to PANEL,): sigmoid(output_weight . max(0, output) + output_bias)
 };
 
+// What a row of i8 means: values that are no finite numbers are counted as 0.
+struct QuantizedRow {
+    float step;
+    bool all_finite;
+    std::int32_t sum;  // of the integers
+};
+
 struct Kernels {
     const char* name;
     bool multiplies_i8;    // rows of integers lie in halves
@@ -205,6 +212,10 @@ struct Kernels {
                      float* scales);
     // Rows of f32 -> bf16.
     void (*narrow)(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride);
+    // A row of float16 -> f32. n is rounded up to whole panels.
+    void (*widen)(const void* x, int n, float* y);
+    // A row of weights, f32 -> i8: as many steps to either side of 0 as there are. n is rounded up to whole panels.
+    QuantizedRow (*quantize_weights)(const float* x, int n, std::int8_t* y);
     // Put n positions, from `position` (inside one block) on, of a head's keys or values (rows of f32) into a block.
     void (*store_keys)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position, void* block);
     void (*store_values)(const BlockShape& shape, const float* x, std::size_t x_stride, int n, int position,

@@ -72,6 +72,30 @@ void quantize(const float* x, std::size_t x_stride, int n_rows, int d, std::uint
     }
 }
 
+void widen(const void* x, int n, float* y) {
+    const auto* from = static_cast<const std::uint16_t*>(x);
+    for (int i = 0; i < n; i += W) store(y + i, load_f16(from + i));
+}
+
+QuantizedRow quantize_weights(const float* x, int n, std::int8_t* y) {
+    constexpr auto most = static_cast<float>(traits_of(Type::i8).steps);
+    const F32 zero = set1(0.0f);
+    F32 highest = zero, sums = zero, doubtful = zero;
+    for (int i = 0; i < n; i += W) {
+        highest = max(abs(load(x + i)), highest);           // without NaN, whose comparison is false
+        doubtful = doubtful + (load(x + i) - load(x + i));  // NaN where one is no finite number
+    }
+    const float limit = largest(highest);
+    const F32 factor = set1(limit > 0.0f && limit < INFINITY ? most / limit : 0.0f);
+    for (int i = 0; i < n; i += W) {
+        const F32 exact = load(x + i) * factor;
+        const F32 steps = select(is_nan(exact - exact), zero, round(exact));
+        sums = sums + steps;  // whole numbers, far below 2^24
+        store_bytes(y + i, to_i32(steps));
+    }
+    return {limit / most, sum(doubtful) == 0.0f, static_cast<std::int32_t>(sum(sums))};
+}
+
 void narrow(const float* x, std::size_t x_stride, int n_rows, int d, void* y, std::size_t y_stride) {
     const int whole = round_up(d, PANEL);
     for (int row = 0; row < n_rows; ++row) {

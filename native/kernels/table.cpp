@@ -21,6 +21,8 @@ const Kernels& kernels() {
         .layer_norm = layer_norm,
         .quantize = quantize,
         .narrow = narrow,
+        .widen = widen,
+        .quantize_weights = quantize_weights,
         .store_keys = store_keys,
         .store_values = store_values,
         .attend = attend,

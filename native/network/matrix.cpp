@@ -1,46 +1,13 @@
 #include "matrix.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <type_traits>
 
 namespace stapes {
-namespace {
-
-// The largest magnitude, NaN left out. Magnitudes are in the order of their bits.
-float largest_magnitude(const float* values, int n) {
-    std::int32_t largest = 0;
-    for (int i = 0; i < n; ++i) {
-        const std::int32_t bits = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
-        const std::int32_t counted = bits > 0x7f800000 ? 0 : bits;
-        largest = counted > largest ? counted : largest;
-    }
-    return std::bit_cast<float>(largest);
-}
-
-bool all_finite(const float* values, int n) {
-    std::int32_t largest = 0;
-    for (int i = 0; i < n; ++i) {
-        const std::int32_t bits = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
-        largest = bits > largest ? bits : largest;
-    }
-    return largest < 0x7f800000;
-}
-
-// The nearest whole number, ties to even, of |x| < 2^22; 0 of what is not finite.
-[[gnu::always_inline]] inline std::int32_t nearest(float x) {
-    constexpr float shift = 12582912.0f;  // 1.5 * 2^23: the lowest bit of the sum is worth 1
-    const std::int32_t steps = std::bit_cast<std::int32_t>(x + shift) - std::bit_cast<std::int32_t>(shift);
-    return (std::bit_cast<std::int32_t>(x) & 0x7fffffff) < 0x7f800000 ? steps : 0;
-}
-
-}  // namespace
-
-Matrix::Matrix(Type type, int n, int k, int zero) : type_(type), n_(n), k_(k), zero_(zero) {
+Matrix::Matrix(Type type, int n, int k, const Kernels& kernels) : type_(type), n_(n), k_(k), kernels_(&kernels) {
     const Weights w = view();
     packed_ = Memory(static_cast<std::size_t>(w.n_panels()) * w.panel_bytes());
     if (type == Type::i8) {
@@ -80,9 +47,6 @@ void with_type(Type type, F&& f) {
     }
 }
 
-// Packing is written as loops over a whole row without calls or branches, which compilers turn into vectors: it is a
-// good part of the time that a model takes to load.
-
 // Lay out a row of values that are already of the packed type: its groups lie a panel apart. The last one is whole.
 template <class Value>
 void Matrix::lay_out(int output, const Value* row) {
@@ -98,37 +62,31 @@ void Matrix::lay_out(int output, const Value* row) {
 }
 
 void Matrix::quantize_row(int output, const float* values, std::int8_t* row) {
-    constexpr auto most = static_cast<float>(traits_of(Type::i8).steps);
-    const float largest = largest_magnitude(values, k_);
-    const float factor = largest > 0.0f && std::isfinite(largest) ? most / largest : 0.0f;
-    std::int32_t sum = 0;
-    for (int i = 0; i < k_; ++i) {
-        const std::int32_t steps = nearest(values[i] * factor);
-        sum += steps;
-        row[i] = static_cast<std::int8_t>(steps);
-    }
-    scales_.as<float>()[output] = largest / most;
-    steps_.as<float>()[output] = all_finite(values, k_) ? largest / most : std::numeric_limits<float>::infinity();
-    corrections_.as<std::int32_t>()[output] = zero_ * sum;
+    const QuantizedRow found = kernels_->quantize_weights(values, k_, row);
+    scales_.as<float>()[output] = found.step;
+    steps_.as<float>()[output] = found.all_finite ? found.step : std::numeric_limits<float>::infinity();
+    corrections_.as<std::int32_t>()[output] = kernels_->activation_zero * found.sum;
 }
 
 template <Type TYPE, class Source>
 void Matrix::pack_panel(int first, int n_rows, const Source* source) {
     using Value = ValueOf<TYPE>;
-    std::vector<float> values(TYPE == Type::i8 ? static_cast<std::size_t>(k_) : 0);
-    std::vector<Value> row(static_cast<std::size_t>(round_up(k_, group_of(TYPE))));
-    for (int output = first; output < first + n_rows; ++output, source += k_) {
+    const auto k = static_cast<std::size_t>(k_), whole = static_cast<std::size_t>(round_up(k_, PANEL));
+    std::vector<Source> read(whole);
+    std::vector<float> values(whole);
+    std::vector<Value> row(whole);
+    for (int output = first; output < first + n_rows; ++output, source += k) {
         if constexpr (std::is_same_v<Value, Source>) {
-            std::copy_n(source, k_, row.data());
-        } else if constexpr (TYPE == Type::f32) {
-            for (int i = 0; i < k_; ++i) row[static_cast<std::size_t>(i)] = to_float(source[i]);
-        } else if constexpr (TYPE == Type::bf16) {
-            for (int i = 0; i < k_; ++i) row[static_cast<std::size_t>(i)] = to_bf16(to_float(source[i]));
-        } else if constexpr (TYPE == Type::i8) {
-            for (int i = 0; i < k_; ++i) values[static_cast<std::size_t>(i)] = to_float(source[i]);
-            quantize_row(output, values.data(), row.data());
-        } else {
+            std::memcpy(row.data(), source, k * sizeof(Value));
+        } else if constexpr (TYPE == Type::f16) {
             throw std::logic_error("float32 is not packed as float16");
+        } else {
+            std::memcpy(read.data(), source, k * sizeof(Source));
+            float* const numbers = TYPE == Type::f32 ? reinterpret_cast<float*>(row.data()) : values.data();
+            if constexpr (std::is_same_v<Source, f16>) kernels_->widen(read.data(), k_, numbers);
+            else std::memcpy(numbers, read.data(), k * sizeof(float));
+            if constexpr (TYPE == Type::bf16) kernels_->narrow(numbers, whole, 1, k_, row.data(), whole);
+            else if constexpr (TYPE == Type::i8) quantize_row(output, numbers, row.data());
         }
         lay_out(output, row.data());
     }

@@ -19,10 +19,10 @@ inline Type row_type_of(const Kernels& kernels, Type weights) {
 class Matrix {
   public:
     Matrix() = default;
-    // zero: what the kernels add to int8 activations.
-    Matrix(Type type, int n, int k, int zero);
+    // kernels: those that multiply it.
+    Matrix(Type type, int n, int k, const Kernels& kernels);
 
-    // Pack rows (n_rows, k) of `source`, from output `first` on.
+    // Pack rows (n_rows, k) of `source`, which may lie at an odd address, from output `first` on.
     void pack(int first, int n_rows, const float* source, Team& team);
     void pack(int first, int n_rows, const f16* source, Team& team);
     // Read one output's weights back: k values.
@@ -48,7 +48,8 @@ class Matrix {
     std::size_t place(int output, int input) const;
 
     Type type_ = Type::f32;
-    int n_ = 0, k_ = 0, zero_ = 0;
+    int n_ = 0, k_ = 0;
+    const Kernels* kernels_ = nullptr;
     Memory packed_, scales_, corrections_;
     Memory steps_;  // as scales_, but infinite where a weight is no number
 };

@@ -22,7 +22,11 @@ class Memory {
         data_ = {static_cast<std::byte*>(::operator new(whole, std::align_val_t{alignment})),
                  Free{std::align_val_t{alignment}}};
 #if defined(MADV_HUGEPAGE)
-        if (n_bytes >= LARGE) madvise(data_.get(), whole, MADV_HUGEPAGE);  // a wish: what comes of it does not matter
+        if (n_bytes >= LARGE) {
+            madvise(data_.get(), whole, MADV_HUGEPAGE);  // a wish: what comes of it does not matter
+            // Linux gives zeros when a page is first written: so threads that fill them share that work.
+            if (madvise(data_.get(), whole, MADV_DONTNEED) == 0) return;
+        }
 #endif
         std::memset(data_.get(), 0, whole);
     }

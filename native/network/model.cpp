@@ -88,7 +88,7 @@ void Model::make_linear(const std::string& name, int n, int k, Type stored) {
     // Where bfloat16 is but a way to store weights, float16 is as short and keeps all that was published.
     const bool as_published =
         type == Type::f32 || (type == Type::bf16 && made.rows == Type::f32 && stored == Type::f16);
-    made.weight = Matrix(as_published ? stored : type, n, k, kernels.activation_zero);
+    made.weight = Matrix(as_published ? stored : type, n, k, kernels);
     made.bias = Memory();
     if (name == "decoder.embedding" && precision == Precision::int8)
         make_linear("decoder.approximate_embedding", n, k, stored);

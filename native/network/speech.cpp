@@ -108,7 +108,7 @@ int SpeechNetwork::gate_place(int row) const {
 void SpeechNetwork::pack_recurrence(const SpeechRecurrence& recurrence) {
     const int n_gates = GATES * n_units_, units = kernels_.recurrent_units;
     Team alone(1);
-    input_weight_ = Matrix(Type::f32, n_gates, n_recurrent_inputs_, 0);
+    input_weight_ = Matrix(Type::f32, n_gates, n_recurrent_inputs_, kernels_);
     gate_bias_ = Memory(size(n_gates) * sizeof(float));
     state_weight_ = Memory(size(n_gates * n_units_) * sizeof(float));
     output_weight_ = copy_of(recurrence.output_weight, n_units_);

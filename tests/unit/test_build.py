@@ -61,7 +61,7 @@ def test_without_a_compiler_the_package_is_pure_python(tmp_path: Path) -> None:
     assert {f"stapes/{name}" for name in ("__init__.py", "py.typed", *DATA)} <= set(names)
     assert len([name for name in names if "/licenses/" in name]) == 2
     (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert b"stapes = stapes.cli.main:main" in zipfile.ZipFile(wheel).read(scripts)
+    assert b"stapes = stapes.cli.main:program" in zipfile.ZipFile(wheel).read(scripts)
 
 
 @needs_the_builder

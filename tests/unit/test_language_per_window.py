@@ -99,6 +99,21 @@ def test_where_none_reaches_it_the_mean_decides(threshold: float | None) -> None
     assert state.guess.probability == pytest.approx((0.4 + 0.25 + 0.6) / 3)
 
 
+def test_a_network_that_is_not_exact_is_asked_about_a_short_recording_as_it_is_decoded() -> None:
+    for content, expected in ((900, Detect(0, 900, frames=((0, 900),))), (0, Detect())):
+        state = LanguagePerWindow(Speech(), content_frames=content, is_exact=False)
+        assert answered(state.detect_once(), guess(de=0.9)) == [expected]
+        assert state.language == "de"
+        assert next(LanguagePerWindow(Speech(), content_frames=content).detect_once()) == Detect()
+
+
+def test_where_that_is_in_doubt_it_is_asked_about_as_the_reference_does() -> None:
+    state = LanguagePerWindow(Speech(), content_frames=900, is_exact=False)
+    asked = answered(state.detect_once(), guess(de=0.45, es=0.3), guess(es=0.4, de=0.35))
+    assert asked == [Detect(0, 900, frames=((0, 900),)), Detect()]
+    assert state.language == "es"
+
+
 def test_a_language_that_is_given_is_not_asked_for() -> None:
     assert spoken(language="German").language == "de"
     only = LanguagePerWindow(Speech(), content_frames=9, only="en")

@@ -118,7 +118,8 @@ class Checkpoint:
     format: str  # "huggingface", "openai", "ctranslate2", "ggml", "memory"
     storage: str  # how the weights are stored: "float16", "float32", "int8", "q5_0", ...
     spec: ModelSpec
-    tensors: Mapping[str, Array]  # float16 or float32, by canonical name; read when asked for
+    #: float16 (which may lie at an odd address) or float32, by canonical name; read when asked for
+    tensors: Mapping[str, Array]
     vocabulary: VocabularyData | None = None  # None: nothing is stated; only a published size can be decoded
     stated_alignment_heads: tuple[tuple[int, int], ...] | None = None  # None: the format does not say
     verification: Callable[[], None] | None = None  # None: there is nothing that the weights could be held against

@@ -50,7 +50,8 @@ class FileBytes:
 
     def array(self, offset: int, dtype: str, shape: tuple[int, ...], what: str) -> Array:
         """Return numbers as a read-only array in C order: a view of the file where that is possible.
-        Arrays that span two files or start at an odd address are copied: native code may read them by pointer.
+        Arrays that span two files or start at an odd address are copied, as native code may read them by pointer; but
+        not float16, which most of a model is.
         """
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
@@ -62,7 +63,7 @@ class FileBytes:
             return np.empty(shape, kind)
         raw = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         found = raw.view(kind).reshape(shape)
-        if not found.flags.aligned:
+        if not found.flags.aligned and kind != np.float16:
             found = found.copy()
         found.flags.writeable = False
         return found

@@ -42,6 +42,11 @@ class TaskInputs:
     time_map: TimeMap | None = None  # to the time of results: of the file's container, or before silence was cut out
     seams: Sequence[Seam] = ()  # where the recording was joined from spans of speech
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the network computes in float32, so that results are the reference's."""
+        return self.backend.info.precision == "float32"
+
     def alignment_setting(self, language: str | None, task: Task) -> AlignmentSetting:
         """Return what aligning each window takes. Raises OptionError for a language that the model does not know."""
         return AlignmentSetting.make(self.backend.spec, self.tokenizer, self.heads, language, task, N_FRAMES)

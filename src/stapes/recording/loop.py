@@ -58,11 +58,13 @@ class SeekLoop:
         tokenizer: Tokenizer,
         options: TranscribeOptions,
         has_vad: bool = False,
+        is_exact: bool = True,
         spliced_at: Sequence[Seam] = (),
     ) -> None:
         """Take the recording's length and the window's (3000), in frames of 10 ms, and the model's sizes.
 
         has_vad: whether `DetectSpeech` has an answer; guards that need one act only then.
+        is_exact: as for LanguagePerWindow.
         spliced_at: where the recording was joined from spans.
         """
         self._content_frames = content_frames
@@ -93,6 +95,7 @@ class SeekLoop:
             plain=self._as_faster_whisper,
             first_frame=self._seek,
             window_frames=self._most_frames,
+            is_exact=is_exact,
         )
         self._last_word_end_s = 0.0  # as in the reference: from the words before the guards acted
         self._given_until_s = 0.0  # where the last yielded words or segments end: nothing later overlaps them

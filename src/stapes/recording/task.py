@@ -44,6 +44,7 @@ class RecordingTask(WindowStream):
             tokenizer=self._tokenizer,
             options=options,
             has_vad=self._vad is not None,
+            is_exact=inputs.is_exact,
             spliced_at=inputs.seams,
         )
         # A language that is to be detected is one that the model knows: any other option can be checked now.

@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import regex
-
 from stapes.errors import OptionError
 from stapes.options import Rules
 from stapes.tokenizer.tokenizer import Tokenizer
@@ -51,6 +49,8 @@ def _searching(pattern: str) -> Callable[[str], object]:
     """Return a search for an expression, with a limit of time, which Python's `re` lacks.
     Raises OptionError for an expression that cannot be used, or has taken too long for all texts together.
     """
+    import regex  # noqa: PLC0415 (10 ms, for this alone)
+
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError) as error:

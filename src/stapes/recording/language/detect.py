@@ -20,7 +20,7 @@ class LanguageTask(WindowStream):
         """Raises OptionError for languages that the model does not know."""
         super().__init__(inputs, WindowCost(rows=1))
         self._candidates = candidates_of(self._tokenizer, speech)
-        self._spoken = LanguagePerWindow(speech, content_frames=inputs.mel.content_frames)
+        self._spoken = LanguagePerWindow(speech, content_frames=inputs.mel.content_frames, is_exact=inputs.is_exact)
         self._questions = self._spoken.detect_once()
         self._asked = next(self._questions, None)
 

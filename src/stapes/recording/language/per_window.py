@@ -61,6 +61,7 @@ class LanguagePerWindow:
         plain: bool = False,
         first_frame: int = 0,
         window_frames: int = N_FRAMES,
+        is_exact: bool = True,
     ) -> None:
         """Take the options.
 
@@ -68,6 +69,9 @@ class LanguagePerWindow:
         has_vad: whether `DetectSpeech` has an answer; without one, a window is one piece.
         plain: whether languages are detected as faster-whisper does it: from `first_frame` on, by the majority of
         windows of `window_frames`; and each window has the language that is most probable in it.
+        is_exact: whether a short recording is asked about with the spectrum of silence after it, as the reference does.
+        Otherwise it is asked about as it is decoded, so that it is encoded once, and in the reference's way only where
+        that leaves a doubt.
         """
         self._speech = speech
         self._content_frames = content_frames
@@ -75,6 +79,7 @@ class LanguagePerWindow:
         self._audio_context = audio_context
         self._plain = plain
         self._window_frames = window_frames
+        self._is_exact = is_exact
         self._first_frame = first_frame if first_frame < content_frames else 0
         self.each = speech.multilingual and only is None  # whether each window has a separate language
         self.language: str | None = only or speech.language_code  # of the window that is decoded next
@@ -103,7 +108,11 @@ class LanguagePerWindow:
         guesses: list[LanguageGuess] = []
         while self.guess is None:
             seek = len(guesses) * N_FRAMES
-            guesses.append((yield self._opening(seek)))
+            guess: LanguageGuess = yield (asked := self._opening(seek))
+            is_short = not seek and asked.n_frames is not None and asked.encoded_frames is None
+            if is_short and guess.probability < _SURE:
+                guess = yield Detect()
+            guesses.append(guess)
             is_sure = threshold is not None and guesses[-1].probability >= threshold
             if is_sure or len(guesses) == most or len(guesses) * N_FRAMES >= self._content_frames:
                 self.guess = guesses[-1] if is_sure else mean_guess(guesses)
@@ -126,7 +135,7 @@ class LanguagePerWindow:
     def _opening(self, seek: int) -> Detect:
         n_frames = min(N_FRAMES, self._content_frames - seek)
         encoded = encoded_frames(n_frames, self._audio_context)
-        if not seek and encoded is None:
+        if not seek and encoded is None and (self._is_exact or not 0 < n_frames < N_FRAMES):
             return Detect()
         return Detect(seek, n_frames, frames=((seek, seek + n_frames),), encoded_frames=encoded)
 
