@@ -80,6 +80,11 @@ void take_queries(const Attention& c, int first, int n, const Scratch& s) {
     }
 }
 
+// What one step means, of the positions of a block.
+const float* scales_of(const BlockShape& shape, const void* block, std::size_t n_bytes) {
+    return reinterpret_cast<const float*>(static_cast<const Byte*>(block) + n_bytes - shape.scale_bytes());
+}
+
 // One block of keys.
 template <class Op, int VECTORS>
 void score_tile(const Attention& c, int block, float* scores, int row, int n_rows, const Scratch& s) {
@@ -93,6 +98,10 @@ void score_tile(const Attention& c, int block, float* scores, int row, int n_row
         t.n_groups = t.groups_per_segment = c.shape.padded_width() / GROUP<Op>;
         t.out = scores + row * SCORE_STRIDE + key;
         t.out_stride = SCORE_STRIDE;
+        if constexpr (IS_INTEGER<Op>) {
+            t.row_steps = s.steps + row;
+            t.column_steps = scales_of(c.shape, c.keys[block], c.shape.key_bytes()) + key;
+        }
         run<Op, VECTORS>(*s.tiles, n_rows, t);
     }
 }
@@ -114,46 +123,39 @@ void score(const Attention& c, int first_key, int n_keys, int n_queries, const S
     }
 }
 
-// What one step means, of the positions of a block.
-const float* scales_of(const BlockShape& shape, const void* block, std::size_t n_bytes) {
-    return reinterpret_cast<const float*>(static_cast<const Byte*>(block) + n_bytes - shape.scale_bytes());
-}
-
-// One query's sums of integers become scores.
-void number_scores(const Attention& c, int first_key, int n_keys, int i, const Scratch& s) {
-    float* scores = s.scores + i * SCORE_STRIDE;
-    const F32 step = set1(s.steps[i]);
-    for (int key = 0; key < n_keys; key += PANEL) {
-        const float* scales = scales_of(c.shape, c.keys[(first_key + key) / PANEL], c.shape.key_bytes());
-        for (int j = 0; j < PANEL; j += W)
-            store(scores + key + j, to_f32(load_i32(scores + key + j)) * (load(scales + j) * step));
-    }
-}
-
 // The most that a stretch's weights add up to: products with steps of values add up to less than 2^31, however weights
 // are rounded.
 float most_weight(const BlockShape& shape) { return 0.999f * static_cast<float>(0x7fffffff / shape.steps() - STRETCH); }
 
-// One query's weights, in place of its scores, become integers: each counts as many of its value's steps.
-void count_weights(const Attention& c, int first_key, int n_keys, int i, const Scratch& s, auto* to) {
-    float* weights = s.scores + i * SCORE_STRIDE;
-    F32 highest = set1(0.0f), total = set1(0.0f);
-    for (int key = 0; key < n_keys; key += PANEL) {
-        const float* scales = scales_of(c.shape, c.values[(first_key + key) / PANEL], c.shape.value_bytes());
-        for (int j = 0; j < PANEL; j += W) {
-            const F32 x = load(weights + key + j) * load(scales + j);
-            store(weights + key + j, x);
-            highest = max(x, highest);
-            total = total + x;
-        }
-    }
+// One query's weights, by now as many of their values' steps as they count, become integers; highest and total are of
+// each lane.
+void count_weights(const Attention& c, int n_keys, int i, F32 highest, F32 total, const Scratch& s) {
+    const float* weights = s.scores + i * SCORE_STRIDE;
+    std::int16_t* to = static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE;
     const float by_total = sum(total) * (WEIGHT_STEPS / most_weight(c.shape));
     const float limit = largest(highest) > by_total ? largest(highest) : by_total;
     s.steps[N_QUERIES + i] = limit / WEIGHT_STEPS;
     const F32 factor = set1(limit > NEGLIGIBLE ? WEIGHT_STEPS / limit : 0.0f);
     // What is no number counts as nothing: as the most, a stretch of it would overflow.
-    for (int key = 0; key < round_up(n_keys, PANEL); key += W)
-        store_interleaved(to + key, to_i32(min(max(load(weights + key) * factor, set1(0.0f)), set1(WEIGHT_STEPS))));
+    const auto steps = [&](int key) {
+        return to_i32(min(max(load(weights + key) * factor, set1(0.0f)), set1(WEIGHT_STEPS)));
+    };
+    for (int key = 0; key < round_up(n_keys, PANEL); key += 2 * W)
+        store_two_interleaved(to + key, steps(key), steps(key + W));
+}
+
+// The highest of a query's scores, some panels.
+float highest_of(const float* scores, int n) {
+    // A maximum for each vector of a panel: a single one would be waited for.
+    std::array<F32, VECTORS_PER_PANEL> highest;
+    highest.fill(set1(NOTHING));
+    for (int key = 0; key < n; key += PANEL)
+        unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
+            highest[vector] = max(load(scores + key + vector * W), highest[vector]);
+        });
+    F32 above = highest[0];
+    for (const F32& one : highest) above = max(one, above);
+    return largest(above);
 }
 
 // One query's scores become weights under the running maximum; what was mixed so far shrinks with it.
@@ -164,33 +166,39 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     const int whole = round_up(n_keys, PANEL);
     for (int key = seen / W * W; key < whole; key += W)
         store(scores + key, select(first_lanes(seen - key < 0 ? 0 : seen - key), load(scores + key), set1(NOTHING)));
-    // A maximum for each vector of a panel: a single one would be waited for.
-    std::array<F32, VECTORS_PER_PANEL> highest;
-    highest.fill(set1(NOTHING));
-    for (int key = 0; key < whole; key += PANEL)
-        unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
-            highest[vector] = max(load(scores + key + vector * W), highest[vector]);
-        });
-    F32 above = highest[0];
-    for (const F32& one : highest) above = max(one, above);
-    const float limit = largest(above) > s.highest[i] ? largest(above) : s.highest[i];
+    const float above = highest_of(scores, whole), limit = above > s.highest[i] ? above : s.highest[i];
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
-    F32 sums = set1(0.0f);
+    F32 sums = set1(0.0f), highest = set1(0.0f), total = set1(0.0f);
     const auto weight = [&](int key) {
         return ROUGH ? exp_rough(load(scores + key) - top) : exp(load(scores + key) - top);
     };
-    const auto take = [&](int key, F32 x) {
+    const auto take = [&](int key, F32 x, const float* scales) {
         sums = sums + x;
-        if constexpr (std::is_same_v<Op, OpBf16>)
+        if constexpr (std::is_same_v<Op, OpBf16>) {
             store_bf16(static_cast<std::uint16_t*>(s.weights) + i * SCORE_STRIDE + key, x);
-        else store(scores + key, x);
+        } else if constexpr (IS_INTEGER<Op>) {
+            const F32 scaled = x * load(scales + key % PANEL);
+            store(scores + key, scaled);
+            highest = max(scaled, highest);
+            total = total + scaled;
+        } else {
+            store(scores + key, x);
+        }
     };
-    int key = 0;
-    for (; key + W <= seen; key += W) take(key, weight(key));
-    for (; key < whole; key += W)
-        take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f));
-    if constexpr (IS_INTEGER<Op>)
-        count_weights(c, first_key, n_keys, i, s, static_cast<std::int16_t*>(s.weights) + i * SCORE_STRIDE);
+    for (int block = 0; block < whole; block += PANEL) {
+        const float* scales = nullptr;
+        if constexpr (IS_INTEGER<Op>)
+            scales = scales_of(c.shape, c.values[(first_key + block) / PANEL], c.shape.value_bytes());
+        if (block + PANEL <= seen) {
+            unrolled<VECTORS_PER_PANEL>([&](auto vector) __attribute__((always_inline)) {
+                take(block + vector * W, weight(block + vector * W), scales);
+            });
+        } else {
+            for (int key = block; key < block + PANEL; key += W)
+                take(key, key < seen ? select(first_lanes(seen - key), weight(key), set1(0.0f)) : set1(0.0f), scales);
+        }
+    }
+    if constexpr (IS_INTEGER<Op>) count_weights(c, n_keys, i, highest, total, s);
     const float shrink = s.highest[i] == NOTHING ? 0.0f : std::exp(s.highest[i] - limit);
     s.sums[i] = s.sums[i] * shrink + sum(sums);
     s.highest[i] = limit;
@@ -271,7 +279,6 @@ void attend_as(const Attention& c) {
             const int n_keys = c.n_keys - key < STRETCH ? c.n_keys - key : STRETCH;
             score<Op>(c, key, n_keys, n, s);
             for (int i = 0; i < n; ++i) {
-                if constexpr (IS_INTEGER<Op>) number_scores(c, key, n_keys, i, s);
                 if (c.raw_scores)
                     std::memcpy(
                         c.raw_scores + static_cast<std::size_t>(first + i) * static_cast<std::size_t>(c.n_keys) + key,

@@ -138,6 +138,9 @@ struct Tile {
     void* out;               // sums
     std::size_t out_stride;  // sums
     bool add;                // begin with what is there
+    // Sums of integers become numbers if these are given: what one step of each row, and of each column, means.
+    const float* row_steps;
+    const float* column_steps;
 };
 
 // Asks for what lies READ_AHEAD bytes behind a group, in each panel that the tile reads. Processors do so by
@@ -215,6 +218,18 @@ void run_tile(const Tile& t) {
             if constexpr (ROWS > 9) a9 += 4 * Op::PARTS;
         }
         a += static_cast<std::size_t>(n) * 4 * Op::PARTS;
+    }
+    if constexpr (IS_INTEGER<Op>) {
+        if (t.row_steps) {
+            unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
+                const F32 step = set1(t.row_steps[row]);
+                unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {
+                    store(reinterpret_cast<float*>(out + row * out_stride) + vector * W,
+                          to_f32(sums[row * VECTORS + vector]) * (load(t.column_steps + vector * W) * step));
+                });
+            });
+            return;
+        }
     }
     unrolled<ROWS>([&](auto row) __attribute__((always_inline)) {
         unrolled<VECTORS>([&](auto vector) __attribute__((always_inline)) {

@@ -110,6 +110,13 @@ STAPES_INLINE void store_interleaved(void* p, I32 x) {
     _mm_storeu_si128(static_cast<__m128i*>(p),
                      _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
 }
+// 2 W of them, one vector's after the other's.
+STAPES_INLINE void store_two_interleaved(void* p, I32 a, I32 b) {
+    const __m256i joined = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.v, b.v), 0xd8);
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7,
+                                           8, 9, 12, 13, 10, 11, 14, 15);
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_shuffle_epi8(joined, order));
+}
 
 // One four-byte group of a row of A in every lane.
 STAPES_INLINE I32 broadcast_group(const void* p) {

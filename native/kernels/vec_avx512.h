@@ -94,6 +94,11 @@ STAPES_INLINE void store_interleaved(void* p, I32 x) {
     const __m256i halves = _mm512_cvtepi32_epi16(x.v);
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(halves, 0xd8), 0xd8));
 }
+// 2 W of them, one vector's after the other's.
+STAPES_INLINE void store_two_interleaved(void* p, I32 a, I32 b) {
+    store_interleaved(p, a);
+    store_interleaved(static_cast<std::int16_t*>(p) + W, b);
+}
 
 // One four-byte group of a row of A in every lane.
 STAPES_INLINE I32 broadcast_group(const void* p) {

@@ -106,6 +106,11 @@ STAPES_INLINE void store_interleaved(void* p, I32 x) {
                                          static_cast<std::int16_t>(x.v[1]), static_cast<std::int16_t>(x.v[3])};
     std::memcpy(p, interleaved, sizeof interleaved);
 }
+// 2 W of them, one vector's after the other's.
+STAPES_INLINE void store_two_interleaved(void* p, I32 a, I32 b) {
+    store_interleaved(p, a);
+    store_interleaved(static_cast<std::int16_t*>(p) + W, b);
+}
 // a * 2^n for n in -126..128: in two factors, so that 2^128 is none.
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
     const I32Lanes exponent = to_i32(n).v, half = exponent >> 1, rest = exponent - half;
