@@ -54,7 +54,7 @@ double multiply_layer(const std::string& isa, const std::string& precision, int 
     const Kernels& kernels = kernels_of(isa);
     const Type weights = type_of_linear(ENCODER_LAYER, precision_of(precision), kernels),
                rows = row_type_of(kernels, weights), stored = rows == Type::f32 ? Type::f16 : weights;
-    const Matrix matrix(stored, width, width, kernels.activation_zero);
+    const Matrix matrix(stored, width, width, kernels);
     const Weights view = matrix.view();
     Operand operand(kernels, n_rows, width);
     const Memory zeros(static_cast<std::size_t>(n_rows) * operand.stride() * sizeof(float));
