@@ -170,6 +170,7 @@ class ScriptedEngine:
         self.most_at_once = 0
         self.closed = False
         self.info = SimpleNamespace(
+            precision_measured=True,
             model="scripted", path=None, format="memory", storage="float32", spec=ScriptedSpec(), n_vocab=100,
             languages=("en", "de"), backend="scripted", device="cpu", precision="float32", isa=None,
             window_bytes=0, row_bytes=0,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stapes.backends.native.library import is_built
 from stapes.testing import noise
 from tests.audio_files import wav_bytes
 from tests.cli.running import Run, runner
@@ -15,7 +17,8 @@ from tests.native_library import ON_NUMPY
 from tests.vocabularies import Vocabulary, write_folder
 
 OTHERS = Vocabulary(codes=("gsw", "zh-TW"), appended_codes=("tlh",))
-QUICKLY = ("--model", "model", "--sample_len", "4", "--beam_size", "1", "--temperature", "0", "--mode", "reference")
+MODEL = ("--model", "model", "--sample_len", "4", "--beam_size", "1", "--temperature", "0", "--mode", "reference")
+QUICKLY = (*MODEL, "--precision", "float32")
 FORMATS = ("txt", "srt", "vtt", "tsv", "json", "csv", "lrc", "ass")
 
 
@@ -34,6 +37,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def write(vocabulary: Vocabulary) -> None:
     write_folder(Path("model"), vocabulary, generation=vocabulary.generation_config())
+
+
+@pytest.mark.skipif(not is_built(), reason="the native library was not built: NumPy computes in float32 alone")
+def test_a_model_that_was_not_measured_is_said_to_be_and_how_to_have_another_precision(run: Run) -> None:
+    write(OTHERS)
+    words = ("talk.wav", "--language", "gsw", *MODEL)
+    for progress in ((), ("--progress", "json")):
+        code, _, err = run(*words, *progress)
+        (said,) = [line for line in err if " --precision " in line]
+        assert code == 0
+        assert re.search(r"model in (float32 \(exact\)|bfloat16 \(near\)): .*not measured for this model; ", said)
+    for quiet in (("--precision", "float32"), ("--progress", "none")):
+        assert run(*words, *quiet)[2] == []
 
 
 def test_a_language_that_no_table_lists_is_shown_by_its_code_everywhere(run: Run) -> None:

@@ -50,7 +50,7 @@ def described(values: dict[str, Any]) -> Any:
     """Return what the engine of that time said of itself."""
     model, computing = values["model"], values["computing"]
     given = {**model, **computing, "model": model["name"], "path": None, "spec": SPECS[model["name"]]}
-    return SimpleNamespace(**given, window_bytes=0, row_bytes=0)
+    return SimpleNamespace(**given, window_bytes=0, row_bytes=0, precision_measured=True)
 
 
 def noise() -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.backends import precisions, speed
+from stapes.backends import precisions
 from stapes.backends.native.library import is_built, library
 from stapes.backends.precisions import choose, measured, window_s
 from stapes.backends.speed import Speed, key, measure, processor_speed
@@ -204,7 +204,7 @@ def test_a_write_that_fails_leaves_nothing(cache: Path, monkeypatch: pytest.Monk
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on the device")
 
-    monkeypatch.setattr(speed.json, "dump", full)
+    monkeypatch.setattr("json.dump", full)
     assert processor_speed(FakeLibrary(), ("avx2",)).products
     assert list(cache.iterdir()) == []
 

@@ -244,6 +244,7 @@ class BackendInfo:
     precisions: tuple[str, ...] = ("float32",)  # that it could compute in
     isa: str | None = None  # the instruction set of its kernels, where it has its own
     precision_reason: str | None = None  # why it computes in this one; None: it was asked for
+    precision_measured: bool = True  # whether word errors of this model decided that
     policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
 
 

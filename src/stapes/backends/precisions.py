@@ -32,11 +32,15 @@ WINDOW_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a window's; 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A precision and the set of instructions to compute it with.   reason: a clause; None: it was asked for."""
+    """A precision and the set of instructions to compute it with.
+
+    reason: a clause; None: it was asked for.   measured: whether word errors of the model decided what may be taken.
+    """
 
     precision: str
     isa: str
     reason: str | None = None
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ def choose(
         least = best.window_s * (1 - _WORTH_IT) if one.precision != best.precision else best.window_s
         if one.window_s < least:
             best = one
-    return Choice(best.precision, best.isa, _reason(best.precision, model if known else None, bool(candidates)))
+    reason = _reason(best.precision, model if known else None, bool(candidates))
+    return Choice(best.precision, best.isa, reason, bool(known))
 
 
 def _reason(precision: str, model: str | None, compared: bool) -> str:

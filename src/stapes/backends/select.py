@@ -42,7 +42,7 @@ def open_backend(checkpoint: Checkpoint, *, name: str, precision: str, threads: 
     chosen = _choice(checkpoint, precision)
     check_memory(_needed_bytes(checkpoint.spec, chosen.precision), f"{checkpoint.name} in {chosen.precision}")
     made: Backend = backend_class("native")(
-        checkpoint, threads=threads, precision=chosen.precision, isa=chosen.isa, precision_reason=chosen.reason
+        checkpoint, threads=threads, precision=chosen.precision, isa=chosen.isa, chosen=chosen
     )
     return made
 

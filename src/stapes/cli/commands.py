@@ -203,7 +203,7 @@ def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Em
             recordings = skip_existing(command, recordings, journal, emit)
         if recordings:
             with warnings_caught(warn), load_engine(command) as engine:
-                if engine.info.precision_reason is not None:
+                if not engine.info.precision_measured:
                     emit(events.Noted(_precision_note(engine.info)))
                 engine.check_speech(command.options.speech)
                 most = command.concurrency or default_concurrency(engine.info, command.options, len(recordings))

@@ -165,7 +165,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="auto", metavar="PRECISION",
         help="float32 is exact: the reference's tokens; bfloat16 and int8 are faster and near; auto takes the fastest "
              "here whose word errors were measured to be float32's, for models that were not measured bfloat16 where "
-             "it is faster, and says so (default: auto)")
+             "it is faster, which the command says (default: auto)")
     add("--fp16", type=boolean, default=True, metavar="True|False",
         help="without effect: --precision chooses (default: True)")
     add("--threads", type=whole, default=0, metavar="N",

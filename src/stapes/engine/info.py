@@ -32,6 +32,7 @@ class EngineInfo:
     device: str
     precision: str
     precision_reason: str | None  # why "auto" took it; None: it was asked for
+    precision_measured: bool  # whether word errors of this model decided that
     isa: str | None  # the instruction set of the backend's kernels, where it has its own
     threads: int
     weight_bytes: int
@@ -104,6 +105,7 @@ def describe(checkpoint: Checkpoint, backend: Backend, tokenizer: Tokenizer) -> 
         device=info.device,
         precision=info.precision,
         precision_reason=info.precision_reason,
+        precision_measured=info.precision_measured,
         isa=info.isa,
         threads=info.threads,
         weight_bytes=info.weight_bytes,

@@ -31,6 +31,7 @@ from stapes.backends.handles import Handles, HandlesBackend
 from stapes.backends.native.library import library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
+from stapes.backends.precisions import Choice
 from stapes.backends.resources import usable_cores
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import OptionError
@@ -62,13 +63,13 @@ class NativeBackend(HandlesBackend[Any, Any]):
         threads: int | None = None,
         precision: str = "float32",
         isa: str | None = None,
-        precision_reason: str | None = None,
+        chosen: Choice | None = None,
     ) -> None:
         """Pack the weights.
 
         threads: None uses the cores that the process may use.   precision: one of PRECISIONS.
         isa: an instruction set by name; None takes STAPES_ISA's, or the best.
-        precision_reason: why this precision, where it was not asked for.
+        chosen: how the precision was chosen, where it was not asked for.
         Raises OptionError for a set that this machine lacks, BackendError if there is not enough memory.
         """
         native = library()
@@ -90,7 +91,8 @@ class NativeBackend(HandlesBackend[Any, Any]):
             row_bytes=self._model.row_bytes,
             precisions=PRECISIONS,
             isa=self._isa,
-            precision_reason=precision_reason,
+            precision_reason=chosen.reason if chosen else None,
+            precision_measured=chosen.measured if chosen else True,
         )
         self._block_bytes: int = self._model.window_bytes(PART_POSITIONS)
         self.handles = Handles(spec)
