@@ -18,6 +18,7 @@ from stapes.cli.output import printable
 from tests.native_library import other_lines
 
 ROOT = Path(__file__).parents[2]
+EXACTLY = ("--model", "tiny.en", "--precision", "float32")
 SCRIPTED = str(Path(__file__).parent / "scripted_engine.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "60"}
 
