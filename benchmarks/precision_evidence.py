@@ -28,13 +28,13 @@ import stapes
 from benchmarks.adapters.stapes_engine import GREEDY
 from benchmarks.corpus import COMPRESSES_BY, judged_recordings, read_manifest
 from benchmarks.machine import facts
+from benchmarks.precision_table import EVIDENCE
 from benchmarks.recordings import Recording
 from benchmarks.running import run
 from benchmarks.word_errors import edits, normalise_all
 from stapes.backends.native.library import library
 from stapes.options import PRECISIONS
 
-TABLE = Path(stapes.__file__).parent / "backends" / "precisions.json"
 DRAWS, PERCENTILE, MOST_POINTS, LEAST_WORDS, ONE_LOOP_IN = 10_000, 97.5, 0.3, 10_000, 300
 _LEAST_SHARED_WORDS = 4  # of a text that is part of another, so that both are one utterance
 RULE = f"at most {MOST_POINTS} points more words wrong than float32 ({PERCENTILE}th percentile of {DRAWS} draws)"
@@ -133,7 +133,7 @@ def _arguments() -> argparse.Namespace:
     add("--precision", default="float32", choices=PRECISIONS)
     add("--threads", type=int, default=2)
     add("--others", default=sys.executable, metavar="PYTHON", help="that has openai-whisper, for its normaliser")
-    add("--write", action="store_true", help=f"into {TABLE.name}")
+    add("--write", action="store_true", help=f"into {EVIDENCE.name}")
     return parser.parse_args()
 
 
@@ -157,7 +157,7 @@ def _transcribe(arguments: argparse.Namespace, groups: dict[str, list[Recording]
 
 
 def _decide(arguments: argparse.Namespace, groups: dict[str, list[Recording]]) -> int:
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    table = json.loads(EVIDENCE.read_text(encoding="utf-8"))
     files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.transcripts.glob("*.json"))]
     by_model: dict[str, dict[str, Any]] = {}
     for one in files:
@@ -175,7 +175,7 @@ def _decide(arguments: argparse.Namespace, groups: dict[str, list[Recording]]) -
                 table["models"].setdefault(model, {})[arithmetic] = row
     if arguments.write:
         table["rule"] = RULE
-        TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        EVIDENCE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 

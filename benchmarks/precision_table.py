@@ -1,9 +1,18 @@
-"""One table for all precisions and instruction sets of stapes: speed, memory and errors, put together from all runs."""
+"""The tables of precisions: speed, memory and errors on each instruction set, put together from all runs, and the word
+errors that decide which precision `auto` may take.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+import stapes
+
+#: what `auto` reads
+EVIDENCE = Path(stapes.__file__).parent / "backends" / "precisions.json"
 
 #: exact but for the order of sums; near; quantised
 KINDS = {"float32": "exact", "bfloat16": "near", "int8": "quantised"}
@@ -69,3 +78,26 @@ def precision_rows(newest_first: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def _place(order: Sequence[str], one: str) -> int:
     return order.index(one) if one in order else len(order)
+
+
+EVIDENCE_HEAD = ("model", "arithmetic", "English", "other languages", "more loops", "may be taken")
+
+
+def evidence_rows() -> list[list[str]]:
+    """Return a row for each model and arithmetic: its word errors beside float32's, and the verdict."""
+    models = json.loads(EVIDENCE.read_text(encoding="utf-8"))["models"]
+    return [
+        [model, arithmetic]
+        + [_evidence(row.get(group)) for group in ("english", "other languages")]
+        + [f"{row['more_loops']} of {row['recordings']}" if "recordings" in row else ""]
+        + [("yes" if row["passes"] else "no") + f" ({row['by']})" * ("by" in row)]
+        for model, rows in models.items()
+        for arithmetic, row in rows.items()
+    ]
+
+
+def _evidence(group: dict[str, Any] | None) -> str:
+    if group is None:
+        return ""
+    counts = f"{group['errors']} for {group['errors_float32']} of {group['words']} words"
+    return f"{counts}: {group['points']:+.2f} points, at most {group['upper_points']:+.2f}"
