@@ -7,18 +7,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import Logger
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
 
-from stapes import Engine, Job, JobEvent, LanguageGuess, WindowDone
 from stapes.compat.faster_whisper.results import TranscriptionOptions
 from stapes.compat.faster_whisper.tokenizer import Tokenizer
 from stapes.compat.faster_whisper.vad import Chunk, VadOptions
 from stapes.compat.loading import argument_errors
 from stapes.options import Words
-from stapes.recording import Piece, place_words
 from stapes.results import WordTiming
+
+if TYPE_CHECKING:  # the engine takes a fifth of a second to import
+    from stapes import Engine, Job, JobEvent, LanguageGuess, WindowDone
+    from stapes.recording import Piece
 
 #: of a window: 30 s
 WINDOW_FRAMES: Final = 3000
@@ -106,6 +108,8 @@ class Listener:
 
     def __call__(self, event: JobEvent) -> None:
         """Take an event."""
+        from stapes import WindowDone  # noqa: PLC0415 (as above)
+
         if isinstance(event, WindowDone):
             self.windows.append(event)
         elif self.language is None:
@@ -195,6 +199,8 @@ def split_at_timestamps(tokens: Sequence[int], timestamp_begin: int, offset_s: f
 
     offset_s: where the window begins.   duration_s: of its sound.
     """
+    from stapes.recording import Piece  # noqa: PLC0415 (as above)
+
     is_time = [token >= timestamp_begin for token in tokens]
     ends = [i for i in range(1, len(tokens)) if is_time[i] and is_time[i - 1]]
     if not ends:
@@ -227,6 +233,8 @@ def with_words(
 
     punctuations: that join the word after them, and before them.   offset_s, last_speech_s: as for `place_words`.
     """
+    from stapes.recording import place_words  # noqa: PLC0415 (as above)
+
     options = Words(word_timestamps=True, prepend_punctuations=punctuations[0], append_punctuations=punctuations[1])
     placed = place_words(pieces, timings, options, offset_s=offset_s, last_speech_s=last_speech_s, eot=eot)
     ends = [one.end_s for one in placed if one.words]

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 import stapes
-from stapes import Engine
 from stapes.compat.faster_whisper.utils import _MODELS, download_model
 from stapes.compat.loading import (
     DeviceError,
@@ -48,10 +47,10 @@ class MissingModelError(stapes.ModelNotFoundError, FileNotFoundError, ValueError
 class LoadedModel:
     """An engine that can be unloaded and loaded again."""
 
-    def __init__(self, load: Callable[[], Engine], device: str, compute_type: str) -> None:
+    def __init__(self, load: Callable[[], stapes.Engine], device: str, compute_type: str) -> None:
         """load: opens the engine; it is called at once, and again by `load_model`."""
         self._load = load
-        self._engine: Engine | None = load()
+        self._engine: stapes.Engine | None = load()
         self.device = device
         self.device_index = [0]
         self.compute_type = compute_type
@@ -64,7 +63,7 @@ class LoadedModel:
         self.num_active_batches = 0
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> stapes.Engine:
         """The engine. Raises RuntimeError while the model is unloaded."""
         if self._engine is None:
             raise RuntimeError("the model is unloaded; load_model() loads it again")

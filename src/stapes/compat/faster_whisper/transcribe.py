@@ -7,13 +7,13 @@ float32 unless `compute_type` asks for another precision. All guards of stapes a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 import stapes
 from stapes.compat.faster_whisper.audio import decode_audio, pad_or_trim
@@ -53,6 +53,18 @@ __all__ = [
     "get_speech_timestamps", "get_suppressed_tokens", "merge_punctuations", "pad_or_trim",
     "restore_speech_timestamps", "tqdm",
 ]  # fmt: skip
+
+
+tqdm: Any  # of __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    """Import tqdm, which takes a tenth of a second, when it is first asked for. Programs may replace it here."""
+    if name != "tqdm":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return globals().setdefault(name, tqdm)
 
 
 class BatchedInferencePipeline:
@@ -137,7 +149,7 @@ class BatchedInferencePipeline:
         options: TranscriptionOptions,
         log_progress: bool,
     ) -> Iterator[Segment]:
-        bar = tqdm(total=len(features), disable=not log_progress, position=0)
+        bar = sys.modules[__name__].tqdm(total=len(features), disable=not log_progress, position=0)
         n_given = 0
         for first in range(0, len(features), batch_size):
             end = first + batch_size
@@ -468,7 +480,7 @@ def _segments(
     stream: Iterable[stapes.Segment], listener: Listener, content_s: float, *, log_progress: bool
 ) -> Iterator[Segment]:
     """Yield segments with text and length, numbered from 1. Dropping this iterator cancels the job."""
-    bar = tqdm(total=content_s, unit="seconds", disable=not log_progress)
+    bar = sys.modules[__name__].tqdm(total=content_s, unit="seconds", disable=not log_progress)
     n_given = 0
     for one in stream:
         _advance(bar, listener, content_s)
@@ -572,14 +584,9 @@ def _batched(
         clip_timestamps=spans,
     )
     info = TranscriptionInfo(
-        language=language,
-        language_probability=probability,
-        duration=duration_s,
-        duration_after_vad=speech_s,
-        all_language_probs=shares,
-        transcription_options=options,
-        vad_options=vad_options,
-    )
+        language=language, language_probability=probability, duration=duration_s, duration_after_vad=speech_s,
+        all_language_probs=shares, transcription_options=options, vad_options=vad_options,
+    )  # fmt: skip
     mels: Any = np.stack([pad_or_trim(one) for one in features]) if features else []
     segments = pipeline._batched_segments_generator(
         mels, tokenizer, metadata, given["batch_size"], options, given["log_progress"]
@@ -589,6 +596,4 @@ def _batched(
 
 def get_ctranslate2_storage(segment: npt.NDArray[Any]) -> NoReturn:
     """Raise NotImplementedError."""
-    raise NotImplementedError(
-        "stapes has no CTranslate2 tensors: give log-mels to stapes.Engine.decode_window as arrays"
-    )
+    raise NotImplementedError("stapes has no CTranslate2 tensors: give log-mels to stapes.Engine.decode_window")

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-import tqdm  # type: ignore[import-untyped]  # the module: programs replace tqdm.tqdm
-
 import stapes
 from stapes.compat.loading import argument_errors, check_device, under_run_as
 from stapes.compat.whisper.audio import (
@@ -51,6 +49,19 @@ __all__ = [
     "get_tokenizer", "get_writer", "log_mel_spectrogram", "make_safe", "optional_float", "optional_int",
     "pad_or_trim", "str2bool", "tqdm", "transcribe",
 ]  # fmt: skip
+
+
+tqdm: Any  # of __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    """Import tqdm, which takes a tenth of a second, when it is first asked for. Programs may replace it here."""
+    if name != "tqdm":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return globals().setdefault(name, tqdm)
+
 
 #: decode options that the loop over windows sets itself, and one without effect
 _LEFT_OUT: Final = ("prompt", "fp16", "temperature")
@@ -107,6 +118,7 @@ def transcribe(
     if printer and detects:
         printer.line("Detecting the language from the first 30 seconds; `language` names it")
     content_frames = round(stream.job.progress.total_s * SAMPLE_RATE) // HOP_LENGTH  # whole frames, as windows end
+    tqdm = sys.modules[__name__].tqdm  # the module: programs replace tqdm.tqdm
     with tqdm.tqdm(total=content_frames, unit="frames", disable=verbose is not False) as bar:
         for _ in stream:
             _report(events, bar, content_frames, printer)
