@@ -9,16 +9,18 @@ those of the corpus that its manifest calls fit, and those of --speech (benchmar
 `decide` compares each arithmetic with float32 of the same model. Left out beforehand: recordings on which float32
 loops (a segment's text compresses to less than one part in 2.4). A precision passes if the 97.5th percentile of its
 difference to float32, in 10,000 draws of source utterances, is at most 0.3 points, for English and for the others with
-at least 10,000 words each (English models: for English), and it loops on at most 1 in 300 recordings more. With fewer
-words it is undecided: what the table said stays. --write puts the verdicts into src/stapes/backends/precisions.json.
+at least 10,000 words each (English models: for English), and it loops on at most 1 in 300 recordings more. It is
+undecided with fewer words, or with too few for the percentile to pass although the difference is below 0.3: what the
+table said stays. --write puts the verdicts into src/stapes/backends/precisions.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ class Counted:
     errors_float32: int
     errors: int
     upper_points: float  # of the difference
-    words_to_decide: int  # so many would make the percentile pass, if the difference stays; 0: none would
+    words_to_decide: int  # so many would make the percentile pass, if the difference stays, or show that none would
 
     @property
     def points(self) -> float:
@@ -57,8 +59,8 @@ class Counted:
 
     @property
     def verdict(self) -> bool | None:
-        """Whether it passes; None: undecided."""
-        return None if self.words < LEAST_WORDS else self.upper_points <= MOST_POINTS
+        """Whether it passes; None: undecided, as the words are too few for a difference like this one."""
+        return None if self.words < self.words_to_decide else self.upper_points <= MOST_POINTS
 
     def as_json(self) -> dict[str, Any]:
         """Return what the table keeps."""
@@ -76,12 +78,12 @@ def compare(words: list[int], float32: list[int], other: list[int], units: list[
         drawn = np.random.default_rng(0).integers(0, n_units, (DRAWS, n_units))
         points = 100 * unit_more[drawn].sum(axis=1) / np.maximum(unit_words[drawn].sum(axis=1), 1)
         upper = float(np.percentile(points, PERCENTILE))
-    counted = Counted(total, sum(float32), sum(other), upper, 0)
+    counted = Counted(total, sum(float32), sum(other), upper, LEAST_WORDS)
     room = MOST_POINTS - counted.points
     if room <= 0:
         return counted
-    needed = total * max((upper - counted.points) / room, 0) ** 2
-    return Counted(total, sum(float32), sum(other), upper, max(LEAST_WORDS, int(needed)))
+    needed = math.ceil(total * max((upper - counted.points) / room, 0) ** 2)  # the spread shrinks with the root
+    return replace(counted, words_to_decide=max(LEAST_WORDS, needed))
 
 
 def units_of(texts: list[str]) -> list[int]:
