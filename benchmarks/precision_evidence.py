@@ -171,10 +171,9 @@ def _decide(arguments: argparse.Namespace, groups: dict[str, list[Recording]]) -
             row = _row(exact["texts"], other["texts"], groups, arguments.others)
             row["date"] = other["machine"]["date"]
             sys.stdout.write(f"{model} {arithmetic}: {_said(row)}\n")
-            if row["passes"] is None:
-                row = old
-            if row is not None:
-                table["models"].setdefault(model, {})[arithmetic] = row
+            if row["passes"] is None:  # what was decided before stays
+                row |= {"passes": (old or {}).get("passes", False), "by": "undecided: as before"}
+            table["models"].setdefault(model, {})[arithmetic] = row
     if arguments.write:
         table["rule"] = RULE
         EVIDENCE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")

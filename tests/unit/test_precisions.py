@@ -84,6 +84,16 @@ def test_a_processor_that_is_slow_in_bfloat16_does_not_take_it() -> None:
     assert chosen("base", ("avx512_amx", "avx512_vnni"), SLOW_BF16) == ("int8", "avx512_vnni")
 
 
+def test_what_was_not_measured_of_a_model_that_was_is_taken_as_of_one_that_was_not(
+    table: dict[str, dict[str, bool]],
+) -> None:
+    table["tiny.en"] = {"int8/i16/f32": True}
+    assert chosen("tiny.en", ("avx2",), AVX2) == ("int8", "avx2")
+    assert choose("tiny.en", BASE, ("avx2",), arithmetic, AVX2).measured
+    assert chosen("tiny.en", ("avx512_amx",), AMX) == ("bfloat16", "avx512_amx")
+    assert not choose("tiny.en", BASE, ("avx512_amx",), arithmetic, AMX).measured
+
+
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("model", [None, "tiny", "large-v3"])
 def test_unmeasured_models_take_bfloat16_where_it_is_faster_and_never_int8(model: str | None) -> None:

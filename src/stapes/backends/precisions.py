@@ -71,7 +71,7 @@ def choose(
     known = measured().get(model or "", {})
 
     def allowed(isa: str, precision: str) -> bool:
-        return known.get(arithmetic(isa, precision), not known and precision == _ROUNDING)
+        return known.get(arithmetic(isa, precision), precision == _ROUNDING)
 
     exact = _Candidate(EXACT, isas[0], window_s(spec, EXACT, isas[0], speed))
     candidates = [
@@ -85,8 +85,9 @@ def choose(
         least = best.window_s * (1 - _WORTH_IT) if one.precision != best.precision else best.window_s
         if one.window_s < least:
             best = one
-    reason = _reason(best.precision, model if known else None, bool(candidates))
-    return Choice(best.precision, best.isa, reason, bool(known))
+    decided = bool(known) and (best is exact or arithmetic(best.isa, best.precision) in known)
+    reason = _reason(best.precision, model if decided else None, bool(candidates))
+    return Choice(best.precision, best.isa, reason, decided)
 
 
 def _reason(precision: str, model: str | None, compared: bool) -> str:
