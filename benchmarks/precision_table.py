@@ -90,7 +90,7 @@ def evidence_rows() -> list[list[str]]:
         [model, arithmetic]
         + [_evidence(row.get(group)) for group in ("english", "other languages")]
         + [f"{row['more_loops']} of {row['recordings']}" if "recordings" in row else ""]
-        + [("yes" if row["passes"] else "no") + f" ({row['by']})" * ("by" in row)]
+        + [("yes" if row["passes"] else "no") + (f" ({row['by']})" if "by" in row else "")]
         for model, rows in models.items()
         for arithmetic, row in rows.items()
     ]
