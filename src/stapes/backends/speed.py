@@ -87,7 +87,7 @@ def _processor_hash(keys: Sequence[str]) -> str:
             if line.partition(":")[0].strip() in named:
                 lines.append(line.strip())
     said = [_FORMAT, platform.machine(), platform.processor(), lines, list(keys)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
 
 
 def _read(path: Path, keys: Sequence[str]) -> Speed | None:
