@@ -173,6 +173,15 @@ def test_what_was_measured_is_kept(cache: Path) -> None:
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="this system has no /proc/cpuinfo")
+def test_no_other_program_is_asked_where_the_system_names_the_processor(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.processor", lambda: pytest.fail("asked"))
+    processor_speed(FakeLibrary(), ("avx2",))
+    assert len(list(cache.iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -86,7 +86,8 @@ def _processor_hash(keys: Sequence[str]) -> str:
                 break  # one processor's lines
             if line.partition(":")[0].strip() in named:
                 lines.append(line.strip())
-    said = [_FORMAT, platform.machine(), platform.processor(), lines, list(keys)]
+    # platform.processor() starts another program on most systems: only where nothing else names the processor.
+    said = [_FORMAT, platform.machine(), lines or platform.processor(), list(keys)]
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
 
 
