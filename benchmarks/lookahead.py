@@ -27,7 +27,7 @@ from benchmarks.adapters.stapes_engine import GREEDY, BackendTimer, facts_of
 from benchmarks.joined import write_joined
 from benchmarks.running import keep, parser_of, result_of, run
 from benchmarks.word_errors import simple
-from stapes.options import PRECISIONS
+from stapes.backends.native.library import PRECISIONS
 from stapes.results import Transcript, Window
 
 

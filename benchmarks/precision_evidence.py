@@ -34,8 +34,7 @@ from benchmarks.precision_table import EVIDENCE
 from benchmarks.recordings import Recording
 from benchmarks.running import run
 from benchmarks.word_errors import edits, normalise_all
-from stapes.backends.native.library import library
-from stapes.options import PRECISIONS
+from stapes.backends.native.library import PRECISIONS, library
 
 DRAWS, PERCENTILE, MOST_POINTS, LEAST_WORDS, ONE_LOOP_IN = 10_000, 97.5, 0.3, 10_000, 300
 _LEAST_SHARED_WORDS = 4  # of a text that is part of another, so that both are one utterance

@@ -29,11 +29,11 @@ from stapes.backends.base import (
     RowId,
     Top,
 )
+from stapes.backends.native.library import PRECISIONS
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.backends.rowwise import RowResult, RowStep, step_rows
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError
-from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint, tiny_spec
 
 native: Any = pytest.importorskip("stapes._native", reason="the native library was not built", exc_type=ImportError)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from stapes.backends.native.library import PRECISIONS
 from stapes.engine.engine import Engine
 from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import CancelledError
-from stapes.options import PRECISIONS
 from stapes.results import Transcript
 from stapes.testing import noise, random_checkpoint, tiny_spec
 

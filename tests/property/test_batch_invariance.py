@@ -16,14 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.backends.base import FloatArray
-from stapes.backends.native.library import is_built
+from stapes.backends.native.library import PRECISIONS, is_built
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.engine.engine import Engine
 from stapes.engine.job import Job
 from stapes.engine.scheduled_job import JobState
 from stapes.engine.scheduler import MemoryBound, Scheduler
 from stapes.errors import CancelledError, DeadlineError
-from stapes.options import PRECISIONS
 from stapes.recording.events import JobEvent, LanguageDetected
 from stapes.recording.requests import Answer
 from stapes.recording.words.alignment import alignment_bytes

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stapes.backends import precisions
-from stapes.backends.native.library import is_built, library
+from stapes.backends.native.library import PRECISIONS, is_built, library
 from stapes.backends.precisions import choose, measured, window_s
 from stapes.backends.speed import Speed, key, measure, processor_speed
 from stapes.checkpoint.base import ModelSpec
 from stapes.checkpoint.heads import OFFICIAL
-from stapes.options import PRECISIONS
 
 needs_library = pytest.mark.skipif(not is_built(), reason="the native library was not built")
 BASE = ModelSpec(

@@ -15,12 +15,11 @@ import stapes
 from stapes.backends import resources
 from stapes.backends import select as selecting
 from stapes.backends.base import Backend
-from stapes.backends.native.library import is_built, library, library_problem
+from stapes.backends.native.library import PRECISIONS, is_built, library, library_problem
 from stapes.backends.precisions import Choice
 from stapes.backends.select import open_backend
 from stapes.checkpoint.base import Checkpoint, ModelSpec
 from stapes.errors import BackendError, OptionError, StapesWarning
-from stapes.options import PRECISIONS
 from stapes.testing import random_checkpoint
 from stapes.vad.open import open_vad_model
 from stapes.vad.silero_numpy import SileroNumpy

@@ -38,7 +38,7 @@ class Choice:
     """
 
     precision: str
-    isa: str
+    isa: str | None  # None: of a backend that has none
     reason: str | None = None
     measured: bool = True
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from stapes.options import PRECISIONS
+from stapes.backends.native.library import PRECISIONS
 
 _TURNS, _ROUNDS = 3, 5  # of each precision, in turn: the quickest round counts, half a millisecond undisturbed
 _READ_BYTES = 32 << 20  # about as many as a step of `base` reads: more than the near caches hold

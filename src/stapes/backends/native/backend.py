@@ -28,14 +28,13 @@ from stapes.backends.base import (
     WindowId,
 )
 from stapes.backends.handles import Handles, HandlesBackend
-from stapes.backends.native.library import library
+from stapes.backends.native.library import PRECISIONS, library
 from stapes.backends.native.weights import load_weights
 from stapes.backends.numerics import entries
 from stapes.backends.precisions import Choice
 from stapes.backends.resources import usable_cores
 from stapes.checkpoint.base import Checkpoint
 from stapes.errors import OptionError
-from stapes.options import PRECISIONS
 
 #: names an instruction set, instead of the best one that the processor has
 ISA_VARIABLE = "STAPES_ISA"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from stapes.errors import BackendError
+
+#: what it computes in; only the first is exact (docs/native.md)
+PRECISIONS: Final = ("float32", "bfloat16", "int8")
 
 
 def library() -> Any:
