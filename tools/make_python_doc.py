@@ -33,7 +33,7 @@ with `_s`. `on_event` is called with a `JobEvent`: `LanguageDetected` or `Window
 """
 #: section -> what is written in it: names, and "Class: member ..." where not all of a class is for users
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "Load a model": ("load",),
+    "Load a model": ("load", "check_device"),
     "Engine": (
         "Engine: transcribe stream submit align detect_language decode_windows decode_window "
         "detect_window_language atranscribe astream asubmit start run close "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stapes.engine.host import Host
     from stapes.engine.info import Capabilities, EngineInfo, EngineStatus
     from stapes.engine.job import Job
-    from stapes.engine.load import load
+    from stapes.engine.load import check_device, load
     from stapes.engine.log_mel import log_mel_spectrogram
     from stapes.engine.scheduled_job import JobState, Progress
     from stapes.errors import (
@@ -95,6 +95,7 @@ __all__ = [
     "WindowResult",
     "Word",
     "__version__",
+    "check_device",
     "find_speech",
     "load",
     "log_mel_spectrogram",
@@ -109,7 +110,7 @@ _HOMES: Final = {
     "errors": "AudioError AudioTooLongError BackendError CancelledError CheckpointError "
     "DeadlineError ModelNotFoundError NotCopiedError OptionError OutputError StapesError StapesWarning",
     "engine.job": "Job",
-    "engine.load": "load",
+    "engine.load": "check_device load",
     "options": "Clips Context Rules Search Speech Thresholds TranscribeOptions",
     "recording.events": "JobEvent LanguageDetected WindowDone",
     "results": "DecodedWindow Flag LanguageGuess Segment TokenLogprob Transcript Try Window WindowResult Word",

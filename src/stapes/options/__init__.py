@@ -13,6 +13,7 @@ from typing import Any
 from stapes.errors import OptionError
 from stapes.options.audio import Audio, Channel, Clock
 from stapes.options.checks import option
+from stapes.options.devices import DEVICES
 from stapes.options.guards import NO_GUARDS, Guards, Voice
 from stapes.options.method import AudioContext, Clips, Method, Mode, Words
 from stapes.options.other_programs import LOAD_KEYWORDS, Face, advice
@@ -25,9 +26,8 @@ __all__ = ["COMMAND_PRESET", "DEVICES", "GROUPS", "LADDER", "NO_GUARDS", "PRECIS
            "Speech", "Strategy", "Task", "Thresholds", "TranscribeOptions", "Voice", "Words", "default_of", "option",
            "option_fields", "unknown_option"]  # fmt: skip
 
-DEVICES = ("cpu",)
-#: the precisions of a model; only the first is exact (docs/native.md)
-PRECISIONS = ("float32", "bfloat16", "int8")
+#: the precisions of a model; only the first is exact (docs/native.md, docs/gpu.md)
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,8 @@ _RENAMED: Final[Mapping[str, str]] = {
     for theirs in others.split()
 }
 _VAD: Final = "give {vad} and its settings each by itself: {vad_threshold}, {vad_min_silence_duration_ms}, ..."
-_CPU: Final = "this version runs on the CPU; leave it out"
+_DEVICE: Final = "devices are named where a model is loaded, with {device}: cpu, cuda or cuda:1"
+_ATTENTION: Final = "how attention is computed is not for you to choose; leave it out"
 _SPEAKERS: Final = "this version has no speaker labels; leave it out"
 _ACCESS: Final = "set the environment variable HF_TOKEN instead"
 _TIMES: Final = "give {word_timestamps} instead: it needs no other model"
@@ -60,7 +61,9 @@ _ADVICE: Final[Mapping[str, str]] = {
     for names, advice in (
         ("vad_parameters vad_options vad_model", _VAD),
         ("batch_size batched", _BATCH),
-        ("device_index gpu no_gpu flash_attn flash_attention use_gpu fp32", _CPU),
+        ("device_index gpu use_gpu no_gpu", _DEVICE),
+        ("fp32", "it is said where a model is loaded, with {precision}: float32"),
+        ("flash_attn flash_attention", _ATTENTION),
         ("diarize diarization tinydiarize hf_diarize min_speakers max_speakers num_speakers speaker_num", _SPEAKERS),
         ("hf_token use_auth_token token", _ACCESS),
         ("align_model no_align align_extend interpolate_method", _TIMES),
@@ -89,6 +92,7 @@ LOAD_KEYWORDS: Final = (
     "download",
     "backend",
     "max_memory",
+    "device_memory",
     "model_dir",
     "host",
 )
