@@ -106,8 +106,11 @@ def contract(setup: Setup, deadline: Deadline, keep: Keep) -> None:
 def contract_verdict(output: str, code: int | None) -> dict[str, Any]:
     """Return what a run of pytest -vv says. code: its exit status; None: it was ended at its time limit."""
     lines = output.splitlines()
-    by_test = re.compile(r"tests/\S+::.* (PASSED|FAILED|ERROR|SKIPPED)|(PASSED|FAILED|ERROR|SKIPPED) tests/\S+::")
-    by_line = [(match.group(1) or match.group(2), line) for line in lines if (match := by_test.match(_plain(line)))]
+    # With pytest-xdist the worker and the outcome come first; in the summary at the end, no worker does.
+    by_test = re.compile(
+        r"tests/\S+::.* (PASSED|FAILED|ERROR|SKIPPED)|\[gw\d+\].* (PASSED|FAILED|ERROR|SKIPPED) tests/"
+    )
+    by_line = [(match.group(1) or match.group(2), line) for line in lines if (match := by_test.match(line))]
     outcomes = [name for name, _ in by_line]
     counts = {name.lower(): outcomes.count(name) for name in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     bad = [line for name, line in by_line if name in ("FAILED", "ERROR")][:8]
@@ -123,11 +126,6 @@ def contract_verdict(output: str, code: int | None) -> dict[str, Any]:
         verdict = PASSED if code == 0 and counts["passed"] else FAILED
         says += lines[-4:] if verdict == FAILED else []
     return {"verdict": verdict, "says": says, "counts": counts}
-
-
-def _plain(line: str) -> str:
-    """Drop what pytest-xdist puts before a test."""
-    return re.sub(r"^\[gw\d+\] (\[ *\d+%\] )?", "", line)
 
 
 def golden(setup: Setup, deadline: Deadline, keep: Keep) -> None:

@@ -97,14 +97,14 @@ def report_of(found: Mapping[str, Any], precision: str) -> str:
             f"measured peaks: {peaks['tera_operations']:g} * 10^12 operations a second ({precision} product), "
             f"{peaks['gigabytes']:g} * 10^9 bytes a second (copy, read and written)"
         )
-    for shape in found["shapes"].values():
+    for shape_name, shape in found["shapes"].items():
         if (graphs := shape.get("captures")) and graphs["graphs"]:
             lines.append(
-                f"{shape['shape']}: {graphs['graphs']} graphs captured in {graphs['seconds']:g} s, "
+                f"{shape_name}: {graphs['graphs']} graphs captured in {graphs['seconds']:g} s, "
                 f"{graphs['megabytes']:g} MB"
             )
         if any(point.get("finite") is False for point in shape.get("points", ())):
-            lines.append(f"{shape['shape']}: SOME LOG-PROBABILITIES ARE NOT FINITE")
+            lines.append(f"{shape_name}: SOME LOG-PROBABILITIES ARE NOT FINITE")
     if name != "CPU" and "H100" not in name:
         lines.append(NOTE)
     return "\n".join([*lines, "", aligned_table(HEAD, rows_of(found))])
