@@ -132,8 +132,8 @@ def test_recordings_are_worked_on_at_once(run: Run, folder: Path) -> None:
 
 
 def test_how_many_at_once_follows_from_memory_and_count() -> None:
-    def chosen(window_mb: int, row_mb: int, count: int, mode: str = "sequential") -> int:
-        info: Any = SimpleNamespace(window_bytes=window_mb << 20, row_bytes=row_mb << 20)
+    def chosen(window_mb: int, row_mb: int, count: int, mode: str = "sequential", device: str = "cpu") -> int:
+        info: Any = SimpleNamespace(window_bytes=window_mb << 20, row_bytes=row_mb << 20, device=device)
         return default_concurrency(info, TranscribeOptions.from_keywords({"beam_size": 5, "mode": mode}), count)
 
     assert chosen(0, 0, 100) == 16
@@ -142,6 +142,8 @@ def test_how_many_at_once_follows_from_memory_and_count() -> None:
     assert chosen(234, 70, 1000) == 6
     assert chosen(8000, 70, 1000) == 1
     assert chosen(18, 6, 1000, "chunked") == 2
+    assert (chosen(234, 70, 1000, device="cuda:0"), chosen(234, 70, 3, device="cuda:0,cuda:1")) == (128, 3)
+    assert chosen(18, 6, 1000, "chunked", "cuda:0") == 2
 
 
 def test_json_lines_report_every_event(events: Events, folder: Path) -> None:

@@ -44,6 +44,8 @@ def test_flags_become_the_configuration(tmp_path: Path) -> None:
     assert (found.models, found.allowed_models, found.aliases) == (("a", "b"), ("c",), {"x": "b"})
     assert (found.unload_after_s, found.port, found.state_dir, found.json_logs) == (60.0, 0, tmp_path, True)
     assert (found.bounds.max_body_bytes, found.bounds.max_active, found.max_memory) == (3 * MIB, 2, 100 * MIB)
+    found = config("--device", "cuda:1", "--precision", "float16", "--device_memory", "8000")
+    assert (found.device, found.precision, found.device_memory) == ("cuda:1", "float16", 8000 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,9 @@ def test_flags_become_the_configuration(tmp_path: Path) -> None:
         (["--max_active", "0"], "--max_active must be a whole number of at least 1"),
         (["--max_body", "0"], "--max_body must be"),
         (["--port", "99999"], "--port must be from 0 to 65535"),
+        (["--device", "tpu"], "--device 'tpu' is not in this version; there are: cpu, cuda, mps, auto"),
+        (["--device_memory", "0"], "--device_memory must be a number above 0, got 0"),
+        (["--max_memory", "-1"], "--max_memory must be a number above 0, got"),
         (["--root_path", "stt"], "--root_path must begin with /"),
         (["--trusted_proxy", "foo"], "--trusted_proxy must be an address or a network"),
         (["--allow_origin", "foo"], "--allow_origin must be like https://example.org"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import stapes
 from stapes import Engine, Host
 from stapes.errors import OptionError
 from stapes.server.config import ServerConfig
@@ -40,6 +43,47 @@ def test_names_and_aliases() -> None:
     with pytest.raises(OptionError, match="is not served"):
         Models(ServerConfig(aliases={"a": "gone"}), load=Loader())
     assert model_id("openai/whisper-small") == "openai/whisper-small"
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "bound"),
+    [("cpu", None, 1024 << 20), ("cpu", 5000, 5000), ("cuda:0", None, None), ("cuda:0", 5000, 5000)],
+)
+def test_the_device_is_found_once_and_bounds_the_memory(
+    device: str, given: int | None, bound: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def noting(answer: Any) -> Callable[..., Any]:
+        def call(*given: Any, **keywords: Any) -> Any:
+            asked.append((given, keywords))
+            return answer
+
+        return call
+
+    monkeypatch.setattr(stapes, "check_device", noting(device))
+    monkeypatch.setattr(stapes, "load", noting(scripted_engine()))
+    config = ServerConfig(device="auto", precision="bfloat16", max_memory=given, device_memory=7)
+
+    async def work() -> None:
+        models = Models(config)
+        await models.start()
+        await models.close()
+
+    asyncio.run(work())
+    (checked, loaded) = asked
+    assert checked == (("auto",), {"precision": "bfloat16"})
+    host = loaded[1].pop("host")
+    assert loaded == (
+        ("base",), {"device": device, "precision": "bfloat16", "device_memory": 7, "model_dir": None}
+    )  # fmt: skip
+    assert host.max_memory == bound
+
+
+def test_a_device_that_is_not_here_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(stapes.BackendError, match="needs PyTorch, which is not installed"):
+        Models(ServerConfig(device="cuda"))
 
 
 def test_two_requests_for_a_cold_model_load_it_once_also_if_one_goes_away() -> None:

@@ -584,7 +584,7 @@ def test_a_journal_that_fails_in_the_middle_costs_no_recording(tmp_path: Path, w
     journal.close(finished=True)
 
 
-def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
+def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     talk = tmp_path / "talk.wav"
     talk.write_bytes(b"x" * (3 << 20))
     keys = set()
@@ -603,9 +603,14 @@ def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
         add(settings_key(engine.info, TranscribeOptions.from_keywords({"beam_size": 2})))
         add(settings_key(engine.info, TranscribeOptions.from_keywords({"temperature": 0.1 + 0.2})))
         add(settings_key(engine.info, TranscribeOptions.from_keywords({"temperature": 0.3})))
-        for name in ("precision", "backend", "isa", "model", "storage"):
+        for name in ("precision", "backend", "isa", "model", "storage", "device"):
             other = replace(engine.info, **{name: "other"})  # type: ignore[arg-type]
             add(settings_key(other, options))
+        on_torch = replace(engine.info, backend="torch")
+        for version in ("2.11.0+cu130", "2.13.0+cu130"):
+            monkeypatch.setattr("stapes.journal.keys._version", {"torch": version}.get)
+            add(settings_key(on_torch, options))
+        monkeypatch.undo()
     times = (talk.stat().st_atime_ns, talk.stat().st_mtime_ns)
     for at in (0, -1):
         changed = bytearray(b"x" * (3 << 20))
@@ -617,7 +622,7 @@ def test_a_key_depends_on_whatever_may_change_the_text(tmp_path: Path) -> None:
     add(same)
     shutil.copy2(talk, talk := tmp_path / "copy.wav")
     add(same)
-    assert len(keys) == 13
+    assert len(keys) == 16
 
 
 def test_what_is_done_depends_on_formats_layout_and_page() -> None:

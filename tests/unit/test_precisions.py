@@ -58,7 +58,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, bool]]:
     return rows
 
 
-def chosen(model: str | None, isas: tuple[str, ...], processor: Speed) -> tuple[str, str]:
+def chosen(model: str | None, isas: tuple[str, ...], processor: Speed) -> tuple[str, str | None]:
     found = choose(model, BASE, isas, arithmetic, processor)
     assert found.reason
     return found.precision, found.isa
@@ -109,6 +109,7 @@ def test_whatever_the_processor_the_choice_is_allowed_and_not_slower_than_float3
     it = iter(rates)
     processor = speeds(**{isa: {precision: next(it) for precision in PRECISIONS} for isa in isas})
     found = choose(model, BASE, isas, arithmetic, processor)
+    assert found.isa is not None
     assert found.precision == "float32" or measured().get(model or "", {"": True}).get(
         arithmetic(found.isa, found.precision), found.precision == "bfloat16"
     )

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from stapes import options
 from stapes.cli.help import SEE_HELP
 from stapes.errors import OptionError
 from stapes.options import PRECISIONS, TranscribeOptions, option_fields
+from stapes.options.devices import device_names
 from stapes.output.files import output_stem
 from stapes.output.subtitles import Layout
 from stapes.output.writers import ALL_FORMATS, format_names
 
-DEVICES: Final = ("auto", *options.DEVICES)
 #: a finer ladder of temperatures than this is a mistake
 _MOST_RUNGS: Final = 1000
+_MOST_MEGABYTES: Final = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class Command:
     device: str
     threads: int | None  # None: as many as the machine has
     max_memory: int | None  # bytes; None: as `load` has it
+    device_memory: int | None  # the same
     formats: tuple[str, ...]  # empty: the text goes to standard output and no file is written
     output_dir: str
     verbose: bool | None
@@ -90,9 +91,10 @@ def command_of(values: Mapping[str, Any]) -> Command:
         **{name: values[name] for name in ("model", "model_dir", "verbose", "progress", "skip_existing")},
         audio=tuple(values["audio"]),
         precision=_known("precision", values["precision"], ("auto", *PRECISIONS), "this version does not know it"),
-        device=_known("device", values["device"], DEVICES, "this version runs on the CPU"),
+        device=_device(values["device"]),
         threads=threads or None,
-        max_memory=_bytes_of(values["max_memory"]),
+        max_memory=_bytes_of("max_memory", values["max_memory"]),
+        device_memory=_bytes_of("device_memory", values["device_memory"]),
         formats=format_names(ALL_FORMATS if values["output_format"] is None else values["output_format"])
         if to_files
         else (),
@@ -104,10 +106,19 @@ def command_of(values: Mapping[str, Any]) -> Command:
     )
 
 
-def _bytes_of(megabytes: float | None) -> int | None:
-    if megabytes is not None and not 0 < megabytes < math.inf:
-        raise OptionError(f"--max_memory must be more than 0 MB, got {megabytes:g}")
+def _bytes_of(name: str, megabytes: float | None) -> int | None:
+    if megabytes is not None and not 1e-6 <= megabytes <= _MOST_MEGABYTES:
+        raise OptionError(f"--{name} must be more than 0 MB, and no more than there can be, got {megabytes:g}")
     return None if megabytes is None else int(megabytes * 1e6)
+
+
+def _device(text: str) -> str:
+    """Return the name of a device; whether it is here is seen when the model is loaded."""
+    try:
+        device_names(text)
+    except OptionError as error:
+        raise OptionError(f"--{error}") from None
+    return text
 
 
 def _known(name: str, value: str, known: Sequence[str], why: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import Field, fields
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn, get_type_hints
 
-from stapes.cli.command import DEVICES, Command, command_of
+from stapes.cli.command import Command, command_of
 from stapes.cli.help import DESCRIPTION, SEE_HELP, USAGE, PageFormatter, epilog, version
 from stapes.cli.output import send
 from stapes.errors import OptionError
@@ -29,6 +29,11 @@ MODEL_DIR_HELP: Final = (
     "where models are looked for (small.pt, a folder small or faster-whisper-small, the hub's models--*) before "
     "~/.cache/whisper and the cache of the Hugging Face hub, and where they are kept (default: None, that cache)"
 )
+DEVICE_HELP: Final = (
+    "cpu; cuda, a GPU of NVIDIA or AMD; cuda:1, the second one; cuda:0,cuda:1, both; mps, a GPU of Apple, not tested "
+    "by us; auto: a GPU if there is one that can be used, else the CPU; GPUs need 'stapes[torch]'"
+)
+DEVICE_MEMORY_HELP: Final = "most memory of each GPU to use, weights included; without effect on a CPU"
 PROGRESS: Final = ("auto", "bar", "json", "none")
 
 
@@ -146,7 +151,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="refuse a longer recording (default: None, any length)")
     add("--concurrency", type=whole, metavar="N",
         help="recordings at once, in one batch; each gives what it would give alone "
-             "(default: None, as many as there are, 16 at most, fewer with a large model)")
+             "(default: None, as many as there are, 16 at most, fewer with a large model; on a GPU 128 at most)")
     add("--skip_existing", action="store_true",
         help="leave out recordings whose files are all there (default: False)")
     add("--progress", choices=PROGRESS, default=PROGRESS[0], metavar="|".join(PROGRESS),
@@ -160,18 +165,20 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="a name (tiny, base, small.en, large-v3, turbo, ...), a Hugging Face id, or the path of a "
              f"folder, a .pt or a ggml .bin (default: {DEFAULT_MODEL})")
     add("--model_dir", metavar="FOLDER", help=MODEL_DIR_HELP)
-    add("--device", default=DEVICES[0], metavar="DEVICE",
-        help=f"auto or cpu: this version runs on the CPU (default: {DEVICES[0]})")
+    add("--device", default="auto", metavar="DEVICE", help=f"{DEVICE_HELP} (default: auto)")
     add("--precision", default="auto", metavar="PRECISION",
-        help="float32 is exact: the reference's tokens; bfloat16 and int8 are faster and near; auto takes the fastest "
-             "here whose word errors were measured to be float32's, for models that were not measured bfloat16 where "
-             "it is faster, which the command says (default: auto)")
+        help="float32 is exact: the reference's tokens; float16 (GPUs), bfloat16 and int8 (CPUs) are faster and near; "
+             "auto takes float16 on a GPU, on a CPU the fastest whose word errors were measured to be float32's, "
+             "for models that were not measured bfloat16 where it is faster; what was not measured the command says "
+             "(default: auto)")
     add("--fp16", type=boolean, default=True, metavar="True|False",
         help="without effect: --precision chooses (default: True)")
     add("--threads", type=whole, default=0, metavar="N",
         help="most cores to use; 0 uses all (default: 0)")
     add("--max_memory", type=number, metavar="MB",
-        help="most memory for the recordings in work, beside the weights (default: None, 256, or five windows)")
+        help="most memory for the recordings in work, beside the weights (default: None, 256, or five windows; on a "
+             "GPU half of what is free)")
+    add("--device_memory", type=number, metavar="MB", help=f"{DEVICE_MEMORY_HELP} (default: None, as needed)")
 # fmt: on
 
 

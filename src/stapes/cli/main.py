@@ -59,6 +59,7 @@ def load_engine(command: Command) -> AbstractContextManager[Any]:
         precision=command.precision,
         threads=command.threads,
         max_memory=command.max_memory,
+        device_memory=command.device_memory,
         model_dir=command.model_dir,
     )
     return engine

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: recordings at once, however small their windows: more rows gain little from shared weights
 MOST_AT_ONCE: Final = 16
+#: the same on GPUs, where the engine bounds the memory of windows itself
+_MOST_ON_GPUS: Final = 128
 #: in chunked mode one recording fills a batch, and another is read at the same time
 _CHUNKED_AT_ONCE: Final = 2
 #: what the windows of recordings at once may take where nothing is asked for
@@ -51,7 +53,11 @@ _FRAMES_PER_SECOND: Final = 100
 
 
 def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
-    """Return how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB."""
+    """Return how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB; on a GPU
+    128 at most.
+    """
+    if info.device != "cpu" and options.method.mode != "chunked":
+        return min(count, _MOST_ON_GPUS)
     window_bytes = info.window_bytes + (options.search.most_rows + 1) * info.row_bytes
     fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
     most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE

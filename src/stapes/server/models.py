@@ -12,7 +12,7 @@ from pathlib import Path
 
 import stapes
 from stapes import Engine, Host
-from stapes.server.config import OPENAI_MODELS, ServerConfig
+from stapes.server.config import MIB, OPENAI_MODELS, ServerConfig
 from stapes.server.errors import ApiError
 from stapes.server.logs import LOGGER
 
@@ -20,6 +20,8 @@ from stapes.server.logs import LOGGER
 LoadModel = Callable[[str, Host], Engine]
 #: between two looks at which models are idle
 _LOOK_S = 1.0
+#: for windows and rows of all models
+_BYTES_ON_CPUS = 1024 * MIB
 
 
 @dataclass(slots=True, eq=False)
@@ -47,11 +49,13 @@ class Models:
         clock: Callable[[], float] = time.monotonic,
         on_unit: Callable[[str, float], None] | None = None,
     ) -> None:
-        """on_unit: as for `stapes.Host`."""
+        """on_unit: as for `stapes.Host`. Raises BackendError, with what is missing, where the device is not here."""
         self._config = config
         self._clock = clock
-        self._load = load or partial(_load, config)
-        self._host = Host(threads=config.threads, max_memory=config.max_memory, name="stapes server", on_unit=on_unit)
+        device = stapes.check_device(config.device, precision=config.precision)
+        self._load = load or partial(_load, config, device)
+        max_memory = _BYTES_ON_CPUS if config.max_memory is None and device == "cpu" else config.max_memory
+        self._host = Host(threads=config.threads, max_memory=max_memory, name="stapes server", on_unit=on_unit)
         now = int(time.time())
         named = [*((name, True) for name in config.models), *((name, False) for name in config.allowed_models)]
         self._models: dict[str, ServedModel] = {}
@@ -161,5 +165,12 @@ def model_id(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() or source.startswith(".") else source
 
 
-def _load(config: ServerConfig, source: str, host: Host) -> Engine:
-    return stapes.load(source, precision=config.precision, model_dir=config.model_dir, host=host)
+def _load(config: ServerConfig, device: str, source: str, host: Host) -> Engine:
+    return stapes.load(
+        source,
+        device=device,
+        precision=config.precision,
+        device_memory=config.device_memory,
+        model_dir=config.model_dir,
+        host=host,
+    )
