@@ -26,7 +26,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference bench chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference bench gpu-check chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -89,6 +89,10 @@ reference: .venv-reference/.installed .venv-faster/.installed  ## compare with o
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
+
+gpu-check:  ## check a GPU and measure it: FOLDER holds weights and recordings, PYTHON has PyTorch (docs/gpu.md)
+	@test -n "$(FOLDER)" || { echo "make: name the folder of weights and recordings: make gpu-check FOLDER=..." >&2; exit 1; }
+	@PYTHONPATH=src $(PYTHON) -m benchmarks.gpu_check "$(FOLDER)" $(OPTIONS)
 
 chart: $(ENVIRONMENT)  ## draw the chart of engines, and write the pages of figures, from benchmarks/results
 	@.venv/bin/python -m benchmarks.chart

@@ -53,13 +53,13 @@ def rows_of(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
             rows.append(_not_run(name, "", shape))
         for point in shape.get("points", ()):
             rows.append(_row(name, point, judged=judged))
-    base = found["base"]
+    base, name = found["base"], "tiny" if "tiny" in found["shapes"] else "base"
     for way in ("samples", "files"):
         if way in base:
             speed = f"{base[way]['times_real_time']:.1f}"
-            rows.append((f"base, from {way}", "", *[""] * 4, speed, "", "", "", base[way].get("cut_short", "")))
+            rows.append((f"{name}, from {way}", "", *[""] * 4, speed, "", "", "", base[way].get("cut_short", "")))
     if "not_run" in base:
-        rows.append(_not_run("base, end to end", "", base))
+        rows.append(_not_run(f"{name}, end to end", "", base))
     return rows
 
 

@@ -175,6 +175,8 @@ def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
     assert found["base"] == {"not_run": "RuntimeError: the device is gone"}
     assert [one["windows"] for one in found["shapes"]["tiny"]["points"]] == [1, 2]
     assert not_run(found) == ["base end to end"]
+    found["base"] = {"samples": {}, "files": {"cut_short": "not all"}}
+    assert not_run(found) == ["all of base from files"]
     json.dumps(found)
 
 
