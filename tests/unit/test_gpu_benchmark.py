@@ -372,7 +372,9 @@ def test_answers_apart_are_measured_by_log_probabilities() -> None:
     one = answers([1, 2], [-1.0, -2.0])
     assert apart(one, one) == (0.0, 0)
     near = answers([2, 1], [-1.01, -2.0])  # two that are about as probable
-    assert apart(one, near) == (pytest.approx(0.01, abs=1e-6), 0)
+    difference, other_ids = apart(one, near)
+    assert difference == pytest.approx(0.01, abs=1e-6)
+    assert other_ids == 0
     assert apart(one, answers([3, 2], [-1.5, -2.0])) == (0.5, 1)
     assert apart(one, answers([1, 2], [float("nan"), -2.0]))[0] == float("inf")
 
