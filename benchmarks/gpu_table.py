@@ -39,8 +39,8 @@ TARGETS = (
 )
 
 HEAD = (
-    "shape", "windows", "encode", "with log-mel", "step", "windows a s", "times real time", "encoder's roofline",
-    "step's roofline", "memory MB", "target",
+    "shape", "windows", "encode", "with log-mel", "step", "windows a s", "times real time", "without log-mel",
+    "encoder's roofline", "step's roofline", "memory MB", "target",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def rows_of(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for way in ("samples", "files"):
         if way in base:
             speed = f"{base[way]['times_real_time']:.1f}"
-            rows.append((f"{name}, from {way}", "", *[""] * 4, speed, "", "", "", base[way].get("cut_short", "")))
+            rows.append((f"{name}, from {way}", "", *[""] * 4, speed, *[""] * 4, base[way].get("cut_short", "")))
     if "not_run" in base:
         rows.append(_not_run(f"{name}, end to end", "", base))
     return rows
@@ -81,6 +81,7 @@ def _row(name: str, point: Mapping[str, Any], *, judged: bool) -> tuple[str, ...
         f"{point['step_s'] * 1000:.3f} ms",
         f"{point['windows_per_s']:.1f}",
         f"{point['times_real_time']:.0f}",
+        f"{point['times_without_log_mel']:.0f}",
         *(f"{shares[part]:.0%}" if part in shares else "" for part in ("encode", "step")),
         f"{point['used_mb']:.0f}",
         target.verdict(point["times_real_time"]) if target and judged else "",
@@ -91,7 +92,8 @@ def report_of(found: Mapping[str, Any], precision: str) -> str:
     """Return the table with what has to be known of it: the device by name, its peaks, and the note on targets."""
     device, peaks = found["device"], found.get("peaks")
     name = device["device"]
-    lines = [f"{name}, torch {device['torch']}, {precision}; {found['tokens']} tokens a window of 30 s"]
+    lines = [f"{name}, torch {device['torch']}, {precision}; {found['tokens']} tokens a window of 30 s; log-mel: "]
+    lines[0] += found["log_mel"]
     if peaks:
         lines.append(
             f"measured peaks: {peaks['tera_operations']:g} * 10^12 operations a second ({precision} product), "

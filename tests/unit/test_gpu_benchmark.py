@@ -28,6 +28,7 @@ from benchmarks.gpu import (
     joined,
     measure,
     measure_point,
+    measure_shape,
     permanent_of,
     random_weights,
     step_bytes,
@@ -99,6 +100,7 @@ def test_times_real_time_count_log_mel_encoder_and_all_tokens() -> None:
     assert POINT.windows_per_s == 64
     assert POINT.times_real_time == 64 * 30
     assert POINT.as_json()["times_real_time"] == 1920.0
+    assert POINT.times_without_log_mel == pytest.approx(64 * 30 / 0.9)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,26 @@ def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
     json.dumps(found)
 
 
+def test_a_number_of_windows_is_left_out_if_it_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def slow(_backend: object, windows: int, *_: object) -> Point:
+        clock[0] += windows
+        return replace(POINT, windows=windows)
+
+    monkeypatch.setattr("benchmarks.gpu.measure_point", slow)
+    monkeypatch.setattr("benchmarks.gpu.WINDOWS", (1, 16, 64, 128))
+    monkeypatch.setattr("benchmarks.gpu.SHAPES", {"turbo": tiny_spec()})
+    monkeypatch.setattr("benchmarks.gpu.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.gpu.time.monotonic", lambda: clock[0])
+    kept: list[dict[str, Any]] = []
+    measure_shape(replace(WITH_NUMPY, quick=False), "turbo", None, Deadline(180.0), kept.append)
+    # Those with a target first; 1 and 128 take 129 s, 16 is no less than a quarter of 128, and 64 would be too long.
+    assert [(one["windows"], "not_run" in one) for one in kept[-1]["points"]] == [
+        (1, False), (16, False), (64, True), (128, False),
+    ]  # fmt: skip
+
+
 def test_what_there_is_no_time_for_is_not_run_and_says_so(tmp_path: Path) -> None:
     *_, found = measure(WITH_NUMPY, [], 0.0, tmp_path)
     assert not_run(found) == ["tiny at 1", "tiny at 2", "base end to end"]
@@ -202,6 +224,7 @@ def figures(device: str = "NVIDIA H200") -> dict[str, Any]:
     return {
         "device": {"device": device, "torch": "2.13.0"},
         "tokens": 110,
+        "log_mel": "NumPy",
         "peaks": {"tera_operations": 750.0, "gigabytes": 4300.0},
         "shapes": {
             "large-v3": {
@@ -216,7 +239,7 @@ def figures(device: str = "NVIDIA H200") -> dict[str, Any]:
 
 def test_the_table_names_the_device_and_puts_targets_beside_figures() -> None:
     text = report_of(figures(), "float16")
-    assert text.startswith("NVIDIA H200, torch 2.13.0, float16; 110 tokens")
+    assert text.startswith("NVIDIA H200, torch 2.13.0, float16; 110 tokens a window of 30 s; log-mel: NumPy\n")
     assert "H100" in text  # the note: another device than the targets'
     assert "reaches the aim of 1400" in text
     assert "large-v3: 3 graphs captured in 1.5 s" in text
