@@ -51,6 +51,10 @@ class BackendError(StapesError):
     """A backend refused a request or failed in the middle of one: a fault of stapes."""
 
 
+class OutOfDeviceMemoryError(BackendError):
+    """The memory of a GPU does not suffice for what was asked for, beside what it holds."""
+
+
 class CancelledError(StapesError):
     """The job was cancelled before it ended."""
 

@@ -9,6 +9,7 @@ from typing import Any
 REGISTRY: dict[str, tuple[str, str]] = {
     "native": ("stapes.backends.native.backend", "NativeBackend"),
     "numpy": ("stapes.backends.numpy.backend", "NumpyBackend"),
+    "torch": ("stapes.backends.torch.backend", "TorchBackend"),
 }
 
 

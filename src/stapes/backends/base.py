@@ -245,6 +245,7 @@ class BackendInfo:
     isa: str | None = None  # the instruction set of its kernels, where it has its own
     precision_reason: str | None = None  # why it computes in this one; None: it was asked for
     precision_measured: bool = True  # whether word errors of this model decided that
+    max_memory: int | None = None  # most bytes of windows and rows by default; None: as suits a CPU (resources.py)
     policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
 
 

@@ -76,6 +76,10 @@ class Handles(Generic[Memory, Cache]):
         self._windows[window] = Window(memory, positions)
         return window
 
+    def memories(self) -> list[Memory]:
+        """Return the memory of every window."""
+        return [one.memory for one in self._windows.values()]
+
     def window(self, window: WindowId) -> Window[Memory]:
         """Return a window."""
         if window not in self._windows:
