@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stapes.compat.loading import check_device
-from stapes.compat.tensors import TensorLike, cpu_device, float32_of, is_tensor, tensor_of
+from stapes.compat.loading import usable_device
+from stapes.compat.tensors import TensorLike, as_device, float32_of, is_tensor, tensor_of
 from stapes.compat.whisper import audio, tokenizer
 from stapes.languages import LANGUAGES
 from stapes.testing import noise
@@ -282,7 +282,7 @@ REFUSED = {
 #: only tensors have these, and so does what stands for them
 OF_TENSORS = {
     "cpu": [()], "detach": [()], "half": [()], "float": [()], "numpy": [()], "unsqueeze": [(0,), (1,), (-1,)],
-    "to": [("cpu",), (cpu_device(),)],
+    "to": [("cpu",), (as_device("cpu"),)],
 }  # fmt: skip
 
 
@@ -342,10 +342,10 @@ def test_with_torch_there_are_tensors():
     assert np.shares_memory(tensor.numpy(), array)
     array.flags.writeable = False
     assert torch.equal(tensor_of(array), tensor)  # without PyTorch's warning
-    assert cpu_device() == torch.device("cpu")
-    check_device(torch.device("cpu"))
+    assert as_device("cpu") == torch.device("cpu")
+    assert usable_device(torch.device("cpu")) == "cpu"
     with pytest.raises(ValueError, match="cuda:0"):
-        check_device(torch.device("cuda:0"))
+        usable_device(torch.device("cuda:0"))
 
 
 def test_numbers_of_any_tensor():
@@ -359,7 +359,7 @@ def test_numbers_of_any_tensor():
 def test_torch_that_comes_later(monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "torch")
-        mel, device = audio.log_mel_spectrogram(PATH), cpu_device()
+        mel, device = audio.log_mel_spectrogram(PATH), as_device("cpu")
     assert type(mel) is TensorLike
     assert device == torch.device("cpu")
     assert torch.device("cpu") == device

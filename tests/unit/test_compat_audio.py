@@ -14,7 +14,7 @@ import pytest
 
 import stapes
 from stapes.audio.mel import mel_filters as own_filters
-from stapes.compat.tensors import TensorLike, cpu_device, tensor_of
+from stapes.compat.tensors import TensorLike, as_device, tensor_of
 from stapes.compat.whisper import audio
 from stapes.compat.whisper.audio import load_audio, log_mel_spectrogram, mel_filters, pad_or_trim
 from stapes.testing import noise
@@ -121,7 +121,7 @@ def test_log_mel_of_a_path_an_array_and_a_tensor(n_mels: int) -> None:
     samples = load_audio(PATH)
     mel = log_mel_spectrogram(PATH, n_mels)
     assert type(mel) is TensorLike
-    assert mel.device == cpu_device()
+    assert mel.device == as_device("cpu")
     assert np.array_equal(mel, stapes.log_mel_spectrogram(samples, n_mels))
     for same in (samples, tensor_of(samples), samples.astype(np.float64)):
         assert np.array_equal(log_mel_spectrogram(same, n_mels, device="cpu"), mel)

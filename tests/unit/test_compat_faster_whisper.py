@@ -254,7 +254,8 @@ def test_arguments_reach_the_engine(engines: list[tuple[Engine, dict[str, Any]]]
 @pytest.mark.parametrize(
     ("given", "error", "sentence"),
     [
-        ({"device": "cuda"}, ValueError, "computes on CPUs"),
+        ({"device": "cuda"}, ValueError, "device 'cuda:0'.*; or give 'cpu'"),
+        ({"device": "cuda", "device_index": [0, 0]}, ValueError, "names cuda:0 twice"),
         ({"device": "mps"}, ValueError, "unsupported device 'mps'"),
         ({"compute_type": "float16"}, ValueError, "'float16' is for GPUs"),
         ({"compute_type": "int3"}, ValueError, "unknown compute type 'int3'"),

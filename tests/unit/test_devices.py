@@ -274,6 +274,14 @@ def test_which_gpus_run_which_code(built_for: list[str], capability: tuple[int, 
     assert has_kernels(built_for, *capability) is runs
 
 
+def test_a_pytorch_for_cpus_is_known_without_importing_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed(tmp_path, "raise AssertionError('imported')", cuda=None)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match=r"the installed PyTorch 2.13.0 was built for CPUs alone"):
+        check_device("cuda:0")
+
+
 # Without being asked.
 
 
@@ -342,7 +350,9 @@ def test_nothing_is_imported_where_pytorch_is_for_another_device(
 def test_nothing_is_imported_where_pytorch_is_for_rocm_alone_and_so_is_the_driver(
     driver: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = None\nhip: Optional[str] = '7.1.0'\n")
+    (tmp_path / "torch" / "version.py").write_text(
+        "__version__ = '2.13.0'\ncuda = None\nhip: Optional[str] = '7.1.0'\n"
+    )
     (tmp_path / "kfd").touch()
     monkeypatch.setattr(devices, "import_module", lambda _: fake_torch(cuda=None, hip="7.1.0", archs=["gfx942"]))
     assert auto_device() == "cuda:0"

@@ -257,7 +257,10 @@ def test_what_batches_are_said_to_ignore_changes_nothing():
 
 
 def test_the_compute_types(monkeypatch: pytest.MonkeyPatch):
-    rows = {code(name)[0]: here for name, here, _ in rows_of(FASTER, "compute type")}
+    table = rows_of(FASTER, "compute type")
+    rows = {code(name)[0]: here for name, here, _ in table}
+    on_gpus = {code(name)[0]: code(there)[0] for name, _, there in table if code(there)}
+    assert on_gpus == faster_model._GPU_PRECISIONS
     assert {name: code(here)[0] for name, here in rows.items() if code(here)} == faster_model._PRECISIONS
     refused = [name for name, here in rows.items() if here == "refused"]
     assert sorted(refused) == sorted(faster_model._ON_GPUS)

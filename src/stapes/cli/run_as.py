@@ -51,7 +51,8 @@ The program's Python must have stapes:
   pipx inject PROGRAM stapes
   uv tool install --with stapes PROGRAM
 
-device="cuda" and float16 give a warning, and the CPU and float32 are used.
+Without a GPU, device="cuda" and float16 give a warning, and the CPU and
+float32 are used.
 COMMAND gets all signals; its exit code is that of this command. 127: COMMAND
 was not found.
 """

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NoReturn
 
-from stapes.errors import OptionError
+from stapes.errors import OptionError, StapesError
 from stapes.runtime.warn import warn
 
-#: set under `stapes run-as` to what the command is run as: faces then take "cuda" and float16 for CPU and float32
+#: set under `stapes run-as` to what the command is run as: where a program asks for a GPU that cannot be used, faces
+#: then go on with the CPU and float32
 RUN_AS_VARIABLE: Final = "STAPES_RUN_AS"
-_WAY_OUT: Final = "give 'cpu'; under 'stapes run-as' whole programs run on the CPU, with a warning"
+_WAY_OUT: Final = "or give 'cpu'; under 'stapes run-as' whole programs then run on the CPU, with a warning"
 
 
 class ArgumentError(OptionError, TypeError, AssertionError):
@@ -42,19 +43,28 @@ def under_run_as() -> bool:
     return bool(os.environ.get(RUN_AS_VARIABLE))
 
 
-def check_device(device: Any, others: tuple[str, ...] = ()) -> None:
-    """Raise DeviceError for a device that stapes does not have; under `run-as`, a GPU is the CPU, with a warning.
+def usable_device(device: Any, **keywords: Any) -> str:
+    """Return the device to load on, as `stapes.check_device` does: "cpu", "cuda:0", "cuda:0,cuda:1".
 
-    device: a name, a torch.device, or None: any.   others: further names of any device.
+    device: a name, a torch.device, or "auto".   keywords: of `stapes.check_device`.
+    Raises DeviceError for a device that stapes does not have or that cannot be used; under `run-as`, such a GPU is the
+    CPU, with a warning.
     """
-    kind = str(device).partition(":")[0]
-    if device is None or kind in ("cpu", *others):
-        return
-    if kind != "cuda":
-        raise DeviceError(f"unsupported device {str(device)!r}: this version of stapes computes on CPUs; give 'cpu'")
-    if not under_run_as():
-        raise DeviceError(f"device {str(device)!r}: this version of stapes computes on CPUs; {_WAY_OUT}")
-    warn(f"device {str(device)!r}: this version of stapes computes on CPUs, and goes on there")
+    name = str(device)
+    kind = name.partition(":")[0]
+    if kind == "cpu":
+        return kind
+    if kind not in ("auto", "cuda"):
+        raise DeviceError(f"unsupported device {name!r}: give 'cpu', or 'cuda' for a GPU")
+    import stapes  # noqa: PLC0415 (the engine, which takes a tenth of a second, is not needed for the CPU)
+
+    try:
+        return stapes.check_device(name, **keywords)
+    except StapesError as error:
+        if not under_run_as():
+            raise DeviceError(f"{error}; {_WAY_OUT}") from error
+        warn(f"{error}; going on with the CPU")
+        return "cpu"
 
 
 def refuse_unless_default(what: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stapes.compat.loading import check_device
+from stapes.compat.loading import usable_device
 
 _WAY_OUT = "import torch first and you get tensors, or take the array: .numpy()"
 
@@ -54,10 +54,18 @@ def float32_of(value: object) -> npt.NDArray[np.float32]:
     return np.asarray(value, np.float32)
 
 
-def cpu_device() -> Any:
-    """Return the device of every model and result: torch.device("cpu") where PyTorch is imported, else a `Device`."""
+def as_device(name: str) -> Any:
+    """Return a device by its name: a torch.device where PyTorch is imported, else a `Device`."""
     torch = torch_if_imported()
-    return Device("cpu") if torch is None else torch.device("cpu")
+    return Device(name) if torch is None else torch.device(name)
+
+
+def on_device(array: npt.NDArray[Any], device: Any) -> Any:
+    """Return an array as `tensor_of` does, on a device; None: on the CPU. Raises DeviceError."""
+    if torch_if_imported() is None and device is not None and usable_device(device) == "cpu":
+        device = None
+    tensor = tensor_of(array)  # of PyTorch where the device is a GPU: looking for it has imported PyTorch
+    return tensor if device is None else tensor.to(device)
 
 
 class Device(str):
@@ -67,7 +75,7 @@ class Device(str):
 
     @property
     def type(self) -> str:
-        """The kind of device: "cpu"."""
+        """The kind of device: "cpu", "cuda"."""
         return self.partition(":")[0]
 
     @property
@@ -132,8 +140,8 @@ class TensorLike(np.ndarray[Any, Any]):
             kind = one.dtype if isinstance(one, np.ndarray) else one
             if isinstance(kind, np.dtype | type):
                 result = result._cast(kind)
-            elif not isinstance(kind, bool):  # non_blocking, copy
-                check_device(kind)
+            elif not isinstance(kind, bool | None) and usable_device(kind) != "cpu":  # bool: non_blocking, copy
+                return self.to(*targets, copy=copy, **named)  # looking for a GPU has imported PyTorch
         return result.copy() if copy else result
 
     def _cast(self, kind: Any) -> TensorLike:

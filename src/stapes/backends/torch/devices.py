@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ def auto_device() -> str:
     Without a GPU's driver this takes microseconds, and PyTorch is not imported.
     """
     builds = [build for build, files in _DRIVER_FILES.items() if any(file.exists() for file in files)]
-    build = _installed_build() if builds else None
+    _, build = (_installed() if builds else None) or ("", None)
     if build is None or build not in builds or _hides_all(build):
         return "cpu"
     try:
@@ -62,15 +62,21 @@ def check_device(name: str) -> None:
     """
     kind, _, number = name.partition(":")
     what = "backend 'torch'" if kind == "cpu" else f"device {name!r}"
-    torch = _imported(what)
-    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    version, build = _installed() or _described(_imported(what))
+    found = re.match(r"(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise BackendError(f"{what} needs PyTorch {oldest} or newer, and {torch.__version__} is installed: {_INSTALL}")
+        raise BackendError(f"{what} needs PyTorch {oldest} or newer, and {version} is installed: {_INSTALL}")
+    if kind == "cuda" and build is None:  # said without seconds for an import
+        raise BackendError(
+            f"{what}: the installed PyTorch {version} was built for CPUs alone; builds for NVIDIA GPUs are at "
+            f"{_CUDA_BUILDS} (pytorch.org/get-started has the command)"
+        )
+    torch = _imported(what)
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise BackendError(f"{what}: PyTorch {torch.__version__} finds no GPU of Apple on this machine")
+        raise BackendError(f"{what}: PyTorch {version} finds no GPU of Apple on this machine")
     if kind == "cuda":
-        _check_gpu(torch, what, int(number or 0))
+        _check_gpu(torch, what, build or "cuda", int(number or 0))
 
 
 def _imported(what: str) -> Any:
@@ -84,13 +90,7 @@ def _imported(what: str) -> Any:
         raise BackendError(f"{what}: PyTorch is installed and cannot be imported: {_first_line(error)}") from error
 
 
-def _check_gpu(torch: Any, what: str, number: int) -> None:
-    build = _build_of(torch.version.cuda, getattr(torch.version, "hip", None))
-    if build is None:
-        raise BackendError(
-            f"{what}: the installed PyTorch {torch.__version__} was built for CPUs alone; builds for NVIDIA GPUs are "
-            f"at {_CUDA_BUILDS} (pytorch.org/get-started has the command)"
-        )
+def _check_gpu(torch: Any, what: str, build: str, number: int) -> None:
     label = _LABELS[build]
     if torch.cuda._is_in_bad_fork():  # PyTorch's own sentence names no way out for those who load a model
         raise BackendError(
@@ -166,24 +166,27 @@ def has_kernels(built_for: Sequence[str], major: int, minor: int) -> bool:
     return False
 
 
-def _installed_build() -> str | None:
-    """Return what the installed PyTorch was built for, "cuda" or "hip", without importing it; None: CPUs, or none."""
+def _installed() -> tuple[str, str | None] | None:
+    """Return the version of the installed PyTorch, and what it was built for: "cuda", "hip", or None for CPUs alone.
+
+    It is not imported. None: it is not installed, or does not say so.
+    """
     try:
         spec = find_spec("torch")
-    except (ImportError, ValueError):  # ValueError: what stands in its place in sys.modules has no spec
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8") if spec and spec.origin else ""
+    except (ImportError, ValueError, OSError):  # ValueError: what stands in its place in sys.modules has no spec
         return None
-    if spec is None or not spec.origin:
-        return None
-    try:
-        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    named = dict(re.findall(r"^(cuda|hip)\b[^=\n]*= *['\"]([^'\"]+)['\"]", text, re.MULTILINE))
-    return _build_of(named.get("cuda"), named.get("hip"))
+    named = dict(re.findall(r"^(__version__|cuda|hip)\b[^=\n]*= *['\"]([^'\"]+)['\"]", text, re.MULTILINE))
+    return (named["__version__"], _build_of(named)) if "__version__" in named else None
 
 
-def _build_of(cuda: str | None, hip: str | None) -> str | None:
-    return "cuda" if cuda else "hip" if hip else None
+def _described(torch: Any) -> tuple[str, str | None]:
+    """Return what `_installed` does, of the module."""
+    return str(torch.__version__), _build_of(vars(torch.version))
+
+
+def _build_of(named: Mapping[str, Any]) -> str | None:
+    return "cuda" if named.get("cuda") else "hip" if named.get("hip") else None
 
 
 def _hides_all(build: str) -> bool:

@@ -15,25 +15,30 @@ from stapes.compat.faster_whisper.utils import _MODELS, download_model
 from stapes.compat.loading import (
     DeviceError,
     argument_errors,
-    check_device,
     refuse_unless_default,
     under_run_as,
+    usable_device,
 )
 from stapes.runtime.warn import warn
 
-#: compute types of CTranslate2 -> precision of stapes; those of its GPUs are refused on a CPU, as it does
+#: compute types of CTranslate2 -> precision of stapes on a CPU; those of its GPUs are refused there, as it does
 _PRECISIONS: Final = {
     "default": "float32", "auto": "float32", "float32": "float32", "int8": "int8", "int8_float32": "int8",
     "bfloat16": "bfloat16",
 }  # fmt: skip
 _ON_GPUS: Final = ("float16", "int8_float16", "int8_bfloat16", "int16")
+#: the same on a GPU, where stapes has no weights of 8 bits
+_GPU_PRECISIONS: Final = {
+    "default": "auto", "auto": "auto", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16",
+    "int8": "float16", "int8_float32": "float32", "int8_float16": "float16", "int8_bfloat16": "bfloat16",
+}  # fmt: skip
 #: further arguments of CTranslate2's models, and those of `stapes.load`
 _MODEL_DEFAULTS: Final[Mapping[str, Any]] = {
     "max_queued_batches": 0,
     "flash_attention": False,
     "tensor_parallel": False,
 }
-_OWN_ARGUMENTS: Final = ("backend", "max_memory", "host")
+_OWN_ARGUMENTS: Final = ("backend", "max_memory", "device_memory", "host")
 _NO_STORAGE: Final = (
     "stapes has no CTranslate2 tensors: transcribe() decodes audio, and stapes.Engine.decode_window(mel) decodes a "
     "log-mel (n_mels, 3000) with prompt, prefix and word times"
@@ -47,14 +52,15 @@ class MissingModelError(stapes.ModelNotFoundError, FileNotFoundError, ValueError
 class LoadedModel:
     """An engine that can be unloaded and loaded again."""
 
-    def __init__(self, load: Callable[[], stapes.Engine], device: str, compute_type: str) -> None:
+    def __init__(self, load: Callable[[], stapes.Engine]) -> None:
         """load: opens the engine; it is called at once, and again by `load_model`."""
         self._load = load
         self._engine: stapes.Engine | None = load()
-        self.device = device
-        self.device_index = [0]
-        self.compute_type = compute_type
         info = self._engine.info
+        names = info.device.split(",")
+        self.device = names[0].partition(":")[0]
+        self.device_index = [int(name.partition(":")[2] or 0) for name in names]
+        self.compute_type = info.precision
         self.is_multilingual = info.multilingual
         self.n_mels = info.spec.n_mels
         self.num_languages = len(info.languages)
@@ -118,32 +124,52 @@ def open_model(given: dict[str, Any]) -> LoadedModel:
     """Open a model. given: the arguments of WhisperModel. Raises what WhisperModel raises."""
     others, size_or_path, folder = given["model_kwargs"], given["model_size_or_path"], given["download_root"]
     refuse_unless_default("WhisperModel", {"files": given["files"]}, {"files": None})
-    if given["device_index"] not in (0, [0]):
-        raise DeviceError(f"device_index={given['device_index']!r}: there is one CPU; leave it out")
     own = {name: others[name] for name in _OWN_ARGUMENTS if name in others}
     further = {name: value for name, value in others.items() if name not in own}
     for name in further:
         if name not in _MODEL_DEFAULTS:
             raise TypeError(f"WhisperModel() got an unexpected keyword argument {name!r}")
     refuse_unless_default("WhisperModel", further, _MODEL_DEFAULTS)
-    check_device(given["device"], ("auto",))
-    precision = _precision_of(given["compute_type"])
+    device = _device_of(given["device"], given["device_index"], own.get("backend", "auto"))
+    precision = _precision_of(given["compute_type"], on_gpu=device != "cpu")
     fetch = (given["revision"], given["use_auth_token"]) != (None, None) and not Path(size_or_path).exists()
     load = partial(
         stapes.load,
         _fetched(given) if fetch else size_or_path,
-        device="cpu",
+        device=device,
         precision=precision,
         threads=given["cpu_threads"] or None,
         download=not given["local_files_only"],
         model_dir=folder,
         **own,
     )
-    return LoadedModel(lambda: _loaded(load), "cpu", precision)
+    return LoadedModel(lambda: _loaded(load))
 
 
-def _precision_of(compute_type: str) -> str:
-    """Return the precision of stapes for a compute type; one of GPUs is refused, under `run-as` with a warning only."""
+def _device_of(device: Any, index: int | list[int], backend: str) -> str:
+    """Return the device to load on, of several numbers as "cuda:0,cuda:1". Raises DeviceError."""
+    numbers = list(index) if isinstance(index, list | tuple) else [index]
+    name = str(device)
+    if name == "cuda" and numbers:
+        return usable_device(",".join(f"cuda:{number}" for number in numbers), backend=backend)
+    found = usable_device(device, backend=backend)
+    if numbers == [0]:
+        return found
+    if name != "auto" or found == "cpu":
+        there = "there is one CPU" if found == "cpu" else f"device {name!r} has a number already"
+        raise DeviceError(f"device_index={index!r}: {there}; leave it out")
+    return _device_of("cuda", index, backend)
+
+
+def _precision_of(compute_type: str, *, on_gpu: bool) -> str:
+    """Return the precision of stapes for a compute type; on a CPU one of GPUs is refused, under `run-as` with a warning
+    only.
+    """
+    if on_gpu and compute_type in _GPU_PRECISIONS:
+        precision = _GPU_PRECISIONS[compute_type]
+        if compute_type.startswith("int8"):
+            warn(f"compute type {compute_type!r}: stapes computes in {precision} on GPUs, which takes more memory")
+        return precision
     if compute_type in _PRECISIONS:
         return _PRECISIONS[compute_type]
     if compute_type not in _ON_GPUS:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import stapes
 import stapes.compat.whisper.timing
-from stapes.compat.loading import argument_errors, check_device
+from stapes.compat.loading import argument_errors, usable_device
 from stapes.compat.whisper.audio import load_audio, log_mel_spectrogram, pad_or_trim
 from stapes.compat.whisper.decoding import DecodingOptions, DecodingResult, decode, detect_language
 from stapes.compat.whisper.model import ModelDimensions, Whisper
@@ -50,16 +50,18 @@ def available_models() -> list[str]:
 
 
 def load_model(name: str, device: Any = None, download_root: str | None = None, in_memory: bool = False) -> Whisper:  # noqa: ARG001 (where the file is read from changes nothing)
-    """Load a model, in float32; `Whisper.of(stapes.load(name))` makes one of any engine.
+    """Load a model, on a CPU in float32, on a GPU in float16; `Whisper.of(stapes.load(name))` makes one of any engine.
 
     name: one of `available_models()`, an id on the hub, or the path of a file or folder in any of the four formats.
-    device: "cpu" or None.   download_root: a folder of models, which is looked through first.
-    Raises RuntimeError for an unknown name or what is no model, ValueError for a device that stapes does not have.
+    device: "cpu", "cuda", "cuda:1", or None: a GPU that can be used, else the CPU.
+    download_root: a folder of models, which is looked through first.
+    Raises RuntimeError for an unknown name or what is no model, ValueError for a device that is not here.
     """
-    check_device(device)
+    device = usable_device("auto" if device is None else device)
+    precision = "float32" if device == "cpu" else "auto"
     try:
         with argument_errors():
-            return Whisper.of(stapes.load(name, precision="float32", model_dir=download_root))
+            return Whisper.of(stapes.load(name, device=device, precision=precision, model_dir=download_root))
     except stapes.ModelNotFoundError as error:
         raise RuntimeError(f"model {name} not found: {error}; available models: {available_models()}") from error
     except stapes.CheckpointError as error:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 import stapes
 import stapes.audio
-from stapes.compat.loading import check_device
-from stapes.compat.tensors import float32_of, is_tensor, tensor_of, torch_if_imported
+from stapes.compat.tensors import float32_of, is_tensor, on_device, tensor_of, torch_if_imported
 
 SAMPLE_RATE = 16000  # Hz
 N_FFT = 400  # samples of a frame: 25 ms
@@ -80,7 +79,7 @@ def mel_filters(device: Any, n_mels: int) -> Any:
     Raises AssertionError for another n_mels than 80 and 128.
     """
     _check_n_mels(n_mels)
-    return _on(device, tensor_of(stapes.audio.mel_filters(int(n_mels)).copy()))
+    return on_device(stapes.audio.mel_filters(int(n_mels)).copy(), device)
 
 
 def log_mel_spectrogram(audio: Any, n_mels: int = 80, padding: int = 0, device: Any = None) -> Any:
@@ -104,7 +103,7 @@ def log_mel_spectrogram(audio: Any, n_mels: int = 80, padding: int = 0, device: 
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
         rows = [stapes.log_mel_spectrogram(one, int(n_mels), padding=padding) for one in np.atleast_2d(samples)]
     mel = rows[0] if samples.ndim == 1 else np.maximum(rows, np.max(rows) - np.float32(_RANGE))
-    return _on(device, tensor_of(mel))
+    return on_device(mel, device)
 
 
 def sound_of(audio: Any) -> npt.NDArray[np.float32]:
@@ -145,10 +144,3 @@ def _samples_of(audio: Any, padding: int) -> npt.NDArray[np.float32]:
 def _check_n_mels(n_mels: int) -> None:
     if n_mels not in (80, 128):
         raise AssertionError(f"n_mels must be 80 or 128, got {n_mels!r}")
-
-
-def _on(device: Any, tensor: Any) -> Any:
-    if isinstance(tensor, np.ndarray):
-        check_device(device)
-        return tensor
-    return tensor if device is None else tensor.to(device)

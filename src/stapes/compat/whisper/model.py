@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
-from stapes.compat.loading import absent_class, check_device
-from stapes.compat.tensors import cpu_device, tensor_of
+from stapes.compat.loading import DeviceError, absent_class, usable_device
+from stapes.compat.tensors import as_device, tensor_of
 from stapes.compat.whisper.decoding import decode as decode_function
 from stapes.compat.whisper.decoding import detect_language as detect_language_function
 from stapes.compat.whisper.transcribe import transcribe as transcribe_function
@@ -77,8 +77,8 @@ class Whisper:
 
     @property
     def device(self) -> Any:
-        """The device: torch.device("cpu") where PyTorch is imported, else what equals it."""
-        return cpu_device()
+        """The device, of several the first: a torch.device where PyTorch is imported, else what equals it."""
+        return as_device(self.engine.info.device.partition(",")[0])
 
     @property
     def is_multilingual(self) -> bool:
@@ -91,12 +91,22 @@ class Whisper:
         return len(self.engine.info.languages) if self.is_multilingual else _LANGUAGES_OF_ENGLISH
 
     def to(self, device: Any = None, *arguments: Any, **keywords: Any) -> Whisper:  # noqa: ARG002 (types change nothing)
-        """Return the model. Raises ValueError for a device that stapes does not have."""
-        check_device(device if isinstance(device, str) or hasattr(device, "type") else None)
+        """Return the model, which stays where it was loaded.
+
+        Raises ValueError for a GPU where the model is on the CPU, and for a device that stapes does not have. Under
+        `stapes run-as` a GPU that cannot be used is a warning.
+        """
+        if not isinstance(device, str) and not hasattr(device, "type"):
+            return self
+        kind = str(device).partition(":")[0]
+        if kind != self.engine.info.device.partition(":")[0] and usable_device(device) != "cpu":
+            raise DeviceError(
+                f"the model was loaded on the CPU and stays there; give load_model device={str(device)!r}"
+            )
         return self
 
     def cuda(self, device: Any = None) -> Whisper:  # noqa: ARG002 (which one does not matter)
-        """Raise ValueError; under `stapes run-as`, warn and return the model."""
+        """Return the model of a GPU. Raises what `to` raises."""
         return self.to("cuda")
 
     def cpu(self) -> Whisper:

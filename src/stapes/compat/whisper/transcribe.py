@@ -1,6 +1,6 @@
 """Transcription of whole recordings, as `whisper.transcribe` of openai-whisper 20250625 has it.
 
-In float32 and without guards: the tokens are the original's.
+In float32 (on a GPU in float16, as the original) and without guards: the tokens are the original's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import stapes
-from stapes.compat.loading import argument_errors, check_device, under_run_as
+from stapes.compat.loading import argument_errors, under_run_as, usable_device
 from stapes.compat.whisper.audio import (
     FRAMES_PER_SECOND,
     HOP_LENGTH,
@@ -71,7 +71,6 @@ _COMMAND_DEFAULTS: Final = (
     (("--output_format", "-f"), "all"),
     (("--output_dir", "-o"), "."),
     (("--mode",), "reference"),
-    (("--precision",), "float32"),
     (("--verbose",), "True"),
 )
 
@@ -158,18 +157,23 @@ def cli() -> None:
     for flags, value in _COMMAND_DEFAULTS:
         if names.isdisjoint(flags):
             words += [flags[0], value]
-    if under_run_as():
-        words = _on_cpu(words)
+    if names.isdisjoint(("--help", "-h", "--version")):
+        words += _computing(words)
     sys.argv[1:] = words
     runpy.run_module("stapes", run_name="__main__")
 
 
-def _on_cpu(words: list[str]) -> list[str]:
-    """Return a command line with the CPU as its device, with a warning where it names a GPU."""
-    for place, word in enumerate(words):
-        name, _, value = word.partition("=")
-        device = value or "".join(words[place + 1 : place + 2])
-        if name == "--device" and device.startswith("cuda"):
-            check_device(device)
-            return [*words, "--device", "cpu"]
-    return words
+def _computing(words: list[str]) -> list[str]:
+    """Return flags to add: a GPU that cannot be used is the CPU, with a warning under `run-as`; float32 on the CPU."""
+    named = [
+        value or "".join(words[place + 1 : place + 2])
+        for place, (name, _, value) in enumerate(word.partition("=") for word in words)
+        if name == "--device"
+    ]
+    device = named[-1] if named else "auto"
+    if device == "auto" or (under_run_as() and device.startswith("cuda")):
+        device = usable_device(device)
+    precision = [] if any(word.startswith("--precision") for word in words) else ["--precision", "float32"]
+    if device.startswith("cuda"):
+        return []
+    return [*(["--device", device] if named else []), *precision]
