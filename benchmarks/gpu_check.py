@@ -165,6 +165,12 @@ def limit_of(step: str, budgets: Mapping[str, float], left_s: float) -> float:
     return max(0.0, left_s - sum(budgets[name] for name in names[names.index(step) + 1 :]))
 
 
+def scaled(budgets: Mapping[str, float], seconds: float | None) -> dict[str, float]:
+    """Return budgets that are so many seconds together; None: as they are."""
+    factor = 1.0 if seconds is None else seconds / sum(budgets.values())
+    return {name: budget * factor for name, budget in budgets.items()}
+
+
 def run_step(step: str, arguments: argparse.Namespace, limit_s: float, work: Path) -> dict[str, Any]:
     """Run a step in its own process; return what it found, with a verdict."""
     path, log = work / f"{step}.json", work / f"{step}.log"
@@ -207,8 +213,8 @@ def judged(found: dict[str, Any], code: int, log: str) -> dict[str, Any]:
 
 def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run all steps in turn, and write the result after each."""
-    budgets = QUICK_BUDGETS if arguments.quick else BUDGETS
-    end = time.monotonic() + min(arguments.seconds, sum(budgets.values()))
+    budgets = scaled(QUICK_BUDGETS if arguments.quick else BUDGETS, arguments.seconds)
+    end = time.monotonic() + sum(budgets.values())
     settings = {name: getattr(arguments, name) for name in ("precision", "backend", "quick")}
     steps: dict[str, Any] = {name: {"verdict": NOT_RUN, "says": ["it was not its turn"]} for name in budgets}
     result = result_of("gpu", settings | {"device": arguments.device}, steps=steps)
@@ -257,7 +263,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--precision", default="float16", choices=["float32", "float16", "bfloat16"], help="of figures")
     parser.add_argument("--backend", default="torch", help="another one, to compare")
-    parser.add_argument("--seconds", type=float, default=350.0, help="of all steps together; default: 350")
+    parser.add_argument("--seconds", type=float, help="of all steps together; default: 350, with --quick 55")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {', '.join(BUDGETS)}")
     parser.add_argument("--quick", action="store_true", help="tiny shapes and one recording, in under a minute")
     parser.add_argument("--prepare", type=Path, metavar="CORPUS", help="make FOLDER of a corpus, and end")

@@ -43,6 +43,7 @@ from benchmarks.gpu_check import (
     join_pieces,
     judged,
     limit_of,
+    scaled,
     selection,
     split,
     weights_in,
@@ -272,6 +273,8 @@ def test_all_budgets_fit_six_minutes_and_the_quick_ones_a_minute() -> None:
     assert sum(BUDGETS.values()) <= 350
     assert sum(QUICK_BUDGETS.values()) < 60
     assert list(BUDGETS) == list(QUICK_BUDGETS)
+    assert scaled({"a": 1.0, "b": 3.0}, 8.0) == {"a": 2.0, "b": 6.0}
+    assert scaled(BUDGETS, None) == BUDGETS
 
 
 def test_a_step_gets_what_the_steps_before_it_left() -> None:
@@ -425,18 +428,18 @@ def test_the_whole_check_runs_on_the_cpu(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_check", str(corpus_folder()), "--device", "cpu", "--quick",
-         "--precision", "float32", "--output", str(output)],
+         "--seconds", "150", "--precision", "float32", "--output", str(output)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(output.read_text(encoding="utf-8"))
     assert list(result["steps"]) == list(BUDGETS)
     assert result["steps"]["golden"]["engine"] == {"backend": "torch", "device": "cpu", "isa": None}
-    # On a slow machine a part may be cut short; none may fail, and the first parts have time.
     verdicts = {name: step["verdict"] for name, step in result["steps"].items()}
-    assert FAILED not in verdicts.values()
-    assert verdicts["device"] == PASSED
-    assert sum(step["seconds"] for step in result["steps"].values() if "seconds" in step) < 60
+    # Only the contract suite may need more time than there is.
+    assert verdicts.pop("contract") in (PASSED, PARTLY)
+    assert set(verdicts.values()) == {PASSED}
+    assert result["steps"]["graphs"]["figures"]["float32"]["largest"] == 0  # plain calls, twice
     assert "times real time" in done.stdout
 
 
