@@ -497,3 +497,15 @@ def test_a_device_is_looked_for_before_a_model(monkeypatch: pytest.MonkeyPatch, 
     put(count=1)
     with pytest.raises(BackendError, match="there is 1 GPU, cuda:0"):
         stapes.load("base", device="cuda:9")
+
+
+@pytest.mark.reference
+def test_pytorch_on_the_cpu_is_opened_where_it_is_asked_for() -> None:
+    """With the real one."""
+    pytest.importorskip("torch", reason="needs PyTorch")
+    assert stapes.check_device("cpu", backend="torch") == "cpu"
+    for precision, used in (("auto", "float32"), ("bfloat16", "bfloat16")):
+        backend = open_on(name="torch", device="cpu", precision=precision, device_memory=10**9)
+        info = backend.info
+        backend.shut_down()
+        assert (info.name, info.device, info.precision, info.precision_measured) == ("torch", "cpu", used, True)

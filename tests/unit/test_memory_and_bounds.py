@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stapes.audio.load import load_audio
 from stapes.audio.mel import N_FRAMES, LogMel
-from stapes.backends.base import FloatArray, LogMelKernel, RowId, SchedulingPolicy, WindowId
+from stapes.backends.base import BackendInfo, FloatArray, LogMelKernel, RowId, SchedulingPolicy, WindowId
 from stapes.backends.batch import step_one
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.engine.engine import Engine
+from stapes.engine.host import Host
 from stapes.engine.job import Job, SegmentStream
 from stapes.engine.scheduled_job import Progress
 from stapes.errors import CancelledError
@@ -166,3 +168,21 @@ def test_segments_that_were_taken_are_not_queued() -> None:
         n_taken += sum(1 for _ in job.take_segments())
         assert not job.has_segments
     assert n_taken == 12
+
+
+class DeviceBackend(ScriptedBackend):
+    """Has a device whose memory it knows."""
+
+    @property
+    def info(self) -> BackendInfo:
+        return replace(super().info, device="cuda:0", max_memory=123_456_789)
+
+
+def test_a_backend_with_a_device_says_what_windows_may_take() -> None:
+    backend = DeviceBackend(tiny_spec(), reciting(TOKENIZER, [" Word."]))
+    with Engine(CHECKPOINT, backend) as engine:
+        assert (engine.info.device, engine.status().free_bytes) == ("cuda:0", 123_456_789)
+    with Engine(CHECKPOINT, backend, max_memory=100_000_000) as engine:
+        assert engine.status().free_bytes == 100_000_000
+    with Host(max_memory=110_000_000) as host:
+        assert Engine(CHECKPOINT, backend, host=host).status().free_bytes == 110_000_000

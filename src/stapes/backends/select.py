@@ -11,6 +11,7 @@ from stapes.backends.native.library import is_built, library, library_problem
 from stapes.backends.numerics import log10_mel
 from stapes.backends.precisions import EXACT, VALUE_BYTES, WEIGHT_BYTES, WINDOW_VALUE_BYTES, Choice, choose
 from stapes.backends.resources import check_memory
+from stapes.backends.several import SeveralBackends
 from stapes.backends.speed import processor_speed
 from stapes.backends.torch.devices import auto_device, check_device
 from stapes.checkpoint.base import Checkpoint, ModelSpec
@@ -136,14 +137,11 @@ def _open_torch(
             opened.append(made)
         if len(opened) == 1:
             return made
-        from stapes.backends.torch.several import SeveralBackends  # noqa: PLC0415 (needed by few)
-
-        together: Backend = SeveralBackends(opened)
+        return SeveralBackends(opened)
     except BaseException:
         for one in opened:
             one.shut_down()
         raise
-    return together
 
 
 def _torch_choice(device: str, precision: str) -> Choice:

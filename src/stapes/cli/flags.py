@@ -31,7 +31,7 @@ MODEL_DIR_HELP: Final = (
 )
 DEVICE_HELP: Final = (
     "cpu; cuda, a GPU of NVIDIA or AMD; cuda:1, the second one; cuda:0,cuda:1, both; mps, a GPU of Apple, not tested "
-    "by us; auto: a GPU if there is one that can be used, else the CPU; GPUs need 'stapes[torch]'"
+    "by us; auto: a GPU if there is one that can be used, else the CPU; GPUs need: pip install 'stapes[torch]'"
 )
 DEVICE_MEMORY_HELP: Final = "most memory of each GPU to use, weights included; without effect on a CPU"
 PROGRESS: Final = ("auto", "bar", "json", "none")

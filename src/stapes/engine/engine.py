@@ -99,6 +99,8 @@ class Engine(Hints, BoundToProcess):
         if max_memory is None:
             max_memory = self._host.max_memory
         if max_memory is None:
+            max_memory = backend.info.max_memory
+        if max_memory is None:
             window_bytes = backend.window_bytes(backend.spec.n_audio_ctx)
             kept_free = window_bytes + LEAST_WINDOW.rows * backend.info.row_bytes  # for an interactive job
             max_memory = default_max_memory(window_bytes) + kept_free
