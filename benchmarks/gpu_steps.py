@@ -64,6 +64,8 @@ CONTRACT = ("tests/contract/test_backend_contract.py", "-k", "torch")
 WINDOWS, LENGTHS, ROWS = (1, 2, 4, 8, 16, 32, 64, 128), (64, 128, 256, 448), (1, 5)
 #: ids whose log-probabilities are compared
 TOP_IDS = 50
+#: share of choices that may differ where timestamps may outvote: a vote that is nearly a tie changes all
+MOST_OTHER_IDS = 0.01
 #: steps of a bucket after which a graph should have been captured
 MOST_TURNS = 5
 #: processes of the contract suite on a GPU, each with a context of its own
@@ -259,13 +261,14 @@ def graphs(setup: Setup, deadline: Deadline, keep: Keep) -> None:
     """Step in every bucket of the decoder's graphs, and compare with a plain call on the same rows."""
     found: dict[str, Any] = {"verdict": PARTLY, "says": [], "figures": {}}
     for precision in dict.fromkeys((setup.precision, "float32")):
-        figures: dict[str, Any] = {"buckets": [], "wanted": 0, "largest": 0.0, "other_ids": 0, "captures": {}}
-        found["figures"][precision] = figures
+        figures: dict[str, Any] = {}
         for figures in _bucket_figures(replace(setup, precision=precision), deadline):
             found["figures"][precision] = figures
             keep(found | {"says": [graphs_sentence(name, one) for name, one in found["figures"].items()]})
         found["says"].append(graphs_sentence(precision, figures))
-        if figures["other_ids"] or not figures["largest"] <= TOLERANCE[precision]:
+        wrong = figures["other_ids"] > MOST_OTHER_IDS * figures["choices"]
+        wrong = wrong or (setup.device.startswith("cuda") and not all(one["captured"] for one in figures["buckets"]))
+        if wrong or not figures["largest"] <= TOLERANCE[precision]:
             found["verdict"] = FAILED
     whole = all(len(one["buckets"]) == one["wanted"] for one in found["figures"].values())
     keep(found | {"verdict": PASSED if whole and found["verdict"] == PARTLY else found["verdict"]})
@@ -275,7 +278,8 @@ def _bucket_figures(setup: Setup, deadline: Deadline) -> Iterator[dict[str, Any]
     """Compare bucket by bucket; yields the figures after each."""
     all_windows = WINDOWS[:2] if setup.quick else WINDOWS
     wanted = len(all_windows) * len(LENGTHS) * len(ROWS)
-    found: dict[str, Any] = {"buckets": [], "wanted": wanted, "largest": 0.0, "other_ids": 0, "captures": {}}
+    found: dict[str, Any] = {"buckets": [], "wanted": wanted, "captures": {}}
+    found |= {"largest": 0.0, "choices": 0, "other_ids": 0}
     yield found
     if not deadline.left_s:
         return
@@ -285,7 +289,8 @@ def _bucket_figures(setup: Setup, deadline: Deadline) -> Iterator[dict[str, Any]
             for bucket in buckets(backend, windows, deadline):
                 found["buckets"].append(bucket)
                 found["largest"] = max(found["largest"], bucket["difference"])
-                found["other_ids"] += bucket["other_ids"]
+                for name in ("choices", "other_ids"):
+                    found[name] += bucket[name]
                 yield found | {"captures": captured(backend)}
 
 
@@ -296,9 +301,10 @@ def graphs_sentence(precision: str, figures: Mapping[str, Any]) -> str:
         return f"{precision}: not run, no time was left"
     worst = max(done, key=lambda one: one["difference"])["bucket"]
     said = f"{precision}: {len(done)} of {figures['wanted']} buckets; largest difference of log-probabilities "
-    said += f"{figures['largest']:.2g}, in bucket {tuple(worst)}; other choices: {figures['other_ids']}"
+    said += f"{figures['largest']:.2g}, in bucket {tuple(worst)}; other ids where "
+    said += f"timestamps may outvote: {figures['other_ids']} of {figures['choices']}"
     if not taken.get("graphs"):
-        return f"{said}; plain calls only, there are no graphs on this device"
+        return f"{said}; PLAIN CALLS ONLY: no graph was captured, and there are none on a CPU"
     said += f"; {taken['graphs']} captures took {taken['seconds']:g} s and {taken['megabytes']:g} MB"
     if plain := [tuple(one["bucket"]) for one in done if not one["captured"]]:
         said += f"; WITHOUT A GRAPH: {len(plain)} buckets, the first {plain[0]}"
@@ -348,11 +354,13 @@ def _compare(
     """Step rows by one token until a graph is captured; then by the graph and plainly, with new tokens each time."""
     spec, length = backend.spec, backend.length(rows[0])
     begin, permanent = spec.n_vocab - 1501, permanent_of(spec)
+    # As in a transcript: signs are never sampled, times that have been are forbidden; timestamps may outvote.
+    plain_rules = Constraint(permanent, ((begin, begin + 10),))
+    with_vote = replace(plain_rules, vote_from=begin)
 
-    def stepped(tokens: Sequence[Sequence[int]], choice: Choice, *, by_graph: bool) -> StepAnswers:
+    def stepped(tokens: Sequence[Sequence[int]], choice: Choice, rules: Constraint, *, by_graph: bool) -> StepAnswers:
         backend.capture_graphs = by_graph
-        # As in a transcript: signs are never sampled, times that have been are forbidden, timestamps may outvote.
-        answers = step_rows(backend, rows, tokens, Constraint(permanent, ((begin, begin + 10),), begin), choice)
+        answers = step_rows(backend, rows, tokens, rules, choice)
         for row in rows:
             backend.truncate(row, length)
         return answers
@@ -365,27 +373,48 @@ def _compare(
     for _ in range(MOST_TURNS if backend.capture_graphs else 0):  # it stays False where there are no graphs
         if has_graph := any(tuple(one.bucket) == bucket for one in getattr(backend, "captures", [])):
             break
-        stepped(tokens(), BEST_ID, by_graph=True)
-    difference, other_ids = 0.0, 0
+        stepped(tokens(), BEST_ID, with_vote, by_graph=True)
+    difference = 0.0
     # The best id is chosen in the graph; the best of several, from its logits.
     for choice in (BEST_ID, Top(TOP_IDS)):
         new = tokens()
-        by_graph, plain = (stepped(new, choice, by_graph=how) for how in (True, False))
-        apart_by, others = apart(by_graph, plain)
-        difference, other_ids = max(difference, apart_by), other_ids + others
+        by_graph = stepped(new, choice, plain_rules, by_graph=True)
+        plainly = stepped(new, Top(TOP_IDS), plain_rules, by_graph=False)
+        difference = max(difference, apart(by_graph, plainly, len(rows)))
+    new = tokens()
+    voted, also = (stepped(new, BEST_ID, with_vote, by_graph=how) for how in (True, False))
     backend.capture_graphs = True
-    return {"bucket": bucket, "difference": difference, "other_ids": other_ids, "captured": has_graph}
+    return {
+        "bucket": bucket,
+        "difference": difference,
+        "choices": len(rows),
+        "other_ids": int((voted.ids != also.ids).sum()),
+        "captured": has_graph,
+    }
 
 
-def apart(one: StepAnswers, other: StepAnswers, near: float = 0.05) -> tuple[float, int]:
-    """Return the largest difference of the log-probabilities of equal choices, and how many choices differ although
-    their log-probabilities do so by more than `near`. A number that is not finite differs by infinity.
+def apart(ours: StepAnswers, plainly: StepAnswers, n_rows: int) -> float:
+    """Return the largest difference between the log-probabilities of ids chosen, and what a plain call gives the same
+    ids; infinity for what is no number.
+
+    plainly: the TOP_IDS best of each row. For the best id alone, how far it is from the plain call's best counts too:
+    of two that are about as probable, either may be chosen.
     """
-    if not (np.isfinite(one.logprobs).all() and np.isfinite(other.logprobs).all()):
-        return float("inf"), 0
-    # Where two ids are about as probable, either may be chosen: their log-probabilities are near then.
-    gaps = np.abs(one.logprobs - other.logprobs)
-    return float(gaps.max(initial=0.0)), int(((one.ids != other.ids) & (gaps > near)).sum())
+    if not (np.isfinite(ours.logprobs).all() and np.isfinite(plainly.logprobs).all()):
+        return float("inf")
+    ids, logprobs = (one.reshape(n_rows, -1).tolist() for one in (ours.ids, ours.logprobs))
+    largest = 0.0
+    its = (one.reshape(n_rows, -1).tolist() for one in (plainly.ids, plainly.logprobs))
+    for row_ids, row_logprobs, plain_ids, plain in zip(ids, logprobs, *its, strict=True):
+        known = dict(zip(plain_ids, plain, strict=True))
+        # An id that is not among the plain call's best is at most as probable there as the last of them.
+        gaps = [
+            abs(one - known[name]) if name in known else max(0.0, one - plain[-1])
+            for name, one in zip(row_ids, row_logprobs, strict=True)
+        ]
+        to_best = plain[0] - known.get(row_ids[0], plain[-1])
+        largest = max(largest, to_best, *gaps)
+    return float(largest)
 
 
 def speed(setup: Setup, deadline: Deadline, keep: Keep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from benchmarks.gpu import (
     Peaks,
     Point,
     Setup,
+    captured,
     constraint_at,
     decode,
     encoder_operations,
@@ -40,6 +43,7 @@ from benchmarks.gpu_check import (
     PARTLY,
     PASSED,
     QUICK_BUDGETS,
+    TOLERANCE,
     join_pieces,
     judged,
     limit_of,
@@ -49,11 +53,11 @@ from benchmarks.gpu_check import (
     weights_in,
     write_atomically,
 )
-from benchmarks.gpu_steps import apart, contract_verdict, errors_of, errors_sentence, graphs_sentence, not_run
+from benchmarks.gpu_steps import apart, buckets, contract_verdict, errors_of, errors_sentence, graphs_sentence, not_run
 from benchmarks.gpu_table import HEAD, TARGETS, aligned_table, report_of, rows_of
 from benchmarks.roofline import Network
 from stapes.audio.load import load_audio
-from stapes.backends.base import StepAnswers
+from stapes.backends.base import StepAnswers, StepBatch
 from stapes.backends.numpy.backend import NumpyBackend
 from stapes.testing import noise, random_checkpoint, tiny_spec
 from tests.corpus import corpus_folder, needs_corpus
@@ -296,6 +300,26 @@ def test_an_ended_or_failed_process_keeps_what_it_had_found() -> None:
     assert judged({}, 0, "")["verdict"] == FAILED
 
 
+@pytest.mark.parametrize(("failing", "not_begun"), [("contract", 0), ("device", 4)])
+def test_a_step_that_fails_leaves_the_next_ones_unless_there_is_no_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, not_begun: int
+) -> None:
+    def step(name: str, *_: object) -> dict[str, Any]:
+        return {"verdict": FAILED if name == failing else PASSED, "says": [], "seconds": 1.0}
+
+    monkeypatch.setattr(gpu_check, "run_step", step)
+    output = tmp_path / "gpu.json"
+    arguments = argparse.Namespace(
+        quick=True, seconds=None, precision="float16", backend="torch", device="cuda:0", only=None, output=output
+    )
+    result = gpu_check.run_all(arguments, tmp_path)
+    verdicts = [one["verdict"] for one in result["steps"].values()]
+    assert verdicts.count(FAILED) == 1
+    assert verdicts.count(NOT_RUN) == not_begun
+    assert json.loads(output.read_text(encoding="utf-8"))["steps"] == result["steps"]
+    assert failing in gpu_check.summary(result)
+
+
 def test_recordings_are_taken_from_every_folder_within_the_time() -> None:
     durations = {"a/1": 10.0, "a/2": 8.0, "a/too long": 100.0, "b/1": 20.0, "c/1": 5.0, "c/2": 4.0}
     assert selection(durations, count=4, seconds=60.0) == ["b/1", "a/1", "c/1", "a/2"]
@@ -391,29 +415,63 @@ def test_errors_are_counted_against_golden_texts_and_against_people() -> None:
     assert "0.3: no)" in errors_sentence(found | {"errors": 400, "judged_words": 20_000})
 
 
-def test_answers_apart_are_measured_by_log_probabilities() -> None:
-    def answers(ids: list[int], logprobs: list[float]) -> StepAnswers:
-        return StepAnswers(np.array(ids, np.int32), np.array(logprobs, np.float32))
+def answers(ids: list[int], logprobs: list[float]) -> StepAnswers:
+    return StepAnswers(np.array(ids, np.int32), np.array(logprobs, np.float32))
 
-    one = answers([1, 2], [-1.0, -2.0])
-    assert apart(one, one) == (0.0, 0)
-    near = answers([2, 1], [-1.01, -2.0])  # two that are about as probable
-    difference, other_ids = apart(one, near)
-    assert difference == pytest.approx(0.01, abs=1e-6)
-    assert other_ids == 0
-    assert apart(one, answers([3, 2], [-1.5, -2.0])) == (0.5, 1)
-    assert apart(one, answers([1, 2], [float("nan"), -2.0]))[0] == float("inf")
+
+def test_choices_are_compared_by_what_a_plain_call_gives_the_same_ids() -> None:
+    plainly = answers([1, 2, 5, 6], [-1.0, -1.25, -0.5, -3.0])  # the two best of two rows
+    assert apart(plainly, plainly, 2) == 0
+    assert apart(answers([1, 5], [-1.0, -0.5]), plainly, 2) == 0
+    assert apart(answers([2, 5], [-1.25, -0.5]), plainly, 2) == 0.25  # the second best was taken for the best
+    assert apart(answers([1, 6], [-1.0, -0.5]), plainly, 2) == 2.5
+    assert apart(answers([1, 9], [-1.0, -0.5]), plainly, 2) == 2.5  # at most -3 there
+    assert apart(answers([1, 2, 5, 6], [-1.0, -1.5, -0.5, -3.0]), plainly, 2) == 0.25
+    assert apart(answers([1, 5], [float("nan"), -0.5]), plainly, 2) == float("inf")
+
+
+class Replaying(NumpyBackend):
+    """Captures what a bucket of one row gives at its third step; a stale graph gives it again whatever comes later."""
+
+    def __init__(self, *, stale: bool) -> None:
+        super().__init__(random_checkpoint(), threads=1)
+        self.captures: list[SimpleNamespace] = []
+        self.capture_graphs = True
+        self._stale, self._steps, self._kept = stale, 0, StepAnswers(np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+    def step(self, batch: StepBatch) -> StepAnswers:
+        answers = super().step(batch)
+        if not self.capture_graphs or len(batch.tokens) > len(batch.rows):
+            return answers
+        self._steps += 1
+        if self._steps == 3:
+            self._kept = answers
+            self.captures.append(SimpleNamespace(bucket=(8, 64, 1), seconds=0.5, bytes=2_000_000))
+        is_same_kind = self._steps > 3 and len(answers.ids) == len(self._kept.ids)
+        return self._kept if self._stale and is_same_kind else answers
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_graph_that_replays_old_tokens_is_found(stale: bool) -> None:
+    backend = Replaying(stale=stale)
+    bucket = next(buckets(backend, 8, Deadline(60.0)))
+    assert bucket["bucket"] == (8, 64, 1)
+    assert bucket["captured"]
+    assert captured(backend) == {"graphs": 1, "seconds": 0.5, "megabytes": 2.0}
+    assert (bucket["difference"] > TOLERANCE["float16"]) == stale
+    assert (bucket["other_ids"] > 0) == stale
+    assert bucket["choices"] == 8
 
 
 def test_buckets_without_a_graph_are_named() -> None:
     bucket = {"bucket": (1, 64, 1), "difference": 0.001, "other_ids": 0, "captured": True}
-    found = {"buckets": [bucket], "wanted": 64, "largest": 0.001, "other_ids": 0}
+    found = {"buckets": [bucket], "wanted": 64, "largest": 0.001, "other_ids": 1, "choices": 7}
     captures = {"graphs": 1, "seconds": 0.5, "megabytes": 3.0}
     assert "1 of 64 buckets" in graphs_sentence("float16", found | {"captures": captures})
     assert "WITHOUT" not in graphs_sentence("float16", found | {"captures": captures})
     plain = found | {"captures": captures, "buckets": [bucket | {"captured": False}]}
     assert "WITHOUT A GRAPH: 1 buckets, the first (1, 64, 1)" in graphs_sentence("float16", plain)
-    assert "no graphs on this device" in graphs_sentence("float16", found | {"captures": {}})
+    assert "PLAIN CALLS ONLY" in graphs_sentence("float16", found | {"captures": {}})
     assert "not run" in graphs_sentence("float16", found | {"buckets": [], "captures": {}})
 
 
