@@ -15,13 +15,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import stapes
 from benchmarks.corpus import loops
 from benchmarks.gpu import (
     BEST_ID,
@@ -91,7 +92,7 @@ def device(setup: Setup, _deadline: Deadline, keep: Keep) -> None:
 def contract(setup: Setup, deadline: Deadline, keep: Keep) -> None:
     """Run the contract suite of the backends on the device."""
     command = [sys.executable, "-m", "pytest", "-vv", "--tb=short", "-p", "no:cacheprovider", *CONTRACT]
-    if setup.device.startswith("cuda") and _has("xdist"):
+    if setup.device.startswith("cuda") and find_spec("xdist"):
         command += ["-n", str(WORKERS)]
     keep({"verdict": PARTLY, "says": ["begun"]})
     with tempfile.TemporaryFile() as output:
@@ -145,7 +146,7 @@ def golden(setup: Setup, deadline: Deadline, keep: Keep) -> None:
             found["says"].append(f"{precision}: not run, no time was left")
             continue
         try:
-            with _engine(setup, precision) as engine:
+            with stapes.load(setup.weights, **setup.load_options(precision)) as engine:
                 info = engine.info
                 found["engine"] = {"backend": info.backend, "device": info.device, "isa": info.isa}
                 if info.backend != setup.backend or info.precision != precision:
@@ -164,18 +165,9 @@ def golden(setup: Setup, deadline: Deadline, keep: Keep) -> None:
         except StapesError as error:
             found["says"].append(f"{precision}: not run: {error}")
             found["verdict"] = FAILED if precision == "float32" else found["verdict"]
-    whole = all(one["ended"] == len(lines) for one in found["figures"].values()) and len(found["figures"]) == 1 + len(
-        precisions
-    )
+    passes = found["figures"].values()
+    whole = len(passes) == 1 + len(precisions) and all(one["ended"] == len(lines) for one in passes)
     keep(found | {"verdict": PASSED if whole and found["verdict"] == PARTLY else found["verdict"]})
-
-
-@contextmanager
-def _engine(setup: Setup, precision: str) -> Iterator[Any]:
-    import stapes  # noqa: PLC0415 (of this alone)
-
-    with stapes.load(setup.weights, **setup.load_options(precision)) as engine:
-        yield engine
 
 
 def _pass(
@@ -457,12 +449,6 @@ def english_samples(setup: Setup) -> list[Samples]:
             with load_audio(setup.folder / "audio" / path) as recording:
                 found.append(recording.read(0, recording.n_samples))
     return found
-
-
-def _has(module: str) -> bool:
-    from importlib.util import find_spec  # noqa: PLC0415 (of this alone)
-
-    return find_spec(module) is not None
 
 
 STEPS: dict[str, Callable[[Setup, Deadline, Keep], None]] = {
