@@ -171,13 +171,26 @@ def scaled(budgets: Mapping[str, float], seconds: float | None) -> dict[str, flo
     return {name: budget * factor for name, budget in budgets.items()}
 
 
+def command_of(step: str, arguments: argparse.Namespace, seconds: float, result: Path) -> list[str]:
+    """Return the command of a step."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu_steps",
+        step,
+        "--result",
+        str(result),
+        "--seconds",
+        f"{seconds:.1f}",
+    ]
+    for name in ("device", "precision", "backend", "folder", "weights"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    return command + (["--quick"] if arguments.quick else [])
+
+
 def run_step(step: str, arguments: argparse.Namespace, limit_s: float, work: Path) -> dict[str, Any]:
     """Run a step in its own process; return what it found, with a verdict."""
     path, log = work / f"{step}.json", work / f"{step}.log"
-    command = [sys.executable, "-m", "benchmarks.gpu_steps", step, "--result", str(path), "--seconds", f"{limit_s:.1f}"]
-    for name in ("device", "precision", "backend", "folder", "weights"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    command += ["--quick"] if arguments.quick else []
     search = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     corpus = {"STAPES_CORPUS": str(arguments.folder), "STAPES_TORCH_DEVICE": arguments.device}
     # Threads that spin for one another would take most of a minute where other programs run.
@@ -187,13 +200,21 @@ def run_step(step: str, arguments: argparse.Namespace, limit_s: float, work: Pat
     with log.open("wb") as output:
         # A session of its own: what it starts ends with it.
         child = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command_of(step, arguments, limit_s, path),
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
-            code = child.wait(limit_s + MARGIN_S)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            os.killpg(child.pid, signal.SIGKILL)
-            code = child.wait()
+            code: int | None = child.wait(limit_s + MARGIN_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:  # also where this program is interrupted
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return judged(found, code, log.read_text(encoding="utf-8", errors="replace")) | {
         "seconds": round(time.monotonic() - started, 1),
@@ -201,9 +222,9 @@ def run_step(step: str, arguments: argparse.Namespace, limit_s: float, work: Pat
     }
 
 
-def judged(found: dict[str, Any], code: int, log: str) -> dict[str, Any]:
-    """Add the verdict on a process that ended with this exit code, and why it has none of its own."""
-    if code == -signal.SIGKILL:
+def judged(found: dict[str, Any], code: int | None, log: str) -> dict[str, Any]:
+    """Add the verdict on a process that ended with this exit code (None: at its limit), and why it has none itself."""
+    if code is None:
         says = [*found.get("says", ()), "ended at its time limit"]
         return found | {"verdict": FAILED if found.get("verdict") == FAILED else PARTLY, "says": says}
     if code:

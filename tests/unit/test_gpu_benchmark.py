@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -291,13 +290,22 @@ def test_a_step_gets_what_the_steps_before_it_left() -> None:
 
 def test_an_ended_or_failed_process_keeps_what_it_had_found() -> None:
     found = {"verdict": PARTLY, "says": ["half"], "figures": {"a": 1}}
-    ended = judged(found, -signal.SIGKILL, "")
+    ended = judged(found, None, "")
     assert ended == {"verdict": PARTLY, "says": ["half", "ended at its time limit"], "figures": {"a": 1}}
     assert judged({}, 1, "Traceback\nRuntimeError: CUDA error\n")["says"][-1] == "RuntimeError: CUDA error"
     assert judged(found, 1, "x")["verdict"] == FAILED
-    assert judged({"verdict": FAILED}, -signal.SIGKILL, "")["verdict"] == FAILED
+    assert judged({"verdict": FAILED}, None, "")["verdict"] == FAILED
     assert judged({"verdict": PASSED, "says": []}, 0, "") == {"verdict": PASSED, "says": []}
     assert judged({}, 0, "")["verdict"] == FAILED
+
+
+def test_a_step_that_hangs_is_ended_with_what_it_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper = "import subprocess; subprocess.run(['sleep', '60'])"
+    monkeypatch.setattr(gpu_check, "MARGIN_S", 0.0)
+    monkeypatch.setattr(gpu_check, "command_of", lambda *_: [sys.executable, "-c", sleeper])
+    found = gpu_check.run_step("golden", argparse.Namespace(folder=tmp_path, device="cpu", quick=True), 0.5, tmp_path)
+    assert (found["verdict"], found["says"]) == (PARTLY, ["ended at its time limit"])
+    assert found["seconds"] < 10
 
 
 @pytest.mark.parametrize(("failing", "not_begun"), [("contract", 0), ("device", 4)])
