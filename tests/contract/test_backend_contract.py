@@ -95,6 +95,12 @@ def torch_backend(
     return TorchBackend(cut_to(positions, checkpoint()), TORCH_DEVICE, precision=precision)
 
 
+def captured_torch_backend(positions: int | None = None) -> Backend:
+    from tests.fake_gpu import backend_on_fake_gpu  # noqa: PLC0415 (as above)
+
+    return backend_on_fake_gpu(cut_to(positions, small_checkpoint()))
+
+
 def several_torch_backends(positions: int | None = None) -> Backend:
 
     return SeveralBackends([torch_backend(positions=positions) for _ in range(2)])
@@ -112,6 +118,7 @@ TORCH: dict[str, Callable[..., Backend]] = {
     "torch-float16": partial(torch_backend, "float16"),
     "torch-bfloat16": partial(torch_backend, "bfloat16"),
     "torch-large-v3": partial(torch_backend, "float32", large_v3_checkpoint),
+    "torch-captured": captured_torch_backend,
     "torch-2-devices": several_torch_backends,
 }
 NATIVE: dict[str, Callable[..., Backend]] = {

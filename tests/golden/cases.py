@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from functools import cache
 from typing import Any, NamedTuple
@@ -68,7 +69,9 @@ def golden_cases() -> tuple[Case, ...]:
 
 @cache
 def engine_of(model: str, precision: str = "float32") -> stapes.Engine:
-    return stapes.load(model, precision=precision, download=False)
+    """Load a model on the backend and the device that STAPES_GOLDEN_BACKEND and STAPES_TORCH_DEVICE name."""
+    backend, device = os.environ.get("STAPES_GOLDEN_BACKEND", "auto"), os.environ.get("STAPES_TORCH_DEVICE", "cpu")
+    return stapes.load(model, precision=precision, backend=backend, device=device, download=False)
 
 
 def check(case: Case, ours: Transcript, mode: str | None = None) -> str | None:

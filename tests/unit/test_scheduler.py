@@ -16,7 +16,7 @@ from stapes.engine.engine import Engine
 from stapes.engine.job import Job
 from stapes.engine.scheduled_job import JobParams, JobState, Progress
 from stapes.engine.scheduler import DecodeBatch, EncodeBatch, MemoryBound, Scheduler
-from stapes.errors import BackendError, CancelledError, OptionError
+from stapes.errors import BackendError, CancelledError, OptionError, OutOfDeviceMemoryError
 from stapes.options import TranscribeOptions
 from stapes.recording.events import JobEvent
 from stapes.results import Segment, Transcript
@@ -234,6 +234,35 @@ def test_a_backend_error_ends_the_jobs_of_its_batch() -> None:
     engine.step()
     assert [job.state for job in jobs] == [JobState.FAILED] * 2
     assert backend.n_open == 0
+
+
+class ScarceBackend(WatchingBackend):
+    """Has memory for so many windows."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(policy=SchedulingPolicy(windows_per_encode=4))
+        self.room = room
+
+    def encode(self, mel: FloatArray) -> list[WindowId]:
+        if self.handles.n_windows + len(mel) > self.room:
+            raise OutOfDeviceMemoryError("the memory of cuda:0 does not suffice")
+        return super().encode(mel)
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 6])
+def test_windows_that_find_no_memory_wait_for_others_and_fail_only_alone(room: int) -> None:
+    backend = ScarceBackend(room)
+    engine = Engine(CHECKPOINT, backend)
+    jobs = [submit(engine, seed=seed) for seed in range(9)]
+    with pytest.warns(match=r"memory does not suffice for \d+ windows at once; going on with at most [1-4]"):
+        engine.run()
+    assert [job.result() for job in jobs] == [submit(made()[0], seed=seed).result() for seed in range(9)]
+    assert backend.n_open == 0
+    backend.room = 0
+    job = submit(engine)
+    engine.run()
+    with pytest.raises(BackendError, match="the memory of cuda:0 does not suffice"):
+        job.result()
 
 
 # Bounds.

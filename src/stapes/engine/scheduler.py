@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 from weakref import WeakSet
@@ -21,8 +21,9 @@ from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.engine.costs import CostMeter
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.engine.turns import EVERY_S, BackgroundTurns, in_their_turn, joining
-from stapes.errors import CancelledError, OptionError
+from stapes.errors import CancelledError, OptionError, OutOfDeviceMemoryError
 from stapes.recording.base import WindowCost, WindowStream
+from stapes.runtime.warn import warn
 
 #: A job is due when so many windows were begun, its own included, for each window that it has: a short recording goes
 #: before long ones that came earlier, and a long one is overtaken for a while only.
@@ -519,10 +520,22 @@ class Scheduler:
             stream.attach(window)
 
     def fail(self, batch: Batch, error: BaseException) -> None:
-        """End the jobs of a batch that the backend could not run."""
+        """End the jobs of a batch that the backend could not run; windows that found no memory beside others wait."""
+        if isinstance(error, OutOfDeviceMemoryError) and isinstance(batch, EncodeBatch) and self._lower_bound(batch):
+            return
         for job in batch.jobs:
             job.fail(error)
         self._forget_ended()
+
+    def _lower_bound(self, batch: EncodeBatch) -> bool:
+        """Halve the number of windows that are admitted; False where there was only one."""
+        n_windows = sum(one.holds_window for job in self.jobs for one in job.streams()) + len(batch.streams)
+        most = min(self.bound.max_windows, n_windows) // 2
+        if most == 0:
+            return False
+        warn(f"memory does not suffice for {n_windows} windows at once; going on with at most {most}")
+        self.bound = replace(self.bound, max_windows=most)
+        return True
 
     def end_all(self, error: BaseException) -> None:
         """End all jobs with an error."""

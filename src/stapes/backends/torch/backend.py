@@ -143,6 +143,7 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
 
     @capture_graphs.setter
     def capture_graphs(self, value: bool) -> None:
+        """Have steps captured, where the device can, or not."""
         self._running.one_token.capture_graphs = value and self._device.captures_graphs
 
     @property
@@ -247,11 +248,13 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
 
     def shut_down(self) -> None:
         self.handles.clear()
-        self._free_spare()
-        self._weights.clear()
-        self._failure = "this backend was shut down"
-        self._steps = None
-        del self._memory
+        if self._failure is None:
+            self._failure = "this backend was shut down"
+            self._running.one_token.drop()
+            self._steps = None
+            self._weights.clear()
+            del self._memory
+            self._device.free_spare()  # else another model would count it as taken
 
     def step(self, batch: StepBatch) -> StepAnswers:
         rows, slots, counts = self.handles.check(batch)

@@ -82,10 +82,12 @@ class CudaDevice(Device):
 
     @contextmanager
     def active(self) -> Iterator[None]:
+        """Make it the current device, and record no gradients."""
         with torch.inference_mode(), torch.cuda.device(self.torch):
             yield
 
     def upload(self, values: Array, into: Any | None = None) -> Any:
+        """Copy by pinned memory, without waiting."""
         if into is None:  # PyTorch keeps this memory until the copy is done
             pinned = torch.from_numpy(np.ascontiguousarray(values)).pin_memory()
             return pinned.to(self.torch, non_blocking=True)
@@ -94,6 +96,7 @@ class CudaDevice(Device):
         return into.copy_(self._sent[: values.size].view(into.shape), non_blocking=True)
 
     def download(self, tensor: Any) -> Array:
+        """Copy to pinned memory, and wait."""
         self._received = _pinned(self._received, tensor)
         received = self._received[: tensor.numel()].view(tensor.shape)
         received.copy_(tensor, non_blocking=True)
@@ -103,24 +106,30 @@ class CudaDevice(Device):
 
     @contextmanager
     def beside(self) -> Iterator[None]:
+        """Use a stream of its own."""
         self._stream.wait_stream(torch.cuda.current_stream(self.torch))
         with torch.cuda.stream(self._stream):
             yield
 
     def mark(self) -> Any:
+        """Return an event."""
         return torch.cuda.current_stream(self.torch).record_event()
 
     def wait(self, mark: Any) -> None:
+        """Have the current stream wait for an event."""
         torch.cuda.current_stream(self.torch).wait_event(mark)
 
     def memory(self) -> tuple[int, int, int] | None:
+        """Return what CUDA and PyTorch say."""
         free, total = torch.cuda.mem_get_info(self.torch)
         return free, total, torch.cuda.memory_reserved(self.torch)
 
     def free_spare(self) -> None:
+        """Empty PyTorch's cache."""
         torch.cuda.empty_cache()
 
     def capture(self, compute: Callable[[], Any], pool: Any) -> tuple[Replay, Any, Any]:
+        """Capture a CUDA graph."""
         graph = torch.cuda.CUDAGraph()
         # Other threads of the program may call CUDA meanwhile.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
