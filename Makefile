@@ -26,7 +26,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference bench gpu-check chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference torch bench gpu-check chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -86,6 +86,12 @@ programs: .venv/.installed-dev  ## run programs of other people on stapes (insta
 
 reference: .venv-reference/.installed .venv-faster/.installed  ## compare with openai-whisper, transformers, faster-whisper (installs PyTorch)
 	@$(NAME_FASTER) .venv-reference/bin/python -m pytest -m reference
+
+# Each process has its own threads: with one each, tests do not wait for one another's.
+torch: .venv-reference/.installed  ## test the PyTorch backend on the CPU, and a tenth of the golden transcripts on it
+	@OMP_NUM_THREADS=1 .venv-reference/bin/python -m pytest -n $(CORES) tests/contract -k torch
+	@[ ! -d "$(STAPES_CORPUS)/golden" ] || STAPES_GOLDEN_BACKEND=torch OMP_NUM_THREADS=1 \
+	    .venv-reference/bin/python -m pytest -n $(CORES) -m "golden and tenth" tests/golden/test_golden.py
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)

@@ -16,7 +16,7 @@ import pytest
 from stapes.cli import main as command
 from stapes.cli.events import Recording, SegmentDone
 from stapes.cli.json_lines import write_json_line
-from stapes.cli.runner import default_concurrency
+from stapes.cli.runner import default_concurrency, reading_threads
 from stapes.journal.journal import JOURNAL_NAME, JournalEntry
 from stapes.options import TranscribeOptions
 from stapes.results import Segment
@@ -121,6 +121,29 @@ def test_no_more_recordings_at_once_than_asked_for(
     assert (code, len(out)) == (0, 60)
     assert engines[0].most_at_once <= concurrency
     assert [job.source for job in engines[0].jobs] == names
+
+
+def test_several_threads_read_for_a_gpu(
+    run: Run, engines: list[ScriptedEngine], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stapes.cli.runner.reading_threads", lambda *_: 4)
+    for number in range(40):
+        (folder / f"{number:02}.mp3").write_text("!not audio" if number % 10 == 3 else f"{number}\n!warning")
+    names = sorted(path.name for path in folder.glob("[0-9]*.mp3"))
+    code, out, err = run(*names, "--concurrency", "6")
+    assert (code, out) == (2, [str(number) for number in range(40) if number % 10 != 3])
+    assert sum("not a recording" in line for line in err) == 4
+    assert sorted(job.source for job in engines[0].jobs) == [name for name in names if name[1] != "3"]
+    assert engines[0].most_at_once <= 6
+
+
+def test_a_cpu_is_read_for_by_one_thread() -> None:
+    def chosen(device: str, threads: int, concurrency: int) -> int:
+        info: Any = SimpleNamespace(device=device, threads=threads)
+        return reading_threads(info, concurrency)
+
+    assert chosen("cpu", 16, 16) == 1
+    assert (chosen("cuda:0", 16, 128), chosen("cuda:0", 4, 128), chosen("cuda:0", 16, 2)) == (8, 4, 2)
 
 
 def test_recordings_are_worked_on_at_once(run: Run, folder: Path) -> None:

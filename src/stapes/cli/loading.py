@@ -7,6 +7,7 @@ message, from the thread in which it happens. Writes only the journal.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -100,43 +101,48 @@ class Loader:
         self._n_open = 0
         self._stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="stapes loader", daemon=True)
-        self._reading: Recording | None = None
+        self._threads: list[threading.Thread] = []
+        self._here = threading.local()  # `reading`: what the thread reads
 
-    def start(self, recordings: Iterable[ActiveRecording]) -> None:
+    def start(self, recordings: Iterable[ActiveRecording], n_threads: int = 1) -> None:
         """Start reading."""
         self._todo.extend(recordings)
-        self._thread.start()
+        for _ in range(n_threads):
+            self._threads.append(threading.Thread(target=self._run, name="stapes loader", daemon=True))
+            self._threads[-1].start()
 
     def release(self) -> None:
         """Let another recording begin, as one has ended."""
         with self._changed:
             self._n_open -= 1
-            self._changed.notify()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Begin no other recording, and stop reading the present one."""
         with self._changed:
             self._stopping = True
             self._todo.clear()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread's end. A thread that waits for a pipe lasts until the process ends."""
-        self._thread.join(timeout_s)
+        """Wait for the threads' end. A thread that waits for a pipe lasts until the process ends."""
+        deadline = time.monotonic() + timeout_s
+        for one in self._threads:
+            one.join(max(0.0, deadline - time.monotonic()))
 
     def read_by_this_thread(self) -> Recording | None:
         """Return the recording that the calling thread is reading, if it is the loader's."""
-        return self._reading if threading.current_thread() is self._thread else None
+        reading: Recording | None = getattr(self._here, "reading", None)
+        return reading
 
     def _run(self) -> None:
         while (active := self._next()) is not None:
-            self._reading = active.recording
+            self._here.reading = active.recording
             try:
                 self._load(active)
             except Exception as error:  # one recording's failure is its own
                 self.put(Ended(active, error))
-            self._reading = None
+            self._here.reading = None
 
     def _next(self) -> ActiveRecording | None:
         """Wait for room; None: nothing is left."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MOST_AT_ONCE: Final = 16
 #: the same on GPUs, where the engine bounds the memory of windows itself
 _MOST_ON_GPUS: Final = 128
+_MOST_READERS: Final = 8
 #: in chunked mode one recording fills a batch, and another is read at the same time
 _CHUNKED_AT_ONCE: Final = 2
 #: what the windows of recordings at once may take where nothing is asked for
@@ -62,6 +63,13 @@ def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int
     fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
     most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE
     return max(1, min(count, most, fitting))
+
+
+def reading_threads(info: EngineInfo, concurrency: int) -> int:
+    """Return how many threads read recordings: one, as a CPU has enough to do; for a GPU several, since one decodes
+    compressed audio some hundred times faster than it is spoken.
+    """
+    return 1 if info.device == "cpu" else max(1, min(info.threads, concurrency, _MOST_READERS))
 
 
 def skip_existing(
@@ -114,7 +122,8 @@ class Batch:
         self._open = {one.number: ActiveRecording(one) for one in recordings}
         try:
             with warnings_caught(self._warn), ctrl_c_calls(self._interrupt):
-                self._loader.start(tuple(self._open.values()))
+                n_threads = reading_threads(self.engine.info, self.concurrency)
+                self._loader.start(tuple(self._open.values()), n_threads)
                 while self._open:
                     message = self._wait()
                     if self._stopping and not self._is_kept():

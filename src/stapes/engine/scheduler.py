@@ -21,6 +21,7 @@ from stapes.backends.batch import AnswerShare, StepBuilder
 from stapes.engine.costs import CostMeter
 from stapes.engine.scheduled_job import ScheduledJob
 from stapes.engine.turns import EVERY_S, BackgroundTurns, in_their_turn, joining
+from stapes.engine.window_reader import WindowReader
 from stapes.errors import CancelledError, OptionError, OutOfDeviceMemoryError
 from stapes.recording.base import WindowCost, WindowStream
 from stapes.runtime.warn import warn
@@ -222,6 +223,7 @@ class Scheduler:
         self.neighbours: Callable[[], Sequence[Scheduler]] = tuple
         self.audio_s = 0.0  # of the recordings, for which windows were decoded
         self.costs = CostMeter()
+        self._reader = WindowReader(backend.info.threads)
         self.held_bytes = 0  # of windows with all their rows, when `next_batch` was called last
         #: at the same time, the streams that wait for a window or for VAD, and those that hold a window
         self._waiting: _Streams = []
@@ -370,37 +372,40 @@ class Scheduler:
 
         A job whose window cannot be read fails, and the next one is tried.
         """
-        if not waiting:
-            return None
+        while waiting and (chosen := self._choose_windows(waiting)):
+            if chosen[0][1].needs_vad:
+                return VadBatch(*chosen[0])
+            mels = self._reader.read(chosen)
+            for (job, _), mel in zip(chosen, mels, strict=True):
+                if isinstance(mel, Exception):  # of one recording: the others go on
+                    job.fail(mel)
+            left = [(*one, mel) for one, mel in zip(chosen, mels, strict=True) if not one[0].state.ended]
+            self._forget_ended()
+            if left:
+                owners, streams, read = zip(*left, strict=True)
+                self._n_windows += len(left)
+                return EncodeBatch(owners, streams, np.stack(read))
+        return None
+
+    def _choose_windows(self, waiting: _Streams) -> _Streams:
+        """Return the most urgent windows that fit, of one length, or the most urgent stream alone if it needs VAD."""
         held = [one for one in self._holding if not one[0].state.ended]
         starved = self._starved(held)
-        chosen: list[tuple[ScheduledJob, WindowStream, FloatArray]] = []
+        chosen: _Streams = []
         for job, stream in sorted(waiting, key=_urgency):
             if job.state.ended:
                 continue
             if stream.needs_vad:
-                if chosen:
-                    break
-                return VadBatch(job, stream)
+                return chosen or [(job, stream)]
             if not self._has_room(job, stream, held, starved):
                 break  # a smaller window does not overtake the most urgent one
             if chosen and stream.cost.positions != chosen[-1][1].cost.positions:
                 break  # a call takes windows of one length
-            try:
-                chosen.append((job, stream, stream.mel()))
-            except Exception as error:  # of one recording: the others go on
-                job.fail(error)
-                continue
+            chosen.append((job, stream))
             held.append((job, stream))
             if len(chosen) == self._policy.windows_per_encode:
                 break
-        self._forget_ended()
-        chosen = [one for one in chosen if not one[0].state.ended]  # a later chunk of its recording may not be read
-        if not chosen:
-            return None
-        owners, of_owners, mels = zip(*chosen, strict=True)
-        self._n_windows += len(chosen)
-        return EncodeBatch(owners, of_owners, np.stack(mels))
+        return chosen
 
     def _has_room(self, job: ScheduledJob, stream: WindowStream, held: _Streams, starved: list[WindowCost]) -> bool:
         """Whether a window may be encoded beside those that are held.
