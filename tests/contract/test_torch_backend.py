@@ -349,11 +349,11 @@ def test_a_lost_device_is_named_once_and_refused_from_then_on(monkeypatch: pytes
     row = backend.open(backend.encode(mels(1, positions=32))[0])
     with (
         patch.object(backend._running, "run", side_effect=torch.AcceleratorError("illegal address", 700)),
-        pytest.raises(BackendError, match="cpu failed, and the model has to be loaded anew"),
+        pytest.raises(BackendError, match="cpu failed; start the program anew to use it again"),
     ):
         step_rows(backend, [RowStep(row=row, tokens=(1,))])
     for call in (lambda: backend.encode(mels(1)), lambda: step_rows(backend, [RowStep(row=row, tokens=(1,))])):
-        with pytest.raises(BackendError, match="has to be loaded anew"):
+        with pytest.raises(BackendError, match="start the program anew"):
             call()
 
 

@@ -43,7 +43,7 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
 
     def after_fork(self) -> None:
         """Make the threads; a forked child has none of the parent's."""
-        self._pool = ThreadPoolExecutor(len(self._backends), "stapes-device")
+        self._threads = [ThreadPoolExecutor(1, "stapes-device") for _ in self._backends]
 
     @property
     def info(self) -> BackendInfo:
@@ -59,7 +59,7 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
             each[0],
             device=",".join(one.device for one in each),
             weight_bytes=sum(one.weight_bytes for one in each),
-            max_memory=sum(bounds) if len(bounds) == len(each) else None,
+            max_memory=len(each) * min(bounds) if len(bounds) == len(each) else None,  # as many windows on each
             policy=policy,
         )
 
@@ -125,9 +125,9 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
 
     def shut_down(self) -> None:
         self.handles.clear()
-        self._pool.shutdown()
-        for one in self._backends:
-            one.shut_down()
+        for thread, one in zip(self._threads, self._backends, strict=True):
+            thread.submit(one.shut_down).result()
+            thread.shutdown()
 
     def step(self, batch: StepBatch) -> StepAnswers:
         rows, _, counts = self.handles.check(batch)
@@ -148,10 +148,11 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
     def _on_each(
         self, calls: Mapping[int, Callable[[Backend], T]], undo: Callable[[int, T], None] = lambda _number, _made: None
     ) -> dict[int, T]:
-        """Make a call of some backends, at the same time; wait for all. If one fails, undo the others and raise."""
-        if len(calls) == 1:
-            return {number: call(self._backends[number]) for number, call in calls.items()}
-        futures = {number: self._pool.submit(call, self._backends[number]) for number, call in calls.items()}
+        """Make a call of some backends, each in its thread: wait for all. If one fails, undo the others and raise.
+
+        Libraries of GPUs keep handles and plans for each thread that calls them, so that it is always the same one.
+        """
+        futures = {number: self._threads[number].submit(call, self._backends[number]) for number, call in calls.items()}
         errors = {number: one.exception() for number, one in futures.items()}
         first = next((one for one in errors.values() if one is not None), None)
         if first is None:

@@ -5,39 +5,100 @@ Settings of PyTorch are the process's. Ours hold during a call, and the program'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import torch
 
+from stapes.runtime.processes import register
+
+_CUDA: Final = torch.backends.cuda
+
+
+def _reduced(name: str) -> tuple[bool, bool]:
+    """Return a setting of sums in half precision, and whether they may be split."""
+    return bool(getattr(_CUDA.matmul, name)), bool(getattr(_CUDA.matmul, f"{name}_split_k", True))
+
+
+def _deterministic() -> tuple[bool, bool]:
+    """Return whether PyTorch refuses what may give other bits, and whether it only warns of it."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
 #: precision -> what weights, keys and values are kept in
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-#: settings, and what they are for exact sums: products and convolutions of float32 in float32 (not TF32), and sums of
-#: half-precision products in float32
-_SETTINGS: Final = (
-    (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-    (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
-    (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
-    (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
-    (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
-    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
-    (torch.backends.cuda.matmul, "allow_fp16_accumulation", False),
-)
+#: what reads a setting, what sets it, and what it is for us: products and convolutions of float32 in float32 (not in
+#: TF32), sums of half-precision products in float32, no attention by cuDNN (it builds a plan for every new shape, and
+#: gave wrong numbers for single queries: pytorch issue 193893), and sums that need not give the same bits every time
+_SETTINGS: Final[Sequence[tuple[Callable[[], Any], Callable[[Any], object], Any]]] = (
+    *(
+        (partial(getattr, owner, "fp32_precision"), partial(setattr, owner, "fp32_precision"), "ieee")
+        for owner in (
+            _CUDA.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv,
+        )
+    ),
+    *(
+        (partial(_reduced, name), partial(setattr, _CUDA.matmul, name), (False, False))
+        for name in ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    ),
+    (
+        partial(getattr, _CUDA.matmul, "allow_fp16_accumulation"),
+        partial(setattr, _CUDA.matmul, "allow_fp16_accumulation"),
+        False,
+    ),
+    (_CUDA.cudnn_sdp_enabled, _CUDA.enable_cudnn_sdp, False),
+    (_CUDA.mem_efficient_sdp_enabled, _CUDA.enable_mem_efficient_sdp, True),
+    (_CUDA.flash_sdp_enabled, _CUDA.enable_flash_sdp, True),
+    (_deterministic, lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]), (False, False)),
+)  # fmt: skip
+
+
+class _Shared:
+    """Settings that several threads want at the same time: the first one sets them, the last one restores them."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Make the lock again; the parent's other threads do not compute here."""
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._before: list[Any] = []
+
+    def enter(self) -> None:
+        """Set them."""
+        with self._lock:
+            if self._n_inside == 0:
+                self._before = [read() for read, _, _ in _SETTINGS]
+                for _, write, value in _SETTINGS:
+                    write(value)
+            self._n_inside += 1
+
+    def leave(self) -> None:
+        """Restore what the program had."""
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                for (_, write, _), value in zip(_SETTINGS, self._before, strict=True):
+                    write(value)
+
+
+_shared: Final = _Shared()
 
 
 @contextmanager
 def exact(device: Any) -> Iterator[None]:
     """Compute as described above.   device: a torch.device."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _SETTINGS]
+    _shared.enter()
     try:
-        for owner, name, value in _SETTINGS:
-            setattr(owner, name, value)
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
+        _shared.leave()
 
 
 def stream_dtype(dtype: Any) -> Any:

@@ -48,6 +48,11 @@ _CONTEXT_BYTES: Final = 700_000_000
 #: of vectors as wide as the model, that a position of an encoded window needs at once: its layer's input, norm, query,
 #: key, value and the four of the feed-forward part, with their copies
 _ENCODER_VECTORS: Final = 16
+_OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, of memory that PyTorch does not manage
+#: arrays of all rows' logits at once, float32, while they are chosen from
+_LOGITS_AT_ONCE: Final = 8
+#: of what windows and rows may take, this share is left for growing: a tensor is copied into a larger one
+_GROWTH: Final = 0.2
 
 
 class TorchBackend(HandlesBackend[Slot, RowCache]):
@@ -113,15 +118,15 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         figures = self._device.memory()
         if figures is None:
             return None
-        free = figures[0]
+        free: int = figures[0]
         least = self._least_bytes
-        bound = free // 2
+        vectors = _WINDOWS_PER_ENCODE * self.spec.n_audio_ctx * _ENCODER_VECTORS
+        work = vectors * self.spec.n_audio_state * self._dtype.itemsize
+        work += _LOGITS_AT_ONCE * 4 * self.spec.n_vocab * BUCKETS[-1]
+        bound: int = min(free // 2, free - work)
         if device_memory is not None:
-            d, itemsize = self.spec.n_audio_state, self._dtype.itemsize
-            encoder = _WINDOWS_PER_ENCODE * self.spec.n_audio_ctx * d * _ENCODER_VECTORS * itemsize
-            logits = 2 * 4 * self.spec.n_vocab * BUCKETS[-1]
-            beside = self._weights.n_bytes + _CONTEXT_BYTES + encoder + logits
-            bound = min(device_memory - beside, free)
+            beside = self._weights.n_bytes + _CONTEXT_BYTES + work
+            bound = int(min(device_memory - beside, free - work) * (1 - _GROWTH))
             if bound < least:
                 raise BackendError(
                     f"device_memory is {device_memory / 1e6:,.0f} MB; on {self._device.torch}, weights, context and "
@@ -197,36 +202,32 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
 
     def _fill(self, mel: FloatArray, slots: Sequence[Slot]) -> None:
         """Encode windows into their slots: on a GPU beside the steps, which wait for the windows that they read."""
-        index = torch.tensor([one.index for one in slots], device=self._device.torch)
-        with self._device.beside():
+        with self._device.beside():  # where all that it reads is made too: memory is given back in a stream's order
+            index = self._device.upload(np.array([one.index for one in slots], np.int64))
             uploaded = self._device.upload(mel).to(self._dtype)
-            with exact(self._device.torch):
-                encoded = encode(uploaded, self._weights, self.spec)
-                n, positions, _ = encoded.shape
-                for layer, memory in enumerate(self._memory.windows):
-                    both = self._weights.linear(encoded, f"decoder.blocks.{layer}.cross_attn.key_value")
-                    both = both.view(n, positions, 2, self.spec.n_text_head, -1).permute(2, 0, 3, 1, 4)
-                    memory[:, index, :, :positions] = both
-            ready = self._device.mark()
-        for one in slots:
-            one.ready = ready
+            try:
+                with exact(self._device.torch):
+                    encoded = encode(uploaded, self._weights, self.spec)
+                    n, positions, _ = encoded.shape
+                    for layer, memory in enumerate(self._memory.windows):
+                        both = self._weights.linear(encoded, f"decoder.blocks.{layer}.cross_attn.key_value")
+                        both = both.view(n, positions, 2, self.spec.n_text_head, -1).permute(2, 0, 3, 1, 4)
+                        memory[:, index, :, :positions] = torch.nan_to_num(both)
+            finally:
+                ready = self._device.mark()
+                for one in slots:
+                    one.ready = ready
 
     def release(self, window: WindowId) -> None:
         slot = self.handles.window(window).memory
         self.handles.release(window)
-        self._give_back([slot])
+        if self._failure is None:
+            self._give_back([slot])
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
-        self._wait(slots)
+        self._memory.wait(slots)
         for one in slots:
             self._memory.release(one)
-
-    def _wait(self, slots: Sequence[Slot]) -> None:
-        """Have what is called next wait until windows are encoded."""
-        for one in slots:
-            if one.ready is not None:
-                self._device.wait(one.ready)
-                one.ready = None
 
     # Rows.
 
@@ -259,7 +260,7 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
     def step(self, batch: StepBatch) -> StepAnswers:
         rows, slots, counts = self.handles.check(batch)
         with self._working():
-            self._wait([one for one in slots if one.ready is not None])
+            self._memory.wait(slots)
             positions = [one.positions for one in slots]
             try:
                 answers = self._running.run(batch, rows, positions)
@@ -299,5 +300,11 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error
         except torch.AcceleratorError as error:
-            self._failure = f"{self._device.torch} failed, and the model has to be loaded anew: {error}"
+            if getattr(error, "error_code", None) == _OUT_OF_MEMORY:
+                raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error
+            self._failure = f"{self._device.torch} failed; start the program anew to use it again: {error}"
             raise BackendError(self._failure) from error
+        except RuntimeError as error:  # of libraries, which have no type for it
+            if "ALLOC_FAILED" not in str(error):
+                raise
+            raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error

@@ -57,19 +57,17 @@ def constrain(logits: Any, forbidden: Any, now: Any, vote: Any) -> tuple[Any, An
     now: (n, ranges, 2) forbidden ranges, half-open.   vote: (n,) as in `StepBatch.vote_from`; n_vocab: no vote.
     """
     ids = torch.arange(logits.shape[1], device=logits.device)
-    for number in range(now.shape[1]):
-        forbidden |= (ids >= now[:, number, :1]) & (ids < now[:, number, 1:])
+    forbidden |= ((ids >= now[:, :, :1]) & (ids < now[:, :, 1:])).any(1)
     masked = logits.masked_fill(forbidden, -torch.inf)
     is_upper = ids >= vote[:, None]
-    upper, lower = masked.masked_fill(~is_upper, -torch.inf), masked.masked_fill(is_upper, -torch.inf)
-    best_lower = lower.amax(1)
-    highest = torch.maximum(upper.amax(1), best_lower)
+    best_lower = masked.masked_fill(is_upper, -torch.inf).amax(1)
+    highest = masked.amax(1)
     highest = torch.where(highest == -torch.inf, 0.0, highest)  # all is forbidden: numbers stay numbers
     exponentials = torch.exp(masked - highest[:, None])
     sum_upper = (exponentials * is_upper).sum(1)
     is_outvoted = torch.log(sum_upper) + highest > best_lower
     total = torch.log(torch.where(is_outvoted, sum_upper, exponentials.sum(1))) + highest
-    return torch.where(is_outvoted[:, None], upper, masked), total
+    return masked.masked_fill_(is_outvoted[:, None] & ~is_upper, -torch.inf), total
 
 
 def best(logits: Any, total: Any) -> Any:

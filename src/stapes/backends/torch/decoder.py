@@ -67,6 +67,7 @@ class Decoder:
         steps = torch.arange(n_tokens, device=device)
         positions = (numbers[:, START : START + 1] + steps).clamp_(max=last - 1)
         written = torch.where(steps < numbers[:, COUNT : COUNT + 1], positions, last).long()
+        places = numbers[:, PLACE].long()
         past = torch.arange(block.length, device=device) <= positions[:, None, :, None]
         place = torch.arange(block.n_positions, device=device)
         seen = (place >= numbers[:, FIRST : FIRST + 1]) & (place < numbers[:, END : END + 1])
@@ -77,7 +78,8 @@ class Decoder:
         for layer in range(self._spec.n_text_layer):
             name = f"decoder.blocks.{layer}"
             qkv = w.linear(w.norm(x, f"{name}.attn_ln"), f"{name}.qkv")
-            x = x + w.linear(self._attend_self(qkv, layer, block, written, masks[0]), f"{name}.attn.out")
+            mixed = self._attend_self(qkv, layer, block, (places, written), masks[0])
+            x = x + w.linear(mixed, f"{name}.attn.out")
             queries = w.linear(w.norm(x, f"{name}.cross_attn_ln"), f"{name}.cross_attn.query")
             mixed = self._attend_cross(queries, layer, block, masks[1], scores)
             x = x + w.linear(mixed, f"{name}.cross_attn.out")
@@ -87,12 +89,12 @@ class Decoder:
     def _mask(self, seen: Any) -> Any:
         return torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
 
-    def _attend_self(self, qkv: Any, layer: int, block: Block, written: Any, mask: Any) -> Any:
-        """(cells, tokens, 3 * d) -> (cells, tokens, d)."""
-        n, n_tokens = qkv.shape[:2]
+    def _attend_self(self, qkv: Any, layer: int, block: Block, where: tuple[Any, Any], mask: Any) -> Any:
+        """(cells, tokens, 3 * d) -> (cells, tokens, d).   where: each cell's place, and the positions to write to."""
+        (places, written), (n, n_tokens) = where, qkv.shape[:2]
         parts, memory = qkv.view(n, n_tokens, 3, self._spec.n_text_head, -1), self._memory.rows[layer]
-        places = block.numbers[:, PLACE].long()
-        memory[:, places[:, None], :, written] = parts[:, :, 1:]
+        # Numbers, whatever the weights: a later row has these under a mask, which 0 * NaN would get through.
+        memory[:, places[:, None], :, written] = torch.nan_to_num(parts[:, :, 1:])
         held = memory[:, :, :, : block.length]
         held = held[:, :n] if block.in_place else held.index_select(1, places)
         mixed = attend(parts[:, :, 0].transpose(1, 2), held[0], held[1], mask)

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 Array = npt.NDArray[Any]
+#: PyTorch captures one graph at a time in a process
+_one_capture: Final = threading.Lock()
 #: replays a captured computation: its inputs and outputs are where they were
 Replay = Callable[[], None]
 
@@ -78,7 +81,10 @@ class CudaDevice(Device):
         """name: "cuda:0"."""
         super().__init__(name)
         self._stream = torch.cuda.Stream(self.torch)  # of what runs beside steps
-        self._sent = self._received = torch.empty(0)  # pinned memory of the latest transfers
+        # A stream of this device: without one, PyTorch captures on a stream of the first device that captured. Steps
+        # go before what runs beside them: a graph keeps the priority that it was captured with.
+        self._capturing = torch.cuda.Stream(self.torch, priority=-1)
+        self._sent = self._received = torch.empty(0, device="cpu")  # pinned memory of the latest transfers
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -130,10 +136,20 @@ class CudaDevice(Device):
 
     def capture(self, compute: Callable[[], Any], pool: Any) -> tuple[Replay, Any, Any]:
         """Capture a CUDA graph."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads of the program may call CUDA meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            made = compute()
+        before, graph = torch.cuda.current_stream(self.torch), torch.cuda.CUDAGraph()
+        with _one_capture:
+            try:
+                self._capturing.wait_stream(before)
+                # Once without capturing: libraries make handles and workspaces for each thread and stream, which they
+                # cannot during a capture. It computes and writes what was computed before.
+                with torch.cuda.stream(self._capturing):
+                    compute()
+                # Other threads of the program may call CUDA meanwhile.
+                with torch.cuda.graph(graph, pool=pool, stream=self._capturing, capture_error_mode="thread_local"):
+                    made = compute()
+            finally:
+                torch.cuda.set_stream(before)  # which a capture that fails does not
+        before.wait_stream(self._capturing)
         return graph.replay, made, pool or graph.pool()
 
 
@@ -141,7 +157,7 @@ def _pinned(buffer: Any, like: Any) -> Any:
     """Return a pinned buffer for as many values of a tensor's type: the one given, if it does."""
     if buffer.dtype == like.dtype and len(buffer) >= like.numel():
         return buffer
-    return torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
+    return torch.empty(like.numel(), dtype=like.dtype, device="cpu", pin_memory=True)
 
 
 def open_device(name: str) -> Device:

@@ -108,10 +108,14 @@ class OneTokenSteps:
     def _capture(self, bucket: Bucket) -> None:
         while len(self._graphs) >= _MOST_GRAPHS:
             self._graphs.popitem(last=False)
+        self._device.free_spare()  # as a capture does: what is taken after it is the graph's
         started, before = time.perf_counter(), self._device.memory()
         try:
             replay, answers, self._pool = self._device.capture(lambda: self._compute(bucket), self._pool)
-        except RuntimeError as error:  # torch.OutOfMemoryError among them
+        except torch.OutOfMemoryError:  # now; later there may be more
+            self.drop()
+            return
+        except RuntimeError as error:
             self.capture_graphs = False
             self.drop()
             warn(f"steps on {self._device.torch} are slower: they could not be captured as graphs: {error}")
@@ -129,6 +133,7 @@ class OneTokenSteps:
             self._version = version
         if len(self._numbers) < n:
             self.drop()
+            n = max(n, self._memory.capacity if self._device.captures_graphs else n)  # once
             self._numbers = self._numbers.new_empty((n, _COLUMNS))
             self._logits = self._logits.new_empty((n, self._logits.shape[1]))
 

@@ -23,6 +23,8 @@ from stapes.errors import OutOfDeviceMemoryError
 
 #: windows of a captured step; above the last one, steps are plain calls
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+_COPIED_BYTES: Final = 256_000_000  # at most, of rows that are copied at once
+_MORE_EXTRAS: Final = 8  # at least, and half as many as there are slots
 _ALIGNMENT: Final = 8  # positions of a slot: fused attention takes masks of such lengths
 
 
@@ -70,6 +72,7 @@ class DeviceMemory:
         self._holders: dict[int, RowCache] = {}  # by place
         self._moved: set[RowCache] = set()  # whose tokens lie elsewhere than at their place
         self._slots: list[Slot] = []
+        self._may_move = False  # whether a slot was given back since windows were moved
         self.n_slots = self._n_extras = 0
         self.version = 0
         #: of each layer: (keys and values, slots, heads, positions, width)
@@ -112,26 +115,40 @@ class DeviceMemory:
     def release(self, slot: Slot) -> None:
         """Give a slot back."""
         self._slots.remove(slot)
+        self._may_move = True
         heapq.heappush(self._free_slots, slot.index)
 
     def move_down(self) -> None:
         """Move windows to lower slots where all of them then fit a smaller bucket."""
+        if not self._may_move:
+            return
+        self._may_move = False
         top = max((one.index for one in self._slots), default=-1) + 1
         if (bucket_of(len(self._slots)) or top) >= (bucket_of(top) or top):
             return
         leaving = [one for one in self._slots if one.index >= len(self._slots)]
         if any(one.ready is not None for one in leaving):
+            self._may_move = True  # once they are written
             return
-        targets = [heapq.heappop(self._free_slots) for _ in leaving]
+        targets = heapq.nsmallest(len(leaving), self._free_slots)
         old, new = self._index([one.index for one in leaving]), self._index(targets)
         for layer in self.windows:
             layer[:, new] = layer[:, old]
+        for _ in targets:
+            heapq.heappop(self._free_slots)
         for slot, index in zip(leaving, targets, strict=True):
             heapq.heappush(self._free_slots, slot.index)
             row = self._holders.pop(slot.index, None)
             slot.index = index
             if row is not None:
                 self._put(row, index)
+
+    def wait(self, slots: Iterable[Slot]) -> None:
+        """Have what is called next run after windows are encoded."""
+        for one in slots:
+            if one.ready is not None:
+                self._device.wait(one.ready)
+                one.ready = None
 
     # Rows.
 
@@ -186,7 +203,9 @@ class DeviceMemory:
         rows, length = list(self._moved), max(one.n_tokens for one in self._moved)
         old = self._index([self.row_index(one.source) for one in rows])
         new = self._index([self.row_index(one.place) for one in rows])
-        self.rows[:, :, new, :, :length] = self.rows[:, :, old, :, :length]  # all are read before any is written
+        at_once = max(1, _COPIED_BYTES * len(self.rows) // (self.row_bytes * len(rows)))
+        for layers in self.rows.split(at_once):
+            layers[:, :, new, :, :length] = layers[:, :, old, :, :length]  # all are read before any is written
         for one in rows:
             one.source = one.place
         self._moved.clear()
@@ -197,8 +216,9 @@ class DeviceMemory:
 
     def _take_extra(self) -> int:
         if not self._free_extras:
-            n_extras = max(2 * self._n_extras, self.n_slots, 1)
-            self._resize(self.n_slots, n_extras, (self.n_slots, self._n_extras + 1))
+            n_extras = self._n_extras + max(_MORE_EXTRAS, self.n_slots // 2)
+            top = max((one.index for one in self._slots), default=0) + 1
+            self._resize(self.n_slots, n_extras, (top, self._n_extras + 1))
         return -1 - heapq.heappop(self._free_extras)
 
     def _index(self, values: Sequence[int]) -> Any:
@@ -236,26 +256,24 @@ class DeviceMemory:
         )
 
     def _allocate(self, n_slots: int, n_extras: int) -> None:
-        """Replace the tensors by larger ones, one by one; what fails in the middle leaves all of it usable. What was
-        never written is 0: a number that is masked must still be a number.
+        """Replace the tensors by others of these sizes, one by one; what fails in the middle leaves all of it usable.
+        What was never written is 0: a number that is masked must still be a number.
         """
         self.version += 1
+        self.wait(self._slots)  # which may be written elsewhere
+        kept, extras_before = min(self.n_slots, n_slots), self._n_extras
         for index, layer in enumerate(self.windows):
-            if layer.shape[1] < n_slots:
-                larger = self._zeros((2, n_slots, *self._window_shape))
-                larger[:, : layer.shape[1]] = layer
-                self.windows[index] = larger
-        before, extras_before = self.n_slots, self._n_extras
+            if layer.shape[1] != n_slots:
+                other = self._zeros((2, n_slots, *self._window_shape))
+                other[:, :kept] = layer[:, :kept]
+                self.windows[index] = other
         rows = self._zeros((self._spec.n_text_layer, 2, n_slots + n_extras, *self._row_shape))
-        rows[:, :, :before] = self.rows[:, :, :before]
-        rows[:, :, n_slots : n_slots + extras_before] = self.rows[:, :, before:]
+        rows[:, :, :kept] = self.rows[:, :, :kept]
+        rows[:, :, n_slots : n_slots + extras_before] = self.rows[:, :, self.n_slots :]
         self.rows, self.n_slots, self._n_extras = rows, n_slots, n_extras
-        for free, new in (
-            (self._free_slots, range(before, n_slots)),
-            (self._free_extras, range(extras_before, n_extras)),
-        ):
-            for index in new:
-                heapq.heappush(free, index)
+        self._free_slots = [one for one in range(n_slots) if all(one != slot.index for slot in self._slots)]
+        self._free_extras += range(extras_before, n_extras)
+        heapq.heapify(self._free_extras)
 
     def _zeros(self, shape: tuple[int, ...]) -> Any:
         return torch.zeros(shape, dtype=self._dtype, device=self._device.torch)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stapes.backends.base import (
@@ -24,16 +25,10 @@ from stapes.backends.handles import Row
 from stapes.backends.torch.arithmetic import exact
 from stapes.backends.torch.choices import ForbiddenIds, choose, constrain
 from stapes.backends.torch.decoder import (
-    COUNT,
-    END,
-    FIRST,
     FORBIDDEN,
     N_RANGES,
-    NOW,
     PLACE,
-    START,
     TOKENS,
-    VOTE,
     Block,
     Decoder,
 )
@@ -88,8 +83,9 @@ class _Choices:
         self.positions = batch.choice_positions.tolist()
         self.methods, self.n_chosen = batch.methods.tolist(), batch.n_chosen.tolist()
         self.temperatures = batch.temperatures.tolist()
-        now, ends = batch.now.tolist(), batch.now_ends.tolist()
-        self.now: list[list[list[int]]] = [now[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=False)]
+        now, ends = batch.now.ravel().tolist(), batch.now_ends.tolist()
+        #: forbidden ranges of each choice: first id, end, first id, end ...
+        self.now: list[list[int]] = [now[2 * a : 2 * b] for a, b in zip([0, *ends[:-1]], ends, strict=False)]
         self.uniforms: list[list[float]] = []
         drawn, begin = batch.uniforms.tolist(), 0
         for method, n in zip(self.methods, self.n_chosen, strict=True):
@@ -103,7 +99,18 @@ class _Choices:
 
     def fits_a_graph(self, choice: int) -> bool:
         """Whether a captured step can answer it."""
-        return bool(self.methods[choice] == BEST) and len(self.now[choice]) <= N_RANGES
+        return bool(self.methods[choice] == BEST) and len(self.now[choice]) <= 2 * N_RANGES
+
+    def as_numbers(self, choice: int) -> list[int]:
+        """Return what `Block` has of a choice, from FORBIDDEN on."""
+        now = self.now[choice]
+        return [self.forbidden[choice], self.votes[choice], *now, *[0] * (2 * N_RANGES - len(now))]
+
+    def answer_best(self, which: npt.NDArray[np.int64], found: FloatArray) -> None:
+        """Take the best id of some choices and its log-probability, (2, choices)."""
+        at = self._ends[which] - 1
+        self.ids[at] = found[0].astype(np.int32)
+        self.logprobs[at] = found[1]
 
     def answer(self, choice: int, found: FloatArray) -> None:
         """Take ids and log-probabilities, (2, n)."""
@@ -116,6 +123,11 @@ class _Choices:
         """Take the raw logits (n_vocab,) to choose from."""
         self._open[choice] = logits
 
+    @property
+    def are_open(self) -> bool:
+        """Whether there are choices whose logits were added."""
+        return bool(self._open)
+
     def choose(self, forbidden: ForbiddenIds, device: Device) -> None:
         """Answer the choices whose logits were added, those of one kind together."""
         kinds: dict[tuple[int, int], list[int]] = {}
@@ -124,12 +136,14 @@ class _Choices:
         for (method, n), mine in kinds.items():
             if n == 0:
                 continue
-            most = max(1, *(len(self.now[one]) for one in mine))
-            now = [self.now[one] + [[0, 0]] * (most - len(self.now[one])) for one in mine]
+            most = max(2, *(len(self.now[one]) for one in mine))
+            now = [self.now[one] + [0] * (most - len(self.now[one])) for one in mine]
             logits = torch.stack([self._open[one] for one in mine])
             table = forbidden.table[torch.tensor([self.forbidden[one] for one in mine], device=device.torch)]
             votes = torch.tensor([self.votes[one] for one in mine], device=device.torch)
-            masked, total = constrain(logits, table, torch.tensor(now, device=device.torch), votes)
+            masked, total = constrain(
+                logits, table, torch.tensor(now, device=device.torch).unflatten(1, (-1, 2)), votes
+            )
             heat, uniforms = [self.temperatures[one] for one in mine], [self.uniforms[one] for one in mine]
             found = device.download(choose(masked, total, method, n, heat, uniforms))
             for index, choice in enumerate(mine):
@@ -151,21 +165,25 @@ class Steps:
         choices = _Choices(batch, self._forbidden, self._spec.n_vocab)
         works = _works(batch, rows, positions)
         extras: dict[int, ExtraAnswers] = {}
-        blocks, others = self._in_place([one for one in works if one.is_thin])
-        others += [one for one in works if not one.is_thin]
+        thin, others = list[_RowWork](), list[_RowWork]()
+        for one in works:
+            (thin if one.is_thin else others).append(one)
+        blocks = self._in_place(thin, others)
         self._memory.settle()
         for bucket, cells in blocks:
             self._run_in_place(bucket, cells, choices)
         for alike in _alike(others):
             for work, answers in self._run_block(alike, choices):
                 extras[work.index] = answers
-        choices.choose(self._forbidden, self._device)
+        if choices.are_open:
+            with exact(self._device.torch):
+                choices.choose(self._forbidden, self._device)
         return StepAnswers(choices.ids, choices.logprobs, extras)
 
     # Rows with one token, in place.
 
-    def _in_place(self, thin: Sequence[_RowWork]) -> tuple[list[tuple[Bucket, list[_RowWork | None]]], list[_RowWork]]:
-        """Return buckets with their cells, and the rows that are better gathered.
+    def _in_place(self, thin: Sequence[_RowWork], others: list[_RowWork]) -> list[tuple[Bucket, list[_RowWork | None]]]:
+        """Return buckets with their cells; rows that are better gathered are added to the others.
 
         Windows with one row and windows with several have buckets of their own.
         """
@@ -174,7 +192,6 @@ class Steps:
         for one in thin:
             windows.setdefault(one.cache.slot.index, []).append(one)
         found: list[tuple[Bucket, list[_RowWork | None]]] = []
-        left: list[_RowWork] = []
         for several in (False, True):
             mine = {slot: rows for slot, rows in windows.items() if (len(rows) > 1) == several}
             if not mine:
@@ -183,7 +200,7 @@ class Steps:
             most = max(len(its) for its in mine.values())
             bucket = bucket_for(max(mine) + 1, max(one.end for one in rows), most, self._spec.n_text_ctx)
             if bucket is None or len(mine) * _MOST_IDLE < bucket[0]:
-                left += rows
+                others += rows
                 continue
             n_windows, length, n_rows = min(bucket[0], self._memory.n_slots), *bucket[1:]
             cells: list[_RowWork | None] = [None] * (n_windows * n_rows)
@@ -192,35 +209,33 @@ class Steps:
             found.append(((n_windows, length, n_rows), cells))
             if not several:
                 self._memory.put_first(one.cache for one in rows)
-        return found, left
+        return found
 
     def _run_in_place(self, bucket: Bucket, cells: Sequence[_RowWork | None], choices: _Choices) -> None:
         numbers = self._numbers(cells, 1)
         if bucket[2] == 1:
             numbers[:, PLACE] = np.arange(len(cells))
         asked = [(cell, choice) for cell, work in enumerate(cells) if work is not None for choice in work.choices]
-        for cell, choice in asked:
-            if choices.fits_a_graph(choice):
-                numbers[cell, FORBIDDEN], numbers[cell, VOTE] = choices.forbidden[choice], choices.votes[choice]
-                now = choices.now[choice]
-                numbers[cell, NOW : NOW + 2 * len(now)] = np.array(now, np.int32).ravel()
+        fitting = [one for one in asked if choices.fits_a_graph(one[1])]
+        if fitting:
+            at, which = np.array(fitting).T
+            numbers[at, FORBIDDEN:TOKENS] = [choices.as_numbers(choice) for _, choice in fitting]
         answers, logits = self.one_token.run(numbers, bucket)
-        for cell, choice in asked:
-            if choices.fits_a_graph(choice):
-                choices.answer(choice, answers[:, cell : cell + 1])
-            else:
+        if fitting:
+            choices.answer_best(which, answers[:, at])
+        for cell, choice in asked if len(fitting) < len(asked) else ():
+            if not choices.fits_a_graph(choice):
                 choices.add(choice, logits[cell].clone())  # the next block overwrites it
 
     def _numbers(self, cells: Sequence[_RowWork | None], n_tokens: int) -> IntArray:
         numbers = empty_numbers(len(cells), n_tokens, self._spec.n_vocab)
-        for cell, work in enumerate(cells):
-            if work is None:
-                continue
-            row = numbers[cell]
-            row[START], row[COUNT] = work.start, len(work.tokens)
-            row[FIRST], row[END] = work.seen
-            row[PLACE] = self._memory.row_index(work.cache.place)
-            row[TOKENS : TOKENS + len(work.tokens)] = work.tokens
+        held = [(cell, work) for cell, work in enumerate(cells) if work is not None]
+        row_index = self._memory.row_index
+        numbers[[cell for cell, _ in held], : PLACE + 1] = [
+            (work.start, len(work.tokens), *work.seen, row_index(work.cache.place)) for _, work in held
+        ]
+        for cell, work in held:
+            numbers[cell, TOKENS : TOKENS + len(work.tokens)] = work.tokens
         return numbers
 
     # All others.

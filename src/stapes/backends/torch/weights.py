@@ -90,6 +90,9 @@ class Weights:
             return torch.mm(h, embedding, out=out)
         if h.device.type != "cuda":  # no other device sums half-precision products into float32
             return torch.mm(h.float(), embedding.float(), out=out)
+        if torch.version.hip is not None:  # whose libraries have no such product in every version
+            made = torch.mm(h, embedding).float()
+            return made if out is None else out.copy_(made)
         return torch.mm(h, embedding, out_dtype=torch.float32, out=out)
 
     def clear(self) -> None:
