@@ -55,12 +55,16 @@ class FakeGpu(Device):
         self.total = total
         self.n_replays = 0
         self.waited: list[Any] = []
+        self.is_behind = False  # whether it is still encoding whatever was encoded
 
     def memory(self) -> tuple[int, int, int] | None:
         return self.total, self.total, 0
 
     def mark(self) -> Any:
         return object()
+
+    def is_past(self, mark: Any) -> bool:
+        return not self.is_behind
 
     def wait(self, mark: Any) -> None:
         self.waited.append(mark)

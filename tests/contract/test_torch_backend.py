@@ -20,6 +20,7 @@ from stapes.backends.sampling import choose as choose_in_numpy
 from stapes.backends.sampling import constrain as constrain_in_numpy
 from stapes.backends.several import SeveralBackends
 from stapes.engine.engine import Engine
+from stapes.engine.scheduled_job import JobState
 from stapes.errors import BackendError, OutOfDeviceMemoryError
 from stapes.testing import noise, random_checkpoint
 from tests.random_cases import random_cases
@@ -243,6 +244,37 @@ def test_encoding_waits_for_nothing_and_steps_wait_for_their_windows() -> None:
     assert len(gpu.waited) == 1
     backend.release(second)  # its slot may be written by another window only after this one
     assert len(gpu.waited) == 2
+
+
+def test_rows_step_on_while_another_window_is_encoded() -> None:
+    with fake_gpu() as gpu:
+        backend = TorchBackend(CHECKPOINT, "cuda:0")
+    engine = Engine(CHECKPOINT, backend)
+    first = engine.submit(noise(3.0, seed=1), sample_len=30, language="en", temperature=0.0)
+    while not backend.handles.n_rows:
+        engine.step()
+    engine.step()
+    gpu.is_behind = True
+    second = engine.submit(noise(3.0, seed=2), sample_len=30, language="en", temperature=0.0)
+    for _ in range(6):
+        engine.step()
+    (begun,) = [one for one in backend.handles.memories() if one.ready is not None]
+    assert gpu.waited.count(begun.ready) == 0  # six units, and no step has waited for it
+    while first.state is not JobState.DONE:
+        engine.step()
+    second.result()  # nothing else is left: steps wait
+    alone = Engine(CHECKPOINT, NumpyBackend(CHECKPOINT, threads=1))
+    for job, seed in ((first, 1), (second, 2)):
+        expected = alone.transcribe(noise(3.0, seed=seed), sample_len=30, language="en", temperature=0.0)
+        assert job.result().text == expected.text
+
+
+def test_tensors_that_grow_wait_for_what_is_written_to_them() -> None:
+    with fake_gpu() as gpu:
+        backend = TorchBackend(CHECKPOINT, "cuda:0")
+    backend.encode(mels(1, positions=32))
+    backend.encode(mels(2, positions=32))
+    assert len(gpu.waited) == 1
 
 
 class Scarce:

@@ -279,6 +279,9 @@ class Backend(Protocol):
         It may return before the device is done; steps over the window wait for it then.
         """
 
+    def is_encoded(self, window: WindowId) -> bool:
+        """Return whether a step over a window need not wait for it."""
+
     def positions(self, window: WindowId) -> int:
         """Return how many positions a window has."""
 

@@ -231,6 +231,10 @@ class HandlesBackend(Generic[Memory, Cache]):
     def positions(self, window: WindowId) -> int:
         return self.handles.window(window).positions
 
+    def is_encoded(self, window: WindowId) -> bool:
+        self.handles.window(window)
+        return True
+
     def release(self, window: WindowId) -> None:
         self.handles.release(window)
 

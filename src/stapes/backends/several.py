@@ -97,6 +97,10 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
         for one in windows:
             self._backends[number].release(one)
 
+    def is_encoded(self, window: WindowId) -> bool:
+        number, its = self.handles.window(window).memory
+        return self._backends[number].is_encoded(its)
+
     def release(self, window: WindowId) -> None:
         number, its = self.handles.window(window).memory
         self.handles.release(window)

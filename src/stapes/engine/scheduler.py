@@ -472,9 +472,11 @@ class Scheduler:
         """Return the chosen ones of the rows that are ready; of those whose answers take memory, as many as fit."""
         holding = [one for one in self._holding if one[1].holds_window and not one[0].state.ended]
         room = self.bound.max_bytes - self.bound.held(_costs(holding)) - self._bytes_elsewhere()
-        ready = [Ready.of(job, stream) for job, stream in holding]
+        ready = [one for one in (Ready.of(job, stream) for job, stream in holding) if one.is_there]
+        # Steps go on beside an encoder; windows that it still works on are waited for where there is nothing else.
+        encoded = [one for one in ready if one.stream.window_is_encoded]
         chosen: list[Ready] = []
-        for one in choose([one for one in ready if one.is_there]):
+        for one in choose(encoded or ready):
             # One always: a text that is resumed may be longer than expected.
             if one.answer_bytes <= room or not chosen:
                 chosen.append(one)

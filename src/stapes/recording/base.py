@@ -164,6 +164,11 @@ class WindowStream(BaseTask):
         """Whether it holds an encoded window."""
         return self._slot.is_there
 
+    @property
+    def window_is_encoded(self) -> bool:
+        """Whether a step over the window that it holds need not wait for a device."""
+        return self._backend.is_encoded(self._slot.window)
+
     def detect_speech(self) -> Sequence[JobEvent]:
         """Run VAD for about as long as a step takes; return the events of windows that this settles."""
         return ()

@@ -218,6 +218,10 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
                 for one in slots:
                     one.ready = ready
 
+    def is_encoded(self, window: WindowId) -> bool:
+        slot = self.handles.window(window).memory
+        return slot.ready is None or self._device.is_past(slot.ready)
+
     def release(self, window: WindowId) -> None:
         slot = self.handles.window(window).memory
         self.handles.release(window)

@@ -58,6 +58,10 @@ class Device:
     def wait(self, mark: Any) -> None:
         """Have later calls outside of `beside` run after those before a mark."""
 
+    def is_past(self, _mark: Any) -> bool:
+        """Return whether the calls before a mark are done."""
+        return True
+
     def memory(self) -> tuple[int, int, int] | None:
         """Return bytes: free, in all, and held by PyTorch in this process; None where the machine's memory serves."""
         return None
@@ -124,6 +128,10 @@ class CudaDevice(Device):
     def wait(self, mark: Any) -> None:
         """Have the current stream wait for an event."""
         torch.cuda.current_stream(self.torch).wait_event(mark)
+
+    def is_past(self, mark: Any) -> bool:
+        """Ask the event."""
+        return bool(mark.query())
 
     def memory(self) -> tuple[int, int, int] | None:
         """Return what CUDA and PyTorch say."""
