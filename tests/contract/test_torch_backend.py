@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +29,7 @@ from tests.random_cases import random_cases
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from stapes.backends.torch import graphs  # noqa: E402 (where PyTorch is installed)
+from stapes.backends.torch.arithmetic import exact  # noqa: E402
 from stapes.backends.torch.backend import TorchBackend  # noqa: E402
 from stapes.backends.torch.choices import ForbiddenIds, choose, constrain  # noqa: E402
 from stapes.backends.torch.device import Device  # noqa: E402
@@ -373,6 +375,63 @@ def test_windows_take_half_of_what_is_free_or_what_device_memory_leaves() -> Non
     assert TorchBackend(CHECKPOINT).info.max_memory is None
 
 
+def test_beams_stay_within_the_bound() -> None:
+    """Rows have places beside the first ones of slots; slots that are free make room for them."""
+    backend = backend_on_fake_gpu(CHECKPOINT)
+    window, row = backend.window_bytes(SPEC.n_audio_ctx), backend.info.row_bytes
+    memory = backend._memory
+    memory.most_bytes = bound = 8 * (window + 2 * row)
+    memory.capacity = 8
+    greedy = [backend.open(one) for one in backend.encode(mels(8, positions=32))]
+    step_rows(backend, [RowStep(row=one, tokens=(1,)) for one in greedy])
+    assert memory.held_bytes <= bound
+    for one in greedy:
+        backend.close(one)
+    for window_id in list(backend.handles._windows)[1:]:
+        backend.release(window_id)
+    (left,) = backend.handles._windows
+    first = backend.open(left)
+    step_rows(backend, [RowStep(row=first, tokens=(3, 4))])
+    forks = [first, *(backend.fork(first) for _ in range(19))]
+    assert window + 20 * row <= memory.held_bytes <= bound
+    found = step_rows(backend, [RowStep(row=one, tokens=(5,), choice=Best()) for one in forks])
+    twin = NumpyBackend(CHECKPOINT, threads=1)
+    its = twin.open(twin.encode(mels(8, positions=32)[:1])[0])
+    (expected,) = step_rows(twin, [RowStep(row=its, tokens=(3, 4, 5), choice=Best())])
+    assert {one.ids for one in found} == {expected.ids}
+
+
+def test_an_interrupted_encode_leaves_no_slot_taken() -> None:
+    backend = backend_on_fake_gpu(CHECKPOINT)
+    with (
+        patch("stapes.backends.torch.backend.encode", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        backend.encode(mels(2, positions=32))
+    assert len(backend.encode(mels(2, positions=32))) == 2
+    assert backend._memory.n_slots == 2
+
+
+@pytest.mark.parametrize("prompt", [0, 200])
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_window_that_is_no_number_leaves_nothing_behind(precision: str, prompt: int) -> None:
+    """Its slot and its rows' places are taken by others, which see less of them."""
+    backend = backend_on_fake_gpu(CHECKPOINT, precision)
+    clean = backend_on_fake_gpu(CHECKPOINT, precision)
+    odd = backend.open(backend.encode(np.full((1, SPEC.n_mels, 2 * SPEC.n_audio_ctx), np.nan, np.float32))[0])
+    step_rows(backend, [RowStep(row=odd, tokens=(1,) * (prompt + 1), choice=Best())])
+    (window,) = backend.handles._windows
+    backend.close(odd)
+    backend.release(window)
+    answers = []
+    for one in (backend, clean):
+        row = one.open(one.encode(mels(1, 1, 32))[0])
+        answers.append(step_rows(one, [RowStep(row=row, tokens=(2, 3), choice=Top(3), logits_at=(1,))])[0])
+    assert answers[0].ids == answers[1].ids
+    assert answers[0].logits is not None
+    assert np.isfinite(answers[0].logits).all()
+
+
 # Failures.
 
 
@@ -535,6 +594,36 @@ def test_what_one_device_cannot_encode_no_other_keeps() -> None:
         several.encode(mels(4, positions=32))
     assert [one.handles.n_windows for one in parts] == [0, 0]
     assert len(several.encode(mels(4, positions=32))) == 4
+
+
+def test_no_device_is_left_at_work_by_an_interruption() -> None:
+    parts = [TorchBackend(CHECKPOINT) for _ in range(2)]
+    several = SeveralBackends(parts)
+    with (
+        patch.object(parts[1], "encode", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        several.encode(mels(2, positions=32))
+    assert [one.handles.n_windows for one in parts] == [0, 0]
+    several.shut_down()
+    with pytest.raises(BackendError, match="this backend was shut down"):
+        several.encode(mels(2, positions=32))
+
+
+def test_threads_at_once_all_compute_exactly_and_the_program_gets_its_settings_back() -> None:
+    matmul = torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        first, second = exact(torch.device("cpu")), exact(torch.device("cpu"))
+        with ThreadPoolExecutor(1) as other:
+            first.__enter__()
+            other.submit(second.__enter__).result()
+            first.__exit__(None, None, None)
+            assert matmul.fp32_precision == "ieee"
+            other.submit(second.__exit__, None, None, None).result()
+        assert matmul.fp32_precision == "bf16"
+    finally:
+        matmul.fp32_precision = before
 
 
 OPTIONS: tuple[dict[str, Any], ...] = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from stapes.backends import REGISTRY, backend_class
 from stapes.backends.base import Backend, LogMelKernel
@@ -124,7 +126,7 @@ def _open_torch(
     if devices == ("cpu",):
         check_memory(4 * checkpoint.spec.n_parameters, f"{checkpoint.name} in {EXACT}")
     opened: list[Backend] = []
-    try:
+    with ExitStack() as stack:
         for device in devices:
             made: Backend = backend_class("torch")(
                 checkpoint,
@@ -134,13 +136,18 @@ def _open_torch(
                 device_memory=most_bytes,
                 chosen=chosen,
             )
+            stack.enter_context(shut_down_on_failure(made))
             opened.append(made)
-        if len(opened) == 1:
-            return made
-        return SeveralBackends(opened)
+        return opened[0] if len(opened) == 1 else SeveralBackends(opened)
+
+
+@contextmanager
+def shut_down_on_failure(backend: Backend) -> Iterator[None]:
+    """Give a backend's memory back where what is done with it fails: a GPU's is not to wait for Python to look."""
+    try:
+        yield
     except BaseException:
-        for one in opened:
-            one.shut_down()
+        backend.shut_down()
         raise
 
 

@@ -7,7 +7,7 @@ scheduler serve them all, and nothing above knows how many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from stapes.backends.base import (
 )
 from stapes.backends.handles import Handles, HandlesBackend
 from stapes.backends.rowwise import RowResult, RowStep, answers_of, batch_of, results_of, steps_of
+from stapes.errors import BackendError
 from stapes.runtime.processes import register
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
         first = self._backends[0]
         self.spec = first.spec
         self.handles = Handles(first.spec)
+        self._closed = False
         self.after_fork()
         register(self)
 
@@ -129,6 +131,9 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
 
     def shut_down(self) -> None:
         self.handles.clear()
+        if self._closed:
+            return
+        self._closed = True
         for thread, one in zip(self._threads, self._backends, strict=True):
             thread.submit(one.shut_down).result()
             thread.shutdown()
@@ -156,15 +161,18 @@ class SeveralBackends(HandlesBackend[tuple[int, WindowId], tuple[int, RowId]]):
 
         Libraries of GPUs keep handles and plans for each thread that calls them, so that it is always the same one.
         """
+        if self._closed:
+            raise BackendError("this backend was shut down")
         futures = {number: self._threads[number].submit(call, self._backends[number]) for number, call in calls.items()}
-        errors = {number: one.exception() for number, one in futures.items()}
-        first = next((one for one in errors.values() if one is not None), None)
-        if first is None:
+        try:
+            wait(futures.values())
             return {number: one.result() for number, one in futures.items()}
-        for number, one in futures.items():
-            if errors[number] is None:
-                undo(number, one.result())
-        raise first
+        except BaseException:  # of one of them, or Ctrl-C: no call may be left to run into the next one
+            wait(futures.values())
+            for number, one in futures.items():
+                if one.exception() is None:
+                    undo(number, one.result())
+            raise
 
 
 def _encoding(mel: FloatArray) -> Callable[[Backend], list[WindowId]]:

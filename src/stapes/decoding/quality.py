@@ -25,7 +25,7 @@ def check_answer(value: float) -> None:
     if math.isnan(value) or value == math.inf:
         raise CheckpointError(
             "the model answers with no numbers (NaN or infinity), so its weights are damaged, or come from a training "
-            "that went wrong; fetch it again, or use another"
+            "that went wrong, or are too large for float16; take bfloat16 or float32, fetch it again, or use another"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from stapes.backends.select import choose_devices, open_backend
+from stapes.backends.select import choose_devices, open_backend, shut_down_on_failure
 from stapes.engine.engine import Engine
 from stapes.engine.host import Host
 from stapes.engine.tasks import tokenizer_of
@@ -71,11 +71,12 @@ def load(
     except CheckpointError:
         checkpoint.verify()  # names the cause if the package is damaged
         raise
+    open_vad = vad_models("auto" if backend == "torch" else backend)  # VAD is for CPUs
     opened = open_backend(
         checkpoint, name=backend, precision=precision, threads=threads, device=device, device_memory=device_memory
     )
-    open_vad = vad_models("auto" if backend == "torch" else backend)  # VAD is for CPUs
-    return Engine(checkpoint, opened, max_memory=max_memory, open_vad=open_vad, tokenizer=tokenizer, host=host)
+    with shut_down_on_failure(opened):
+        return Engine(checkpoint, opened, max_memory=max_memory, open_vad=open_vad, tokenizer=tokenizer, host=host)
 
 
 def _check(model: Any, model_dir: Any, host: Any, *, threads: Any, max_memory: Any, device_memory: Any) -> None:
@@ -86,7 +87,9 @@ def _check(model: Any, model_dir: Any, host: Any, *, threads: Any, max_memory: A
         raise OptionError(f"model_dir must be a path or None, got {model_dir!r}")
     whole("threads", threads)
     number("max_memory", max_memory, low=0)
-    number("device_memory", device_memory, low=1, high=_MOST_BYTES)
+    is_number = isinstance(device_memory, (int, float)) and not isinstance(device_memory, bool)
+    is_size = device_memory is None or (is_number and 1 <= device_memory <= _MOST_BYTES)
+    require(is_size, f"device_memory must be a number of bytes, such as 8_000_000_000, got {device_memory!r}")
     require(isinstance(host, (Host, type(None))), f"host must be a stapes.Host or None, got {host!r}")
     for name, value in (("threads", threads), ("max_memory", max_memory)):
         alone = host is None or value is None

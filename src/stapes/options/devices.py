@@ -43,5 +43,5 @@ def _one(name: str, whole: str) -> str:
     if not colon:
         return f"{kind}:0"
     if not (number.isascii() and number.isdigit() and len(number) < 5):
-        raise OptionError(f"device {name!r}: the number of a GPU is missing or wrong; the first one is {kind}:0")
+        raise OptionError(f"device {name!r}: {number!r} is not the number of a GPU; the first one is {kind}:0")
     return f"{kind}:{int(number)}"

@@ -87,6 +87,7 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
             self._memory = DeviceMemory(self.spec, self._device, self._dtype, self._free_spare)
             bound = self._bound(device_memory)
             if bound is not None:
+                self._memory.most_bytes = bound
                 self._memory.capacity = min(BUCKETS[-1], bound // self._least_bytes)
             decoder = Decoder(self.spec, self._weights, self._memory, self._dtype)
             self._steps = Steps(self.spec, decoder, self._weights, self._memory, self._device)
@@ -190,13 +191,16 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
                 itemsize = self._dtype.itemsize
                 needed = positions * self.spec.n_audio_state * _ENCODER_VECTORS * itemsize
                 raise self._memory.exhausted(needed) from error
+        except BaseException:  # Ctrl-C among them
+            self._give_back(slots)
+            raise
         else:
             return slots
         half = len(mel) // 2
         first = self._encode(mel[:half], positions)
         try:
             return first + self._encode(mel[half:], positions)
-        except OutOfDeviceMemoryError:
+        except BaseException:
             self._give_back(first)
             raise
 

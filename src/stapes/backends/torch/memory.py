@@ -24,7 +24,7 @@ from stapes.errors import OutOfDeviceMemoryError
 #: windows of a captured step; above the last one, steps are plain calls
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _COPIED_BYTES: Final = 256_000_000  # at most, of rows that are copied at once
-_MORE_EXTRAS: Final = 8  # at least, and half as many as there are slots
+_MORE_EXTRAS: Final = 4  # at least; where there is room, half as many as there are slots
 _ALIGNMENT: Final = 8  # positions of a slot: fused attention takes masks of such lengths
 
 
@@ -59,8 +59,9 @@ class DeviceMemory:
         """free: gives back what can be spared where memory does not suffice."""
         self._spec, self._device, self._dtype = spec, device, dtype
         self._free_spare = free
-        #: windows beyond which it grows by no more than is needed
+        #: windows and bytes beyond which it grows by no more than is needed
         self.capacity = BUCKETS[-1]
+        self.most_bytes: int | None = None
         width = spec.n_text_state // spec.n_text_head
         self._position_bytes: int = 2 * spec.n_text_layer * spec.n_text_state * dtype.itemsize
         positions = -(-spec.n_audio_ctx // _ALIGNMENT) * _ALIGNMENT
@@ -104,10 +105,10 @@ class DeviceMemory:
 
     def take_slots(self, n: int, positions: int) -> list[Slot]:
         """Take the lowest slots for n windows. Raises OutOfDeviceMemoryError."""
-        missing = n - len(self._free_slots)
-        if missing > 0:
-            needed = self.n_slots + missing
-            self._grow(max(needed, min(bucket_of(needed) or needed, self.capacity)), needed)
+        needed = self.n_slots + n - len(self._free_slots)
+        if needed > self.n_slots:
+            wanted = max(needed, min(bucket_of(needed) or needed, self.capacity))
+            self._resize((wanted, max(self._n_extras, wanted)), (needed, max(self._n_extras, 1)))
         taken = [Slot(heapq.heappop(self._free_slots), positions) for _ in range(n)]
         self._slots += taken
         return taken
@@ -217,8 +218,8 @@ class DeviceMemory:
     def _take_extra(self) -> int:
         if not self._free_extras:
             n_extras = self._n_extras + max(_MORE_EXTRAS, self.n_slots // 2)
-            top = max((one.index for one in self._slots), default=0) + 1
-            self._resize(self.n_slots, n_extras, (top, self._n_extras + 1))
+            top = max((one.index for one in self._slots), default=0) + 1  # slots above it hold nothing
+            self._resize((self.n_slots, n_extras), (top, self._n_extras + _MORE_EXTRAS))
         return -1 - heapq.heappop(self._free_extras)
 
     def _index(self, values: Sequence[int]) -> Any:
@@ -226,19 +227,27 @@ class DeviceMemory:
 
     # Size.
 
-    def _grow(self, wanted: int, needed: int) -> None:
-        self._resize(wanted, max(self._n_extras, wanted), (needed, max(self._n_extras, 1)))
-
-    def _resize(self, n_slots: int, n_extras: int, least: tuple[int, int]) -> None:
-        """Make room; where memory does not suffice, for the least only. Raises OutOfDeviceMemoryError."""
+    def _resize(self, wanted: tuple[int, int], least: tuple[int, int]) -> None:
+        """Have as many slots and extra places as are wanted, or, where that is too much, the least.
+        Raises OutOfDeviceMemoryError.
+        """
+        fits = self.most_bytes is None or self._bytes_of(*wanted) <= self.most_bytes
         try:
-            self._allocate(n_slots, n_extras)
+            self._allocate(*(wanted if fits else least))
         except torch.OutOfMemoryError:
             self._free_spare()
             try:
                 self._allocate(*least)
             except torch.OutOfMemoryError as error:
                 raise self.exhausted(self.window_bytes + self.row_bytes) from error
+
+    def _bytes_of(self, n_slots: int, n_extras: int) -> int:
+        return n_slots * self.window_bytes + (n_slots + n_extras) * self.row_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What slots and places take."""
+        return self._bytes_of(self.n_slots, self._n_extras)
 
     def exhausted(self, n_bytes: int) -> OutOfDeviceMemoryError:
         """Return the error that says what was needed, what is free, and what is held."""
