@@ -28,7 +28,7 @@ from tests.random_cases import random_cases
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from stapes.backends.torch import graphs  # noqa: E402 (where PyTorch is installed)
+from stapes.backends.torch import arithmetic, graphs  # noqa: E402 (where PyTorch is installed)
 from stapes.backends.torch.arithmetic import exact  # noqa: E402
 from stapes.backends.torch.backend import TorchBackend  # noqa: E402
 from stapes.backends.torch.choices import ForbiddenIds, choose, constrain  # noqa: E402
@@ -401,6 +401,37 @@ def test_beams_stay_within_the_bound() -> None:
     assert {one.ids for one in found} == {expected.ids}
 
 
+def test_slots_that_are_given_up_are_given_up_before_rows_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room even for that, what is left is usable."""
+    twins = Twins(backend_on_fake_gpu(CHECKPOINT))
+    memory = twins.other._memory
+    twins.encode(8, 3, 32)
+    for window in range(8):
+        twins.open(window)
+    twins.step([(row, (row, 5), Best()) for row in range(8)])
+    for _ in range(6):
+        twins.release(2)
+    while memory._free_extras:
+        twins.fork(0)
+    memory.most_bytes = 1  # from here on, no more than is needed
+    whole = memory._zeros
+
+    def zeros(shape: tuple[int, ...]) -> Any:
+        if len(shape) == 6:
+            raise torch.OutOfMemoryError("no rows")
+        return whole(shape)
+
+    monkeypatch.setattr(memory, "_zeros", zeros)
+    with pytest.raises(OutOfDeviceMemoryError):
+        twins.other.fork(twins.rows[0][2])
+    monkeypatch.undo()
+    twins.step([(row, (9,), Best()) for row in range(len(twins.rows))])
+    twins.encode(3, 4, 32)
+    for window in range(2, 5):
+        twins.open(window)
+    twins.step([(row, (row,), Best()) for row in range(len(twins.rows))])
+
+
 def test_an_interrupted_encode_leaves_no_slot_taken() -> None:
     backend = backend_on_fake_gpu(CHECKPOINT)
     with (
@@ -448,6 +479,31 @@ def test_a_lost_device_is_named_once_and_refused_from_then_on(monkeypatch: pytes
             call()
 
 
+def test_a_device_that_is_lost_while_it_encodes_fails_the_step_and_nothing_else() -> None:
+    with fake_gpu() as gpu:
+        backend = TorchBackend(CHECKPOINT, "cuda:0")
+    engine = Engine(CHECKPOINT, backend)
+    jobs = [engine.submit(noise(3.0, seed=seed), sample_len=9, language="en", temperature=0.0) for seed in range(3)]
+    lost = torch.AcceleratorError("illegal address", 700)
+    with patch.object(gpu, "is_past", side_effect=lost), patch.object(gpu, "wait", side_effect=lost):
+        engine.run()
+    for job in jobs:
+        with pytest.raises(BackendError, match="start the program anew"):
+            job.result()
+    assert backend.handles.n_windows == 0
+
+
+def test_memory_that_libraries_lack_counts_as_memory_that_pytorch_lacks() -> None:
+    backend = backend_on_fake_gpu(CHECKPOINT)
+    failing = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with (
+        patch("stapes.backends.torch.backend.encode", side_effect=failing),
+        pytest.raises(OutOfDeviceMemoryError, match="does not suffice"),
+    ):
+        backend.encode(mels(2, positions=32))
+    assert len(backend.encode(mels(2, positions=32))) == 2  # it is not lost
+
+
 def test_a_forked_child_is_told_what_to_do() -> None:
     backend = backend_on_fake_gpu(CHECKPOINT)
     backend.after_fork()
@@ -492,6 +548,7 @@ def test_products_are_exact_whatever_the_program_has_set_and_its_settings_come_b
         (two,) = step_rows(backend, [RowStep(row=row, tokens=(3,), choice=Best())])
         assert settings() == before
     assert set(seen) == {("ieee", "ieee", False, False, False, True)}
+    assert {torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction_split_k} == {True}  # split sums are exact
     twin = NumpyBackend(CHECKPOINT, threads=1)
     its = twin.open(twin.encode(mels(1, positions=32))[0])
     (expected,) = step_rows(twin, [RowStep(row=its, tokens=(1, 2), logits_at=(1,))])
@@ -499,6 +556,19 @@ def test_products_are_exact_whatever_the_program_has_set_and_its_settings_come_b
     assert expected.logits is not None
     assert np.abs(one.logits - expected.logits).max() <= TOLERANCE
     assert two.ids == step_rows(twin, [RowStep(row=its, tokens=(3,), choice=Best())])[0].ids
+
+
+def test_settings_come_back_where_one_of_them_cannot_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [read() for read, _, _ in arithmetic._SETTINGS]
+
+    def refuse(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arithmetic, "_SETTINGS", [*arithmetic._SETTINGS, (lambda: 1, refuse, 2)])
+    with pytest.raises(KeyboardInterrupt), exact(torch.device("cpu")):
+        pass
+    monkeypatch.undo()
+    assert [read() for read, _, _ in arithmetic._SETTINGS] == before
 
 
 def test_settings_come_back_after_a_failure() -> None:

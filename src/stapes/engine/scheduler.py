@@ -328,6 +328,9 @@ class Scheduler:
         if batch is not None:
             self._turns.n_urgent += 1
             return batch
+        held = (one for job, one in self._holding if job.params.interactive and one.holds_window)
+        if not all(one.window_is_encoded for one in held):  # their rows are next: only steps until then
+            return self._decode_batch(_all)
         self._turns.restart(now, encodes=True)
         return self._unit(self._waiting, _all, "all")
 
@@ -338,7 +341,9 @@ class Scheduler:
         counted: as what it counts.
         """
         batch: Batch | None
-        if self._n_since_rows[counted] < self._policy.encodes_before_rows:
+        n_encoding = sum(not stream.window_is_encoded for _, stream in self._holding if stream.holds_window)
+        may_encode = n_encoding <= self._policy.windows_per_encode  # one call at work, and one that waits for it
+        if self._n_since_rows[counted] < self._policy.encodes_before_rows and may_encode:
             batch = self._window_batch(waiting) or self._decode_batch(choose)
         else:
             batch = self._decode_batch(choose) or self._window_batch(waiting)

@@ -18,9 +18,17 @@ from stapes.runtime.processes import register
 _CUDA: Final = torch.backends.cuda
 
 
-def _reduced(name: str) -> tuple[bool, bool]:
-    """Return a setting of sums in half precision, and whether they may be split."""
-    return bool(getattr(_CUDA.matmul, name)), bool(getattr(_CUDA.matmul, f"{name}_split_k", True))
+def _reduced(name: str) -> Any:
+    """Return whether sums are rounded to half precision on their way, and, where PyTorch has that, whether they may be
+    split, as its setter takes it.
+    """
+    split = f"{name}_split_k"
+    value = bool(getattr(_CUDA.matmul, name))
+    return (value, bool(getattr(_CUDA.matmul, split))) if hasattr(_CUDA.matmul, split) else value
+
+
+#: split sums, which thin products need and not every library can do without, are added in float32
+_NOT_REDUCED: Final = (False, True) if isinstance(_reduced("allow_fp16_reduced_precision_reduction"), tuple) else False
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -41,7 +49,7 @@ _SETTINGS: Final[Sequence[tuple[Callable[[], Any], Callable[[Any], object], Any]
         )
     ),
     *(
-        (partial(_reduced, name), partial(setattr, _CUDA.matmul, name), (False, False))
+        (partial(_reduced, name), partial(setattr, _CUDA.matmul, name), _NOT_REDUCED)
         for name in ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
     ),
     (
@@ -52,6 +60,7 @@ _SETTINGS: Final[Sequence[tuple[Callable[[], Any], Callable[[Any], object], Any]
     (_CUDA.cudnn_sdp_enabled, _CUDA.enable_cudnn_sdp, False),
     (_CUDA.mem_efficient_sdp_enabled, _CUDA.enable_mem_efficient_sdp, True),
     (_CUDA.flash_sdp_enabled, _CUDA.enable_flash_sdp, True),
+    (_CUDA.math_sdp_enabled, _CUDA.enable_math_sdp, True),
     (_deterministic, lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]), (False, False)),
 )  # fmt: skip
 
@@ -60,31 +69,41 @@ class _Shared:
     """Settings that several threads want at the same time: the first one sets them, the last one restores them."""
 
     def __init__(self) -> None:
+        self._before: list[tuple[Callable[[Any], object], Any]] = []
         self.after_fork()
         register(self)
 
     def after_fork(self) -> None:
         """Make the lock again; the parent's other threads do not compute here."""
         self._lock = threading.Lock()
+        self._restore()
         self._n_inside = 0
-        self._before: list[Any] = []
 
     def enter(self) -> None:
         """Set them."""
         with self._lock:
             if self._n_inside == 0:
-                self._before = [read() for read, _, _ in _SETTINGS]
-                for _, write, value in _SETTINGS:
-                    write(value)
+                try:
+                    for read, write, value in _SETTINGS:
+                        if (before := read()) != value:  # what is right already is not touched
+                            write(value)
+                            self._before.append((write, before))
+                except BaseException:
+                    self._restore()
+                    raise
             self._n_inside += 1
 
     def leave(self) -> None:
         """Restore what the program had."""
         with self._lock:
-            self._n_inside -= 1
+            self._n_inside = max(0, self._n_inside - 1)  # 0 already in a child that was forked inside
             if self._n_inside == 0:
-                for (_, write, _), value in zip(_SETTINGS, self._before, strict=True):
-                    write(value)
+                self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            write, value = self._before.pop()
+            write(value)
 
 
 _shared: Final = _Shared()

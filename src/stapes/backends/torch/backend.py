@@ -8,7 +8,7 @@ Source of the network: openai/whisper model.py at c0d2f62.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
@@ -24,14 +24,14 @@ from stapes.backends.base import (
     StepBatch,
     WindowId,
 )
-from stapes.backends.handles import Handles, HandlesBackend
+from stapes.backends.handles import Handles, HandlesBackend, Row
 from stapes.backends.native.library import is_built
 from stapes.backends.numerics import log10_mel
 from stapes.backends.precisions import Choice
 from stapes.backends.resources import usable_cores
 from stapes.backends.torch.arithmetic import DTYPES, exact
 from stapes.backends.torch.decoder import Decoder
-from stapes.backends.torch.device import open_device
+from stapes.backends.torch.device import is_out_of_memory, open_device
 from stapes.backends.torch.encoder import encode
 from stapes.backends.torch.graphs import Capture
 from stapes.backends.torch.memory import BUCKETS, DeviceMemory, RowCache, Slot
@@ -48,11 +48,10 @@ _CONTEXT_BYTES: Final = 700_000_000
 #: of vectors as wide as the model, that a position of an encoded window needs at once: its layer's input, norm, query,
 #: key, value and the four of the feed-forward part, with their copies
 _ENCODER_VECTORS: Final = 16
-_OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, of memory that PyTorch does not manage
 #: arrays of all rows' logits at once, float32, while they are chosen from
 _LOGITS_AT_ONCE: Final = 8
-#: of what windows and rows may take, this share is left for growing: a tensor is copied into a larger one
-_GROWTH: Final = 0.2
+#: rows of a window, the prompt's and five beams: what they take is left free for growing, when all are copied
+_ROWS_THAT_GROW: Final = 6
 
 
 class TorchBackend(HandlesBackend[Slot, RowCache]):
@@ -127,7 +126,8 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         bound: int = min(free // 2, free - work)
         if device_memory is not None:
             beside = self._weights.n_bytes + _CONTEXT_BYTES + work
-            bound = int(min(device_memory - beside, free - work) * (1 - _GROWTH))
+            rows = _ROWS_THAT_GROW * self._memory.row_bytes
+            bound = int(min(device_memory - beside, free - work) / (1 + rows / (self._memory.window_bytes + rows)))
             if bound < least:
                 raise BackendError(
                     f"device_memory is {device_memory / 1e6:,.0f} MB; on {self._device.torch}, weights, context and "
@@ -184,18 +184,15 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         slots = self._memory.take_slots(len(mel), positions)
         try:
             self._fill(mel, slots)
-        except torch.OutOfMemoryError as error:
-            self._give_back(slots)
-            self._free_spare()
-            if len(mel) == 1:
-                itemsize = self._dtype.itemsize
-                needed = positions * self.spec.n_audio_state * _ENCODER_VECTORS * itemsize
-                raise self._memory.exhausted(needed) from error
-        except BaseException:  # Ctrl-C among them
-            self._give_back(slots)
-            raise
-        else:
             return slots
+        except BaseException as error:  # Ctrl-C among them
+            self._give_back(slots)
+            if not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+                raise
+        self._free_spare()  # not while the error is there: it holds what was computed up to it
+        if len(mel) == 1:
+            needed = positions * self.spec.n_audio_state * _ENCODER_VECTORS * self._dtype.itemsize
+            raise self._memory.exhausted(needed)
         half = len(mel) // 2
         first = self._encode(mel[:half], positions)
         try:
@@ -224,13 +221,19 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
 
     def is_encoded(self, window: WindowId) -> bool:
         slot = self.handles.window(window).memory
-        return slot.ready is None or self._device.is_past(slot.ready)
+        if slot.ready is None or self._failure is not None:
+            return True  # a step over it says what has failed
+        try:
+            return self._device.is_past(slot.ready)
+        except RuntimeError:
+            return True
 
     def release(self, window: WindowId) -> None:
         slot = self.handles.window(window).memory
         self.handles.release(window)
         if self._failure is None:
-            self._give_back([slot])
+            with suppress(BackendError), self._working():  # of a device that is lost nothing can be given back
+                self._give_back([slot])
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
         self._memory.wait(slots)
@@ -258,6 +261,8 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
     def shut_down(self) -> None:
         self.handles.clear()
         if self._failure is None:
+            with suppress(BackendError), self._working():
+                self._memory.wait_for_all()
             self._failure = "this backend was shut down"
             self._running.one_token.drop()
             self._steps = None
@@ -270,18 +275,25 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         with self._working():
             self._memory.wait(slots)
             positions = [one.positions for one in slots]
-            try:
-                answers = self._running.run(batch, rows, positions)
-            except torch.OutOfMemoryError:
+            answers = self._tried(batch, rows, positions)
+            if answers is None:
                 self._free_spare()
-                try:
-                    answers = self._running.run(batch, rows, positions)
-                except torch.OutOfMemoryError as error:
-                    raise self._memory.exhausted(4 * self.spec.n_vocab * len(batch.tokens)) from error
+                answers = self._tried(batch, rows, positions)
+            if answers is None:
+                raise self._memory.exhausted(4 * self.spec.n_vocab * len(batch.tokens))
         for row, n in zip(rows, counts, strict=True):
             row.length += n
             row.cache.n_tokens = row.length
         return answers
+
+    def _tried(self, batch: StepBatch, rows: Sequence[Row[RowCache]], positions: Sequence[int]) -> StepAnswers | None:
+        """Run a step; None where memory does not suffice. The error is gone then, and with it what it held."""
+        try:
+            return self._running.run(batch, rows, positions)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     @property
     def _running(self) -> Steps:
@@ -305,14 +317,10 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
         try:
             with self._device.active():
                 yield
-        except torch.OutOfMemoryError as error:
-            raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error
-        except torch.AcceleratorError as error:
-            if getattr(error, "error_code", None) == _OUT_OF_MEMORY:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
                 raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error
+            if not isinstance(error, torch.AcceleratorError):
+                raise
             self._failure = f"{self._device.torch} failed; start the program anew to use it again: {error}"
             raise BackendError(self._failure) from error
-        except RuntimeError as error:  # of libraries, which have no type for it
-            if "ALLOC_FAILED" not in str(error):
-                raise
-            raise OutOfDeviceMemoryError(f"the memory of {self._device.torch} does not suffice: {error}") from error

@@ -11,6 +11,7 @@ from stapes.backends.base import BEST, DRAW, IdRanges
 
 #: different sets of permanently forbidden ids that are kept; those of jobs with the same options are equal
 _N_SETS: Final = 64
+_RANGES_AT_ONCE: Final = 4
 
 
 class ForbiddenIds:
@@ -57,7 +58,8 @@ def constrain(logits: Any, forbidden: Any, now: Any, vote: Any) -> tuple[Any, An
     now: (n, ranges, 2) forbidden ranges, half-open.   vote: (n,) as in `StepBatch.vote_from`; n_vocab: no vote.
     """
     ids = torch.arange(logits.shape[1], device=logits.device)
-    forbidden |= ((ids >= now[:, :, :1]) & (ids < now[:, :, 1:])).any(1)
+    for ranges in now.split(_RANGES_AT_ONCE, dim=1):  # each takes (n, ranges, n_vocab) bytes, some times over
+        forbidden |= ((ids >= ranges[:, :, :1]) & (ids < ranges[:, :, 1:])).any(1)
     masked = logits.masked_fill(forbidden, -torch.inf)
     is_upper = ids >= vote[:, None]
     best_lower = masked.masked_fill(is_upper, -torch.inf).amax(1)

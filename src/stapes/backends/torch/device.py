@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 Array = npt.NDArray[Any]
+_OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, of memory that PyTorch does not manage
 #: PyTorch captures one graph at a time in a process
 _one_capture: Final = threading.Lock()
 #: replays a captured computation: its inputs and outputs are where they were
@@ -139,8 +140,9 @@ class CudaDevice(Device):
         return free, total, torch.cuda.memory_reserved(self.torch)
 
     def free_spare(self) -> None:
-        """Empty PyTorch's cache."""
-        torch.cuda.empty_cache()
+        """Empty PyTorch's cache, of all devices: none may be capturing."""
+        with _one_capture:
+            torch.cuda.empty_cache()
 
     def capture(self, compute: Callable[[], Any], pool: Any) -> tuple[Replay, Any, Any]:
         """Capture a CUDA graph."""
@@ -166,6 +168,13 @@ def _pinned(buffer: Any, like: Any) -> Any:
     if buffer.dtype == like.dtype and len(buffer) >= like.numel():
         return buffer
     return torch.empty(like.numel(), dtype=like.dtype, device="cpu", pin_memory=True)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that a device has no more memory: PyTorch's, CUDA's, or a library's."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return getattr(error, "error_code", None) == _OUT_OF_MEMORY or "ALLOC_FAILED" in str(error)
 
 
 def open_device(name: str) -> Device:

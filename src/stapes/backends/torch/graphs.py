@@ -19,7 +19,7 @@ from stapes.backends.base import FloatArray, IntArray
 from stapes.backends.torch.arithmetic import exact
 from stapes.backends.torch.choices import ForbiddenIds, best, constrain
 from stapes.backends.torch.decoder import END, FORBIDDEN, NOW, TOKENS, VOTE, Block, Decoder
-from stapes.backends.torch.device import Device, Replay
+from stapes.backends.torch.device import Device, Replay, is_out_of_memory
 from stapes.backends.torch.memory import DeviceMemory, bucket_of
 from stapes.backends.torch.weights import Weights
 from stapes.runtime.warn import warn
@@ -66,6 +66,7 @@ class OneTokenSteps:
         self._graphs: OrderedDict[Bucket, tuple[Replay, Any]] = OrderedDict()  # and where it leaves its answers
         self._seen: Counter[Bucket] = Counter()
         self._pool: Any = None
+        self._patience = _CAPTURE_AFTER  # longer after each capture that fails
         self._numbers = torch.empty((0, _COLUMNS), dtype=torch.int32, device=device.torch)  # the graphs' input
         self._logits = torch.empty((0, memory.n_vocab), dtype=torch.float32, device=device.torch)  # and their logits
 
@@ -78,7 +79,7 @@ class OneTokenSteps:
         """
         self._make_room(len(numbers))
         self._device.upload(numbers, self._numbers[: len(numbers)])
-        if bucket not in self._graphs and self.capture_graphs and self._seen[bucket] >= _CAPTURE_AFTER:
+        if bucket not in self._graphs and self.capture_graphs and self._seen[bucket] >= self._patience:
             self._capture(bucket)
         if bucket in self._graphs and self.capture_graphs:
             self._graphs.move_to_end(bucket)
@@ -112,12 +113,12 @@ class OneTokenSteps:
         started, before = time.perf_counter(), self._device.memory()
         try:
             replay, answers, self._pool = self._device.capture(lambda: self._compute(bucket), self._pool)
-        except torch.OutOfMemoryError:  # now; later there may be more
-            self.drop()
-            return
         except RuntimeError as error:
-            self.capture_graphs = False
             self.drop()
+            self._patience *= 2
+            if is_out_of_memory(error):  # now; later there may be more
+                return
+            self.capture_graphs = False
             warn(f"steps on {self._device.torch} are slower: they could not be captured as graphs: {error}")
             return
         self._graphs[bucket] = replay, answers

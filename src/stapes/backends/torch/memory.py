@@ -75,6 +75,7 @@ class DeviceMemory:
         self._slots: list[Slot] = []
         self._may_move = False  # whether a slot was given back since windows were moved
         self.n_slots = self._n_extras = 0
+        self._extras_at = 0  # where extra places begin in `rows`
         self.version = 0
         #: of each layer: (keys and values, slots, heads, positions, width)
         self.windows = [self._zeros((2, 0, *self._window_shape))] * spec.n_text_layer
@@ -151,6 +152,10 @@ class DeviceMemory:
                 self._device.wait(one.ready)
                 one.ready = None
 
+    def wait_for_all(self) -> None:
+        """The same for all windows."""
+        self.wait(self._slots)
+
     # Rows.
 
     def open(self, slot: Slot) -> RowCache:
@@ -213,12 +218,13 @@ class DeviceMemory:
 
     def row_index(self, place: int) -> int:
         """Return a place's index in `rows`."""
-        return place if place >= 0 else self.n_slots - 1 - place
+        return place if place >= 0 else self._extras_at - 1 - place
 
     def _take_extra(self) -> int:
         if not self._free_extras:
             n_extras = self._n_extras + max(_MORE_EXTRAS, self.n_slots // 2)
-            top = max((one.index for one in self._slots), default=0) + 1  # slots above it hold nothing
+            held = [*(one.index for one in self._slots), *(one.source for one in self._moved)]
+            top = max(held, default=0) + 1  # slots above it hold nothing
             self._resize((self.n_slots, n_extras), (top, self._n_extras + _MORE_EXTRAS))
         return -1 - heapq.heappop(self._free_extras)
 
@@ -269,20 +275,26 @@ class DeviceMemory:
         What was never written is 0: a number that is masked must still be a number.
         """
         self.version += 1
-        self.wait(self._slots)  # which may be written elsewhere
-        kept, extras_before = min(self.n_slots, n_slots), self._n_extras
+        self.wait_for_all()  # they may be written elsewhere
+        self._set_slots(min(self.n_slots, n_slots))
         for index, layer in enumerate(self.windows):
             if layer.shape[1] != n_slots:
                 other = self._zeros((2, n_slots, *self._window_shape))
-                other[:, :kept] = layer[:, :kept]
+                other[:, : self.n_slots] = layer[:, : self.n_slots]
                 self.windows[index] = other
-        rows = self._zeros((self._spec.n_text_layer, 2, n_slots + n_extras, *self._row_shape))
-        rows[:, :, :kept] = self.rows[:, :, :kept]
-        rows[:, :, n_slots : n_slots + extras_before] = self.rows[:, :, self.n_slots :]
-        self.rows, self.n_slots, self._n_extras = rows, n_slots, n_extras
-        self._free_slots = [one for one in range(n_slots) if all(one != slot.index for slot in self._slots)]
-        self._free_extras += range(extras_before, n_extras)
+        rows, extras = self._zeros((self._spec.n_text_layer, 2, n_slots + n_extras, *self._row_shape)), self._n_extras
+        rows[:, :, : self.n_slots] = self.rows[:, :, : self.n_slots]
+        rows[:, :, n_slots : n_slots + extras] = self.rows[:, :, self._extras_at : self._extras_at + extras]
+        self.rows, self._extras_at, self._n_extras = rows, n_slots, n_extras
+        self._set_slots(n_slots)
+        self._free_extras += range(extras, n_extras)
         heapq.heapify(self._free_extras)
+
+    def _set_slots(self, n: int) -> None:
+        """Have n slots; those above hold nothing."""
+        self.n_slots = n
+        taken = {one.index for one in self._slots}
+        self._free_slots = [one for one in range(n) if one not in taken]
 
     def _zeros(self, shape: tuple[int, ...]) -> Any:
         return torch.zeros(shape, dtype=self._dtype, device=self._device.torch)

@@ -223,9 +223,11 @@ class Steps:
         answers, logits = self.one_token.run(numbers, bucket)
         if fitting:
             choices.answer_best(which, answers[:, at])
-        for cell, choice in asked if len(fitting) < len(asked) else ():
-            if not choices.fits_a_graph(choice):
-                choices.add(choice, logits[cell].clone())  # the next block overwrites it
+        others = [one for one in asked if not choices.fits_a_graph(one[1])]
+        if others:  # copied, as the next block overwrites them
+            picked = logits[torch.tensor([cell for cell, _ in others], device=self._device.torch)]
+            for (_, choice), row in zip(others, picked.unbind(0), strict=True):
+                choices.add(choice, row)
 
     def _numbers(self, cells: Sequence[_RowWork | None], n_tokens: int) -> IntArray:
         numbers = empty_numbers(len(cells), n_tokens, self._spec.n_vocab)
