@@ -62,6 +62,12 @@ class Twins:
         mel = mels(n, seed, positions)
         self.windows += zip(self.numpy.encode(mel), self.other.encode(mel), strict=True)
 
+    def encode_and_open(self, n: int, positions: int = 32) -> None:
+        """Begin with so many windows and a row over each."""
+        self.encode(n, 3, positions)
+        for window in range(n):
+            self.open(window)
+
     def open(self, window: int) -> None:
         its, others = self.windows[window]
         self.rows.append((its, self.numpy.open(its), self.other.open(others)))
@@ -125,9 +131,7 @@ def test_windows_move_to_low_slots_and_keep_what_they_hold() -> None:
     """Nine windows in slots 0 to 8, of which the last two stay: their rows go on in a bucket of two."""
     backend = backend_on_fake_gpu(CHECKPOINT)
     twins = Twins(backend)
-    twins.encode(9, 3, 96)
-    for window in range(9):
-        twins.open(window)
+    twins.encode_and_open(9, 96)
     twins.step([(row, (row, 5), Best()) for row in range(9)])
     twins.step([(row, (7,), Best()) for row in range(9)])
     for _ in range(7):
@@ -141,9 +145,7 @@ def test_a_window_among_many_is_gathered() -> None:
     """One row of sixteen windows: a call of its own reads one window, where the bucket would read all."""
     backend = backend_on_fake_gpu(CHECKPOINT)
     twins = Twins(backend)
-    twins.encode(16, 3, 32)
-    for window in range(16):
-        twins.open(window)
+    twins.encode_and_open(16)
     with patch.object(backend._running.one_token, "run", wraps=backend._running.one_token.run) as run:
         twins.step([(11, (8,), Best())])
         assert run.call_count == 0
@@ -158,8 +160,7 @@ def test_a_bucket_is_captured_when_it_was_met_before_and_replayed_from_then_on()
     with fake_gpu() as gpu:
         backend = TorchBackend(CHECKPOINT, "cuda:0")
     twins = Twins(backend)
-    twins.encode(1, 0, 32)
-    twins.open(0)
+    twins.encode_and_open(1)
     for length in range(70):
         twins.step([(0, (length,), Best())])
     assert [one.bucket for one in backend.captures] == [(1, 64, 1), (1, 128, 1)]
@@ -198,9 +199,7 @@ def test_the_least_used_graph_makes_room(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(graphs, "_MOST_GRAPHS", 2)
     backend = backend_on_fake_gpu(CHECKPOINT)
     twins = Twins(backend)
-    twins.encode(4, 0, 32)
-    for window in range(4):
-        twins.open(window)
+    twins.encode_and_open(4)
     for n in (1, 2, 4, 1):
         for _ in range(3):
             twins.step([(row, (n,), Best()) for row in range(n)])
@@ -212,8 +211,7 @@ def test_steps_go_on_where_nothing_can_be_captured() -> None:
         backend = TorchBackend(CHECKPOINT, "cuda:0")
     gpu.capture = lambda compute, pool: (_ for _ in ()).throw(RuntimeError("capture failed"))  # type: ignore[method-assign]
     twins = Twins(backend)
-    twins.encode(1, 0, 32)
-    twins.open(0)
+    twins.encode_and_open(1)
     twins.step([(0, (1,), Best())])
     twins.step([(0, (1,), Best())])
     with pytest.warns(match="steps on cpu are slower: they could not be captured as graphs: capture failed"):
@@ -405,9 +403,7 @@ def test_slots_that_are_given_up_are_given_up_before_rows_are_moved(monkeypatch:
     """Where there is no room even for that, what is left is usable."""
     twins = Twins(backend_on_fake_gpu(CHECKPOINT))
     memory = twins.other._memory
-    twins.encode(8, 3, 32)
-    for window in range(8):
-        twins.open(window)
+    twins.encode_and_open(8)
     twins.step([(row, (row, 5), Best()) for row in range(8)])
     for _ in range(6):
         twins.release(2)

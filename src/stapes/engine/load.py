@@ -11,7 +11,7 @@ from stapes.engine.host import Host
 from stapes.engine.tasks import tokenizer_of
 from stapes.errors import CheckpointError, OptionError
 from stapes.options import unknown_option
-from stapes.options.checks import number, plain, require, whole
+from stapes.options.checks import is_number, number, plain, require, whole
 from stapes.vad.open import vad_models
 
 #: more than any device has
@@ -87,8 +87,7 @@ def _check(model: Any, model_dir: Any, host: Any, *, threads: Any, max_memory: A
         raise OptionError(f"model_dir must be a path or None, got {model_dir!r}")
     whole("threads", threads)
     number("max_memory", max_memory, low=0)
-    is_number = isinstance(device_memory, (int, float)) and not isinstance(device_memory, bool)
-    is_size = device_memory is None or (is_number and 1 <= device_memory <= _MOST_BYTES)
+    is_size = device_memory is None or (is_number(device_memory) and 1 <= device_memory <= _MOST_BYTES)
     require(is_size, f"device_memory must be a number of bytes, such as 8_000_000_000, got {device_memory!r}")
     require(isinstance(host, (Host, type(None))), f"host must be a stapes.Host or None, got {host!r}")
     for name, value in (("threads", threads), ("max_memory", max_memory)):

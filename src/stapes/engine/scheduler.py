@@ -328,8 +328,7 @@ class Scheduler:
         if batch is not None:
             self._turns.n_urgent += 1
             return batch
-        held = (one for job, one in self._holding if job.params.interactive and one.holds_window)
-        if not all(one.window_is_encoded for one in held):  # their rows are next: only steps until then
+        if any(job.params.interactive for job, _ in self._encoding):  # their rows are next: only steps until then
             return self._decode_batch(_all)
         self._turns.restart(now, encodes=True)
         return self._unit(self._waiting, _all, "all")
@@ -340,15 +339,18 @@ class Scheduler:
         waiting: whose windows or VAD may be next.   choose: which of all rows that are ready are stepped.
         counted: as what it counts.
         """
-        batch: Batch | None
-        n_encoding = sum(not stream.window_is_encoded for _, stream in self._holding if stream.holds_window)
-        may_encode = n_encoding <= self._policy.windows_per_encode  # one call at work, and one that waits for it
-        if self._n_since_rows[counted] < self._policy.encodes_before_rows and may_encode:
+        may_encode = waiting and self._n_since_rows[counted] < self._policy.encodes_before_rows
+        if may_encode and len(self._encoding) <= self._policy.windows_per_encode:  # at work, and no call waits for it
             batch = self._window_batch(waiting) or self._decode_batch(choose)
         else:
             batch = self._decode_batch(choose) or self._window_batch(waiting)
         self._n_since_rows[counted] = 0 if isinstance(batch, DecodeBatch) else self._n_since_rows[counted] + 1
         return batch
+
+    @property
+    def _encoding(self) -> _Streams:
+        """The windows that a device works on beside the steps."""
+        return [one for one in self._holding if one[1].holds_window and not one[1].window_is_encoded]
 
     def _look(self, now: float) -> None:
         """Ask each job once what it has to do; `status` may read what is noted at any time."""

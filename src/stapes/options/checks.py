@@ -52,10 +52,11 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     """Raise OptionError unless a value is a number from `low` to `high`, or None."""
     if value is None:
         return
-    require(_is_number(value) and low <= value <= high, f"{name} must be a number{_between(low, high)}, got {value!r}")
+    require(is_number(value) and low <= value <= high, f"{name} must be a number{_between(low, high)}, got {value!r}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -68,13 +69,13 @@ def _between(low: float, high: float) -> str:
 def above_0(name: str, value: Any) -> None:
     """Raise OptionError unless a value is a number above 0, or None."""
     if value is not None:
-        require(_is_number(value) and value > 0, f"{name} must be a number above 0, got {value!r}")
+        require(is_number(value) and value > 0, f"{name} must be a number above 0, got {value!r}")
 
 
 def whole(name: str, value: Any, low: int = 1) -> None:
     """Raise OptionError unless a value is a whole number of at least `low`, or None."""
     if value is not None:
-        is_whole = isinstance(value, int) and _is_number(value)
+        is_whole = isinstance(value, int) and is_number(value)
         require(is_whole and value >= low, f"{name} must be a whole number of at least {low}, got {value!r}")
 
 

@@ -204,7 +204,7 @@ class TorchBackend(HandlesBackend[Slot, RowCache]):
     def _fill(self, mel: FloatArray, slots: Sequence[Slot]) -> None:
         """Encode windows into their slots: on a GPU beside the steps, which wait for the windows that they read."""
         with self._device.beside():  # where all that it reads is made too: memory is given back in a stream's order
-            index = self._device.upload(np.array([one.index for one in slots], np.int64))
+            index = self._device.whole_numbers([one.index for one in slots])
             uploaded = self._device.upload(mel).to(self._dtype)
             try:
                 with exact(self._device.torch):

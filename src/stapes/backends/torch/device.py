@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -41,6 +41,10 @@ class Device:
         """Copy an array to the device, into a tensor of this type and shape or a new one."""
         made = torch.from_numpy(np.ascontiguousarray(values))
         return made.to(self.torch) if into is None else into.copy_(made)
+
+    def whole_numbers(self, values: Sequence[Any]) -> Any:
+        """Return whole numbers, or lists of as many each, as an int64 tensor on the device."""
+        return self.upload(np.array(values, np.int64))
 
     def download(self, tensor: Any) -> Array:
         """Wait for a tensor; return a copy."""

@@ -12,13 +12,12 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 
 from stapes.backends.base import FloatArray, IntArray
 from stapes.backends.torch.arithmetic import exact
 from stapes.backends.torch.choices import ForbiddenIds, best, constrain
-from stapes.backends.torch.decoder import END, FORBIDDEN, NOW, TOKENS, VOTE, Block, Decoder
+from stapes.backends.torch.decoder import FORBIDDEN, NOW, TOKENS, VOTE, Block, Decoder
 from stapes.backends.torch.device import Device, Replay, is_out_of_memory
 from stapes.backends.torch.memory import DeviceMemory, bucket_of
 from stapes.backends.torch.weights import Weights
@@ -143,13 +142,3 @@ class OneTokenSteps:
         self._graphs.clear()
         self._seen.clear()
         self._pool = None
-
-
-def empty_numbers(n_cells: int, n_tokens: int, n_vocab: int) -> IntArray:
-    """Return the numbers of cells that hold no row: (n_cells, TOKENS + n_tokens). They see one position of a window,
-    so that they stay numbers, and forbid nothing.
-    """
-    numbers = np.zeros((n_cells, TOKENS + n_tokens), np.int32)
-    numbers[:, END] = 1
-    numbers[:, VOTE] = n_vocab
-    return numbers

@@ -25,12 +25,17 @@ from stapes.errors import OutOfDeviceMemoryError
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _COPIED_BYTES: Final = 256_000_000  # at most, of rows that are copied at once
 _MORE_EXTRAS: Final = 4  # at least; where there is room, half as many as there are slots
-_ALIGNMENT: Final = 8  # positions of a slot: fused attention takes masks of such lengths
+_ALIGNMENT: Final = 8  # of positions: fused attention takes masks of such lengths
 
 
 def bucket_of(n: int, buckets: Sequence[int] = BUCKETS) -> int | None:
     """Return the smallest bucket that holds n, or None."""
     return next((one for one in buckets if n <= one), None)
+
+
+def aligned(positions: int) -> int:
+    """Return how many positions are read for so many: the next multiple of what fused attention takes."""
+    return -(-positions // _ALIGNMENT) * _ALIGNMENT
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +69,7 @@ class DeviceMemory:
         self.most_bytes: int | None = None
         width = spec.n_text_state // spec.n_text_head
         self._position_bytes: int = 2 * spec.n_text_layer * spec.n_text_state * dtype.itemsize
-        positions = -(-spec.n_audio_ctx // _ALIGNMENT) * _ALIGNMENT
-        self._window_shape = (spec.n_text_head, positions, width)
+        self._window_shape = (spec.n_text_head, aligned(spec.n_audio_ctx), width)
         # One position more than a row has: what a cell of a step computes that holds no row is written there.
         self._row_shape = (spec.n_text_head, spec.n_text_ctx + 1, width)
         self._free_slots: list[int] = []
@@ -133,7 +137,7 @@ class DeviceMemory:
             self._may_move = True  # once they are written
             return
         targets = heapq.nsmallest(len(leaving), self._free_slots)
-        old, new = self._index([one.index for one in leaving]), self._index(targets)
+        old, new = self._device.whole_numbers([one.index for one in leaving]), self._device.whole_numbers(targets)
         for layer in self.windows:
             layer[:, new] = layer[:, old]
         for _ in targets:
@@ -207,8 +211,8 @@ class DeviceMemory:
         if not self._moved:
             return
         rows, length = list(self._moved), max(one.n_tokens for one in self._moved)
-        old = self._index([self.row_index(one.source) for one in rows])
-        new = self._index([self.row_index(one.place) for one in rows])
+        old = self._device.whole_numbers([self.row_index(one.source) for one in rows])
+        new = self._device.whole_numbers([self.row_index(one.place) for one in rows])
         at_once = max(1, _COPIED_BYTES * len(self.rows) // (self.row_bytes * len(rows)))
         for layers in self.rows.split(at_once):
             layers[:, :, new, :, :length] = layers[:, :, old, :, :length]  # all are read before any is written
@@ -227,9 +231,6 @@ class DeviceMemory:
             top = max(held, default=0) + 1  # slots above it hold nothing
             self._resize((self.n_slots, n_extras), (top, self._n_extras + _MORE_EXTRAS))
         return -1 - heapq.heappop(self._free_extras)
-
-    def _index(self, values: Sequence[int]) -> Any:
-        return torch.tensor(values, dtype=torch.int64, device=self._device.torch)
 
     # Size.
 

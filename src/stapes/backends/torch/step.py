@@ -25,16 +25,18 @@ from stapes.backends.handles import Row
 from stapes.backends.torch.arithmetic import exact
 from stapes.backends.torch.choices import ForbiddenIds, choose, constrain
 from stapes.backends.torch.decoder import (
+    END,
     FORBIDDEN,
     N_RANGES,
     PLACE,
     TOKENS,
+    VOTE,
     Block,
     Decoder,
 )
 from stapes.backends.torch.device import Device
-from stapes.backends.torch.graphs import Bucket, OneTokenSteps, bucket_for, empty_numbers
-from stapes.backends.torch.memory import DeviceMemory, RowCache
+from stapes.backends.torch.graphs import Bucket, OneTokenSteps, bucket_for
+from stapes.backends.torch.memory import DeviceMemory, RowCache, aligned
 from stapes.backends.torch.weights import Weights
 from stapes.checkpoint.base import ModelSpec
 
@@ -139,11 +141,9 @@ class _Choices:
             most = max(2, *(len(self.now[one]) for one in mine))
             now = [self.now[one] + [0] * (most - len(self.now[one])) for one in mine]
             logits = torch.stack([self._open[one] for one in mine])
-            table = forbidden.table[torch.tensor([self.forbidden[one] for one in mine], device=device.torch)]
-            votes = torch.tensor([self.votes[one] for one in mine], device=device.torch)
-            masked, total = constrain(
-                logits, table, torch.tensor(now, device=device.torch).unflatten(1, (-1, 2)), votes
-            )
+            table = forbidden.table[device.whole_numbers([self.forbidden[one] for one in mine])]
+            votes = device.whole_numbers([self.votes[one] for one in mine])
+            masked, total = constrain(logits, table, device.whole_numbers(now).unflatten(1, (-1, 2)), votes)
             heat, uniforms = [self.temperatures[one] for one in mine], [self.uniforms[one] for one in mine]
             found = device.download(choose(masked, total, method, n, heat, uniforms))
             for index, choice in enumerate(mine):
@@ -223,14 +223,19 @@ class Steps:
         answers, logits = self.one_token.run(numbers, bucket)
         if fitting:
             choices.answer_best(which, answers[:, at])
-        others = [one for one in asked if not choices.fits_a_graph(one[1])]
-        if others:  # copied, as the next block overwrites them
-            picked = logits[torch.tensor([cell for cell, _ in others], device=self._device.torch)]
+        if len(fitting) < len(asked):  # copied, as the next block overwrites them
+            others = [one for one in asked if not choices.fits_a_graph(one[1])]
+            picked = logits[self._device.whole_numbers([cell for cell, _ in others])]
             for (_, choice), row in zip(others, picked.unbind(0), strict=True):
                 choices.add(choice, row)
 
     def _numbers(self, cells: Sequence[_RowWork | None], n_tokens: int) -> IntArray:
-        numbers = empty_numbers(len(cells), n_tokens, self._spec.n_vocab)
+        """Return what `Block` has of cells. Those that hold no row see one position of a window, so that what they
+        compute are numbers.
+        """
+        numbers = np.zeros((len(cells), TOKENS + n_tokens), np.int32)
+        numbers[:, END] = 1
+        numbers[:, VOTE] = self._spec.n_vocab
         held = [(cell, work) for cell, work in enumerate(cells) if work is not None]
         row_index = self._memory.row_index
         numbers[[cell for cell, _ in held], : PLACE + 1] = [
@@ -257,7 +262,7 @@ class Steps:
             slots=self._slots(slots),
             n_rows=n_rows,
             length=min(max(one.start for one in works) + n_tokens, self._spec.n_text_ctx),
-            n_positions=min(-(-max(one.positions for one in works) // 8) * 8, self._memory.n_positions),
+            n_positions=aligned(max(one.positions for one in works)),
             in_place=False,
             attention=works[0].extras.attention,
         )
@@ -281,13 +286,13 @@ class Steps:
         """Return windows that lie side by side as a slice, which needs no gather."""
         if slots[-1] - slots[0] == len(slots) - 1:
             return slice(slots[0], slots[-1] + 1)
-        return torch.tensor(slots, device=self._device.torch)
+        return self._device.whole_numbers(slots)
 
     def _logits(self, hidden: Any, wanted: Sequence[tuple[int, int]]) -> Sequence[Any]:
         """Return the logits (n_vocab,) after each (cell, new token)."""
         if not wanted:
             return ()
-        cells, positions = torch.tensor(wanted, device=self._device.torch).unbind(1)
+        cells, positions = self._device.whole_numbers(wanted).unbind(1)
         rows: Sequence[Any] = self._weights.logits(hidden[cells, positions]).unbind(0)
         return rows
 
