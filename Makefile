@@ -26,7 +26,7 @@ export STAPES_CORPUS
 # A development environment can transcribe too: what is there already is not made again.
 ENVIRONMENT := $(firstword $(wildcard .venv/.installed-dev) .venv/.installed-base)
 
-.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference torch bench gpu-check chart clean
+.PHONY: help run test check native native-bench sanitize golden golden-tenth soak random programs reference torch cluster bench gpu-check chart clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -92,6 +92,9 @@ torch: .venv-reference/.installed  ## test the PyTorch backend on the CPU, and a
 	@OMP_NUM_THREADS=1 .venv-reference/bin/python -m pytest -n $(CORES) tests/contract -k torch
 	@[ ! -d "$(STAPES_CORPUS)/golden" ] || STAPES_GOLDEN_BACKEND=torch OMP_NUM_THREADS=1 \
 	    .venv-reference/bin/python -m pytest -n $(CORES) -m "golden and tenth" tests/golden/test_golden.py
+
+cluster: .venv/cluster/.installed  ## test batches on Ray, Dask, Spark and a store, with processes that are killed
+	@PYTHONPATH=.venv/cluster .venv/bin/python -m pytest -m cluster tests/cluster tests/unit
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
@@ -174,6 +177,13 @@ CLIENT_2 := 'openai>=2,<3' distro sniffio tqdm
 	@$(call install,.venv,-e '.[dev]')
 	@$(call look,.venv)
 	@.venv/bin/python $(PIP_INSTALL) --upgrade --no-deps --target .venv/openai-2 $(CLIENT_2)
+	@touch $@
+
+CLUSTERS := 'ray[data]>=2.52' 'distributed>=2024.8' 'pyspark>=3.5' s3fs 'moto[server]'
+# In a folder of its own, so that the fast tests run without these. Spark needs Java; without it its tests skip.
+.venv/cluster/.installed: .venv/.installed-dev
+	@$(call say,Ray$(comma) Dask$(comma) Spark and a server of S3 into .venv/cluster (once; about 700 MB to fetch))
+	@$(call busy,.venv/bin/python $(PIP_INSTALL) --upgrade --target .venv/cluster $(CLUSTERS))
 	@touch $@
 
 # openai-whisper asks for any torch: the version that the golden files were made with has to be there before it.

@@ -33,6 +33,12 @@ class AudioTooLongError(AudioError):
     http_status = 413
 
 
+class FetchError(AudioError):
+    """A recording could not be fetched; another try may succeed."""
+
+    http_status = 502
+
+
 class CheckpointError(StapesError):
     """A checkpoint is damaged, hostile, or of a shape that is not Whisper's."""
 

@@ -16,7 +16,7 @@ import pytest
 from stapes.cli import main as command
 from stapes.cli.events import Recording, SegmentDone
 from stapes.cli.json_lines import write_json_line
-from stapes.cli.runner import default_concurrency, reading_threads
+from stapes.engine.concurrency import default_concurrency, reading_threads
 from stapes.journal.journal import JOURNAL_NAME, JournalEntry
 from stapes.options import TranscribeOptions
 from stapes.results import Segment

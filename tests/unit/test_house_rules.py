@@ -30,7 +30,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("stapes.decoding",),
     ("stapes.recording",),
     ("stapes.engine", "stapes.testing", "stapes"),
-    ("stapes.report", "stapes.server", "stapes.compat"),
+    ("stapes.report", "stapes.server", "stapes.batch", "stapes.compat"),
     ("stapes.cli", "stapes.__main__"),
 )
 #: Neighbours in one ring that may not know each other.
@@ -225,6 +225,24 @@ def test_drop_in_faces_use_the_public_api(path: Path) -> None:
         for line, other in imported(path)
         if not any(inside(other, one) for one in ("stapes.compat", *OPEN_TO_THE_SERVER[1:]))
         and other not in PARTS_OPEN_TO_COMPAT
+    ]
+    assert not wrong, f"{name} knows more than the public API: {wrong}"
+
+
+#: What batches use beside the modules that are open to the server.
+PARTS_OPEN_TO_BATCHES = {"stapes", "stapes.engine.concurrency", "stapes.runtime.warn"}
+
+
+@each_file
+def test_batches_use_the_public_api(path: Path) -> None:
+    name = module_name(path)
+    if not inside(name, "stapes.batch"):
+        return
+    wrong = [
+        f"line {line}: {other}"
+        for line, other in imported(path)
+        if not any(inside(other, one) for one in ("stapes.batch", *OPEN_TO_THE_SERVER[1:]))
+        and other not in PARTS_OPEN_TO_BATCHES
     ]
     assert not wrong, f"{name} knows more than the public API: {wrong}"
 

@@ -187,7 +187,8 @@ def _wants_bars(command: Command) -> bool:
 
 
 def _work(command: Command, plan: Plan, load_engine: LoadEngine, emit: events.Emit, keep: Keep | None) -> None:
-    from stapes.cli.runner import Batch, default_concurrency, skip_existing  # noqa: PLC0415 (not for --help)
+    from stapes.cli.runner import Batch, skip_existing  # noqa: PLC0415 (not for --help)
+    from stapes.engine.concurrency import default_concurrency  # noqa: PLC0415 (as above)
 
     def warn(message: str) -> None:
         emit(events.Warned(message))

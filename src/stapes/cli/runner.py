@@ -19,6 +19,7 @@ from stapes.cli.events import Recording
 from stapes.cli.interrupts import ctrl_c_calls
 from stapes.cli.loading import ActiveRecording, Answered, Ended, Kept, Loaded, Loader, Message, skip
 from stapes.cli.output import ReaderGoneError, ResultsLostError, warnings_caught
+from stapes.engine.concurrency import reading_threads
 from stapes.errors import CancelledError
 from stapes.output.writers import write_files
 from stapes.recording.events import LanguageDetected
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stapes.cli.command import Command
-    from stapes.engine.info import EngineInfo
     from stapes.journal.journal import Journal
-    from stapes.options import TranscribeOptions
     from stapes.output.files import InputFiles
     from stapes.recording.events import JobEvent
     from stapes.results import Transcript
@@ -37,39 +36,11 @@ if TYPE_CHECKING:
     #: writes a recording's files, and gives their paths
     Keep = Callable[[Any, Recording, Transcript, InputFiles], Sequence[Path]]
 
-#: recordings at once, however small their windows: more rows gain little from shared weights
-MOST_AT_ONCE: Final = 16
-#: the same on GPUs, where the engine bounds the memory of windows itself
-_MOST_ON_GPUS: Final = 128
-_MOST_READERS: Final = 8
-#: in chunked mode one recording fills a batch, and another is read at the same time
-_CHUNKED_AT_ONCE: Final = 2
-#: what the windows of recordings at once may take where nothing is asked for
-_MEMORY_BYTES: Final = 4 << 30
 #: Windows' waiting is not interruptible by Ctrl-C: it is looked at so often.
 _WAKE_S: Final = 0.5
 #: how long a reader may take to notice that it is to stop
 _PATIENCE_S: Final = 1.0
 _FRAMES_PER_SECOND: Final = 100
-
-
-def default_concurrency(info: EngineInfo, options: TranscribeOptions, count: int) -> int:
-    """Return how many recordings to work on at once: as many as there are, 16 at most, and windows in 4 GiB; on a GPU
-    128 at most.
-    """
-    if info.device != "cpu" and options.method.mode != "chunked":
-        return min(count, _MOST_ON_GPUS)
-    window_bytes = info.window_bytes + (options.search.most_rows + 1) * info.row_bytes
-    fitting = _MEMORY_BYTES // window_bytes if window_bytes else MOST_AT_ONCE
-    most = _CHUNKED_AT_ONCE if options.method.mode == "chunked" else MOST_AT_ONCE
-    return max(1, min(count, most, fitting))
-
-
-def reading_threads(info: EngineInfo, concurrency: int) -> int:
-    """Return how many threads read recordings: one, as a CPU has enough to do; for a GPU several, since one decodes
-    compressed audio some hundred times faster than it is spoken.
-    """
-    return 1 if info.device == "cpu" else max(1, min(info.threads, concurrency, _MOST_READERS))
 
 
 def skip_existing(

@@ -363,6 +363,10 @@ class Engine(Hints, BoundToProcess):
         scores: AttentionScores = _result_of(job)
         return scores
 
+    def model_sha256(self) -> str:
+        """Return the SHA-256 of the model's sizes, vocabulary and stored weights; read in full at the first call."""
+        return self._checkpoint.sha256
+
     def check_speech(self, speech: Speech) -> None:
         """Raise OptionError for a language or a task that this model does not know."""
         self._tokenizer.start_sequence(speech.language_code, speech.task)

@@ -178,14 +178,15 @@ def write_files(
         raise OutputError(f"{stem!r} is not a plain file name; give the folder and the name apart")
     # A lone surrogate has no UTF-8 form; text from a tokenizer never holds one.
     contents = {
-        Path(folder, f"{stem}.{name}"): [_written(transcript, name, layout).encode("utf-8", errors="replace")]
+        Path(folder, f"{stem}.{name}"): [formatted(transcript, name, layout).encode("utf-8", errors="replace")]
         for name in format_names(formats)
     }
     write_whole(contents, inputs)
     return list(contents)
 
 
-def _written(transcript: Transcript, name: str, layout: Layout) -> str:
+def formatted(transcript: Transcript, name: str, layout: Layout = PLAIN_LAYOUT) -> str:
+    """Return a transcript in the format of this name. layout: of subtitles."""
     if name in SUBTITLE_WRITERS:
         return SUBTITLE_WRITERS[name](transcript, layout)
     return WRITERS[name](transcript)
