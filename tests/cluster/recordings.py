@@ -69,7 +69,9 @@ def check_batch(out: Path, n_rows: int, bad: set[str], killing: int | None = Non
     """Check that each row has ended once, and return the transcripts by id."""
     from stapes.batch.ledger import read_entries  # noqa: PLC0415 (of the extra `batch`)
 
-    entries = [one for path in sorted((out / "ledger").glob("*.parquet")) for one in read_entries(path.read_bytes(), "")]
+    entries = [
+        one for path in sorted((out / "ledger").glob("*.parquet")) for one in read_entries(path.read_bytes(), "")
+    ]
     assert len(entries) == len({one.key for one in entries}) == n_rows
     failed = {one.id for one in entries if one.state == FAILED}
     assert failed == bad, f"failed that should not: {failed - bad}, did not fail: {bad - failed}"

@@ -78,19 +78,18 @@ def scheduler_with_a_worker_of_four_threads():
     command = [sys.executable, "-W", "ignore", "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
             yield process.stdout.readline().strip()
         finally:
             process.communicate(timeout=30)
 
 
-def test_a_cluster_that_runs_already_stays_and_runs_one_chunk_at_a_time(tmp_path, monkeypatch):
+def test_a_cluster_that_runs_already_stays_and_loads_one_engine(tmp_path, monkeypatch):
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
     with scheduler_with_a_worker_of_four_threads() as address:
         for _ in range(2):
-            start = time.monotonic()
             assert len(list(run(stub_work(tmp_path), chunks_of(["sleep 0.2"] * 5), address=address))) == 5
-            assert time.monotonic() - start > 1
     assert len(lines(tmp_path, "loads")) == 1
 
 

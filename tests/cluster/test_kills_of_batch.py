@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,8 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """End a driver and the processes that it has started, as a machine does that loses its power."""
     children = psutil.Process(process.pid).children(recursive=True)
     for one in (psutil.Process(process.pid), *children):
-        try:
+        with suppress(psutil.NoSuchProcess):
             one.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            pass
     process.wait()
 
 

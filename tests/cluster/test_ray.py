@@ -91,7 +91,7 @@ def test_an_exception_surfaces_and_is_not_retried(cluster, tmp_path, capfd):
 
 
 def test_chunks_are_taken_as_results_arrive_and_a_closed_run_ends(cluster, tmp_path):
-    taken = []
+    taken: list[str] = []
 
     def endless():
         for chunk in chunks_of(iter(lambda: "sleep 5" if len(taken) > 12 else "ok", "")):

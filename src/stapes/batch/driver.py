@@ -72,7 +72,7 @@ def run_batch(request: BatchRequest, tell: Tell = lambda _: None) -> Counts:
     Raises OptionError, OutputError, or what stops every worker (a model that cannot be loaded). Then, and after
     KeyboardInterrupt, the same call goes on where this one has ended.
     """
-    _check_packages(request)
+    check_packages(request.engine)
     place = Place(request.out)
     place.prepare()
     old = read_settings(place)
@@ -94,10 +94,11 @@ def _holds_nothing(place: Place) -> bool:
     return place.is_free() or (place.read("run.json") is not None and not place.names("ledger"))
 
 
-def _check_packages(request: BatchRequest) -> None:
-    if request.engine not in ENGINES:
-        raise OptionError(f"engine {request.engine!r} is not known; give one of {', '.join(ENGINES)}")
-    for package, extra in (("pyarrow", "batch"), *((one, request.engine) for one in ENGINES[request.engine])):
+def check_packages(engine: str) -> None:
+    """Raise OptionError where a package that an engine needs is not installed."""
+    if engine not in ENGINES:
+        raise OptionError(f"engine {engine!r} is not known; give one of {', '.join(ENGINES)}")
+    for package, extra in (("pyarrow", "batch"), *((one, engine) for one in ENGINES[engine])):
         if find_spec(package) is None:
             raise OptionError(f"stapes batch needs the package {package}: pip install 'stapes[{extra}]'")
 

@@ -73,3 +73,7 @@ class Work:
     max_duration_s: float | None = None
     concurrency: int | None = None  # recordings at once in one worker; None: as many as is sensible
     load: str = LOAD_ENGINE  # "module:function", (Work) -> engine; another one in tests
+
+    def most_losses(self, chunk: Chunk) -> int:
+        """Return how many workers a chunk may end: each row all its tries, and some that are taken away."""
+        return self.most_tries * len(chunk.rows) + 3

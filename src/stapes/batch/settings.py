@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from stapes.batch.chunk import RUN_FILE
 from stapes.batch.place import Place
@@ -86,6 +86,8 @@ def _text(value: object) -> str:
 class Lease:
     """The right of one command to work on a batch: a token in the folder, renewed by a thread."""
 
+    _held: ClassVar[set[str]] = set()  # tokens of this process
+
     def __init__(self, place: Place) -> None:
         self._place, self.token = place, uuid.uuid4().hex
         self._ended = threading.Event()
@@ -96,11 +98,12 @@ class Lease:
         """Take the lease. Raises OutputError where another command works on this batch."""
         data = self._place.read(RUN_FILE)
         holder = {} if data is None else _object(self._place, RUN_FILE, data)
-        if _is_alive(holder):
+        if holder.get("run") in self._held or seems_alive(holder):
             raise OutputError(
                 f"{self._place.shown}: a command on {holder.get('host')} (process {holder.get('pid')}) works on this "
                 f"batch; if it was killed, wait {_DEAD_S:g} s"
             )
+        self._held.add(self.token)
         self._beat()
         self._thread.start()
 
@@ -114,7 +117,9 @@ class Lease:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        if not self.is_lost:
+        self._held.discard(self.token)
+        data = self._place.read(RUN_FILE)
+        if data is None or _object(self._place, RUN_FILE, data).get("run") == self.token:
             self._beat(ended=True)
 
     def _beat(self, *, ended: bool = False) -> None:
@@ -133,12 +138,14 @@ class Lease:
                 warn(f"the lease of this batch could not be renewed: {error}")
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
-    """Return whether the command that holds a lease is at work."""
+def seems_alive(holder: dict[str, Any]) -> bool:
+    """Return whether the command of another process that holds a lease is at work."""
     at, pid = holder.get("at"), holder.get("pid")
     if holder.get("ended") or not isinstance(at, (int, float)) or not isinstance(pid, int):
         return False
     if holder.get("host") == socket.gethostname() and os.name == "posix":
+        if pid == os.getpid():  # an earlier process: containers number theirs alike
+            return False
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

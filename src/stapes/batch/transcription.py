@@ -33,7 +33,7 @@ class Transcription:
     def __init__(self, engine: Any, work: Work, folder: Path, write: Callable[[Row, Transcript], None]) -> None:
         """folder: for temporary copies.   write: keeps a transcript; called from several threads."""
         self._engine, self._work, self._folder, self._write = engine, work, folder, write
-        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[Row, Transcript | BaseException, float]] = SimpleQueue()
         self._stopped = threading.Event()
         self._jobs: set[Any] = set()
 
@@ -51,7 +51,10 @@ class Transcription:
             for row in rows:
                 readers.submit(self._read, row)
             for _ in rows:
-                yield self._outcomes.get()
+                row, outcome, duration_s = self._outcomes.get()
+                if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                    raise outcome
+                yield row, outcome, duration_s
         finally:
             self._stopped.set()
             for job in tuple(self._jobs):
@@ -71,7 +74,7 @@ class Transcription:
                 job = self._engine.submit(path, options=options, max_duration_s=most, check=self._check)
             self._jobs.add(job)
             job.when_ended(lambda ended: self._ended(row, ended))
-        except Exception as error:  # one recording's failure is its own
+        except BaseException as error:  # one recording's failure is its own
             self._end(row, error, 0.0)
 
     def _check(self) -> None:
@@ -89,12 +92,12 @@ class Transcription:
         try:
             transcript = job.result()
             self._write(row, transcript)
-        except Exception as error:
+        except BaseException as error:
             self._end(row, error, duration_s)
         else:
             self._end(row, transcript, duration_s)
 
-    def _end(self, row: Row, outcome: Transcript | Exception, duration_s: float) -> None:
+    def _end(self, row: Row, outcome: Transcript | BaseException, duration_s: float) -> None:
         self._room.release()
         self._outcomes.put((row, outcome, duration_s))
 

@@ -86,12 +86,12 @@ def command_of(values: Mapping[str, Any]) -> Command:
             "--output_dir -: files are written into a folder, and standard output gets the text where neither -f nor "
             "-o is given; for a folder of this name write ./-"
         )
-    options = _transcribe_options(values)
+    options = transcribe_options(values)
     return Command(
         **{name: values[name] for name in ("model", "model_dir", "verbose", "progress", "skip_existing")},
         audio=tuple(values["audio"]),
-        precision=_known("precision", values["precision"], ("auto", *PRECISIONS), "this version does not know it"),
-        device=_device(values["device"]),
+        precision=known_value("precision", values["precision"], ("auto", *PRECISIONS)),
+        device=checked_device(values["device"]),
         threads=threads or None,
         max_memory=_bytes_of("max_memory", values["max_memory"]),
         device_memory=_bytes_of("device_memory", values["device_memory"]),
@@ -112,7 +112,7 @@ def _bytes_of(name: str, megabytes: float | None) -> int | None:
     return None if megabytes is None else int(megabytes * 1e6)
 
 
-def _device(text: str) -> str:
+def checked_device(text: str) -> str:
     """Return the name of a device; whether it is here is seen when the model is loaded."""
     try:
         device_names(text)
@@ -121,14 +121,16 @@ def _device(text: str) -> str:
     return text
 
 
-def _known(name: str, value: str, known: Sequence[str], why: str) -> str:
+def known_value(name: str, value: str, known: Sequence[str]) -> str:
+    """Return the value of a flag. Raises OptionError for one that is not known."""
     if value not in known:
         choices = f"{', '.join(known[:-1])} or {known[-1]}"
-        raise OptionError(f"--{name} {value}: {why}; give {choices}, or leave --{name} out")
+        raise OptionError(f"--{name} {value}: this version does not know it; give {choices}, or leave --{name} out")
     return value
 
 
-def _transcribe_options(values: Mapping[str, Any]) -> TranscribeOptions:
+def transcribe_options(values: Mapping[str, Any]) -> TranscribeOptions:
+    """Return the options that flags name. Raises OptionError for what cannot be."""
     keywords = {item.name: values[item.name] for _, item in option_fields()}
     increment = values["temperature_increment_on_fallback"]
     if increment is not None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from stapes.cli import events
@@ -16,11 +17,10 @@ from stapes.cli.events import Recording
 from stapes.cli.flags import parse
 from stapes.cli.inputs import STDIN, WAITING, Inputs, find_inputs
 from stapes.cli.json_lines import write_json_line
-from stapes.cli.models import refuse_misplaced, run_models
+from stapes.cli.models import refuse_misplaced
 from stapes.cli.output import Around, ReaderGoneError, StoppedError, warnings_caught
 from stapes.cli.progress import bar_is_possible, bar_is_welcome, is_terminal
 from stapes.cli.report import PAGES, page_command
-from stapes.cli.serve import run_serve
 from stapes.cli.targets import Plan, plan_outputs
 from stapes.cli.terminal import Terminal
 from stapes.cli.text import TranscriptText
@@ -34,6 +34,14 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
+#: commands that do not transcribe recordings that are named on the command line -> what runs them
+_OTHERS: Final = {
+    "batch": "stapes.cli.batch:run_batch_command",
+    "models": "stapes.cli.models:run_models",
+    "run-as": "stapes.cli.run_as:run_as",
+    "serve": "stapes.cli.serve:run_serve",
+    "shim": "stapes.cli.shim:run_shim",
+}
 #: what ends a command early
 _ENDS: Final = (StapesError, StoppedError, KeyboardInterrupt)
 
@@ -67,18 +75,10 @@ def _ended_by(error: BaseException, emit: events.Emit, *, to_files: bool = False
 
 
 def _run(words: Sequence[str], load_engine: LoadEngine) -> int:
-    if words[:1] == ["models"]:
-        return run_models(words[1:])
-    if words[:1] == ["serve"]:
-        return run_serve(words[1:])
-    if words[:1] == ["run-as"]:
-        from stapes.cli.run_as import run_as  # noqa: PLC0415 (only where it is asked for)
-
-        return run_as(words[1:])
-    if words[:1] == ["shim"]:
-        from stapes.cli.shim import run_shim  # noqa: PLC0415 (as above)
-
-        return run_shim(words[1:])
+    if words and words[0] in _OTHERS:
+        module, _, name = _OTHERS[words[0]].partition(":")
+        other: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
+        return other(words[1:])
     if words and words[0] in PAGES:
         with page_command(words[0], words[1:]) as (command, inputs, keep):
             return _transcribe(command, inputs, load_engine, keep)

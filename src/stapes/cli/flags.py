@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(parser)
     _add_model(parser)
     for name, group in {**GROUPS, "subtitles": Layout}.items():
-        _add_group(parser.add_argument_group(name.capitalize(), (group.__doc__ or "").partition("\n")[0]), group)
+        add_group(parser.add_argument_group(name.capitalize(), (group.__doc__ or "").partition("\n")[0]), group)
     others = parser.add_argument_group("Others")
     others.add_argument("--help", "-h", action="help", help="show this page")
     others.add_argument("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version")
@@ -182,7 +182,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 # fmt: on
 
 
-def _add_group(section: argparse._ArgumentGroup, group: type) -> None:
+def add_group(section: argparse._ArgumentGroup, group: type) -> None:
+    """Add a flag for each option of a group."""
     hints = get_type_hints(group)
     for item in fields(group):
         default = command_default(item)

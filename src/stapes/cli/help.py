@@ -26,6 +26,7 @@ stapes AUDIO... [flags]
        stapes plot AUDIO... [flags]
        stapes models [pull NAME]
        stapes serve [flags]
+       stapes batch MANIFEST -o OUT [flags]
        stapes run-as NAME -- COMMAND...
        stapes shim install|remove NAME"""
 
@@ -45,12 +46,14 @@ Examples:
   stapes models                         which models are here
   stapes models pull small              fetch one
   stapes serve                          OpenAI's audio API, on port 8000
+  stapes batch talks.csv -o texts       a manifest, here or on a cluster
   stapes run-as whisper -- PROGRAM      a program of openai-whisper, on stapes
 
 AUDIO is a sound or video file of any usual format, a folder (the recordings
 in it, not those in folders below it), a pattern such as '*.mp3', or - for
 standard input (its files are named stdin). Where a name begins with a dash or
-is "models", "report", "plot", "serve", "run-as" or "shim", write ./ before it.
+is "models", "report", "plot", "serve", "batch", "run-as" or "shim", write ./
+before it.
 
 Without -f or -o the plain text goes to standard output, one line per segment,
 one recording after the other, and no file is written. With them, files are

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from itertools import islice
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _IN_FLIGHT: Final = 2  # chunks of each worker: one that it transcribes, one that waits there
 _SILENT: Final = 100  # above every level of logging: what matters reaches the driver as an exception
-_one_at_a_time: Final = Lock()  # a worker process has one engine, and may have several threads
 
 
 def run(
@@ -29,14 +28,11 @@ def run(
     workers: int | None = None,
     threads: int | None = None,  # noqa: ARG001 (every engine takes it; workers read work.threads)
     insecure_cluster: bool = False,
-) -> Iterator[ChunkResult]:
-    """Yield the results of chunks in the order in which they end.
+) -> Generator[ChunkResult]:
+    """Yield the results of chunks in the order in which they end. A chunk whose worker died is sent again.
 
-    address: of a scheduler, "tls://host:8786" with the certificates of Dask's configuration; None starts `workers`
-        processes here (None: one).
+    address: of a scheduler, "tls://host:8786"; None starts `workers` processes here (None: one).
     insecure_cluster: allow a scheduler on another machine that anyone who reaches it may give code to.
-
-    A chunk whose worker died is sent again. Chunks are taken from the iterator as workers become free.
     """
     if address is not None and not insecure_cluster and not _is_safe(address):
         raise OptionError(
@@ -51,7 +47,7 @@ def _is_safe(address: str) -> bool:
     return parts.scheme == "tls" or parts.hostname in _LOOPBACK
 
 
-def _results(work: Work, chunks: Iterator[Chunk], address: str | None, workers: int | None) -> Iterator[ChunkResult]:
+def _results(work: Work, chunks: Iterator[Chunk], address: str | None, workers: int | None) -> Generator[ChunkResult]:
     """Keep every worker of a cluster busy, and yield results."""
     from concurrent.futures import CancelledError  # noqa: PLC0415 (of Dask's futures, not stapes.errors')
 
@@ -61,6 +57,7 @@ def _results(work: Work, chunks: Iterator[Chunk], address: str | None, workers: 
         client = _connect(closing, address, workers)
         ended = as_completed(loop=client.loop)
         in_flight: dict[Future, Chunk] = {}
+        losses: Counter[str] = Counter()
         closing.callback(lambda: client.cancel(list(in_flight)))
 
         def send(chunk: Chunk) -> None:
@@ -77,7 +74,10 @@ def _results(work: Work, chunks: Iterator[Chunk], address: str | None, workers: 
             chunk = in_flight.pop(future)
             try:
                 results = future.result()
-            except (KilledWorker, CancelledError):  # the workers count tries, so that this ends
+            except (KilledWorker, CancelledError) as error:  # workers count tries, but not while they load the model
+                losses[chunk.name] += 1
+                if losses[chunk.name] > work.most_losses(chunk):
+                    raise BackendError(f"The Dask workers end before they transcribe anything: {error}") from error
                 send(chunk)
             else:
                 yield from results
@@ -93,6 +93,7 @@ def _connect(closing: ExitStack, address: str | None, workers: int | None) -> Cl
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # of the metrics, which have no switch
             memory_limit=0,  # otherwise Dask pauses a worker with a large model
             silence_logs=_SILENT,
         )
@@ -115,5 +116,4 @@ def _transcribe(work: Work, chunk: Chunk) -> list[ChunkResult]:
     """Transcribe a chunk, in a worker process."""
     from stapes.batch.worker import transcribe_rows  # noqa: PLC0415 (the driver has no need of it)
 
-    with _one_at_a_time:
-        return list(transcribe_rows(work, [chunk]))
+    return list(transcribe_rows(work, [chunk]))

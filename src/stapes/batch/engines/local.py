@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, repeat
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from queue import SimpleQueue
 from typing import Final
 
@@ -73,13 +74,14 @@ class _Worker(threading.Thread):
         super().__init__(name="stapes batch", daemon=True)
         self._work, self._todo, self._results = work, todo, results
         self._pool: ProcessPoolExecutor | None = None
-        self._killed = False
+        self._killed = threading.Event()
 
     def run(self) -> None:
         """Feed the process until there is no chunk."""
         try:
-            self._start()
-            while not self._killed and (chunk := self._todo.get()) is not None:
+            while (chunk := self._todo.get()) is not None:
+                if self._pool is None:
+                    self._start()
                 self._results.put(self._run(chunk))
         except BaseException as error:
             self._results.put(error)
@@ -90,36 +92,47 @@ class _Worker(threading.Thread):
             try:
                 return self._pool.submit(_run, self._work, chunk).result()
             except BrokenProcessPool:
-                if self._killed:
-                    raise
                 self._start()
 
     def _start(self) -> None:
         for _ in range(_STARTS):
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _be_quiet)
+            if self._killed.is_set():
+                break
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _set_up)
+            prepared = self._pool.submit(prepare, self._work)
+            if self._killed.is_set():  # before there was a process
+                self.kill()
             try:
-                self._pool.submit(prepare, self._work).result()
-            except BrokenProcessPool as error:
-                broken = error
+                prepared.result()
+            except (BrokenProcessPool, CancelledError):
+                continue
             else:
                 return
         raise BackendError(
             "a worker ended while it loaded the model, as processes do that the system ends for want of memory; give "
             "fewer --workers, or a smaller model"
-        ) from broken
+        )
 
     def kill(self) -> None:
         """End the process at once; what it was at is done again another time."""
-        self._killed = True
+        self._killed.set()
         if self._pool is not None:
             for process in tuple((self._pool._processes or {}).values()):
                 process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _be_quiet() -> None:
-    """Leave Ctrl-C to the driver."""
+def _set_up() -> None:
+    """Leave Ctrl-C to the driver, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    driver = parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)
 
 
 def _run(work: Work, chunk: Chunk) -> ChunkResult:

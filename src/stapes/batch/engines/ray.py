@@ -13,6 +13,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,7 @@ _IN_FLIGHT: Final = 2  # chunks of each actor: one that it transcribes, one that
 _MOST_ROUNDS: Final = 3  # without a result: then the cluster itself is out of order
 _LOOK_S: Final = 10.0  # how often the cluster's size is asked for
 _SILENT: Final = 100  # above every level of logging: what matters reaches the driver as an exception
+_THREADS_S: Final = 1.0  # for the threads of Ray Data to end
 _ANSWER_S: Final = 10.0  # of a cluster's head: Ray itself waits for minutes
 _loads: Final = pickle.loads  # what this batch's own processes wrote
 
@@ -75,7 +77,8 @@ def _results(
         if work.threads is None and "GPU" not in need:  # an actor on a larger node must leave the others theirs
             work = replace(work, threads=int(need["CPU"]))
         answers = _rounds(_Pool(pickle.dumps(work), need, workers), map(pickle.dumps, chunks))
-        closing.callback(answers.close)  # ends the threads of Ray Data: they crash the process after ray.shutdown
+        closing.callback(_join, set(threading.enumerate()))
+        closing.callback(answers.close)  # tells the threads of Ray Data to end
         for answer in answers:
             if isinstance(answer, ChunkResult):
                 yield answer
@@ -88,6 +91,7 @@ def _connect(closing: ExitStack, address: str | None) -> None:
     if address is None:  # the only way to bind Ray to loopback: it makes another address of _node_ip_address
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # read by code that writes to standard error itself
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # lines not to print: what died goes to standard output
     import ray.data  # noqa: PLC0415 (an optional package)
 
     if not ray.is_initialized():
@@ -106,6 +110,13 @@ def _connect(closing: ExitStack, address: str | None) -> None:
     closing.callback(ray.cloudpickle.unregister_pickle_by_value, here)
     closing.callback(logging.getLogger("ray.data").setLevel, logging.getLogger("ray.data").level)
     logging.getLogger("ray.data").setLevel(_SILENT)
+
+
+def _join(before: set[threading.Thread]) -> None:
+    """Wait for the threads of Ray Data: one that uses Ray after ray.shutdown ends this process, with status 1."""
+    deadline = time.monotonic() + _THREADS_S
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,15 +19,12 @@ if TYPE_CHECKING:
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _WAVE: Final = 8  # chunks of each worker
-_SCHEMA: Final = "position int, data binary"
+_TRIES: Final = 4  # of a task on this machine, as on a cluster; Spark would make one
 #: what Spark says where a process or machine was lost, and not where code failed
 _LOST: Final = ("Python worker exited unexpectedly", "ExecutorLostFailure", "FetchFailed")
-_SETTINGS: Final = {
-    "spark.ui.enabled": "false",
-    "spark.ui.showConsoleProgress": "false",
-    "spark.log.level": "ERROR",
-    "spark.speculation": "false",
-}
+_OFF: Final = ("spark.ui.enabled", "spark.ui.showConsoleProgress", "spark.speculation")
+_SETTINGS: Final = {"spark.app.name": "stapes batch", "spark.log.level": "ERROR", **dict.fromkeys(_OFF, "false")}
+_LOCAL_SETTINGS: Final = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 
 def run(
@@ -38,63 +35,48 @@ def run(
     workers: int | None = None,
     threads: int | None = None,
     insecure_cluster: bool = False,
-) -> Iterator[ChunkResult]:
-    """Yield the results of chunks, a wave at a time: those of a wave come when its last chunk has ended.
+) -> Generator[ChunkResult]:
+    """Yield the results of chunks, a wave of 8 for each worker at a time: when the last one of the wave has ended.
 
-    address: a master, "spark://host:7077" or "yarn"; "active": the session that this program has; None starts `workers`
-        processes here (None: one).
-    workers: how many chunks the cluster works on at once; None asks it.
+    address: a master, "spark://host:7077" or "yarn"; "active": this program's session; None: `workers` processes here.
+    workers: how many chunks the cluster works on at once; None asks it (here: one).
     threads: cores of each worker (spark.task.cpus).
     insecure_cluster: allow a master on another machine that anyone who reaches it may give code to.
-
-    A wave is 8 chunks of each worker. Where Spark gives it up because workers died, it is run again: what its chunks
-    have done already is not done again. Worker processes keep their engines from wave to wave.
+    A wave that Spark gives up because workers died is run again. Worker processes keep engines from wave to wave.
     """
     with ExitStack() as closing:
-        session = _session(closing, address, workers, threads or 1, insecure_cluster)
-
-        def worker_count() -> int:  # of each wave anew: machines come late
-            return workers or max(1, session.sparkContext.defaultParallelism // (threads or 1))
-
-        while wave := list(islice(chunks, _WAVE * worker_count())):
+        session = _session(closing, address, workers or 1, threads or 1, insecure_cluster)
+        while wave := list(islice(chunks, _WAVE * (workers or session.sparkContext.defaultParallelism))):
             yield from _wave(session, work, wave)
 
 
-def _session(
-    closing: ExitStack, address: str | None, workers: int | None, threads: int, insecure_cluster: bool
-) -> SparkSession:
+def _session(closing: ExitStack, address: str | None, workers: int, threads: int, insecure: bool) -> SparkSession:
     """Return a session; one that was made here is stopped with `closing`."""
     from pyspark import SparkConf, SparkContext  # noqa: PLC0415 (an optional package)
     from pyspark.sql import SparkSession  # noqa: PLC0415 (an optional package)
 
     active = SparkSession.getActiveSession()
     if (active is not None) != (address == "active"):
-        here = "there is no Spark session" if active is None else "there is a Spark session already: it is 'active'"
-        raise OptionError(f"address: {address!r} was given, but {here} in this program")
-    if active is not None:
-        _check(active.conf.get("spark.master", ""), active.conf.get("spark.authenticate", "false"), insecure_cluster)
-        return active
+        here = "no Spark session" if active is None else "a Spark session already ('active')"
+        raise OptionError(f"address: {address!r} was given, but there is {here} in this program")
     SparkContext._ensure_initialized()  # starts Java, which reads spark-defaults.conf
-    master = address or f"local[{workers or 1},4]"  # 4 tries of a task, as on a cluster; otherwise 1
-    _check(master, SparkConf().get("spark.authenticate", "false"), insecure_cluster)
-    builder = SparkSession.builder.appName("stapes batch").master(master).config(map=_SETTINGS)
-    if _is_local(master):
-        builder = builder.config(map={"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"})
-    if address is not None:
-        builder = builder.config("spark.task.cpus", threads)
-    session: SparkSession = builder.getOrCreate()
-    closing.callback(session.stop)
-    if address is None:
-        session.sparkContext.pythonExec = sys.executable
-    return session
-
-
-def _check(master: str, authenticated: str | None, insecure_cluster: bool) -> None:
-    if master.startswith("spark://") and not (_is_local(master) or authenticated == "true" or insecure_cluster):
+    conf = active.conf if active is not None else SparkConf()
+    master = conf.get("spark.master", "") if active is not None else address or f"local[{workers},{_TRIES}]"
+    is_open = master.startswith("spark://") and not _is_local(master)
+    if is_open and not insecure and conf.get("spark.authenticate", "false") != "true":
         raise OptionError(
             f"address: anyone who reaches the Spark master {master!r} can run code in it. Set spark.authenticate in "
             "spark-defaults.conf, or allow it with insecure_cluster"
         )
+    if active is not None:
+        return active
+    cpus = {} if address is None else {"spark.task.cpus": str(threads)}
+    settings = _SETTINGS | cpus | (_LOCAL_SETTINGS if _is_local(master) else {})
+    session: SparkSession = SparkSession.builder.master(master).config(map=settings).getOrCreate()
+    closing.callback(session.stop)
+    if address is None:
+        session.sparkContext.pythonExec = sys.executable
+    return session
 
 
 def _is_local(master: str) -> bool:
@@ -102,22 +84,23 @@ def _is_local(master: str) -> bool:
     return master.startswith("local") or all(urlsplit(f"//{host}").hostname in _LOOPBACK for host in hosts)
 
 
-def _wave(session: SparkSession, work: Work, wave: list[Chunk]) -> Iterator[ChunkResult]:
+def _wave(session: SparkSession, work: Work, wave: list[Chunk]) -> Generator[ChunkResult]:
     """Yield the results of some chunks, each of which is a task of its own."""
     data = [(number, pickle.dumps(chunk)) for number, chunk in enumerate(wave)]
-    frame = session.createDataFrame(data, _SCHEMA).repartitionByRange(len(data), "position")
-    while True:
+    frame = session.createDataFrame(data, "position int, data binary").repartitionByRange(len(data), "position")
+    for losses in count():
         try:
-            rows = frame.mapInArrow(partial(_map, work), _SCHEMA).collect()
+            rows = frame.mapInArrow(partial(_map, work), "data binary").collect()
             break
         except Exception as error:
-            if not any(words in str(error) for words in _LOST):
+            is_lost = any(words in str(error) for words in _LOST)  # workers count tries, but not while they load
+            if not is_lost or losses > sum(map(work.most_losses, wave)):
                 raise BackendError(f"Spark could not run stapes (is it installed on all workers?): {error}") from error
-    ended = [pickle.loads(row.data) for row in rows]  # noqa: S301 (of our workers)
-    yield from (result for result in ended if isinstance(result, ChunkResult))
-    for result in ended:
+    results = [pickle.loads(row.data) for row in rows]  # noqa: S301 (of our workers)
+    for result in sorted(results, key=lambda result: isinstance(result, Exception)):
         if isinstance(result, Exception):
             raise result
+        yield result
 
 
 def _map(work: Work, batches: Iterable[Any]) -> Iterator[Any]:
@@ -125,9 +108,7 @@ def _map(work: Work, batches: Iterable[Any]) -> Iterator[Any]:
     import pyarrow  # noqa: PLC0415 (an optional package)
 
     def packed(result: object) -> Any:
-        return pyarrow.RecordBatch.from_pydict(
-            {"position": pyarrow.array([0], "int32"), "data": [pickle.dumps(result)]}
-        )
+        return pyarrow.RecordBatch.from_pydict({"data": [pickle.dumps(result)]})
 
     chunks = (pickle.loads(data.as_py()) for batch in batches for data in batch.column("data"))  # noqa: S301 (of the driver)
     try:
