@@ -93,8 +93,9 @@ torch: .venv-reference/.installed  ## test the PyTorch backend on the CPU, and a
 	@[ ! -d "$(STAPES_CORPUS)/golden" ] || STAPES_GOLDEN_BACKEND=torch OMP_NUM_THREADS=1 \
 	    .venv-reference/bin/python -m pytest -n $(CORES) -m "golden and tenth" tests/golden/test_golden.py
 
+# Warnings there are those of Ray, Dask and pandas.
 cluster: .venv/cluster/.installed  ## test batches on Ray, Dask, Spark and a store, with processes that are killed
-	@PYTHONPATH=.venv/cluster .venv/bin/python -m pytest -m cluster tests/cluster tests/unit
+	@PYTHONPATH="$(abspath .venv/cluster)" .venv/bin/python -m pytest -W ignore -m "cluster or not slow" tests/cluster tests/unit/test_batch_place.py
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
@@ -179,7 +180,7 @@ CLIENT_2 := 'openai>=2,<3' distro sniffio tqdm
 	@.venv/bin/python $(PIP_INSTALL) --upgrade --no-deps --target .venv/openai-2 $(CLIENT_2)
 	@touch $@
 
-CLUSTERS := 'ray[data]>=2.52' 'distributed>=2024.8' 'pyspark>=3.5' s3fs 'moto[server]'
+CLUSTERS := 'ray[data,serve]>=2.52' 'distributed>=2024.8' 'pyspark[sql]>=3.5' s3fs 'moto[server]'
 # In a folder of its own, so that the fast tests run without these. Spark needs Java; without it its tests skip.
 .venv/cluster/.installed: .venv/.installed-dev
 	@$(call say,Ray$(comma) Dask$(comma) Spark and a server of S3 into .venv/cluster (once; about 700 MB to fetch))

@@ -178,5 +178,5 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, sent: int, code: int) -> None:
     ended = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
     assert f"{24 - len(bad)} of 24 recordings done, {len(bad)} failed" in ended.stderr
-    assert not list(out.rglob("*.tmp*"))
+    assert not list(out.rglob(".tmp-*/*"))
     assert batch.run_batch_command(["status", str(out)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,12 @@ from stapes.batch.rows import FAILED
 
 #: rate of the WAV files; see tests/cluster/engines.py for the one that ends its process
 RATE = 8000
+
+
+def python_path() -> str:
+    """The PYTHONPATH of processes that import these tests and stapes, and what this process finds through its own."""
+    root = Path(__file__).parents[2]
+    return os.pathsep.join(filter(None, (str(root / "src"), str(root), os.environ.get("PYTHONPATH"))))
 
 
 def write_wav(path: Path, duration_s: float, rate: int = RATE) -> None:

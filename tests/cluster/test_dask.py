@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from stapes.batch.engines.dask import run
 from stapes.errors import OptionError, OutputError
+from tests.cluster.recordings import python_path
 from tests.cluster.stub_worker import chunks_of, lines, stub_work, tries
 
 dask = pytest.importorskip("dask")
@@ -85,8 +85,7 @@ def scheduler_with_a_worker_of_four_threads():
 
 
 def test_a_cluster_that_runs_already_stays_and_loads_one_engine(tmp_path, monkeypatch):
-    root = Path(__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
+    monkeypatch.setenv("PYTHONPATH", python_path())
     with scheduler_with_a_worker_of_four_threads() as address:
         for _ in range(2):
             assert len(list(run(stub_work(tmp_path), chunks_of(["sleep 0.2"] * 5), address=address))) == 5

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.recordings import check_batch, write_batch
+from tests.cluster.recordings import check_batch, python_path, write_batch
 
 psutil = pytest.importorskip("psutil")
 pytestmark = pytest.mark.cluster
@@ -28,7 +28,7 @@ LOAD = "tests.cluster.engines:load"
 
 def start_driver(values: dict[str, Any], sleep_s: float, log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "STAPES_TEST_SLEEP": str(sleep_s), "RAY_AUTH_MODE": "disabled"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = python_path()
     command = [sys.executable, "-m", "tests.cluster.driver_process", json.dumps({**values, "load": LOAD})]
     with log.open("ab") as file:
         return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=file)

@@ -7,18 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from stapes.batch.engines.ray import _Transcriber, run
 from stapes.errors import OptionError, OutputError
+from tests.cluster.recordings import python_path
 from tests.cluster.stub_worker import chunks_of, lines, stub_work, tries
 
 pytest.importorskip("ray.data")
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
@@ -28,7 +27,7 @@ def cluster():
     from ray.cluster_utils import Cluster  # noqa: PLC0415 (an optional package)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+        patch.setenv("PYTHONPATH", python_path())
         patch.setenv("RAY_AUTH_MODE", "disabled")
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
         for _ in range(2):
@@ -144,7 +143,7 @@ def test_a_local_cluster_and_one_with_a_token_are_taken(tmp_path, start):
         "print(len(list(results)), end='')\n"
     )
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64, "HOME": str(tmp_path)}
-    environment = {**os.environ, **token, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    environment = {**os.environ, **token, "PYTHONPATH": python_path()}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (ended.stdout, ended.returncode) == ("3", 0), ended.stderr
     assert "Cluster" in start or ended.stderr == ""

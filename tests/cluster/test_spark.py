@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from stapes.batch.engines.spark import run
 from stapes.errors import OptionError, OutputError
+from tests.cluster.recordings import python_path
 from tests.cluster.stub_worker import chunks_of, lines, stub_work, tries
 
 SparkSession = pytest.importorskip("pyspark.sql").SparkSession
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def _path_of_workers(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", python_path())
 
 
 def test_chunks_arrive_though_their_worker_is_killed(tmp_path):

@@ -162,12 +162,12 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) as writer:
             until = time.monotonic() + 30
-            while not any(tmp_path.glob(".tmp-*")) and time.monotonic() < until:
+            while not any(tmp_path.glob(".tmp-*/*")) and time.monotonic() < until:
                 time.sleep(0.001)
             writer.send_signal(signal.SIGKILL)
-        for left in tmp_path.glob(".tmp-*"):
-            halves += left.stat().st_size < 1 << 25
-            left.unlink()
+        left = [one.stat().st_size for one in tmp_path.glob(".tmp-*/*")]
+        halves += sum(size < 1 << 25 for size in left)
+        assert Place(str(tmp_path)).abort_uploads() == len(left)
         assert [one.stat().st_size for one in tmp_path.iterdir()] in ([], [1 << 25])
     assert halves, "no writer was stopped in the middle"
 

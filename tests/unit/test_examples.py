@@ -49,10 +49,10 @@ def shown(path: Path) -> str:
     return " ".join(" ".join(cue.plaintext for cue in pysubs2.load(str(path))).split())
 
 
-def test_there_are_six_examples() -> None:
+def test_there_are_seven_examples() -> None:
     assert [path.stem for path in EXAMPLES] == [
         "burn_captions", "custom_source", "folder_to_subtitles", "forced_alignment", "live_progress",
-        "many_with_asyncio",
+        "many_with_asyncio", "ray_serve",
     ]  # fmt: skip
 
 
@@ -91,7 +91,9 @@ def test_a_model_that_is_not_there_ends_in_a_sentence(path: Path, monkeypatch: p
 
     monkeypatch.setattr(stapes, "load", refuse)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(100))))
-    words = {"custom_source": [], "folder_to_subtitles": [str(SAMPLE.parent)]}.get(path.stem, [str(SAMPLE)])
+    words = {"custom_source": [], "ray_serve": [], "folder_to_subtitles": [str(SAMPLE.parent)]}.get(
+        path.stem, [str(SAMPLE)]
+    )
     words += [str(SAMPLE.with_name("README.md"))] if path.stem == "forced_alignment" else []
     assert refusal(path.stem, *words, "--model", "gone").strip() == "error: no model gone"
 

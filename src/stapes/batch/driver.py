@@ -83,7 +83,9 @@ def run_batch(request: BatchRequest, tell: Tell = lambda _: None) -> Counts:
     try:
         _abort_uploads(place, tell)
         with closing(Spool()) as spool:
-            return _Run(request, place, lease, spool, tell).run(old)
+            counts = _Run(request, place, lease, spool, tell).run(old)
+        _abort_uploads(place, tell)
+        return counts
     finally:
         with suppress(OutputError):  # it runs out by itself
             lease.release()
@@ -104,12 +106,12 @@ def check_packages(engine: str) -> None:
 
 
 def _abort_uploads(place: Place, tell: Tell) -> None:
-    """Abort uploads that a killed worker has left unfinished; a store may not allow it."""
+    """Remove what killed workers have begun; a store may not allow it."""
     try:
         if aborted := place.abort_uploads():
-            tell(Noted(message=f"{place.shown}: aborted {aborted} unfinished uploads of an earlier run"))
+            tell(Noted(message=f"{place.shown}: removed {aborted} files that killed processes had begun"))
     except OutputError as error:
-        tell(Noted(message=f"unfinished uploads of an earlier run may be left: {error}", is_warning=True))
+        tell(Noted(message=f"files that killed processes had begun may be left: {error}", is_warning=True))
 
 
 class _Run:

@@ -30,6 +30,8 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 #: Temporary files have random names. Containers that share a disk have equal process numbers.
 _TEMPORARY: Final = ".tmp-"
+#: On a disk they are in one folder, where those that a killed process has left are found.
+_BEGUN: Final = f"{_TEMPORARY}files"
 _MOST_DELETED: Final = 1000  # in one request to S3
 #: What the names and codes of errors mean: the first that matches.
 _MEANINGS: Final = {
@@ -117,7 +119,8 @@ class Place:
             raise OutputError(f"{self.shown}: a file that was written is not read back; choose another folder")
 
     def abort_uploads(self) -> int:
-        """Abort S3's unfinished multipart uploads into this folder, which cost money; return their number.
+        """Remove what killed processes have left: begun files on a disk, and S3's unfinished multipart uploads, which
+        cost money. Return their number.
 
         Call it while no worker of the batch writes.
         """
@@ -148,6 +151,7 @@ class _Disk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._begun = folder / _BEGUN
 
     def read(self, name: str) -> bytes | None:
         with suppress(FileNotFoundError):
@@ -158,7 +162,8 @@ class _Disk:
         # Not `write_whole`: it takes temporary files of other machines for left over ones, and lists the folder.
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        self._begun.mkdir(exist_ok=True)
+        temporary = self._begun / uuid.uuid4().hex
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -180,7 +185,14 @@ class _Disk:
             yield from ((one.name, one.is_file()) for one in found if not one.name.startswith(_TEMPORARY))
 
     def abort_uploads(self) -> int:
-        return 0
+        removed = 0
+        with suppress(FileNotFoundError):
+            for path in self._begun.iterdir():
+                path.unlink(missing_ok=True)
+                removed += 1
+            with suppress(OSError):  # one has begun again
+                self._begun.rmdir()
+        return removed
 
 
 class _Remote:

@@ -90,6 +90,7 @@ def _connect(closing: ExitStack, address: str | None) -> None:
     """Connect to a cluster, or to the one that this process has: that stays open."""
     if address is None:  # the only way to bind Ray to loopback: it makes another address of _node_ip_address
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would be sent to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # read by code that writes to standard error itself
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # lines not to print: what died goes to standard output
     import ray.data  # noqa: PLC0415 (an optional package)
