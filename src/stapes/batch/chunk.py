@@ -12,14 +12,14 @@ import os
 import socket
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from stapes.batch.ledger import RUNNING, Attempt, attempts_name, read_attempts, to_parquet, write_attempts
 from stapes.batch.place import Place
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, Work
-from stapes.batch.sources import file_stem, scrub, shown_uri
+from stapes.batch.sources import file_stem, scrub, short_hash, shown_uri
 from stapes.batch.transcription import Transcription
 from stapes.errors import AudioError, FetchError, OptionError, OutputError
 from stapes.output.writers import formatted
@@ -36,6 +36,7 @@ _SAVE_SHARE: Final = 20
 _MOST_TEXT: Final = 500  # characters of an error
 #: before a row is tried again, doubled each time
 _PAUSE_S: Final = 0.25
+_MOST_PAUSE_S: Final = 30.0
 
 
 def output_name(row: Row, kind: str) -> str:
@@ -54,7 +55,9 @@ class ChunkRun:
     def __init__(self, work: Work, place: Place, engine: Any, chunk: Chunk) -> None:
         self._work, self._place, self._engine, self._chunk = work, place, engine, chunk
         self._rows = {row.key: row for row in chunk.rows}
-        self._attempts = {row.key: Attempt(key=row.key, state=WAITING, tries=row.tries) for row in chunk.rows}
+        self._attempts = {
+            row.key: Attempt(key=row.key, state=WAITING, tries=row.tries, of=_hash_of(row)) for row in chunk.rows
+        }
         self._known: list[Attempt] = []  # of rows that are not in this chunk any more
         self._saved_s, self._cost_s = time.monotonic(), 0.0
 
@@ -65,22 +68,35 @@ class ChunkRun:
         """
         check_run(self._place, self._work)
         self._read()
+        try:
+            self._try_all()
+        except OutputError:  # no fault of a recording
+            for attempt in self._attempts.values():
+                if attempt.state == RUNNING:
+                    attempt.state, attempt.tries = WAITING, attempt.tries - 1
+            with suppress(OutputError):
+                self._save()
+            raise
+        self._save()
+        if self._work.formats == (PARQUET,):
+            self._write_part()
+        results = tuple(attempt.result for attempt in self._attempts.values())
+        return ChunkResult(self._chunk.name, results, f"{socket.gethostname()}:{os.getpid()}")
+
+    def _try_all(self) -> None:
         alone = [one.key for one in self._attempts.values() if one.tries and one.state in (WAITING, RUNNING)]
         alone.sort(key=lambda key: self._attempts[key].tries)  # what has ended most workers comes last
         n_passes = 0
         while keys := self._open(set(self._rows) - set(alone)):
-            if n_passes:
-                time.sleep(_PAUSE_S * 2**n_passes)
+            _pause(n_passes)
             self._try(keys)
             n_passes += 1
         for key in alone:
+            n_passes = 0
             while self._open({key}):
+                _pause(n_passes)
                 self._try([key])
-        if self._work.formats == (PARQUET,):
-            self._write_part()
-        self._save()
-        results = tuple(attempt.result for attempt in self._attempts.values())
-        return ChunkResult(self._chunk.name, results, f"{socket.gethostname()}:{os.getpid()}")
+                n_passes += 1
 
     def _read(self) -> None:
         """Take over what earlier workers of this chunk have written."""
@@ -88,7 +104,8 @@ class ChunkRun:
         data = self._place.read(name)
         for attempt in () if data is None else read_attempts(data, name):
             if attempt.key in self._attempts:
-                self._attempts[attempt.key] = attempt
+                if attempt.of == self._attempts[attempt.key].of:
+                    self._attempts[attempt.key] = attempt
             else:
                 self._known.append(attempt)
 
@@ -112,6 +129,7 @@ class ChunkRun:
         for key in keys:
             attempt = self._attempts[key]
             attempt.state, attempt.tries, attempt.reason, attempt.error = RUNNING, attempt.tries + 1, None, None
+            attempt.transcript = None
         self._save()
         with tempfile.TemporaryDirectory(prefix="stapes-", ignore_cleanup_errors=True) as folder:
             transcription = Transcription(self._engine, self._work, Path(folder), self._write)
@@ -151,6 +169,7 @@ class ChunkRun:
 
     def _save(self) -> None:
         began_s = time.monotonic()
+        check_run(self._place, self._work)
         data = write_attempts([*self._attempts.values(), *self._known])
         self._place.write(attempts_name(self._chunk.name), data)
         self._saved_s = time.monotonic()
@@ -161,14 +180,17 @@ class ChunkRun:
         import pyarrow as pa  # noqa: PLC0415 (of the extra `batch`)
         from pyarrow import parquet  # noqa: PLC0415 (as above)
 
-        rows = [self._part_row(one) for one in self._attempts.values() if one.transcript is not None]
+        rows = [self._part_row(one) for one in self._attempts.values() if one.state == DONE and one.transcript]
         if not rows:
             return
         name = part_name(self._chunk.name)
         earlier = self._place.read(name)
         if earlier is not None:
             made = {row["key"] for row in rows}
-            table = parquet.read_table(pa.BufferReader(earlier), schema=_part_schema())
+            try:
+                table = parquet.read_table(pa.BufferReader(earlier), schema=_part_schema())
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise OutputError(f"{self._place.shown}/{name}: is damaged; restore it, or remove it") from error
             rows += [row for row in table.to_pylist() if row["key"] not in made]
         rows.sort(key=lambda row: str(row["key"]))
         self._place.write(name, to_parquet(rows, _part_schema()))
@@ -192,8 +214,25 @@ class ChunkRun:
 def check_run(place: Place, work: Work) -> None:
     """Raise OutputError where another driver has taken the batch over."""
     data = place.read(RUN_FILE)
-    if data is None or json.loads(data).get("run") != work.run:
+    if data is None:  # a disk that cannot replace files has none for a moment
+        time.sleep(_PAUSE_S)
+        data = place.read(RUN_FILE)
+    try:
+        run = None if data is None else json.loads(data)["run"]
+    except (ValueError, KeyError, TypeError):
+        run = None
+    if run != work.run:
         raise OutputError(f"{place.shown}: another command has taken this batch over; this one stops")
+
+
+def _hash_of(row: Row) -> str:
+    return short_hash(f"{shown_uri(row.uri)} {row.options}")
+
+
+def _pause(n_passes: int) -> None:
+    """Wait before another try: longer each time."""
+    if n_passes:
+        time.sleep(min(_PAUSE_S * 2**n_passes, _MOST_PAUSE_S))
 
 
 def _part_schema() -> Any:

@@ -93,7 +93,9 @@ def run_batch(request: BatchRequest, tell: Tell = lambda _: None) -> Counts:
 
 def _holds_nothing(place: Place) -> bool:
     """Return whether a new batch may be begun here; a lease that was taken before settings were written is no batch."""
-    return place.is_free() or (place.read("run.json") is not None and not place.names("ledger"))
+    if place.names("") != ["run.json"]:
+        return place.is_free()
+    return b'"run": "' in (place.read("run.json") or b"")
 
 
 def check_packages(engine: str) -> None:
@@ -127,9 +129,14 @@ class _Run:
         request = self._request
         refused = self._read_manifest()
         settings, work = self._resolve(old)
-        chunk_rows = request.chunk_rows or self._default_chunk_rows(work)
+        chunk_rows = 1 if request.most_tries == 1 else request.chunk_rows or self._default_chunk_rows(work)
         plan = Plan(
-            self._place, self._spool, digits=settings.digits, chunk_rows=chunk_rows, retry_failed=request.retry_failed
+            self._place,
+            self._spool,
+            digits=settings.digits,
+            chunk_rows=chunk_rows,
+            retry_failed=request.retry_failed,
+            check=self._lease.check,
         )
         for line, reason in refused:
             plan.refuse(line, reason)
@@ -139,11 +146,9 @@ class _Run:
             try:
                 with closing(self._results(work, self._issued(plan))) as results:
                     for result in results:
-                        self._lease.check()
                         self._take(plan, result)
             finally:
-                if not self._lease.is_lost:
-                    plan.close()
+                plan.close()
         finally:
             self._show(plan, is_last=True)
         if plan.refused:

@@ -22,7 +22,7 @@ RUNNING: Final = "running"
 _STATES: Final = (WAITING, RUNNING, DONE, FAILED)
 _ATTEMPTS: Final = "ledger/attempts"
 #: A shard has some 8,000 rows at most. What claims to hold many more is not read.
-_MOST_ROWS: Final = 1_000_000
+MOST_ROWS: Final = 1_000_000
 
 
 @dataclass(slots=True)
@@ -63,6 +63,7 @@ class Attempt:
     language: str | None = None
     isa: str | None = None
     transcript: str | None = None  # as JSON, where it goes into a Parquet output; None: it has its files
+    of: str = ""  # hash of the recording and the options that it is of: a manifest may change
 
     @property
     def result(self) -> RowResult:
@@ -140,15 +141,16 @@ def _from_parquet(data: bytes, name: str, kind: type[_Kind]) -> list[_Kind]:
     damaged = f"{name}: this part of the ledger is damaged; restore it, or remove it, and its rows begin anew"
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
-        if file.metadata.num_rows > _MOST_ROWS or not file.schema_arrow.equals(_schema(kind)):
+        if file.metadata.num_rows > MOST_ROWS or not file.schema_arrow.equals(_schema(kind)):
             raise OutputError(damaged)
         columns = [column.to_pylist() for column in file.read(use_threads=False).columns]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(damaged) from error
     names = [item.name for item in fields(kind)]
     for column, item in zip(columns, fields(kind), strict=True):
         if None in column and "None" not in str(item.type):
             raise OutputError(damaged)
-    if not set(columns[names.index("state")]) <= set(_STATES):
+    states = _STATES if "transcript" in names else (WAITING, DONE, FAILED)  # no attempt is in work in a shard
+    if not set(columns[names.index("state")]) <= set(states):
         raise OutputError(damaged)
     return [kind(*values) for values in zip(*columns, strict=True)]

@@ -11,12 +11,13 @@ import marshal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import IO, Final
 
 from stapes.batch.ledger import (
+    MOST_ROWS,
     RUNNING,
     Attempt,
     Entry,
@@ -32,7 +33,8 @@ from stapes.batch.manifest import BadLine
 from stapes.batch.place import Place
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row
 from stapes.batch.sources import shown_uri
-from stapes.errors import OptionError
+from stapes.errors import OptionError, OutputError
+from stapes.output.files import why_not_written
 
 #: parts of a manifest on the disk
 _PARTS: Final = 64
@@ -49,10 +51,11 @@ class Spool:
 
     def __init__(self) -> None:
         self._files = ExitStack()
-        self._parts: list[IO[bytes]] = [
-            self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (closed by `close`)
-            for _ in range(_PARTS)
-        ]
+        with _disk_errors():
+            self._parts: list[IO[bytes]] = [
+                self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (closed by `close`)
+                for _ in range(_PARTS)
+            ]
         self._new: list[list[_Spooled]] = [[] for _ in self._parts]  # not in the files yet
         self.n_rows = 0
 
@@ -62,7 +65,8 @@ class Spool:
         new = self._new[part]
         new.append((row.key, line, row.id, row.uri, row.options))
         if len(new) >= _SPOOLED_AT_ONCE:
-            self._write(part)
+            with _disk_errors():
+                self._write(part)
         self.n_rows += 1
 
     def _write(self, part: int) -> None:
@@ -73,17 +77,26 @@ class Spool:
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Yield (line, row), sorted by key, then by line."""
         for part, file in enumerate(self._parts):
-            self._write(part)
-            file.seek(0)
             found: list[_Spooled] = []
-            while size := int.from_bytes(file.read(8), "big"):
-                found += marshal.loads(file.read(size))  # noqa: S302 (of this process: the file has no name)
+            with _disk_errors():
+                self._write(part)
+                file.seek(0)
+                while size := int.from_bytes(file.read(8), "big"):
+                    found += marshal.loads(file.read(size))  # noqa: S302 (of this process: the file has no name)
             for key, line, id_, uri, options in sorted(found):
                 yield line, Row(key, id_, uri, options)
 
     def close(self) -> None:
         """Remove the files."""
         self._files.close()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the temporary copy of the manifest: {why_not_written(error)} (TMPDIR)") from error
 
 
 def digits_for(n_rows: int) -> int:
@@ -107,8 +120,18 @@ class _Shard:
 class Plan:
     """Makes chunks of a manifest, and takes their results over into the ledger."""
 
-    def __init__(self, place: Place, spool: Spool, *, digits: int, chunk_rows: int, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        place: Place,
+        spool: Spool,
+        *,
+        digits: int,
+        chunk_rows: int,
+        retry_failed: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._place, self._spool, self._digits, self._chunk_rows = place, spool, digits, chunk_rows
+        self._check = check
         self._retry_failed = retry_failed
         self._shards: dict[str, _Shard] = {}
         self._attempts = {name.removesuffix(".parquet") for name in place.names("ledger/attempts")}
@@ -136,8 +159,11 @@ class Plan:
             first_line, first = found.setdefault(row.key, (line, row))
             if first_line == line:
                 continue
-            if (shown_uri(row.uri), row.options, row.id) == (shown_uri(first.uri), first.options, first.id):
+            if (row.uri, row.options, row.id) == (first.uri, first.options, first.id):
                 self.n_duplicates += 1
+            elif row.id == first.id and shown_uri(row.uri) == shown_uri(first.uri) and row.options == first.options:
+                reason = f"differs from line {first_line} in its address's query alone; give both rows an id"
+                self.refuse(line, reason, is_row=True)
             elif row.id == first.id:
                 reason = f"its id {row.id!r} is that of line {first_line}, with another recording or options"
                 self.refuse(line, reason, is_row=True)
@@ -196,6 +222,11 @@ class Plan:
                 entry.id, entry.uri, entry.options, entry.state, entry.tries = row.id, uri, row.options, WAITING, 0
                 entry.reason = entry.error = None
                 is_changed = True
+        if len(entries) > MOST_ROWS:
+            raise OptionError(
+                f"a shard of the ledger would have {len(entries):,} rows: the manifest has grown too much since the "
+                "batch was begun; give the new rows another output folder"
+            )
         return bool(n_new) or is_changed
 
     def take(self, result: ChunkResult) -> list[Entry]:
@@ -223,6 +254,7 @@ class Plan:
 
     def _write(self, shard: str, opened: _Shard) -> None:
         if opened.finished:
+            self._check()
             self._place.write(shard_name(shard), write_entries(opened.entries.values()))
             self._place.delete([attempts_name(one) for one in opened.finished])
 
@@ -231,13 +263,14 @@ class Plan:
 
         Call it when no worker is at work any more.
         """
+        self._check()
         left = set(self._place.names("ledger/attempts"))
-        while self._shards:
-            shard, opened = self._shards.popitem()
-            self._write(shard, opened)
+        for opened in self._shards.values():
             for chunk in opened.open:
                 if f"{chunk}.parquet" in left:
                     self._amend(chunk, _interrupted)
+        while self._shards:
+            self._write(*self._shards.popitem())
 
     def _amend(self, chunk: str, change: Callable[[Attempt], None]) -> None:
         """Change the attempts of a chunk."""

@@ -21,7 +21,6 @@ _VERSION: Final = 1
 _BEAT_S: Final = 10.0
 #: A driver on another machine that was not seen for so long is taken for dead.
 _DEAD_S: Final = 60.0
-_CLOCKS_S: Final = 5.0  # between the clocks of two machines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +49,10 @@ def read_settings(place: Place) -> Settings | None:
             f"{place.shown}/{SETTINGS_FILE}: was written by another version of stapes, or is damaged; use that "
             "version, or another output folder"
         )
+    kinds = {"digits": int, "version": int, "formats": list}
+    is_right = all(isinstance(value, kinds.get(name, str)) for name, value in values.items())
+    if not is_right or not all(isinstance(name, str) for name in values["formats"]):
+        raise OutputError(f"{place.shown}/{SETTINGS_FILE}: is damaged; restore it, or use another output folder")
     return Settings(**{**values, "formats": tuple(values["formats"])})
 
 
@@ -103,12 +106,14 @@ class Lease:
                 f"{self._place.shown}: a command on {holder.get('host')} (process {holder.get('pid')}) works on this "
                 f"batch; if it was killed, wait {_DEAD_S:g} s"
             )
-        self._held.add(self.token)
         self._beat()
+        self._held.add(self.token)
         self._thread.start()
 
     def check(self) -> None:
         """Raise OutputError where another command has taken the batch over."""
+        data = self._place.read(RUN_FILE)
+        self.is_lost |= data is not None and _object(self._place, RUN_FILE, data).get("run") != self.token
         if self.is_lost:
             raise OutputError(f"{self._place.shown}: another command has taken this batch over; this one stops")
 
@@ -152,4 +157,4 @@ def seems_alive(holder: dict[str, Any]) -> bool:
             return False
         except OSError:
             pass
-    return -_CLOCKS_S <= time.time() - at <= _DEAD_S
+    return abs(time.time() - at) <= _DEAD_S

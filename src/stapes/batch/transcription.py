@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -102,7 +102,7 @@ class Transcription:
         self._outcomes.put((row, outcome, duration_s))
 
 
-@cache
+@lru_cache(4096)
 def options_of(shared: str, own: str) -> TranscribeOptions:
     """Return the options of a row: those of the whole batch, and its own in their place. Both are JSON."""
     return TranscribeOptions.from_keywords({**json.loads(shared), **json.loads(own)})

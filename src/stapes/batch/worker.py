@@ -12,6 +12,7 @@ from typing import Any
 from stapes.batch.chunk import ChunkRun
 from stapes.batch.place import Place
 from stapes.batch.rows import Chunk, ChunkResult, Work
+from stapes.batch.sources import shown_uri
 from stapes.batch.weights import local_model
 from stapes.errors import CheckpointError
 
@@ -59,7 +60,7 @@ def open_engine(work: Work) -> Any:
     if work.model_sha256 not in ("", engine.model_sha256()):
         engine.close()
         raise CheckpointError(
-            f"{work.model}: the weights on this machine are not those that the batch was begun with "
+            f"{shown_uri(work.model)}: the weights on this machine are not those that the batch was begun with "
             f"(SHA-256 {engine.model_sha256()[:12]}..., not {work.model_sha256[:12]}...); give the same --model, and "
             "remove an old copy from ~/.cache/stapes/weights"
         )

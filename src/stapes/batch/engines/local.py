@@ -87,12 +87,13 @@ class _Worker(threading.Thread):
             self._results.put(error)
 
     def _run(self, chunk: Chunk) -> ChunkResult:
-        while True:
+        for _ in range(self._work.most_losses(chunk)):
             assert self._pool is not None
             try:
                 return self._pool.submit(_run, self._work, chunk).result()
             except BrokenProcessPool:
                 self._start()
+        raise BackendError(f"chunk {chunk.name}: its worker ends again and again, also outside of a try")
 
     def _start(self) -> None:
         for _ in range(_STARTS):
