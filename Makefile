@@ -93,9 +93,12 @@ torch: .venv-reference/.installed  ## test the PyTorch backend on the CPU, and a
 	@[ ! -d "$(STAPES_CORPUS)/golden" ] || STAPES_GOLDEN_BACKEND=torch OMP_NUM_THREADS=1 \
 	    .venv-reference/bin/python -m pytest -n $(CORES) -m "golden and tenth" tests/golden/test_golden.py
 
-# Warnings there are those of Ray, Dask and pandas.
+# Warnings there are those of Ray, Dask and pandas. Clusters that start on a busy machine may be late: what fails is run
+# once more.
+CLUSTER_TESTS = PYTHONPATH="$(abspath .venv/cluster)" .venv/bin/python -m pytest -W ignore -m "cluster or not slow" \
+    tests/cluster tests/unit/test_batch_place.py
 cluster: .venv/cluster/.installed  ## test batches on Ray, Dask, Spark and a store, with processes that are killed
-	@PYTHONPATH="$(abspath .venv/cluster)" .venv/bin/python -m pytest -W ignore -m "cluster or not slow" tests/cluster tests/unit/test_batch_place.py
+	@$(CLUSTER_TESTS) || { echo "make: once more what has failed" >&2; $(CLUSTER_TESTS) --last-failed; }
 
 bench: $(ENVIRONMENT)  ## measure ENGINES="stapes" on FILES="..."; more options in OPTIONS="..."
 	@.venv/bin/python -m benchmarks --engines $(ENGINES) $(OPTIONS) $(FILES)
