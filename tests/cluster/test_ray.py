@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from stapes.batch.engines.ray import _Transcriber, run
+from stapes.batch.engines.ray import _Pool, _rounds, _Transcriber, run
 from stapes.errors import OptionError, OutputError
 from tests.cluster.recordings import python_path
 from tests.cluster.stub_worker import chunks_of, lines, stub_work, tries
@@ -153,3 +153,25 @@ def test_a_node_with_another_stapes_or_none_is_named(monkeypatch):
     assert "0.0.7 on the driver. Install the same there" in _Transcriber(b"", "0.0.7")._answer(b"chunk")
     monkeypatch.setitem(sys.modules, "stapes", None)
     assert "stapes cannot be imported on" in _Transcriber(b"", "0.0.7")._answer(b"chunk")
+
+
+@pytest.mark.parametrize("error", [AssertionError("Above ray.get should raise an exception."), "RayError"])
+def test_chunks_of_an_execution_that_breaks_go_into_another(monkeypatch, error):
+    """Ray Data asserts what does not hold where a process dies at the wrong moment."""
+    import ray  # noqa: PLC0415 (an optional package)
+
+    rounds = iter([[b"a"], [], [b"b", b"c"]])
+
+    def one_round(_pool, chunks, waiting):
+        left = dict(enumerate(chunks))
+        waiting.update(left)
+        done = next(rounds)
+        for number, chunk in left.items():
+            if chunk in done:
+                del waiting[number]
+                yield chunk
+        if waiting:
+            raise ray.exceptions.RayError if error == "RayError" else error
+
+    monkeypatch.setattr("stapes.batch.engines.ray._round", one_round)
+    assert list(_rounds(_Pool(b"", {}, None), iter([b"a", b"b", b"c"]))) == [b"a", b"b", b"c"]

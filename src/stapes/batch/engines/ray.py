@@ -312,8 +312,8 @@ def _rounds(pool: _Pool, chunks: Iterator[bytes]) -> Generator[Any]:
             for answer in _round(pool, chunks, waiting):
                 idle = 0
                 yield answer
-        except ray.exceptions.RayError as error:
-            lost = error
+        except (ray.exceptions.RayError, AssertionError) as error:  # Ray Data asserts that no process dies between
+            lost = error  # what it yields and what it says of that
         if lost is None and not waiting:
             return
         idle += 1
