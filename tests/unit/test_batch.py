@@ -13,12 +13,12 @@ import pytest
 from stapes.batch import chunk as chunk_module
 from stapes.batch.driver import BatchRequest, run_batch
 from stapes.batch.engines import local
+from stapes.batch.lease import Lease
 from stapes.batch.ledger import Entry, read_entries, write_entries
 from stapes.batch.place import Place
 from stapes.batch.plan import Plan, Spool, digits_for
 from stapes.batch.progress import Began, Counts, Event, Refused, RowFailed
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, RowResult, Work
-from stapes.batch.settings import Lease
 from stapes.batch.sources import row_key
 from stapes.batch.status import read_status
 from stapes.batch.transcription import Transcription

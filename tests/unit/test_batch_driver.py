@@ -20,15 +20,16 @@ import pytest
 from pyarrow import parquet
 
 from stapes.batch import chunk as chunk_module
-from stapes.batch import settings as settings_module
+from stapes.batch import lease as lease_module
 from stapes.batch.driver import BatchRequest, run_batch
 from stapes.batch.engines import local
+from stapes.batch.lease import Lease
 from stapes.batch.ledger import Entry, read_entries
 from stapes.batch.place import Place
 from stapes.batch.plan import Plan, Spool
 from stapes.batch.progress import Counts, Event
 from stapes.batch.rows import DONE, Chunk, ChunkResult, Work
-from stapes.batch.settings import Lease, read_settings
+from stapes.batch.settings import read_settings
 from stapes.batch.worker import transcribe_rows
 from stapes.errors import OptionError, OutputError, StapesError
 from tests.cluster.engines import SleepingEngine
@@ -169,7 +170,7 @@ def test_a_batch_is_completed_after_a_death_at_any_operation(
     tmp_path: Path, formats: tuple[str, ...], killing: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One or two deaths: fewer than a row has tries. So no row fails, but the one that ends its worker thrice."""
-    monkeypatch.setattr(settings_module, "seems_alive", lambda _: False)
+    monkeypatch.setattr(lease_module, "seems_alive", lambda _: False)
     monkeypatch.setattr(chunk_module, "_SAVE_S", 0.0)
     manifest, bad = write_batch(tmp_path / "in", 8, every=8)
     if killing is not None:
@@ -338,7 +339,7 @@ def test_a_row_that_changes_after_an_interruption_has_no_other_recordings_transc
     """Row x was done, and this is in the attempts alone. Afterwards it names another recording."""
     monkeypatch.setattr(chunk_module, "_SAVE_S", -1.0)
     monkeypatch.setattr(chunk_module, "_SAVE_SHARE", 0)
-    monkeypatch.setattr(settings_module, "seems_alive", lambda _: False)
+    monkeypatch.setattr(lease_module, "seems_alive", lambda _: False)
     for number, name in enumerate("xyz", 1):
         write_wav(tmp_path / f"{name}.wav", float(number))
     rows = [{"id": name, "path": str(tmp_path / f"{name}.wav")} for name in "xz"]  # in the order of their keys

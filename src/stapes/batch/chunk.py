@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from stapes.batch.lease import check_lease
 from stapes.batch.ledger import RUNNING, Attempt, attempts_name, read_attempts, to_parquet, write_attempts
 from stapes.batch.place import Place
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, Work
@@ -26,7 +27,6 @@ from stapes.output.writers import formatted
 from stapes.results import Transcript
 
 PARQUET: Final = "parquet"
-RUN_FILE: Final = "run.json"
 #: reason of a row that fails because its worker ended in every try
 LOST_WORKER: Final = "LostWorker"
 
@@ -66,7 +66,6 @@ class ChunkRun:
 
         Raises OutputError where the output folder cannot be written, or another driver has taken the batch over.
         """
-        check_run(self._place, self._work)
         self._read()
         try:
             self._try_all()
@@ -169,7 +168,7 @@ class ChunkRun:
 
     def _save(self) -> None:
         began_s = time.monotonic()
-        check_run(self._place, self._work)
+        check_lease(self._place, self._work.run)
         data = write_attempts([*self._attempts.values(), *self._known])
         self._place.write(attempts_name(self._chunk.name), data)
         self._saved_s = time.monotonic()
@@ -209,20 +208,6 @@ class ChunkRun:
             ],
             "json": attempt.transcript,
         }
-
-
-def check_run(place: Place, work: Work) -> None:
-    """Raise OutputError where another driver has taken the batch over."""
-    data = place.read(RUN_FILE)
-    if data is None:  # a disk that cannot replace files has none for a moment
-        time.sleep(_PAUSE_S)
-        data = place.read(RUN_FILE)
-    try:
-        run = None if data is None else json.loads(data)["run"]
-    except (ValueError, KeyError, TypeError):
-        run = None
-    if run != work.run:
-        raise OutputError(f"{place.shown}: another command has taken this batch over; this one stops")
 
 
 def _hash_of(row: Row) -> str:

@@ -19,19 +19,19 @@ from typing import Any, Final
 
 import stapes
 from stapes.batch.chunk import PARQUET
+from stapes.batch.lease import RUN_FILE, Lease
 from stapes.batch.manifest import ManifestRow, read_manifest
 from stapes.batch.place import Place
-from stapes.batch.plan import Plan, Spool, digits_for, refused_lines
+from stapes.batch.plan import REFUSED_FILE, Plan, Spool, digits_for, refused_lines
 from stapes.batch.progress import Began, Counts, Noted, Refused, RowFailed, Tell
 from stapes.batch.rows import DONE, FAILED, LOAD_ENGINE, Chunk, ChunkResult, Work
-from stapes.batch.settings import Lease, Settings, check_agreement, read_settings, write_settings
+from stapes.batch.settings import Settings, check_agreement, read_settings, write_settings
 from stapes.batch.sources import shown_uri
 from stapes.batch.worker import open_engine
 from stapes.errors import OptionError, OutputError
 
 #: engine -> packages that it needs
 ENGINES: Final = {"local": (), "ray": ("ray",), "dask": ("distributed",), "spark": ("pyspark",)}
-REFUSED_FILE: Final = "refused.jsonl"
 _CHUNK_ROWS: Final = 32
 _CHUNK_ROWS_ON_GPUS: Final = 256
 #: With few rows chunks are smaller, so that each worker gets several.
@@ -93,9 +93,9 @@ def run_batch(request: BatchRequest, tell: Tell = lambda _: None) -> Counts:
 
 def _holds_nothing(place: Place) -> bool:
     """Return whether a new batch may be begun here; a lease that was taken before settings were written is no batch."""
-    if place.names("") != ["run.json"]:
+    if place.names("") != [RUN_FILE]:
         return place.is_free()
-    return b'"run": "' in (place.read("run.json") or b"")
+    return b'"run": "' in (place.read(RUN_FILE) or b"")
 
 
 def check_packages(engine: str) -> None:

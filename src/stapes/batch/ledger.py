@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: a state in attempts alone: a try has begun, and no result is known
 RUNNING: Final = "running"
 _STATES: Final = (WAITING, RUNNING, DONE, FAILED)
-_ATTEMPTS: Final = "ledger/attempts"
+ATTEMPTS: Final = "ledger/attempts"
 #: A shard has some 8,000 rows at most. What claims to hold many more is not read.
 MOST_ROWS: Final = 1_000_000
 
@@ -82,12 +82,7 @@ def shard_name(shard: str) -> str:
 
 def attempts_name(chunk: str) -> str:
     """Return the file of a chunk's attempts."""
-    return f"{_ATTEMPTS}/{chunk}.parquet"
-
-
-def shard_of(key: str, digits: int) -> str:
-    """Return the shard of a row: so many digits of its key."""
-    return key[:digits]
+    return f"{ATTEMPTS}/{chunk}.parquet"
 
 
 def chunk_name(shard: str, number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import threading
@@ -84,6 +85,19 @@ class Place:
         """Return a file's bytes, as they are now; None where it is not there. name: such as "ledger/3f.parquet"."""
         with self._explained(name, "read"):
             return self._files.read(_checked(name))
+
+    def read_object(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON object; None where it is not there. Raises OutputError where the file holds none."""
+        data = self.read(name)
+        if data is None:
+            return None
+        try:
+            values = json.loads(data)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise OutputError(f"{self.shown}/{name}: is damaged; restore it, or use another output folder")
+        return values
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, in place of an earlier one. Folders are made as needed."""

@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import IO, Final
 
 from stapes.batch.ledger import (
+    ATTEMPTS,
     MOST_ROWS,
     RUNNING,
     Attempt,
@@ -43,6 +44,7 @@ _SPOOLED_AT_ONCE: Final = 200
 _Spooled = tuple[str, int, str, str, str]
 #: most rows of a shard, if the manifest grows no more; one file of the ledger is some 500 kB then
 _SHARD_ROWS: Final = 8192
+REFUSED_FILE: Final = "refused.jsonl"
 _MOST_REFUSED: Final = 10_000  # lines whose reasons are kept
 
 
@@ -134,7 +136,7 @@ class Plan:
         self._check = check
         self._retry_failed = retry_failed
         self._shards: dict[str, _Shard] = {}
-        self._attempts = {name.removesuffix(".parquet") for name in place.names("ledger/attempts")}
+        self._attempts = {name.removesuffix(".parquet") for name in place.names(ATTEMPTS)}
         self.refused: list[BadLine] = []
         self.n_refused = self.n_bad_lines = self.n_duplicates = 0
         self.before: Counter[str] = Counter()  # state -> rows that had ended before this run
@@ -264,7 +266,7 @@ class Plan:
         Call it when no worker is at work any more.
         """
         self._check()
-        left = set(self._place.names("ledger/attempts"))
+        left = set(self._place.names(ATTEMPTS))
         for opened in self._shards.values():
             for chunk in opened.open:
                 if f"{chunk}.parquet" in left:

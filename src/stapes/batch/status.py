@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stapes.batch.chunk import RUN_FILE
-from stapes.batch.ledger import RUNNING, read_attempts, read_entries
+from stapes.batch.lease import RUN_FILE, seems_alive
+from stapes.batch.ledger import ATTEMPTS, RUNNING, read_attempts, read_entries
 from stapes.batch.place import Place
+from stapes.batch.plan import REFUSED_FILE
 from stapes.batch.rows import DONE, FAILED, WAITING
-from stapes.batch.settings import Settings, read_settings, seems_alive
+from stapes.batch.settings import Settings, read_settings
 from stapes.errors import OutputError
 
 #: files that are read at once: stores answer slowly
@@ -58,13 +58,13 @@ def read_status(place: Place, most_failures: int = _MOST_EXAMPLES) -> Status:
                 _count(status, entry, most_failures)
                 if entry.state != WAITING:
                     ended.add(entry.key)
-        attempts = [f"ledger/attempts/{name}" for name in place.names("ledger/attempts")]
+        attempts = [f"{ATTEMPTS}/{name}" for name in place.names(ATTEMPTS)]
         for name, data in zip(attempts, pool.map(place.read, attempts), strict=True):
             for attempt in () if data is None else read_attempts(data, name):
                 if attempt.key not in ended and attempt.state != WAITING:
                     status.rows[WAITING] -= 1
                     _count(status, attempt, most_failures)
-    refused = place.read("refused.jsonl")
+    refused = place.read(REFUSED_FILE)
     status.refused = 0 if refused is None else refused.count(b"\n")
     _read_driver(place, status)
     return status
@@ -81,8 +81,7 @@ def _count(status: Status, row: Any, most_failures: int) -> None:
 
 
 def _read_driver(place: Place, status: Status) -> None:
-    data = place.read(RUN_FILE)
-    values = {} if data is None else json.loads(data)
+    values = place.read_object(RUN_FILE)
     if values and not values.get("ended"):
         status.seen_s = max(0.0, time.time() - float(values.get("at", 0.0)))
         if seems_alive(values):

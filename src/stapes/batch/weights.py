@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from stapes.batch.place import open_filesystem, why_refused
-from stapes.batch.sources import shown_uri
+from stapes.batch.sources import short_hash, shown_uri
 from stapes.errors import ModelNotFoundError, OutputError, StapesError
 from stapes.output.files import named
 
@@ -36,7 +35,7 @@ def local_model(model: str) -> str:
         return rest
     shown = shown_uri(model).rstrip("/")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stapes" / "weights"
-    folder = cache / hashlib.sha256(shown.encode()).hexdigest()[:32]
+    folder = cache / short_hash(shown)
     if not folder.is_dir():
         with named(folder):
             _fetch_alone(model, shown, folder)
