@@ -27,6 +27,7 @@ from stapes.batch.ledger import (
     write_attempts,
     write_entries,
 )
+from stapes.batch.manifest import BadLine
 from stapes.batch.place import Place
 from stapes.batch.plan import Plan, Spool, digits_for
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, RowResult
@@ -229,11 +230,13 @@ def test_attempts_that_were_taken_over_are_removed(place: Place, plans: Any) -> 
 def test_reasons_of_refused_lines_are_kept_up_to_a_bound(plans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "_MOST_REFUSED", 5)
     plan = plans([row("a"), *(row("a", f"/{number}.wav") for number in range(20))])
-    plan.refuse(99, "not JSON")
+    spool = plan._spool
+    spool.refuse(BadLine(99, "not JSON"))
     assert run(plan) == ["a"]
-    assert (plan.n_refused, plan.n_bad_lines, len(plan.refused), plan.n_duplicates) == (21, 1, 5, 0)
+    n_bad_lines = spool.n_refused - plan.n_colliding
+    assert (spool.n_refused, n_bad_lines, len(spool.refused), plan.n_duplicates) == (21, 1, 5, 0)
     same = plans([row("a")] * 3)
-    assert (run(same), same.n_duplicates, same.n_refused) == ([], 2, 0)
+    assert (run(same), same.n_duplicates, same._spool.n_refused) == ([], 2, 0)
 
 
 whole_file = write_entries(
@@ -272,7 +275,7 @@ def test_addresses_that_differ_in_the_query_alone_are_not_lost_as_duplicates(pla
     name = "https://host/recording"
     plan = plans([row(name, f"{name}?id={number}") for number in range(3)])
     assert run(plan) == [name]
-    assert (plan.n_duplicates, plan.n_refused) == (0, 2)
+    assert (plan.n_duplicates, plan._spool.n_refused) == (0, 2)
 
 
 def test_a_shard_that_has_grown_beyond_what_is_read_is_refused_before_it_is_written(

@@ -127,7 +127,7 @@ class _Run:
 
     def run(self, old: Settings | None) -> Counts:
         request = self._request
-        refused = self._read_manifest()
+        self._read_manifest()
         settings, work = self._resolve(old)
         chunk_rows = 1 if request.most_tries == 1 else request.chunk_rows or self._default_chunk_rows(work)
         plan = Plan(
@@ -138,8 +138,6 @@ class _Run:
             retry_failed=request.retry_failed,
             check=self._lease.check,
         )
-        for line, reason in refused:
-            plan.refuse(line, reason)
         model, precision = settings.model, settings.precision
         self._tell(Began(rows=self._spool.n_rows, model=model, precision=precision, engine=request.engine))
         try:
@@ -151,22 +149,19 @@ class _Run:
                 plan.close()
         finally:
             self._show(plan, is_last=True)
-        if plan.refused:
-            self._place.write(REFUSED_FILE, refused_lines(plan.refused))
+        if self._spool.refused:
+            self._place.write(REFUSED_FILE, refused_lines(self._spool.refused))
         else:
             self._place.delete([REFUSED_FILE])
         self._warn_of_sets(settings)
         return self._counts
 
-    def _read_manifest(self) -> list[tuple[int, str]]:
-        """Spool the manifest, and return the lines that give no row."""
-        refused = []
+    def _read_manifest(self) -> None:
         for found in read_manifest(self._request.manifest, self._request.kind, base=self._request.options):
             if isinstance(found, ManifestRow):
                 self._spool.add(found.line, found.row)
             else:
-                refused.append((found.line, found.reason))
-        return refused
+                self._spool.refuse(found)
 
     def _resolve(self, old: Settings | None) -> tuple[Settings, Work]:
         """Return what every worker is told: of a batch that was begun its settings, else those of a loaded model."""
@@ -251,17 +246,18 @@ class _Run:
 
     def _show(self, plan: Plan, *, is_last: bool = False) -> None:
         """Tell the counts, once a second."""
-        for one in plan.refused[self._n_told :]:
+        spool = self._spool
+        for one in spool.refused[self._n_told :]:
             self._tell(Refused(line=one.line, reason=one.reason))
-        self._n_told = len(plan.refused)
+        self._n_told = len(spool.refused)
         now = time.monotonic()
         if now - self._told_s < _TELL_S and not is_last:
             return
         self._told_s = now
         counts, before = self._counts, plan.before
-        counts.rows = self._spool.n_rows - plan.n_duplicates - (plan.n_refused - plan.n_bad_lines)
+        counts.rows = spool.n_rows - plan.n_duplicates - plan.n_colliding
         counts.done, counts.failed = before[DONE] + counts.done_now, before[FAILED] + counts.reasons.total()
-        counts.refused, counts.duplicates = plan.n_refused, plan.n_duplicates
+        counts.refused, counts.duplicates = spool.n_refused, plan.n_duplicates
         counts.audio_s = plan.audio_before_s + counts.audio_now_s
         counts.elapsed_s, counts.is_last = now - self._began_s, is_last
         self._tell(replace(counts))

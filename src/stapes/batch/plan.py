@@ -49,7 +49,9 @@ _MOST_REFUSED: Final = 10_000  # lines whose reasons are kept
 
 
 class Spool:
-    """The rows of a manifest in temporary files without names, as addresses in them may be credentials."""
+    """A manifest that was read: its rows in temporary files without names, as addresses in them may be credentials, and
+    the lines that are refused.
+    """
 
     def __init__(self) -> None:
         self._files = ExitStack()
@@ -59,7 +61,8 @@ class Spool:
                 for _ in range(_PARTS)
             ]
         self._new: list[list[_Spooled]] = [[] for _ in self._parts]  # not in the files yet
-        self.n_rows = 0
+        self.n_rows = self.n_refused = 0
+        self.refused: list[BadLine] = []  # the first ones
 
     def add(self, line: int, row: Row) -> None:
         """Take a row. line: its number in the manifest."""
@@ -70,6 +73,12 @@ class Spool:
             with _disk_errors():
                 self._write(part)
         self.n_rows += 1
+
+    def refuse(self, bad: BadLine) -> None:
+        """Note a line that is not transcribed."""
+        self.n_refused += 1
+        if len(self.refused) < _MOST_REFUSED:
+            self.refused.append(bad)
 
     def _write(self, part: int) -> None:
         data = marshal.dumps(self._new[part])
@@ -137,17 +146,9 @@ class Plan:
         self._retry_failed = retry_failed
         self._shards: dict[str, _Shard] = {}
         self._attempts = {name.removesuffix(".parquet") for name in place.names(ATTEMPTS)}
-        self.refused: list[BadLine] = []
-        self.n_refused = self.n_bad_lines = self.n_duplicates = 0
+        self.n_duplicates = self.n_colliding = 0  # rows
         self.before: Counter[str] = Counter()  # state -> rows that had ended before this run
         self.audio_before_s = 0.0
-
-    def refuse(self, line: int, reason: str, *, is_row: bool = False) -> None:
-        """Note a line that is not transcribed. is_row: it was read as a row, and does not go with another one."""
-        self.n_refused += 1
-        self.n_bad_lines += not is_row
-        if len(self.refused) < _MOST_REFUSED:
-            self.refused.append(BadLine(line, reason))
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield what is to be done, one shard after the other. Raises OptionError, OutputError."""
@@ -163,15 +164,15 @@ class Plan:
                 continue
             if (row.uri, row.options, row.id) == (first.uri, first.options, first.id):
                 self.n_duplicates += 1
-            elif row.id == first.id and shown_uri(row.uri) == shown_uri(first.uri) and row.options == first.options:
-                reason = f"differs from line {first_line} in its address's query alone; give both rows an id"
-                self.refuse(line, reason, is_row=True)
-            elif row.id == first.id:
-                reason = f"its id {row.id!r} is that of line {first_line}, with another recording or options"
-                self.refuse(line, reason, is_row=True)
-            else:
+                continue
+            self.n_colliding += 1
+            if row.id != first.id:
                 reason = f"its files would be those of line {first_line}: ids {row.id!r} and {first.id!r}"
-                self.refuse(line, reason, is_row=True)
+            elif (shown_uri(row.uri), row.options) == (shown_uri(first.uri), first.options):
+                reason = f"differs from line {first_line} in its address's query alone; give both rows an id"
+            else:
+                reason = f"its id {row.id!r} is that of line {first_line}, with another recording or options"
+            self._spool.refuse(BadLine(line, reason))
         return found
 
     def _chunks_of(self, shard: str, rows: dict[str, tuple[int, Row]]) -> Iterator[Chunk]:
