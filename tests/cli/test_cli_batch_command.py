@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stapes.batch import driver
+from stapes.batch.manifest import KINDS
 from stapes.cli import batch
 from stapes.cli.batch import json_options, read_request
 from stapes.cli.commands import run
@@ -99,6 +100,12 @@ def test_flags_give_the_options_that_the_command_for_files_has(tmp_path: Path) -
     assert TranscribeOptions.from_keywords(json_options(again)) == again
     request, _ = read_request(["-", "-o", "s3://b/out", "-f", "parquet", "--engine", "ray", "--address", "auto"])
     assert (request.manifest, request.formats, request.engine, request.address) == ("-", ("parquet",), "ray", "auto")
+
+
+def test_the_choices_of_flags_are_those_of_the_library() -> None:
+    """They are written twice, as the library loads NumPy, and a page of help does not."""
+    assert tuple(driver.ENGINES) == batch._ENGINES
+    assert batch._KINDS == KINDS
 
 
 @pytest.mark.parametrize(

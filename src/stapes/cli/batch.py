@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from stapes.cli.command import checked_device, known_value, transcribe_options
 from stapes.cli.flags import DEFAULT_MODEL, DEVICE_HELP, Parser, add_group, boolean, join_spellings, number, whole
 from stapes.cli.help import PageFormatter
-from stapes.cli.output import our_line, say, send, warnings_caught, write_error_line
+from stapes.cli.json_lines import write_event
+from stapes.cli.output import StoppedError, our_line, say, send, warnings_caught
 from stapes.cli.progress import bar_is_possible
 from stapes.errors import OptionError
 from stapes.options import GROUPS, PRECISIONS, TranscribeOptions, option_fields
@@ -64,8 +65,7 @@ def run_batch_command(words: Sequence[str]) -> int:
         try:
             counts = run_batch(request, show)
         except KeyboardInterrupt:
-            show.stopped()
-            return _EXIT_TERMINATED if terminated.is_set() else _EXIT_STOPPED
+            raise StoppedError(_EXIT_TERMINATED if terminated.is_set() else _EXIT_STOPPED) from None
     return _EXIT_FAILED if counts.failed or counts.refused else 0
 
 
@@ -134,26 +134,19 @@ class _JsonLines:
 
         match event:
             case progress.Began():
-                self._write("batch_start", asdict(event))
+                write_event("batch_start", **asdict(event))
             case progress.RowFailed():
-                self._write("row_failed", asdict(event))
+                write_event("row_failed", **asdict(event))
             case progress.Refused():
-                self._write("line_refused", asdict(event))
+                write_event("line_refused", **asdict(event))
             case progress.Noted(message=message, is_warning=is_warning):
-                self._write("warning" if is_warning else "note", {"message": message})
+                write_event("warning" if is_warning else "note", message=message)
             case progress.Counts():
-                self._write("batch_summary" if event.is_last else "progress", _counts(event))
+                write_event("batch_summary" if event.is_last else "progress", **_counts(event))
 
     def warn(self, message: str) -> None:
         """Write a warning."""
-        self._write("warning", {"message": message})
-
-    def stopped(self) -> None:
-        """Write that the command was stopped."""
-        self._write("error", {"error": "stopped; the same command goes on where it was", "kind": "stopped"})
-
-    def _write(self, event: str, values: dict[str, Any]) -> None:
-        write_error_line(json.dumps({"event": event, **values}))
+        write_event("warning", message=message)
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
@@ -209,10 +202,6 @@ class _Lines:
     def warn(self, message: str) -> None:
         """Write a warning."""
         self._say(f"warning: {message}")
-
-    def stopped(self) -> None:
-        """Write that the command was stopped."""
-        self._say("stopped; the same command goes on where it was")
 
     def _say(self, message: str) -> None:
         self._redraw("")

@@ -71,7 +71,7 @@ def _ended_by(error: BaseException, emit: events.Emit, *, to_files: bool = False
         emit(events.CommandFailed(f"stopped{files}", kind="stopped"))
     elif not isinstance(error, ReaderGoneError):
         emit(events.CommandFailed(str(error), kind=type(error).__name__))
-    return error.exit_code if isinstance(error, StapesError) else EXIT_INTERRUPTED
+    return error.exit_code if isinstance(error, StapesError | StoppedError) else EXIT_INTERRUPTED
 
 
 def _run(words: Sequence[str], load_engine: LoadEngine) -> int:

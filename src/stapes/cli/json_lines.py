@@ -21,37 +21,38 @@ def write_json_line(event: events.Event) -> None:
     match event:
         case events.Started(file):
             values = _values(event, "duration_s", "resumed_windows")
-            _write("file_start", file=file.source, index=file.number, count=file.count, **values)
+            write_event("file_start", file=file.source, index=file.number, count=file.count, **values)
         case events.WindowDone(file, window):
-            _write("window", file=file.source, **_window(window), resumed=event.resumed)
+            write_event("window", file=file.source, **_window(window), resumed=event.resumed)
         case events.SegmentDone(file, segment):
             values = _values(segment, "id", "start_s", "end_s", "text", "language")
-            _write("segment", file=file.source, **values, resumed=event.resumed)
+            write_event("segment", file=file.source, **values, resumed=event.resumed)
         case events.GuardActed(file, flag):
             values = _values(flag, "guard", "start_s", "end_s", "reason", "text")
-            _write("guard", file=file.source, **values, resumed=event.resumed)
+            write_event("guard", file=file.source, **values, resumed=event.resumed)
         case events.Done(file, outputs, transcript):
             values = _values(transcript, "language", "duration_s")
             values |= _values(event, "elapsed_s", "windows", "windows_resumed")
-            _write("file_done", file=file.source, outputs=outputs, **values)
+            write_event("file_done", file=file.source, outputs=outputs, **values)
         case events.Failed(source, error):
             trace = {} if isinstance(error, StapesError) else {"traceback": "".join(format_exception(error))}
-            _write("file_failed", file=source, error=str(error), kind=type(error).__name__, **trace)
+            write_event("file_failed", file=source, error=str(error), kind=type(error).__name__, **trace)
         case events.Skipped(file, reason, outputs):
-            _write("file_skipped", file=file.source, reason=reason, outputs=outputs)
+            write_event("file_skipped", file=file.source, reason=reason, outputs=outputs)
         case events.Warned(message, about):
-            _write("warning", file=about and about.source, message=message)
+            write_event("warning", file=about and about.source, message=message)
         case events.Noted(message):
-            _write("note", message=message)
+            write_event("note", message=message)
         case events.CommandFailed(message, kind):
-            _write("error", error=message, kind=kind)
+            write_event("error", error=message, kind=kind)
         case events.Summary():
             values = _values(event, "files", "done", "failed", "skipped", "audio_s", "elapsed_s")
             speed = round(event.worked_s / event.elapsed_s, 2) if event.elapsed_s else None
-            _write("summary", **values, times_real_time=speed)
+            write_event("summary", **values, times_real_time=speed)
 
 
-def _write(event: str, **values: object) -> None:
+def write_event(event: str, **values: object) -> None:
+    """Write one object: the kind of event, and its values."""
     text = json.dumps({"event": event, **values}, allow_nan=False)
     write_error_line(text.replace("\x7f", "\\u007f"))  # the one character that ASCII and JSON leave to terminals
 

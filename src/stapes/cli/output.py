@@ -27,7 +27,12 @@ _BYTES_FROM: Final = 0xDC00
 
 
 class StoppedError(Exception):
-    """Ctrl-C: the windows in flight were finished and kept."""
+    """Ctrl-C, or another signal: what was done is kept, and the same command goes on there."""
+
+    def __init__(self, exit_code: int = 130) -> None:
+        """exit_code: 128 and the signal's number."""
+        super().__init__()
+        self.exit_code = exit_code
 
 
 class ReaderGoneError(StapesError):
