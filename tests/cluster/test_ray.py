@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
-from stapes.batch.engines.ray import _Pool, _rounds, _Transcriber, run
+from stapes.batch.engines.ray import _needs, _Pool, _rounds, _size, _Transcriber, run
 from stapes.errors import OptionError, OutputError
 from tests.cluster.recordings import python_path
 from tests.cluster.stub_worker import chunks_of, lines, stub_work, tries
@@ -115,8 +116,17 @@ def test_a_cluster_without_a_token_is_refused(cluster, tmp_path):
 
 
 def test_actors_that_no_node_can_hold_are_refused(cluster, tmp_path):
+    work = replace(stub_work(tmp_path), threads=64)
     with pytest.raises(OptionError, match="no node"):
-        next(started(cluster, tmp_path, chunks_of(["ok"]), threads=64))
+        next(run(work, chunks_of(["ok"]), address=cluster.address, insecure_cluster=True))
+
+
+def test_workers_that_share_a_machine_are_as_many_actors(tmp_path, monkeypatch):
+    """The driver gives each of two workers one of two cores; an actor asks for no more."""
+    monkeypatch.setattr("stapes.batch.engines.ray._nodes", lambda: [{"Resources": {"CPU": 2.0}}])
+    work = stub_work(tmp_path)
+    assert _size(_needs(replace(work, threads=1))) == 2
+    assert _size(_needs(replace(work, threads=None))) == 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "head"])

@@ -217,7 +217,7 @@ class _Run:
         request = self._request
         engine = import_module(f"stapes.batch.engines.{request.engine}")
         found: Generator[ChunkResult] = engine.run(
-            work, chunks, address=request.address, workers=request.workers, threads=request.threads,
+            work, chunks, address=request.address, workers=request.workers,
             insecure_cluster=request.insecure_cluster,
         )  # fmt: skip
         return found

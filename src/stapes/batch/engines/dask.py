@@ -26,7 +26,6 @@ def run(
     *,
     address: str | None = None,
     workers: int | None = None,
-    threads: int | None = None,  # noqa: ARG001 (every engine takes it; workers read work.threads)
     insecure_cluster: bool = False,
 ) -> Generator[ChunkResult]:
     """Yield the results of chunks in the order in which they end. A chunk whose worker died is sent again.

@@ -29,14 +29,13 @@ def run(
     *,
     address: str | None = None,
     workers: int | None = None,
-    threads: int | None = None,
     insecure_cluster: bool = False,
 ) -> Generator[ChunkResult]:
     """Yield what became of each chunk, as it comes. Chunks are taken as workers are free.
 
     workers: processes, one by default.   Raises what a worker raises.
     """
-    del address, insecure_cluster, threads  # there is no cluster, and `work` has the threads
+    del address, insecure_cluster  # there is no cluster
     n_workers = workers or 1
     todo: SimpleQueue[Chunk | None] = SimpleQueue()
     results: SimpleQueue[ChunkResult | BaseException] = SimpleQueue()

@@ -44,14 +44,13 @@ def run(
     *,
     address: str | None = None,
     workers: int | None = None,
-    threads: int | None = None,
     insecure_cluster: bool = False,
 ) -> Iterator[ChunkResult]:
     """Yield the results of chunks in the order in which they end.
 
     address: of a cluster that this machine is a node of, "auto" or "host:6379"; None starts Ray on this machine.
     workers: most actors; None: as many as the cluster holds, also after it grew.
-    threads: CPUs of each actor; None: those of the smallest node, or 1 beside a GPU.
+    work.threads: CPUs of each actor; None: those of the smallest node, or 1 beside a GPU.
     insecure_cluster: allow a cluster that runs code for anyone who reaches it.
 
     A chunk whose actor or node died is run again. Chunks are taken from the iterator as results arrive.
@@ -61,17 +60,17 @@ def run(
             f"address: {address!r} is of a Ray client, over which Ray Data cannot stream. Run the batch on a node of "
             'the cluster with "auto"'
         )
-    return _results(work, chunks, address, workers, threads, insecure_cluster)
+    return _results(work, chunks, address, workers, insecure_cluster)
 
 
 def _results(
-    work: Work, chunks: Iterator[Chunk], address: str | None, workers: int | None, threads: int | None, insecure: bool
+    work: Work, chunks: Iterator[Chunk], address: str | None, workers: int | None, insecure: bool
 ) -> Iterator[ChunkResult]:
     with ExitStack() as closing:
         _connect(closing, address)
         if not insecure:
             _check_token()
-        need = _needs(work.device, threads)
+        need = _needs(work)
         if not _size(need):
             raise OptionError(f"threads: no node of the Ray cluster has {need}. Ask for less, or add such a node")
         if work.threads is None and "GPU" not in need:  # an actor on a larger node must leave the others theirs
@@ -159,12 +158,12 @@ def _check_token() -> None:
         )
 
 
-def _needs(device: str, threads: int | None) -> dict[str, float]:
+def _needs(work: Work) -> dict[str, float]:
     """Return the resources of an actor."""
-    if device.startswith("cuda"):
-        return {"CPU": threads or 1, "GPU": 1}
+    if work.device.startswith("cuda"):
+        return {"CPU": work.threads or 1, "GPU": 1}
     cpus = [node["Resources"]["CPU"] for node in _nodes() if node["Resources"].get("CPU")]
-    return {"CPU": threads or min(cpus, default=1)}
+    return {"CPU": work.threads or min(cpus, default=1)}
 
 
 def _size(need: dict[str, float]) -> int:

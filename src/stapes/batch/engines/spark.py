@@ -33,19 +33,17 @@ def run(
     *,
     address: str | None = None,
     workers: int | None = None,
-    threads: int | None = None,
     insecure_cluster: bool = False,
 ) -> Generator[ChunkResult]:
     """Yield the results of chunks, a wave of 8 for each worker at a time: when the last one of the wave has ended.
 
     address: a master, "spark://host:7077" or "yarn"; "active": this program's session; None: `workers` processes here.
     workers: how many chunks the cluster works on at once; None asks it (here: one).
-    threads: cores of each worker (spark.task.cpus).
     insecure_cluster: allow a master on another machine that anyone who reaches it may give code to.
     A wave that Spark gives up because workers died is run again. Worker processes keep engines from wave to wave.
     """
     with ExitStack() as closing:
-        session = _session(closing, address, workers or 1, threads or 1, insecure_cluster)
+        session = _session(closing, address, workers or 1, work.threads or 1, insecure_cluster)
         while wave := list(islice(chunks, _WAVE * (workers or session.sparkContext.defaultParallelism))):
             yield from _wave(session, work, wave)
 
