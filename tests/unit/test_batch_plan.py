@@ -265,7 +265,7 @@ def test_a_file_that_is_no_shard_is_refused(data: bytes) -> None:
 def test_a_shard_in_which_a_row_is_in_work_is_refused(place: Place, plans: Any) -> None:
     """Only attempts have this state. Such a row would never be transcribed, and no error would say so."""
     one = row("a")
-    place.write("ledger/all.parquet", write_entries([Entry(one.key, "a", one.uri, "{}", chunk=0, state=RUNNING)]))
+    place.write("ledger/all.parquet", write_entries([Entry(key=one.key, id="a", uri=one.uri, state=RUNNING)]))
     with pytest.raises(OutputError, match="is damaged"):
         run(plans([one]))
 

@@ -26,42 +26,24 @@ MOST_ROWS: Final = 1_000_000
 
 
 @dataclass(slots=True)
-class Entry:
+class Entry(RowResult):
     """A row of the manifest, and what became of it."""
 
-    key: str
-    id: str
-    uri: str  # without its query
-    options: str
-    chunk: int  # its number in the shard, for good: a Parquet output has the rows of one chunk
-    state: str = WAITING
-    tries: int = 0
-    reason: str | None = None
-    error: str | None = None
-    warning: str | None = None
-    duration_s: float = 0.0
-    language: str | None = None
-    isa: str | None = None
+    id: str = ""
+    uri: str = ""  # without its query
+    options: str = "{}"
+    chunk: int = 0  # its number in the shard, for good: a Parquet output has the rows of one chunk
 
     def take(self, result: RowResult) -> None:
         """Take over what became of the row."""
-        for item in fields(result):
+        for item in fields(RowResult):
             setattr(self, item.name, getattr(result, item.name))
 
 
 @dataclass(slots=True)
-class Attempt:
-    """The latest try of a row."""
+class Attempt(RowResult):
+    """The latest try of a row; its state may be RUNNING, too."""
 
-    key: str
-    state: str
-    tries: int
-    reason: str | None = None
-    error: str | None = None
-    warning: str | None = None
-    duration_s: float = 0.0
-    language: str | None = None
-    isa: str | None = None
     transcript: str | None = None  # as JSON, where it goes into a Parquet output; None: it has its files
     of: str = ""  # hash of the recording and the options that it is of: a manifest may change
 

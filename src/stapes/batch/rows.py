@@ -31,13 +31,13 @@ class Chunk:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class RowResult:
     """What became of a row."""
 
     key: str
-    state: str  # DONE, FAILED, or WAITING: its worker was stopped in good order
-    tries: int  # this one included
+    state: str = WAITING  # DONE, FAILED, or WAITING: its worker was stopped in good order
+    tries: int = 0  # this one included
     reason: str | None = None  # of a failure, in a word: the name of an error
     error: str | None = None  # the sentence
     warning: str | None = None  # of a transcript: "the file is truncated"
