@@ -180,6 +180,13 @@ void multiply_stored(const Product& p) {
     }
 }
 
+// Where vectors are short, a tile widens as it reads: beside the multiplications that is free (AMD) or costs less than
+// a widened panel, which is no longer in the nearest cache.
+void multiply_f16(const Product& p) {
+    if constexpr (N_REGISTERS == 16) multiply_as<OpF16>(p);
+    else multiply_stored<OpF16, OpF32>(p);
+}
+
 void multiply_bf16(const Product& p) {
     if constexpr (MULTIPLIES_BF16) multiply_as<OpBf16>(p);
     else multiply_stored<OpBf16Stored, OpF32>(p);
@@ -197,7 +204,7 @@ void multiply_i8(const Product& p) {
 void multiply(const Product& p) {
     switch (p.w->type) {
         case Type::f32: return multiply_as<OpF32>(p);
-        case Type::f16: return multiply_stored<OpF16, OpF32>(p);
+        case Type::f16: return multiply_f16(p);
         case Type::bf16: return multiply_bf16(p);
         case Type::i8: return multiply_i8(p);
         case Type::i16: return;  // no weights are

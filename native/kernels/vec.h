@@ -63,13 +63,17 @@ STAPES_INLINE Exponential exp_in_parts(F32 x) {
 }
 
 // exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity
-// above 88.7. NaN stays NaN.
+// above 88.7. NaN stays NaN: of two operands of which one is none, `max` and `min` give the second.
 STAPES_INLINE F32 exp(F32 x) {
-    const Exponential parts = exp_in_parts(min(max(x, set1(-87.33654f)), set1(88.72283f)));
-    F32 p = scale_by_power_of_two(parts.fraction, parts.power);
-    p = select(less(x, set1(-87.33654f)), set1(0.0f), p);
-    p = select(less(set1(88.72283f), x), set1(INFINITY), p);
-    return select(is_nan(x), x, p);
+    const Exponential parts = exp_in_parts(min(set1(88.72283f), max(set1(-87.33654f), x)));
+    const F32 p = select(less(x, set1(-87.33654f)), set1(0.0f), scale_by_power_of_two(parts.fraction, parts.power));
+    return select(less(set1(88.72283f), x), set1(INFINITY), p);
+}
+
+// The same for x <= 0, bit for bit.
+STAPES_INLINE F32 exp_to_one(F32 x) {
+    const Exponential parts = exp_in_parts(max(set1(-87.33654f), x));
+    return select(less(x, set1(-87.33654f)), set1(0.0f), scale_by_power_of_two(parts.fraction, parts.power));
 }
 
 // exp(x) for x <= 0, to 1e-5 of its size, and 1 of 0: enough beside keys and values of bfloat16 or int8.
@@ -82,7 +86,7 @@ STAPES_INLINE F32 exp_rough(F32 x) {
     p = fma(p, r, set1(0.24024038f));
     p = fma(p, r, set1(0.6931242f));
     p = fma(p, r, set1(1.0f));
-    return scale_within_normal(p, n);
+    return scale_by_power_of_two(p, n);
 }
 
 }  // namespace stapes::STAPES_ISA

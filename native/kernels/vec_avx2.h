@@ -54,16 +54,9 @@ STAPES_INLINE float largest(F32 a) {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-// a * 2^n for n in -126..128: in two factors, so that 2^128 is none.
+// a * 2^n where a and the result are normal numbers: n is added to the exponent, and may be 128 where a is below 1. NaN
+// stays NaN.
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
-    const __m256i exponent = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(exponent, 1);
-    const __m256i rest = _mm256_sub_epi32(exponent, half), bias = _mm256_set1_epi32(127);
-    const __m256 one = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
-    const __m256 two = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
-    return {_mm256_mul_ps(_mm256_mul_ps(a.v, one), two)};
-}
-// The same where neither is 0 nor the result below the smallest normal number.
-STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) {
     return {_mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23)))};
 }

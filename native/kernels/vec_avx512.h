@@ -45,7 +45,6 @@ STAPES_INLINE F32 abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
 STAPES_INLINE F32 sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
 STAPES_INLINE F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) { return scale_by_power_of_two(a, n); }
 STAPES_INLINE Mask less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 STAPES_INLINE Mask is_nan(F32 a) { return _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q); }
 STAPES_INLINE F32 select(Mask where, F32 yes, F32 no) { return {_mm512_mask_blend_ps(where, no.v, yes.v)}; }

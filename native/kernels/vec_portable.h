@@ -117,7 +117,6 @@ STAPES_INLINE F32 scale_by_power_of_two(F32 a, F32 n) {
     const auto one = std::bit_cast<F32Lanes>((half + 127) << 23), two = std::bit_cast<F32Lanes>((rest + 127) << 23);
     return {a.v * one * two};
 }
-STAPES_INLINE F32 scale_within_normal(F32 a, F32 n) { return scale_by_power_of_two(a, n); }
 
 STAPES_INLINE F32 load_f16(const void* p) {
     f16 bits[W];
