@@ -299,7 +299,11 @@ def test_queries_of_addresses_are_nowhere_in_the_output_folder(tmp_path: Path) -
         assert "SECRET" not in path.name
 
 
-@pytest.mark.parametrize("values", [{"host": "elsewhere"}, {"pid": os.getppid()}], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize(
+    "values",
+    [{"host": "elsewhere"}, {"pid": os.getppid()}, {"processes": "those of another container"}],
+    ids=lambda one: next(iter(one)),
+)
 @pytest.mark.parametrize(("age_s", "ended", "is_refused"), [(5, False, True), (70, False, False), (5, True, False)])
 def test_a_lease_is_refused_while_its_command_seems_alive(
     tmp_path: Path, values: dict[str, Any], age_s: float, ended: bool, is_refused: bool
@@ -381,6 +385,15 @@ def test_a_row_that_failed_and_changes_after_an_interruption_is_tried(
     acts.clear()
     write_rows(manifest, {"id": "x", "path": str(tmp_path / "y.wav")}, rows[1])
     assert run(tmp_path, manifest).failed == 0
+
+
+def test_a_removed_shard_s_rows_are_not_doubled_in_other_chunks(tmp_path: Path) -> None:
+    manifest, _ = write_batch(tmp_path / "in", 7, every=0)
+    run(tmp_path, manifest, formats=("parquet",), chunk_rows=3)
+    (tmp_path / "out/ledger/all.parquet").unlink()
+    assert run(tmp_path, manifest, formats=("parquet",), chunk_rows=2).done_now == 7
+    parts = sorted((tmp_path / "out/transcripts").glob("*.parquet"))
+    assert [len(parquet.read_table(part)) for part in parts] == [2, 2, 2, 1]
 
 
 def test_a_folder_with_a_run_file_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from stapes.batch.lease import check_lease
-from stapes.batch.ledger import RUNNING, Attempt, attempts_name, read_attempts, to_parquet, write_attempts
+from stapes.batch.ledger import (
+    PARTS,
+    RUNNING,
+    Attempt,
+    attempts_name,
+    part_name,
+    read_attempts,
+    to_parquet,
+    write_attempts,
+)
 from stapes.batch.place import Place
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, Work
 from stapes.batch.sources import file_stem, scrub, short_hash, shown_uri
@@ -41,12 +50,7 @@ _MOST_PAUSE_S: Final = 30.0
 
 def output_name(row: Row, kind: str) -> str:
     """Return the file of a row's transcript. Folders by hash: a million files in one folder are slow to list."""
-    return f"transcripts/{row.key[:2]}/{file_stem(row.id)}.{kind}"
-
-
-def part_name(chunk: str) -> str:
-    """Return the Parquet file of a chunk's transcripts."""
-    return f"transcripts/{chunk}.{PARQUET}"
+    return f"{PARTS}/{row.key[:2]}/{file_stem(row.id)}.{kind}"
 
 
 class ChunkRun:

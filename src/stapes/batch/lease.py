@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from stapes.batch.place import Place
@@ -61,8 +62,8 @@ class Lease:
         return holder is None or holder.get("run") == self.token
 
     def _beat(self, *, ended: bool = False) -> None:
-        values = {"run": self.token, "host": socket.gethostname(), "pid": os.getpid(), "at": time.time()}
-        self._place.write(RUN_FILE, json.dumps({**values, "ended": ended}).encode())
+        values = {"run": self.token, "host": socket.gethostname(), "pid": os.getpid(), "processes": _processes()}
+        self._place.write(RUN_FILE, json.dumps({**values, "at": time.time(), "ended": ended}).encode())
 
     def _renew(self) -> None:
         while not self._ended.wait(_BEAT_S):
@@ -89,8 +90,8 @@ def seems_alive(holder: dict[str, Any]) -> bool:
     at, pid = holder.get("at"), holder.get("pid")
     if holder.get("ended") or not isinstance(at, (int, float)) or not isinstance(pid, int):
         return False
-    if holder.get("host") == socket.gethostname() and os.name == "posix":
-        if pid == os.getpid():  # an earlier process: containers number theirs alike
+    if (holder.get("host"), holder.get("processes")) == (socket.gethostname(), _processes()) and os.name == "posix":
+        if pid == os.getpid():  # an earlier process with the same number
             return False
         try:
             os.kill(pid, 0)
@@ -99,3 +100,12 @@ def seems_alive(holder: dict[str, Any]) -> bool:
         except OSError:
             pass
     return abs(time.time() - at) <= _DEAD_S
+
+
+def _processes() -> str:
+    """Return what tells this machine's processes from those of a container, or of before a restart; "" if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

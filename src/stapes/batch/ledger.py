@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RUNNING: Final = "running"
 _STATES: Final = (WAITING, RUNNING, DONE, FAILED)
 ATTEMPTS: Final = "ledger/attempts"
+PARTS: Final = "transcripts"
 #: A shard has some 8,000 rows at most. What claims to hold many more is not read.
 MOST_ROWS: Final = 1_000_000
 
@@ -70,6 +71,11 @@ def attempts_name(chunk: str) -> str:
 def chunk_name(shard: str, number: int) -> str:
     """Return the name of a chunk."""
     return f"{shard or 'all'}-{number:05d}"
+
+
+def part_name(chunk: str) -> str:
+    """Return the Parquet file of a chunk's transcripts."""
+    return f"{PARTS}/{chunk}.parquet"
 
 
 def write_entries(entries: Iterable[Entry]) -> bytes:

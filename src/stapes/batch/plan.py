@@ -19,6 +19,7 @@ from typing import IO, Final
 from stapes.batch.ledger import (
     ATTEMPTS,
     MOST_ROWS,
+    PARTS,
     RUNNING,
     Attempt,
     Entry,
@@ -146,6 +147,8 @@ class Plan:
         self._retry_failed = retry_failed
         self._shards: dict[str, _Shard] = {}
         self._attempts = {name.removesuffix(".parquet") for name in place.names(ATTEMPTS)}
+        shards = set(place.names("ledger"))  # parts of others are left of one that was removed
+        self._orphans = [one for one in place.names(PARTS) if f"{one.rpartition('-')[0]}.parquet" not in shards]
         self.n_duplicates = self.n_colliding = 0  # rows
         self.before: Counter[str] = Counter()  # state -> rows that had ended before this run
         self.audio_before_s = 0.0
@@ -176,9 +179,11 @@ class Plan:
         return found
 
     def _chunks_of(self, shard: str, rows: dict[str, tuple[int, Row]]) -> Iterator[Chunk]:
-        name = shard_name(shard)
+        name, prefix = shard_name(shard), chunk_name(shard, 0)[:-5]
         data = self._place.read(name)
         entries = {} if data is None else {one.key: one for one in read_entries(data, name)}
+        if data is None:  # its rows begin anew, maybe in other chunks
+            self._place.delete([f"{PARTS}/{one}" for one in self._orphans if one.startswith(prefix)])
         if self._merge(entries, rows):
             self._place.write(name, write_entries(entries.values()))
         opened = _Shard(entries)
@@ -192,7 +197,6 @@ class Plan:
                 self.audio_before_s += entry.duration_s if entry.state == DONE else 0.0
         chunks = [Chunk(chunk_name(shard, number), tuple(found)) for number, found in sorted(waiting.items())]
         opened.open = {chunk.name for chunk in chunks}
-        prefix = chunk_name(shard, 0)[:-5]
         left = {one for one in self._attempts if one.startswith(prefix)}
         self._attempts -= left
         self._place.delete([attempts_name(one) for one in left - opened.open])  # taken over before
