@@ -12,24 +12,23 @@ constexpr int QUERIES = 2 * ATTENTION_QUERIES;
 
 int n_parts(int n, int size) { return (n + size - 1) / size; }
 
-}  // namespace
-
-// 96 positions are three blocks of keys and whole tiles of the products, and the hidden values of 48 stay in the second
-// cache. AMX waits for weights from further away: more positions share them, as long as each thread has four blocks,
-// which end about together.
-Encoder::Blocks Encoder::Blocks::of(const Model& model, int n_threads) {
-    if (!model.kernels.has_amx) return {96, 48};
-    const int n = std::clamp(round_up(n_parts(model.sizes.n_audio_ctx, 4 * n_threads), PANEL), 96, 192);
-    return {n, n};
+// 96 positions are three blocks of keys and whole tiles of the products. Fewer would read (or widen) weights more often
+// than their hidden values gain by lying nearer. AMX waits for weights from further away: more positions share them, as
+// long as each thread has four blocks, which end about together.
+int block_for(const Model& model, int n_threads) {
+    if (!model.kernels.has_amx) return 96;
+    return std::clamp(round_up(n_parts(model.sizes.n_audio_ctx, 4 * n_threads), PANEL), 96, 192);
 }
 
-Encoder::Worker::Worker(const Model& model, const Blocks& blocks, int widest)
+}  // namespace
+
+Encoder::Worker::Worker(const Model& model, int block, int widest)
     : scratch(widest, model.sizes.n_state / model.sizes.n_audio_head, model.sizes.n_audio_ctx),
-      rows(model.kernels, blocks.positions, model.sizes.n_state),
-      hidden_rows(model.kernels, blocks.hidden, model.encoder.front().mlp_in.weight.view().n),
-      hidden(static_cast<std::size_t>(blocks.hidden) * hidden_rows.stride() * sizeof(float)),
-      normalised(static_cast<std::size_t>(blocks.positions * model.stride) * sizeof(float)),
-      projected(static_cast<std::size_t>(blocks.positions * model.stride) * sizeof(float)) {}
+      rows(model.kernels, block, model.sizes.n_state),
+      hidden_rows(model.kernels, block, model.encoder.front().mlp_in.weight.view().n),
+      hidden(static_cast<std::size_t>(block) * hidden_rows.stride() * sizeof(float)),
+      normalised(static_cast<std::size_t>(block * model.stride) * sizeof(float)),
+      projected(static_cast<std::size_t>(block * model.stride) * sizeof(float)) {}
 
 Encoder::Encoder(const Model& model, int n_threads)
     : model_(model),
@@ -38,7 +37,7 @@ Encoder::Encoder(const Model& model, int n_threads)
       padded_state_(round_up(model.sizes.n_state, PANEL)),
       n_positions_(model.sizes.n_audio_ctx),
       stride_(static_cast<std::size_t>(model.stride)),
-      blocks_(Blocks::of(model, n_threads)),
+      block_(block_for(model, n_threads)),
       self_({model.audio_type, n_state_ / model.sizes.n_audio_head}, 1, model.sizes.n_audio_head,
             round_up(n_positions_, PANEL) / PANEL) {
     const auto n = static_cast<std::size_t>(n_positions_);
@@ -50,16 +49,15 @@ Encoder::Encoder(const Model& model, int n_threads)
     mixed_ = Memory(n * stride_ * sizeof(float));
     int widest = std::max(model_.conv1.weight.view().k, model_.conv2.weight.view().k);
     widest = std::max({widest, padded_state_, model_.encoder.front().mlp_in.weight.view().n});
-    for (int i = 0; i < n_threads; ++i) workers_.push_back(std::make_unique<Worker>(model_, blocks_, widest));
+    for (int i = 0; i < n_threads; ++i) workers_.push_back(std::make_unique<Worker>(model_, block_, widest));
 }
 
 void Encoder::run(const float* mel, int n_positions, Window& window, Team& team) {
     n_positions_ = n_positions;
     end_mel();
     const auto by_blocks = [&](int n, auto&& work) {
-        const int size = blocks_.positions;
-        team.share(n_parts(n, size), [&](int part, int thread) {
-            work(part * size, std::min(size, n - part * size), *workers_[static_cast<std::size_t>(thread)]);
+        team.share(n_parts(n, block_), [&](int part, int thread) {
+            work(part * block_, std::min(block_, n - part * block_), *workers_[static_cast<std::size_t>(thread)]);
         });
     };
     const int n_layers = model_.sizes.n_audio_layer, n_heads = model_.sizes.n_audio_head;
@@ -211,8 +209,7 @@ void Encoder::finish(int layer, int first, int n, Worker& worker) {
     p.c = x_.as() + at;
     p.c_stride = stride_;
     kernels_.multiply(p);
-    for (int done = 0; done < n; done += blocks_.hidden)
-        feed_forward(block, first + done, std::min(blocks_.hidden, n - done), worker);
+    feed_forward(block, first, n, worker);
 }
 
 void Encoder::feed_forward(const Block& block, int first, int n, Worker& worker) {

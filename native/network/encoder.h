@@ -17,16 +17,9 @@ class Encoder {
     void run(const float* mel, int n_positions, Window& window, Team& team);
 
   private:
-    // How many positions a thread takes from one attention to the next together, and of those through a feed-forward
-    // part.
-    struct Blocks {
-        static Blocks of(const Model& model, int n_threads);
-        int positions, hidden;
-    };
-
     // What one thread needs for a block of rows.
     struct Worker {
-        Worker(const Model& model, const Blocks& blocks, int widest);
+        Worker(const Model& model, int block, int widest);
         Scratch scratch;
         Operand rows, hidden_rows;
         Memory hidden, normalised, projected;
@@ -50,7 +43,7 @@ class Encoder {
     int n_state_, padded_state_;
     int n_positions_;  // of the window that is being encoded
     std::size_t stride_;
-    Blocks blocks_;
+    int block_;               // positions that a thread takes from one attention to the next together
     Memory mel_, convolved_;  // in the convolutions' type, a row of zeros on either side
     Memory x_, queries_;
     Memory mixed_;  // f32, or bf16 where the next product takes that
