@@ -15,6 +15,12 @@ BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
 COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
 COMPILING := $(if $(COMPILER),about 5 minutes of one core to compile$(comma) shared by all,no C++ compiler: without the native library)
 
+# With ccache, what was compiled before with the same flags is not compiled again, for whichever environment.
+ifneq ($(and $(COMPILER),$(shell command -v ccache)),)
+export CXX := $(COMPILER)
+export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+endif
+
 # Tests of one file stay in one process: they share models that take a while to load.
 BY_FILE := --dist loadfile
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -115,11 +121,11 @@ clean:  ## remove the environments and everything that was built
 	@rm -rf .venv .venv-reference .venv-programs .venv-faster build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A second build beside the installed one, as flags differ.
+# A second build beside the installed one: that a new compiler warns of more is no reason not to install.
 .PHONY: native-warnings
 native-warnings: .venv/.installed-dev
 	@.venv/bin/cmake $(NATIVE_BUILD) -B .venv/native-warnings -D STAPES_WARNINGS_AS_ERRORS=ON -D STAPES_NATIVE_TESTS=ON -D STAPES_NATIVE_BENCH=ON \
-	    -D CMAKE_CXX_FLAGS_RELEASE=-O1 -D Python_EXECUTABLE="$(abspath .venv/bin/python)" \
+	    -D Python_EXECUTABLE="$(abspath .venv/bin/python)" \
 	    -D nanobind_DIR="$$(.venv/bin/python -m nanobind --cmake_dir)"
 	@.venv/bin/cmake --build .venv/native-warnings -- --quiet
 

@@ -18,8 +18,8 @@ import pytest
 from pyarrow import parquet
 
 from stapes.batch import chunk as chunk_module
-from stapes.batch.chunk import ChunkRun, _hash_of, output_name, part_name
-from stapes.batch.ledger import RUNNING, Attempt, attempts_name, read_attempts, write_attempts
+from stapes.batch.chunk import ChunkRun, _hash_of, output_name
+from stapes.batch.ledger import RUNNING, Attempt, attempts_name, part_name, read_attempts, write_attempts
 from stapes.batch.place import Place
 from stapes.batch.rows import DONE, FAILED, WAITING, Chunk, ChunkResult, Row, Work
 from stapes.batch.sources import row_key
