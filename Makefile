@@ -15,10 +15,11 @@ BUILD_TOOLS := 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja
 COMPILER := $(shell for name in "$$CXX" c++ g++ clang++; do command -v "$$name" && break; done)
 COMPILING := $(if $(COMPILER),about 5 minutes of one core to compile$(comma) shared by all,no C++ compiler: without the native library)
 
-# With ccache, what was compiled before with the same flags is not compiled again, for whichever environment.
+# With ccache, what was compiled before with the same flags, here or in another checkout, is not compiled again.
 ifneq ($(and $(COMPILER),$(shell command -v ccache)),)
 export CXX := $(COMPILER)
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+export CCACHE_BASEDIR := $(CURDIR)
 endif
 
 # Tests of one file stay in one process: they share models that take a while to load.
