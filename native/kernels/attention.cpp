@@ -170,7 +170,7 @@ void weigh(const Attention& c, int first_key, int n_keys, int visible, int i, co
     const F32 top = set1(limit == NOTHING ? 0.0f : limit);
     F32 sums = set1(0.0f), highest = set1(0.0f), total = set1(0.0f);
     const auto weight = [&](int key) {
-        return ROUGH ? exp_rough(load(scores + key) - top) : exp_to_one(load(scores + key) - top);
+        return ROUGH ? exp_rough(load(scores + key) - top) : exp_below_overflow(load(scores + key) - top);
     };
     const auto take = [&](int key, F32 x, const float* scales) {
         sums = sums + x;

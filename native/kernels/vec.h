@@ -62,18 +62,16 @@ STAPES_INLINE Exponential exp_in_parts(F32 x) {
     return {fma(p, r * r, r + set1(1.0f)), n};
 }
 
-// exp(x) within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0; +infinity
-// above 88.7. NaN stays NaN: of two operands of which one is none, `max` and `min` give the second.
-STAPES_INLINE F32 exp(F32 x) {
-    const Exponential parts = exp_in_parts(min(set1(88.72283f), max(set1(-87.33654f), x)));
-    const F32 p = select(less(x, set1(-87.33654f)), set1(0.0f), scale_by_power_of_two(parts.fraction, parts.power));
-    return select(less(set1(88.72283f), x), set1(INFINITY), p);
-}
-
-// The same for x <= 0, bit for bit.
-STAPES_INLINE F32 exp_to_one(F32 x) {
+// exp(x) for x <= 88.7 within 2 units in the last place; 0 below -87.3, so that an exponential of -infinity is 0. NaN
+// stays NaN: of two operands of which one is none, `max` and `min` give the second.
+STAPES_INLINE F32 exp_below_overflow(F32 x) {
     const Exponential parts = exp_in_parts(max(set1(-87.33654f), x));
     return select(less(x, set1(-87.33654f)), set1(0.0f), scale_by_power_of_two(parts.fraction, parts.power));
+}
+
+// The same for any x: +infinity above 88.7.
+STAPES_INLINE F32 exp(F32 x) {
+    return select(less(set1(88.72283f), x), set1(INFINITY), exp_below_overflow(min(set1(88.72283f), x)));
 }
 
 // exp(x) for x <= 0, to 1e-5 of its size, and 1 of 0: enough beside keys and values of bfloat16 or int8.
